@@ -1,0 +1,41 @@
+# Everything below makes its own .venv; nothing else on the machine is touched.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+TORCH ?= torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: install demo test check bench generate clean
+
+install: $(STAMP)
+
+# torch first and pinned: a plain `torch` would bring gigabytes of CUDA libraries that a CPU does not need.
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet --editable '.[cpu,export,server,bench,dev]'
+	touch $@
+
+demo: install
+	$(BIN)/consisid demo
+
+check: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy -p consisid_kernels -p consisid_runtime -p consisid_export -p consisid_benchmarks
+
+test: check
+	$(BIN)/pytest
+
+bench: install
+	$(BIN)/consisid bench pipeline
+	$(BIN)/consisid bench report
+
+# Files that are written from signatures.py; tests compare them.
+generate: install
+	$(BIN)/python -m consisid_export.repository model_repository
+	$(BIN)/python -m consisid_export.tensor_table docs/life-of-a-request.md
+
+clean:
+	rm -rf $(VENV) build dist demo.mp4 demo.png
