@@ -1,0 +1,164 @@
+"""Opens a bundle: the folder of engines that `consisid export` writes, with a manifest that says what each file must be.
+
+Opening checks the manifest against its own digest and every file's size; a file's SHA-256 is checked when it is first
+used, or at once by `verify`. "The file exists" is never proof.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from consisid_runtime.engines import Engine
+from consisid_runtime.errors import BundleCorrupt, BundleMissing, BundleVersion
+from consisid_runtime.options import Geometry
+from consisid_runtime.signatures import Signature
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+
+
+class Bundle:
+    """An opened bundle. Modules are loaded on first use and kept.
+
+    Attributes:
+        path: the folder.
+        manifest: its manifest, as parsed.
+        fingerprint: SHA-256 of the manifest's content, hence of every file it names.
+        geometry: the sizes this checkpoint works in.
+    """
+
+    def __init__(self, path: Path, manifest: dict[str, Any], *, device: str, threads: int | None) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.fingerprint: str = manifest["digest"]
+        self.geometry = geometry(manifest["config"]["transformer"], manifest["config"]["vae"])
+        self._device = device
+        self._threads = threads
+        self._verified: set[str] = set()
+        self._modules: dict[str, Engine] = {}
+
+    @classmethod
+    def open(cls, path: str | Path, *, device: str = "auto", threads: int | None = None) -> Bundle:
+        """Open the bundle at `path`.
+
+        Args:
+            device: "cpu", "cuda", or "auto" for CUDA where the engine finds it.
+            threads: CPU threads of each engine; None takes the machine's cores.
+
+        Raises `BundleMissing`, `BundleVersion` or `BundleCorrupt`; each says what to do.
+        """
+        folder = Path(path)
+        manifest = _read_manifest(folder)
+        for name, record in manifest["files"].items():
+            _check_file(folder, name, record["bytes"])
+        return cls(folder, manifest, device=device, threads=threads)
+
+    def verify(self) -> None:
+        """Check the SHA-256 of every file now. Raises `BundleCorrupt` naming each file that differs."""
+        changed = [name for name in self.manifest["files"] if not self._intact(name)]
+        if changed:
+            raise _corrupt(self.path, changed)
+
+    def file(self, name: str) -> Path:
+        """The path of one file, its digest checked. Raises `BundleCorrupt` if it changed since the export."""
+        if name not in self.manifest["files"]:
+            raise BundleCorrupt(f"{self.path / MANIFEST} names no file {name!r}; export the checkpoint again")
+        if not self._intact(name):
+            raise _corrupt(self.path, [name])
+        return self.path / name
+
+    def config(self, component: str) -> Mapping[str, Any]:
+        """The checkpoint's own configuration of "transformer", "vae", "scheduler" or "text_encoder"."""
+        config: Mapping[str, Any] = self.manifest["config"][component]
+        return config
+
+    def signature(self, module: str) -> Signature:
+        """The signature a module was exported with: the checkpoint's sizes as numbers, dynamic ones as symbols."""
+        return Signature.from_json(module, self.manifest["modules"][module]["signature"])
+
+    def module(self, name: str) -> Engine:
+        """The engine that runs one module, loaded on first use."""
+        if name not in self._modules:
+            self._modules[name] = self._load(name)
+        return self._modules[name]
+
+    def _load(self, name: str) -> Engine:
+        record = self.manifest["modules"][name]
+        files = [self.file(file) for file in record["files"]]
+        if self.manifest["engine"] == "onnx":
+            from consisid_runtime.engines.onnxruntime import OnnxEngine
+
+            return OnnxEngine(files[0], self.signature(name), device=self._device, threads=self._threads)
+        from consisid_runtime.engines.torch import TorchEngine
+
+        return TorchEngine(name, self, device=self._device)
+
+    def _intact(self, name: str) -> bool:
+        if name not in self._verified:
+            if sha256(self.path / name) != self.manifest["files"][name]["sha256"]:
+                return False
+            self._verified.add(name)
+        return True
+
+
+def geometry(transformer: Mapping[str, Any], vae: Mapping[str, Any]) -> Geometry:
+    """The sizes of a checkpoint, from its `transformer/config.json` and `vae/config.json`."""
+    spatial = 2 ** (len(vae["block_out_channels"]) - 1)
+    return Geometry(
+        frames=transformer["sample_frames"],
+        height=transformer["sample_height"] * spatial,
+        width=transformer["sample_width"] * spatial,
+        spatial=spatial,
+        temporal=int(vae["temporal_compression_ratio"]),
+        patch=transformer["patch_size"],
+        fixed_size=bool(transformer["use_learned_positional_embeddings"]),
+    )
+
+
+def sha256(path: Path) -> str:
+    """Hex SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def manifest_digest(manifest: Mapping[str, Any]) -> str:
+    """Hex SHA-256 of a manifest without its `digest` entry, in canonical JSON (sorted keys, no spaces)."""
+    content = {key: value for key, value in manifest.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise BundleMissing(f"no bundle at {folder}: {MANIFEST} is not there; make one with `consisid export`")
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_bytes())
+        found = manifest["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleCorrupt(f"{path} is not a manifest ({error}); export the checkpoint again") from error
+    if found != FORMAT:
+        raise BundleVersion(f"{path} has format {found}, this version reads {FORMAT}; export the checkpoint again")
+    if manifest_digest(manifest) != manifest.get("digest"):
+        raise BundleCorrupt(f"{path} was changed after the export; export the checkpoint again")
+    return manifest
+
+
+def _check_file(folder: Path, name: str, expected: int) -> None:
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise BundleCorrupt(f"{folder / MANIFEST} names {name}, outside its folder; export the checkpoint again")
+    if not path.is_file():
+        raise BundleCorrupt(f"{path} is missing from the bundle; export the checkpoint again")
+    found = path.stat().st_size
+    if found != expected:
+        raise BundleCorrupt(f"{path} has {found} bytes, its manifest says {expected}; export the checkpoint again")
+
+
+def _corrupt(folder: Path, names: list[str]) -> BundleCorrupt:
+    return BundleCorrupt(
+        f"{', '.join(names)} in {folder} changed after the export (SHA-256 differs); export the checkpoint again"
+    )

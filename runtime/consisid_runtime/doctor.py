@@ -1,0 +1,81 @@
+"""What `consisid doctor` tells: which packages are here, what each missing extra would add, which GPU."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+from importlib.metadata import PackageNotFoundError, requires, version
+from typing import Any
+
+from packaging.requirements import Requirement
+
+DISTRIBUTION = "consisid-runtime"
+EXTRAS = {
+    "cpu": "run bundles on a CPU (Pipeline, generate)",
+    "gpu": "run bundles on an NVIDIA GPU; not together with [cpu]",
+    "export": "turn checkpoints into bundles (export, nano)",
+    "server": "serve with NVIDIA's Triton server (serve)",
+    "bench": "measure against diffusers (bench)",
+}
+
+
+def examine() -> dict[str, Any]:
+    """Facts about this machine and environment; imports nothing heavy."""
+    needs = [Requirement(text) for text in requires(DISTRIBUTION) or []]
+    return {
+        "python": platform.python_version(),
+        "version": version(DISTRIBUTION),
+        "gpu": _gpu(),
+        "extras": {extra: {"adds": adds, "missing": _missing(needs, extra)} for extra, adds in EXTRAS.items()},
+        "packages": {need.name: _version(need.name) for need in needs if need.name != DISTRIBUTION},
+    }
+
+
+def table(found: dict[str, Any]) -> str:
+    """The same for people."""
+    lines = [
+        f"consisid-runtime {found['version']}, Python {found['python']}",
+        f"GPU: {found['gpu'] or 'none (nvidia-smi found no device)'}",
+        "",
+    ]
+    for extra, state in found["extras"].items():
+        lines.append(f"{'complete' if not state['missing'] else 'missing ':9} [{extra}] {state['adds']}")
+        if state["missing"]:
+            lines.append(f"          pip install 'consisid-runtime[{extra}]' would add {', '.join(state['missing'])}")
+    lines.append("")
+    lines += [f"{name:16} {installed or '-'}" for name, installed in sorted(found["packages"].items())]
+    return "\n".join(lines)
+
+
+def _missing(needs: list[Requirement], extra: str) -> list[str]:
+    missing: list[str] = []
+    for need in needs:
+        if need.marker is None or not need.marker.evaluate({"extra": extra}):
+            continue
+        if need.name == DISTRIBUTION:
+            missing += [name for inner in need.extras for name in _missing(needs, inner)]
+        elif not _satisfied(need):
+            missing.append(f"{need.name}{need.specifier}")
+    return missing
+
+
+def _satisfied(need: Requirement) -> bool:
+    installed = _version(need.name)
+    return installed is not None and need.specifier.contains(installed, prereleases=True)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _gpu() -> str | None:
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return None
+    query = [tool, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    done = subprocess.run(query, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None

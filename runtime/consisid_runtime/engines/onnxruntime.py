@@ -1,0 +1,44 @@
+"""Runs a module's `.onnx` file with ONNX Runtime, on CPU or CUDA."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from consisid_runtime.errors import MissingExtra
+from consisid_runtime.signatures import Signature
+
+
+class OnnxEngine:
+    """One ONNX Runtime session. Threads do not spin, so that engines and processes side by side do not starve each other."""
+
+    def __init__(self, path: Path, signature: Signature, *, device: str = "auto", threads: int | None = None) -> None:
+        try:
+            import onnxruntime
+        except ImportError as missing:
+            raise MissingExtra(
+                "a bundle of ONNX engines needs ONNX Runtime: pip install 'consisid-runtime[cpu]' (or [gpu])"
+            ) from missing
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or os.cpu_count() or 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        self._outputs = [port.name for port in signature.outputs]
+        self._session = onnxruntime.InferenceSession(path, options, providers=_providers(onnxruntime, device))
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        arrays = {name: tensor.contiguous().numpy(force=True) for name, tensor in inputs.items()}
+        return dict(zip(self._outputs, map(torch.from_numpy, self._session.run(self._outputs, arrays)), strict=True))
+
+
+def _providers(onnxruntime: object, device: str) -> list[str]:
+    available = onnxruntime.get_available_providers()  # type: ignore[attr-defined]
+    if device == "cpu" or (device == "auto" and "CUDAExecutionProvider" not in available):
+        return ["CPUExecutionProvider"]
+    if "CUDAExecutionProvider" not in available:
+        raise MissingExtra("device 'cuda' needs ONNX Runtime for GPUs: pip install 'consisid-runtime[gpu]'")
+    return ["CUDAExecutionProvider", "CPUExecutionProvider"]

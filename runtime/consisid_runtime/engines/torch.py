@@ -1,0 +1,53 @@
+"""Runs a module's PyTorch definition on the weights that the bundle carries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from consisid_runtime.errors import MissingExtra
+from consisid_runtime.models import networks
+
+if TYPE_CHECKING:
+    from consisid_runtime.bundle import Bundle
+
+
+class TorchEngine:
+    """One network in PyTorch; results stay on its device."""
+
+    def __init__(self, name: str, bundle: Bundle, *, device: str = "auto") -> None:
+        self._device = _device(device)
+        self._outputs = [port.name for port in bundle.signature(name).outputs]
+        self._inputs = [port.name for port in bundle.signature(name).inputs]
+        self._network = networks.load(name, _Weights(bundle)).to(self._device)
+
+    @torch.no_grad()
+    def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        results = self._network(*(inputs[name].to(self._device) for name in self._inputs))
+        results = (results,) if isinstance(results, Tensor) else results
+        return dict(zip(self._outputs, results, strict=True))
+
+
+class _Weights:
+    """The bundle as a source of weights: one safetensors file a component, as the exporter wrote it."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.config = bundle.config
+        self._bundle = bundle
+
+    def tensors(self, component: str) -> dict[str, Tensor]:
+        return load_file(self._bundle.file(f"{component}.safetensors"))
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise MissingExtra(
+            "device 'cuda' needs a CUDA build of PyTorch and an NVIDIA GPU; this environment has neither or one"
+        )
+    return torch.device(name)

@@ -1,0 +1,1 @@
+"""Lean PyTorch definitions of ConsisID's networks, with the checkpoint's own parameter names."""

@@ -1,0 +1,165 @@
+"""Which network each module is, which weights it takes, and the sizes that a checkpoint gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from consisid_runtime import signatures as table
+from consisid_runtime.models.bisenet import BiSeNet
+from consisid_runtime.models.blueprint import fill
+from consisid_runtime.models.dit import DiT, Modulate, Prepare, Step
+from consisid_runtime.models.dit_config import DiTConfig
+from consisid_runtime.models.eva_clip import EvaVision
+from consisid_runtime.models.local_extractor import PREFIX as EXTRACTOR
+from consisid_runtime.models.local_extractor import LocalExtractor, LocalExtractorConfig
+from consisid_runtime.models.retinaface import RetinaFace
+from consisid_runtime.models.t5 import T5Config, T5Encoder
+from consisid_runtime.models.vae import DecoderFirst, DecoderNext, VAEEncoder
+from consisid_runtime.models.vae_config import VAEConfig, decoder_caches
+from consisid_runtime.signatures import Signature
+
+CROP = 512
+"""Edge of the aligned face, in pixels; fixed by the reference's alignment template."""
+
+LEARNED_POSITIONS = "patch_embed.pos_embedding"
+
+COMPONENTS = {
+    "aligner": "aligner",
+    "parser": "parser",
+    "clip": "clip",
+    "local_extractor": "transformer",
+    "text_encoder": "text_encoder",
+    "vae_encoder": "vae",
+    "vae_decoder_first": "vae",
+    "vae_decoder_next": "vae",
+    "dit_prepare": "transformer",
+    "dit_modulate": "transformer",
+    "dit_step": "transformer",
+}
+"""Module → the component of the checkpoint that holds its weights."""
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+class Source(Protocol):
+    """Where configurations and weights come from: a checkpoint folder, or a bundle for the torch engine."""
+
+    def config(self, component: str) -> Mapping[str, Any]: ...
+
+    def tensors(self, component: str) -> dict[str, Tensor]: ...
+
+
+def load(name: str, source: Source) -> nn.Module:
+    """One module with its weights in float32, taking and returning its signature's ports in order.
+
+    Raises `CheckpointInvalid` when the weights are not those that the configuration implies.
+    """
+    return _LOADERS[name](source)
+
+
+def signatures(source: Source) -> dict[str, Signature]:
+    """Every exported module's signature in this checkpoint's sizes."""
+    transformer = source.config("transformer")
+    vae = VAEConfig.from_dict(source.config("vae"))
+    with torch.device("meta"):
+        clip = EvaVision(source.tensors("clip"))
+    sizes = {
+        **DiTConfig.from_dict(transformer).dims,
+        **LocalExtractorConfig.from_dict(transformer).dims,
+        **clip.sizes,
+        "crop": CROP,
+        "spatial": vae.spatial,
+        "temporal": vae.temporal,
+        "first_chunk": 2 * vae.temporal + 1,
+    }
+    modules = (
+        table.ALIGNER,
+        table.PARSER,
+        table.CLIP,
+        table.LOCAL_EXTRACTOR,
+        table.TEXT_ENCODER,
+        table.VAE_ENCODER,
+        *table.vae_decoder(decoder_caches(vae)),
+        table.DIT_PREPARE,
+        table.DIT_MODULATE,
+        table.DIT_STEP,
+    )
+    return {signature.name: signature.bind(sizes) for signature in modules}
+
+
+def learned_positions(source: Source) -> Tensor | None:
+    """float32 [1, text_length + tokens, dim] where the checkpoint has learned positions, else None."""
+    if not DiTConfig.from_dict(source.config("transformer")).use_learned_positional_embeddings:
+        return None
+    return source.tensors("transformer")[LEARNED_POSITIONS].float()
+
+
+def skeletons(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[nn.Module, ...]]:
+    """Networks without values whose state dicts together have a component's names and shapes."""
+    vae = VAEConfig.from_dict(configs["vae"])
+    with torch.device("meta"):
+        return {
+            "transformer": (
+                DiT(DiTConfig.from_dict(configs["transformer"])),
+                nn.ModuleDict(
+                    {EXTRACTOR.rstrip("."): LocalExtractor(LocalExtractorConfig.from_dict(configs["transformer"]))}
+                ),
+            ),
+            "vae": (VAEEncoder(vae), DecoderNext(vae)),
+            "text_encoder": (T5Encoder(T5Config.from_dict(configs["text_encoder"])),),
+        }
+
+
+def _dit(part: Callable[[DiT], nn.Module]) -> Callable[[Source], nn.Module]:
+    def build(source: Source) -> nn.Module:
+        with torch.device("meta"):
+            dit = DiT(DiTConfig.from_dict(source.config("transformer")))
+        tensors = {name: t for name, t in source.tensors("transformer").items() if not name.startswith(EXTRACTOR)}
+        return part(fill(dit, tensors)).eval()
+
+    return build
+
+
+def _local_extractor(source: Source) -> nn.Module:
+    with torch.device("meta"):
+        network = LocalExtractor(LocalExtractorConfig.from_dict(source.config("transformer")))
+    return fill(network, _under(EXTRACTOR, source.tensors("transformer")))
+
+
+def _vae(kind: Callable[[VAEConfig], Network], *prefixes: str) -> Callable[[Source], Network]:
+    def build(source: Source) -> Network:
+        with torch.device("meta"):
+            network = kind(VAEConfig.from_dict(source.config("vae")))
+        return fill(network, {n: t for n, t in source.tensors("vae").items() if n.startswith(prefixes)})
+
+    return build
+
+
+def _text_encoder(source: Source) -> nn.Module:
+    with torch.device("meta"):
+        network = T5Encoder(T5Config.from_dict(source.config("text_encoder")))
+    tensors = {name: t for name, t in source.tensors("text_encoder").items() if name != "encoder.embed_tokens.weight"}
+    return fill(network, tensors)
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+_LOADERS: dict[str, Callable[[Source], nn.Module]] = {
+    "aligner": lambda source: RetinaFace.from_tensors(source.tensors("aligner")),
+    "parser": lambda source: BiSeNet.from_tensors(source.tensors("parser")),
+    "clip": lambda source: EvaVision.from_tensors(source.tensors("clip")),
+    "local_extractor": _local_extractor,
+    "text_encoder": _text_encoder,
+    "vae_encoder": _vae(VAEEncoder, "encoder.", "quant_conv."),
+    "vae_decoder_first": _vae(DecoderFirst, "decoder.", "post_quant_conv."),
+    "vae_decoder_next": _vae(DecoderNext, "decoder.", "post_quant_conv."),
+    "dit_prepare": _dit(Prepare),
+    "dit_modulate": _dit(Modulate),
+    "dit_step": _dit(Step),
+}

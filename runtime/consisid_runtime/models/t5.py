@@ -1,0 +1,181 @@
+"""The encoder of T5 v1.1 (arXiv:1910.10683, 2002.05202), as transformers' `T5EncoderModel` names its parameters.
+
+No attention mask: ConsisID was trained with the padding attended to.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from consisid_runtime.errors import CheckpointInvalid
+
+_FEED_FORWARDS = ("gated-gelu", "relu")
+
+
+@dataclass(frozen=True, slots=True)
+class T5Config:
+    """What the network needs of `text_encoder/config.json`.
+
+    Attributes:
+        vocabulary: rows of the embedding.
+        width, heads, head_width, hidden, layers: sizes; heads·head_width need not be width.
+        buckets, distance: of the relative position bias; distances beyond the last share its bucket.
+        gated: feed-forward "gated-gelu" (T5 v1.1) or "relu" (T5).
+    """
+
+    vocabulary: int
+    width: int
+    heads: int
+    head_width: int
+    hidden: int
+    layers: int
+    buckets: int
+    distance: int
+    eps: float
+    gated: bool
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any]) -> T5Config:
+        """Raises `CheckpointInvalid` naming the entry that is missing or unknown to this runtime."""
+        feed_forward = config.get("feed_forward_proj", "relu")
+        if feed_forward not in _FEED_FORWARDS:
+            raise CheckpointInvalid(
+                f"text_encoder/config.json: feed_forward_proj must be one of {', '.join(_FEED_FORWARDS)}, "
+                f"got {feed_forward!r}"
+            )
+        try:
+            return cls(
+                vocabulary=config["vocab_size"],
+                width=config["d_model"],
+                heads=config["num_heads"],
+                head_width=config["d_kv"],
+                hidden=config["d_ff"],
+                layers=config["num_layers"],
+                buckets=config.get("relative_attention_num_buckets", 32),
+                distance=config.get("relative_attention_max_distance", 128),
+                eps=config.get("layer_norm_epsilon", 1e-6),
+                gated=feed_forward == "gated-gelu",
+            )
+        except KeyError as missing:
+            raise CheckpointInvalid(f"text_encoder/config.json has no entry {missing}") from None
+
+
+def position_buckets(length: int, buckets: int, distance: int) -> Tensor:
+    """Bucket of each relative position, [length, length] from query to key, int64 below `buckets`.
+
+    Half of the buckets for keys after the query, half before; of each half, half for exact distances and half growing
+    logarithmically up to `distance` (T5, section 2.1).
+    """
+    offset = torch.arange(length)[None] - torch.arange(length)[:, None]
+    half = buckets // 2
+    exact = half // 2
+    away = offset.abs()
+    # At 0 the logarithm is unused, but its infinity must not reach the conversion to integers.
+    growth = torch.log(away.clamp(min=1).float() / exact) / math.log(distance / exact)
+    far = (exact + (growth * (half - exact)).long()).clamp(max=half - 1)
+    return torch.where(away < exact, away, far) + half * (offset > 0)
+
+
+class Attention(nn.Module):
+    def __init__(self, config: T5Config, owns_bias: bool) -> None:
+        super().__init__()
+        inner = config.heads * config.head_width
+        self.heads = config.heads
+        self.q = nn.Linear(config.width, inner, bias=False)
+        self.k = nn.Linear(config.width, inner, bias=False)
+        self.v = nn.Linear(config.width, inner, bias=False)
+        self.o = nn.Linear(inner, config.width, bias=False)
+        if owns_bias:
+            self.relative_attention_bias = nn.Embedding(config.buckets, config.heads)
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        q, k, v = (proj(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for proj in (self.q, self.k, self.v))
+        # T5 leaves the scores unscaled.
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=1.0)
+        return cast(Tensor, self.o(attended.transpose(1, 2).flatten(2)))
+
+
+class AttentionLayer(nn.Module):
+    def __init__(self, config: T5Config, owns_bias: bool) -> None:
+        super().__init__()
+        self.SelfAttention = Attention(config, owns_bias)
+        self.layer_norm = nn.RMSNorm(config.width, config.eps)
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        return cast(Tensor, x + self.SelfAttention(self.layer_norm(x), bias))
+
+
+class FeedForward(nn.Module):
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.wi = nn.Linear(config.width, config.hidden, bias=False)
+        self.wo = nn.Linear(config.hidden, config.width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.wo(F.relu(self.wi(x))))
+
+
+class GatedFeedForward(nn.Module):
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.wi_0 = nn.Linear(config.width, config.hidden, bias=False)
+        self.wi_1 = nn.Linear(config.width, config.hidden, bias=False)
+        self.wo = nn.Linear(config.hidden, config.width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.wo(F.gelu(self.wi_0(x), approximate="tanh") * self.wi_1(x)))
+
+
+class FeedForwardLayer(nn.Module):
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.DenseReluDense = GatedFeedForward(config) if config.gated else FeedForward(config)
+        self.layer_norm = nn.RMSNorm(config.width, config.eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, x + self.DenseReluDense(self.layer_norm(x)))
+
+
+class Block(nn.Module):
+    def __init__(self, config: T5Config, owns_bias: bool) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList([AttentionLayer(config, owns_bias), FeedForwardLayer(config)])
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        return cast(Tensor, self.layer[1](self.layer[0](x, bias)))
+
+
+class _Stack(nn.Module):
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.block = nn.ModuleList(Block(config, owns_bias=i == 0) for i in range(config.layers))
+        self.final_layer_norm = nn.RMSNorm(config.width, config.eps)
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        for block in self.block:
+            x = block(x, bias)
+        return cast(Tensor, self.final_layer_norm(x))
+
+
+class T5Encoder(nn.Module):
+    """Signature `TEXT_ENCODER`: token_ids [B, L] int64 -> text_states [B, L, D]."""
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.config = config
+        self.shared = nn.Embedding(config.vocabulary, config.width)
+        self.encoder = _Stack(config)
+
+    def forward(self, token_ids: Tensor) -> Tensor:
+        # All layers use the first one's relative position bias.
+        table = self.get_parameter("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight")
+        buckets = position_buckets(token_ids.shape[1], self.config.buckets, self.config.distance)
+        bias = table[buckets.to(table.device)].permute(2, 0, 1)[None]
+        return cast(Tensor, self.encoder(self.shared(token_ids), bias))

@@ -1,0 +1,292 @@
+"""The causal video VAE (CogVideoX): an encoder of single frames and a decoder of chunks with explicit caches.
+
+Parameter names are those of diffusers' `AutoencoderKLCogVideoX`; a whole VAE's state dict holds both halves, `encoder.`
+and `decoder.`. Frames inside are [B, C, T, H, W].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from consisid_runtime.models.vae_config import CACHE_FRAMES, MID_RESNETS, VAEConfig, decoder_caches
+
+__all__ = ["DecoderFirst", "DecoderNext", "VAEConfig", "VAEEncoder", "decoder_caches"]
+
+# Fixed upstream for these norms, whatever the configuration says.
+_EPS = 1e-6
+
+
+class FrameConv(nn.Conv3d):
+    """A causal convolution over a single frame, [B, C, H, W].
+
+    The frame stands in for its own past, so the kernel's frames see the same input and add up to a kernel of one.
+    """
+
+    def __init__(self, channels: int, out: int, kernel: int) -> None:
+        super().__init__(channels, out, kernel)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight.sum(2), self.bias, padding=self.weight.shape[-1] // 2)
+
+
+class FrameCausalConv(nn.Module):
+    """The checkpoint nests causal convolutions in a module of their own."""
+
+    def __init__(self, channels: int, out: int) -> None:
+        super().__init__()
+        self.conv = FrameConv(channels, out, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.conv(x))
+
+
+class FrameResnet(nn.Module):
+    def __init__(self, channels: int, out: int, config: VAEConfig) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(config.groups, channels, config.eps)
+        self.conv1 = FrameCausalConv(channels, out)
+        self.norm2 = nn.GroupNorm(config.groups, out, config.eps)
+        self.conv2 = FrameCausalConv(out, out)
+        self.conv_shortcut = FrameConv(channels, out, 1) if channels != out else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = self.conv2(F.silu(self.norm2(h)))
+        return cast(Tensor, h + self.conv_shortcut(x))
+
+
+class Downsample(nn.Module):
+    """Halves height and width. A single frame has nothing to be halved in time."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.conv(F.pad(x, (0, 1, 0, 1))))
+
+
+class FrameBlock(nn.Module):
+    """Residual blocks, then maybe a halving."""
+
+    def __init__(self, channels: int, out: int, layers: int, config: VAEConfig, downsample: bool) -> None:
+        super().__init__()
+        self.resnets = nn.ModuleList(FrameResnet(channels if i == 0 else out, out, config) for i in range(layers))
+        self.downsamplers = nn.ModuleList([Downsample(out)] if downsample else [])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in (*self.resnets, *self.downsamplers):
+            x = layer(x)
+        return x
+
+
+class _Encoder(nn.Module):
+    def __init__(self, config: VAEConfig) -> None:
+        super().__init__()
+        first, last = config.channels[0], config.channels[-1]
+        inputs = (first, *config.channels)
+        self.conv_in = FrameCausalConv(3, first)
+        self.down_blocks = nn.ModuleList(
+            FrameBlock(inputs[i], width, config.layers, config, downsample=i < len(config.channels) - 1)
+            for i, width in enumerate(config.channels)
+        )
+        self.mid_block = FrameBlock(last, last, MID_RESNETS, config, downsample=False)
+        self.norm_out = nn.GroupNorm(config.groups, last, _EPS)
+        self.conv_out = FrameCausalConv(last, 2 * config.latent_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv_in(x)
+        for block in self.down_blocks:
+            x = block(x)
+        return cast(Tensor, self.conv_out(F.silu(self.norm_out(self.mid_block(x)))))
+
+
+class VAEEncoder(nn.Module):
+    """Signature `VAE_ENCODER`: image [B, 3, H, W] in [-1, 1] -> moments [B, 2·C, H/spatial, W/spatial].
+
+    Moments are mean and log-variance of the latents' distribution, unscaled.
+    """
+
+    def __init__(self, config: VAEConfig) -> None:
+        super().__init__()
+        self.encoder = _Encoder(config)
+        width = 2 * config.latent_channels
+        self.quant_conv = FrameConv(width, width, 1) if config.quant else nn.Identity()
+
+    def forward(self, image: Tensor) -> Tensor:
+        return cast(Tensor, self.quant_conv(self.encoder(image)))
+
+
+class Chunk:
+    """What a decoder chunk knows of the chunks around it.
+
+    Args:
+        latents: [1, C, T, h, w], to which every norm refers.
+        caches: what the chunk before left, in the network's order; empty for the first chunk.
+    """
+
+    def __init__(self, latents: Tensor, caches: Sequence[Tensor]) -> None:
+        self.latents = latents
+        self.first = not caches
+        self.left: list[Tensor] = []
+        self._caches = iter(caches)
+
+    def with_past(self, x: Tensor) -> Tensor:
+        """x preceded by its past; before the first frame that is the first frame again."""
+        past = x[:, :, :1].expand(-1, -1, CACHE_FRAMES, -1, -1) if self.first else next(self._caches)
+        # A view would keep the whole of x alive until the next chunk.
+        self.left.append(x[:, :, -CACHE_FRAMES:].clone())
+        return torch.cat([past, x], dim=2)
+
+    def repeat(self, x: Tensor, time: int, space: int) -> Tensor:
+        """Nearest-neighbour enlargement; the video's very first frame is not repeated in time."""
+        if time == space == 1:
+            return x
+        x = F.interpolate(x, scale_factor=(float(time), float(space), float(space)))
+        return x[:, :, time - 1 :] if self.first else x
+
+
+class CausalConv(nn.Module):
+    def __init__(self, channels: int, out: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(channels, out, 3, padding=(0, 1, 1))
+
+    def forward(self, x: Tensor, chunk: Chunk) -> Tensor:
+        return cast(Tensor, self.conv(chunk.with_past(x)))
+
+
+class PointConv(nn.Module):
+    """A pointwise convolution, nested like the causal ones."""
+
+    def __init__(self, channels: int, out: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(channels, out, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.conv(x))
+
+
+class SpatialNorm(nn.Module):
+    """GroupNorm whose scale and shift are read from the latents (SpatialNorm of MoVQ, arXiv:2209.09002).
+
+    Pointwise convolutions commute with nearest-neighbour enlargement, so they run at the latents' size.
+    `time` and `space` are the enlargement from latents to features.
+    """
+
+    def __init__(self, channels: int, config: VAEConfig, time: int, space: int) -> None:
+        super().__init__()
+        self.norm_layer = nn.GroupNorm(config.groups, channels, _EPS)
+        self.conv_y = PointConv(config.latent_channels, channels)
+        self.conv_b = PointConv(config.latent_channels, channels)
+        self.time, self.space = time, space
+
+    def forward(self, x: Tensor, chunk: Chunk) -> Tensor:
+        scale = chunk.repeat(self.conv_y(chunk.latents), self.time, self.space)
+        shift = chunk.repeat(self.conv_b(chunk.latents), self.time, self.space)
+        return cast(Tensor, self.norm_layer(x) * scale + shift)
+
+
+class Resnet(nn.Module):
+    def __init__(self, channels: int, out: int, config: VAEConfig, time: int, space: int) -> None:
+        super().__init__()
+        self.norm1 = SpatialNorm(channels, config, time, space)
+        self.conv1 = CausalConv(channels, out)
+        self.norm2 = SpatialNorm(out, config, time, space)
+        self.conv2 = CausalConv(out, out)
+        self.conv_shortcut = nn.Conv3d(channels, out, 1) if channels != out else nn.Identity()
+
+    def forward(self, x: Tensor, chunk: Chunk) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x, chunk)), chunk)
+        h = self.conv2(F.silu(self.norm2(h, chunk)), chunk)
+        return cast(Tensor, h + self.conv_shortcut(x))
+
+
+class Upsample(nn.Module):
+    """Doubles height and width, and frames where `time` is 2."""
+
+    def __init__(self, channels: int, time: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.time = time
+
+    def forward(self, x: Tensor, chunk: Chunk) -> Tensor:
+        frames = chunk.repeat(x, self.time, 2).transpose(1, 2)
+        wider: Tensor = self.conv(frames.flatten(0, 1))
+        return wider.reshape(*frames.shape[:2], *wider.shape[1:]).transpose(1, 2)
+
+
+class Block(nn.Module):
+    """Residual blocks at one enlargement, then maybe a doubling."""
+
+    def __init__(self, channels: int, out: int, layers: int, config: VAEConfig, level: int) -> None:
+        super().__init__()
+        time, space = 2 ** min(level, config.temporal_levels), 2**level
+        self.resnets = nn.ModuleList(
+            Resnet(channels if i == 0 else out, out, config, time, space) for i in range(layers)
+        )
+        self.upsamplers = nn.ModuleList()
+
+    def forward(self, x: Tensor, chunk: Chunk) -> Tensor:
+        for layer in (*self.resnets, *self.upsamplers):
+            x = layer(x, chunk)
+        return x
+
+
+class _Decoder(nn.Module):
+    def __init__(self, config: VAEConfig) -> None:
+        super().__init__()
+        widths = config.channels[::-1]
+        inputs = (widths[0], *widths)
+        self.conv_in = CausalConv(config.latent_channels, widths[0])
+        self.mid_block = Block(widths[0], widths[0], MID_RESNETS, config, level=0)
+        self.up_blocks = nn.ModuleList(
+            Block(inputs[level], width, config.layers + 1, config, level) for level, width in enumerate(widths)
+        )
+        for level, block in enumerate(list(self.up_blocks)[:-1]):
+            doubling = 2 if level < config.temporal_levels else 1
+            cast(Block, block).upsamplers.append(Upsample(widths[level], doubling))
+        self.norm_out = SpatialNorm(widths[-1], config, config.temporal, config.spatial)
+        self.conv_out = CausalConv(widths[-1], 3)
+
+    def forward(self, chunk: Chunk) -> Tensor:
+        x = self.mid_block(self.conv_in(chunk.latents, chunk), chunk)
+        for block in self.up_blocks:
+            x = block(x, chunk)
+        return cast(Tensor, self.conv_out(F.silu(self.norm_out(x, chunk)), chunk))
+
+
+class _ChunkDecoder(nn.Module):
+    """Both chunk decoders have the same parameters; chunks of 3, 2, 2, … latents are part of the trained function.
+
+    GroupNorm takes its statistics over a chunk, so another division gives another video.
+    """
+
+    def __init__(self, config: VAEConfig) -> None:
+        super().__init__()
+        width = config.latent_channels
+        self.post_quant_conv = nn.Conv3d(width, width, 1) if config.post_quant else nn.Identity()
+        self.decoder = _Decoder(config)
+
+    def decode(self, latents: Tensor, caches: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        chunk = Chunk(self.post_quant_conv(latents), caches)
+        frames = self.decoder(chunk)
+        return (frames, *chunk.left)
+
+
+class DecoderFirst(_ChunkDecoder):
+    """latents [1, C, 3, h, w] -> frames [1, 3, 2·temporal + 1, H, W] about [-1, 1], then caches for the next chunk."""
+
+    def forward(self, latents: Tensor) -> tuple[Tensor, ...]:
+        return self.decode(latents, ())
+
+
+class DecoderNext(_ChunkDecoder):
+    """latents [1, C, 2, h, w] and caches -> frames [1, 3, 2·temporal, H, W] about [-1, 1], then the next caches."""
+
+    def forward(self, latents: Tensor, *caches: Tensor) -> tuple[Tensor, ...]:
+        return self.decode(latents, caches)

@@ -1,0 +1,198 @@
+"""What a request may ask for, and its resolution against one bundle.
+
+`Options` are checked when made; `plan` checks them against what the checkpoint can do. Nothing changes either afterwards.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from consisid_runtime.errors import InvalidOption
+
+SCHEDULERS = ("dpm", "ddim")
+KEYPOINTS = ("crop", "source")
+MAX_STEPS = 1000
+MAX_SEED = 2**63 - 1
+MAX_GUIDANCE = 100.0
+MAX_FACE_SCALE = 10.0
+MAX_FPS = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Everything a request may choose beyond image and prompt. Raises `InvalidOption` when a value cannot be meant.
+
+    Attributes:
+        negative_prompt: what the video should not show; used when `guidance` is above 1.
+        seed: same seed, same bytes, on the same engine and hardware.
+        steps: denoising steps, 1 to 1000.
+        guidance: classifier-free guidance scale; 1 or less switches guidance off.
+        dynamic_guidance: the reference's cosine ramp of the guidance scale (`use_dynamic_cfg`).
+        frames, height, width: pixels and frames of the video; None takes the checkpoint's own size.
+        fps: frames per second of the MP4; does not change the frames.
+        scheduler: "dpm" (CogVideoX DPM++ 2M SDE) or "ddim".
+        face_index: None takes the largest face, a number counts from the largest (0), "only" refuses several faces.
+        face_scale: strength of the local identity path, relative to the checkpoint's own.
+        global_identity: the low-frequency path; off means zero image latents.
+        local_identity: the high-frequency path; off means no face attention.
+        keypoints: where a checkpoint trained with keypoints gets them: "crop" in the coordinates of the aligned face,
+            "source" as the reference implementation does, source-image coordinates drawn on the crop.
+    """
+
+    negative_prompt: str = ""
+    seed: int = 0
+    steps: int = 50
+    guidance: float = 6.0
+    dynamic_guidance: bool = False
+    frames: int | None = None
+    height: int | None = None
+    width: int | None = None
+    fps: int = 8
+    scheduler: str = "dpm"
+    face_index: int | Literal["only"] | None = None
+    face_scale: float = 1.0
+    global_identity: bool = True
+    local_identity: bool = True
+    keypoints: str = "crop"
+
+    def __post_init__(self) -> None:
+        _text("negative_prompt", self.negative_prompt)
+        _whole("seed", self.seed, 0, MAX_SEED)
+        _whole("steps", self.steps, 1, MAX_STEPS)
+        _number("guidance", self.guidance, 0.0, MAX_GUIDANCE)
+        _whole("fps", self.fps, 1, MAX_FPS)
+        _number("face_scale", self.face_scale, 0.0, MAX_FACE_SCALE)
+        _choice("scheduler", self.scheduler, SCHEDULERS)
+        _choice("keypoints", self.keypoints, KEYPOINTS)
+        for name in ("frames", "height", "width"):
+            if getattr(self, name) is not None:
+                _whole(name, getattr(self, name), 1, 2**31 - 1)
+        for name in ("dynamic_guidance", "global_identity", "local_identity"):
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidOption(f"{name} must be true or false, got {getattr(self, name)!r}")
+        if self.face_index is not None and self.face_index != "only":
+            if isinstance(self.face_index, str):
+                raise InvalidOption(f'face_index must be a whole number or "only", got {self.face_index!r}')
+            _whole("face_index", self.face_index, 0, 1000)
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, object]) -> Options:
+        """Options from names and values, as a request carries them. An unknown name is an error naming the nearest."""
+        known = [field.name for field in fields(cls)]
+        for name in values:
+            if name not in known:
+                nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+                hint = f"did you mean {nearest[0]!r}?" if nearest else f"known options: {', '.join(known)}"
+                raise InvalidOption(f"unknown option {name!r}; {hint}")
+        return cls(**values)  # type: ignore[arg-type]
+
+    def to_mapping(self) -> dict[str, str | int | float | bool]:
+        """The options that differ from their defaults, for a request's parameters; `from_mapping` inverts it."""
+        changed = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in changed.items() if value != getattr(_DEFAULTS, name)}
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """The sizes one checkpoint works in, read from its configuration files.
+
+    Attributes:
+        frames, height, width: the size it was trained at, in frames and pixels.
+        spatial, temporal: the VAE's compression, pixels per latent and frames per latent.
+        patch: latents per token along height and width.
+        fixed_size: whether height and width are bound to the trained ones (learned positions).
+    """
+
+    frames: int
+    height: int
+    width: int
+    spatial: int
+    temporal: int
+    patch: int
+    fixed_size: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Options resolved against a bundle: what every stage works from.
+
+    `latent_frames`, `rows` and `columns` count latent frames and tokens; latents are [1, latent_frames, C, rows·patch,
+    columns·patch].
+    """
+
+    options: Options
+    frames: int
+    height: int
+    width: int
+    latent_frames: int
+    rows: int
+    columns: int
+
+    @property
+    def guided(self) -> bool:
+        """Classifier-free guidance doubles the batch when the scale is above 1 (as in diffusers' pipeline)."""
+        return self.options.guidance > 1.0
+
+
+def plan(options: Options, geometry: Geometry) -> Plan:
+    """Resolve sizes; pure. Raises `InvalidOption` for sizes that this checkpoint cannot do."""
+    frames = options.frames or geometry.frames
+    height = options.height or geometry.height
+    width = options.width or geometry.width
+    # The VAE decodes three latent frames first and then two at a time: 8k + 1 frames at its compression of 4.
+    group = 2 * geometry.temporal
+    if frames % group != 1 or frames < group + 1:
+        below = max(group + 1, (frames - 1) // group * group + 1)
+        raise InvalidOption(f"frames must be {group}k + 1, k ≥ 1, got {frames}; nearest: {below} or {below + group}")
+    cell = geometry.spatial * geometry.patch
+    for name, size in (("height", height), ("width", width)):
+        if size % cell:
+            low = max(size // cell * cell, cell)
+            raise InvalidOption(f"{name} must be a multiple of {cell}, got {size}; nearest: {low} or {low + cell}")
+    if geometry.fixed_size and (height, width) != (geometry.height, geometry.width):
+        raise InvalidOption(
+            f"this checkpoint has learned positions for {geometry.height}×{geometry.width} (height × width) only, "
+            f"got {height}×{width}; leave height and width out"
+        )
+    limits = (8 * geometry.frames, 4 * geometry.height, 4 * geometry.width)
+    for name, size, limit in zip(("frames", "height", "width"), (frames, height, width), limits, strict=True):
+        if size > limit:
+            raise InvalidOption(f"{name} may be at most {limit} with this checkpoint, got {size}")
+    return Plan(
+        options=options,
+        frames=frames,
+        height=height,
+        width=width,
+        latent_frames=(frames - 1) // geometry.temporal + 1,
+        rows=height // cell,
+        columns=width // cell,
+    )
+
+
+def _text(name: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise InvalidOption(f"{name} must be text, got {value!r}")
+
+
+def _whole(name: str, value: object, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise InvalidOption(f"{name} must be a whole number from {low} to {high}, got {value!r}")
+
+
+def _number(name: str, value: object, low: float, high: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise InvalidOption(f"{name} must be a finite number from {low:g} to {high:g}, got {value!r}")
+    if not low <= value <= high:
+        raise InvalidOption(f"{name} must be from {low:g} to {high:g}, got {value!r}")
+
+
+def _choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise InvalidOption(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+
+
+_DEFAULTS = Options()

@@ -1,0 +1,65 @@
+"""`Options` as command-line flags: one definition for `generate` and `request`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Annotated, Any
+
+import typer
+
+from consisid_runtime.errors import InvalidOption
+from consisid_runtime.options import KEYPOINTS, SCHEDULERS, Options
+
+_FLAGS: dict[str, tuple[Any, str]] = {
+    "negative_prompt": (str, "What the video should not show."),
+    "seed": (int, "Same seed, same video."),
+    "steps": (int, "Denoising steps, 1 to 1000."),
+    "guidance": (float, "Guidance scale; 1 or less switches guidance off."),
+    "dynamic_guidance": (bool, "Ramp the guidance scale as the reference does."),
+    "frames": (int, "Frames, 8k + 1. Default: the checkpoint's."),
+    "height": (int, "Height in pixels. Default: the checkpoint's."),
+    "width": (int, "Width in pixels. Default: the checkpoint's."),
+    "fps": (int, "Frames per second of the MP4."),
+    "scheduler": (str, f"One of {', '.join(SCHEDULERS)}."),
+    "face_index": (str, 'Which face, 0 the largest; "only" refuses several. Default: the largest.'),
+    "face_scale": (float, "Strength of the local identity path."),
+    "global_identity": (bool, "The low-frequency identity path."),
+    "local_identity": (bool, "The high-frequency identity path."),
+    "keypoints": (str, f"Keypoint coordinates, one of {', '.join(KEYPOINTS)}."),
+}
+
+
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give `command`, which takes `options: Options`, one flag for every option."""
+
+    def run(**values: Any) -> None:
+        chosen = {name: values.pop(name) for name in _FLAGS}
+        chosen["face_index"] = _face_index(chosen["face_index"])
+        command(**values, options=Options(**chosen))
+
+    own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "options"]
+    flags = [_flag(field.name, field.default) for field in fields(Options)]
+    parameters = [*own, *flags]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    run.__name__ = command.__name__
+    run.__doc__ = command.__doc__
+    return run
+
+
+def _flag(name: str, default: Any) -> inspect.Parameter:
+    kind, help_text = _FLAGS[name]
+    option = typer.Option(help=help_text)
+    annotation: Any = Annotated[kind | None, option] if default is None else Annotated[kind, option]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _face_index(text: str | None) -> Any:
+    if text is None or text == "only":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise InvalidOption(f'face_index must be a whole number or "only", got {text!r}') from None

@@ -1,0 +1,104 @@
+"""The text stage: prompts in, the text encoder's states out."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import sentencepiece
+import torch
+from torch import Tensor
+
+from consisid_runtime.errors import EmptyPrompt, InvalidOption
+from consisid_runtime.options import Plan
+
+if TYPE_CHECKING:
+    from consisid_runtime.bundle import Bundle
+
+_SENTINELS = 100
+_SPECIAL = r"</s>|<pad>|<unk>|<extra_id_(?:[0-9]|[1-9][0-9])>"
+# What T5's normalisation leaves as space: less than Python's, control characters such as U+000B vanish inside a word.
+_SPACE = r"\t\n\f\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+_WORDS = re.compile(rf"{_SPECIAL}|(?:(?!{_SPECIAL})[^{_SPACE}])+")
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """The prompts as the denoiser sees them.
+
+    Attributes:
+        states: float32 [B, L, D]; with guidance B is 2, the negative prompt first, else 1.
+        info: "prompt_tokens", of at most L, the end token included; "prompt_cut_at", only where the prompt was too long:
+            the index of the first character of the first word that is not read, or not whole. With guidance the same
+            of the negative prompt, as "negative_prompt_tokens" and "negative_prompt_cut_at".
+    """
+
+    states: Tensor
+    info: dict[str, int]
+
+
+class Tokenizer:
+    """T5's tokeniser over a SentencePiece model: words to pieces, the tokens' own names to tokens.
+
+    Gives the ids of transformers' `T5Tokenizer`. Known difference: where a combining mark follows a character that
+    normalisation replaces (full-width, superscript), transformers loses the mark; SentencePiece, as here, keeps it.
+    """
+
+    def __init__(self, model: str, length: int) -> None:
+        self._pieces = sentencepiece.SentencePieceProcessor(model_file=model)
+        self._length = length
+        self._pad: int = self._pieces.pad_id()
+        self._end: int = self._pieces.eos_id()
+        last = self._pieces.vocab_size() + _SENTINELS - 1
+        self._special = {"</s>": self._end, "<pad>": self._pad, "<unk>": self._pieces.unk_id()}
+        self._special |= {f"<extra_id_{number}>": last - number for number in range(_SENTINELS)}
+
+    def __call__(self, text: str) -> tuple[list[int], int | None]:
+        """Ids of `text` with the end token, at most `length`, and the character where it was cut."""
+        ids: list[int] = []
+        cut = None
+        # Pieces never cross words, so words beyond the limit need not be looked at.
+        for word in _WORDS.finditer(text):
+            special = self._special.get(word[0])
+            ids += self._pieces.encode(word[0]) if special is None else [special]
+            if len(ids) >= self._length:
+                cut = word.start()
+                break
+        return [*ids[: self._length - 1], self._end], cut
+
+    def pad(self, ids: list[int]) -> list[int]:
+        """`ids` filled up to `length`."""
+        return ids + [self._pad] * (self._length - len(ids))
+
+
+class TextReader:
+    """Reads a prompt, and with guidance the negative prompt, in one call of the text encoder.
+
+    Args:
+        bundle: holds the text_encoder module and `tokenizer/spiece.model`.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._encoder = bundle.module("text_encoder")
+        length = bundle.config("transformer")["max_text_seq_length"]
+        self._tokenizer = Tokenizer(str(bundle.file("tokenizer/spiece.model")), length)
+
+    def __call__(self, prompt: str, plan: Plan) -> Text:
+        """Raises `EmptyPrompt` if there is nothing but space in the prompt; the negative prompt may be empty."""
+        if not isinstance(prompt, str):
+            raise InvalidOption(f"prompt must be text, got {prompt!r}")
+        if not prompt.strip():
+            raise EmptyPrompt("the prompt is empty; describe what the video shows")
+        prompts = {"negative_prompt": plan.options.negative_prompt} if plan.guided else {}
+        prompts["prompt"] = prompt
+        info: dict[str, int] = {}
+        rows = []
+        for name, text in prompts.items():
+            # Half of a surrogate pair, which JSON can carry, is no character.
+            ids, cut = self._tokenizer(text.encode("utf-8", "replace").decode())
+            info[f"{name}_tokens"] = len(ids)
+            if cut is not None:
+                info[f"{name}_cut_at"] = cut
+            rows.append(self._tokenizer.pad(ids))
+        return Text(self._encoder({"token_ids": torch.tensor(rows)})["text_states"], info)

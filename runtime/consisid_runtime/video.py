@@ -1,0 +1,152 @@
+"""The finished video: frames, MP4, and the file on disk. Imports PyAV only where it encodes or decodes."""
+
+from __future__ import annotations
+
+import io
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from consisid_runtime.errors import MissingExtra, OutputUnwritable
+
+Frames = NDArray[np.uint8]
+
+_X264 = {"crf": "17", "bf": "0"}
+"""About where compression stops being visible. With B-frames x264's rate control reads memory that it never wrote, and
+the same frames give other bytes."""
+_MOOV_BYTES, _MOOV_BYTES_PER_FRAME = 4096, 32
+_SEI = 6
+"""H.264's supplemental units; x264 writes its version and settings into one."""
+
+
+class Video:
+    """A generated video, as frames, as MP4 bytes, or as both.
+
+    Args:
+        mp4: an H.264 file's bytes; made from the frames when first asked for if None.
+        frames: uint8 [n, height, width, 3] RGB; decoded from the MP4 when first asked for if None.
+        fps: frames per second.
+        info: seed, sizes, seconds per stage and what else there is to know; see `report.describe`.
+    """
+
+    def __init__(
+        self, *, mp4: bytes | None = None, frames: Frames | None = None, fps: int, info: Mapping[str, Any] | None = None
+    ) -> None:
+        if mp4 is None and frames is None:
+            raise ValueError("a video needs frames or MP4 bytes, got neither")
+        self._mp4 = mp4
+        self._frames = frames
+        self.fps = fps
+        self.info = dict(info or {})
+
+    @property
+    def mp4(self) -> bytes:
+        if self._mp4 is None:
+            self._mp4 = encode_mp4(self.frames, self.fps)
+        return self._mp4
+
+    @property
+    def frames(self) -> Frames:
+        """uint8 [n, height, width, 3] RGB. Decoding them from an MP4 raises `MissingExtra` where PyAV is absent."""
+        if self._frames is None:
+            assert self._mp4 is not None
+            self._frames = decode_mp4(self._mp4)
+        return self._frames
+
+    def save(self, path: str | Path) -> None:
+        """Write the MP4, whole or not at all. Raises `OutputUnwritable` with the reason, leaving nothing behind."""
+        target = Path(path)
+        temporary = _create_beside(target)
+        try:
+            with temporary.open("wb") as file:
+                file.write(self.mp4)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        except OSError as error:
+            raise _unwritable(target, error) from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def require_writable(path: str | Path) -> None:
+    """Raises `OutputUnwritable` if a video could not be saved at `path`: better known before making it."""
+    _create_beside(Path(path)).unlink()
+
+
+def encode_mp4(frames: Frames, fps: int) -> bytes:
+    """H.264 in MP4, playable while it loads; the same frames give the same bytes with the same codec library.
+
+    Args:
+        frames: uint8 [n, height, width, 3] RGB, height and width even.
+        fps: frames per second.
+
+    Raises `MissingExtra` where PyAV is absent.
+    """
+    count, height, width, _ = frames.shape
+    if frames.dtype != np.uint8 or count == 0 or height % 2 or width % 2:
+        raise ValueError(f"frames must be uint8 [n ≥ 1, even, even, 3], got {frames.dtype} {list(frames.shape)}")
+    av = _pyav()
+    from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
+
+    buffer = io.BytesIO()
+    # Reserving the index's place ahead of the data saves rewriting the file, as "faststart" would.
+    index = {"moov_size": str(_MOOV_BYTES + _MOOV_BYTES_PER_FRAME * count)}
+    with av.open(buffer, "w", format="mp4", options=index) as container:
+        container.flags |= av.container.Flags.bitexact.value
+        stream = container.add_stream("libx264", rate=fps, options=_X264)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        codec = stream.codec_context
+        codec.thread_count = 1
+        codec.color_primaries, codec.color_trc = ColorPrimaries.BT709.value, ColorTrc.BT709.value
+        codec.colorspace, codec.color_range = Colorspace.ITU709.value, ColorRange.MPEG.value
+        codec.open()
+        anonymous = av.BitStreamFilterContext(f"filter_units=remove_types={_SEI}", stream)
+        for image in frames:
+            picture = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(
+                format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG, threads=1
+            )
+            for packet in stream.encode(picture):
+                container.mux(anonymous.filter(packet))
+        for packet in stream.encode(None):
+            container.mux(anonymous.filter(packet))
+    return buffer.getvalue()
+
+
+def decode_mp4(mp4: bytes) -> Frames:
+    """uint8 [n, height, width, 3] RGB. Raises `MissingExtra` where PyAV is absent."""
+    av = _pyav()
+    with av.open(io.BytesIO(mp4)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+def _pyav() -> ModuleType:
+    try:
+        import av
+    except ImportError as missing:
+        raise MissingExtra("reading or writing video needs PyAV: pip install 'consisid-runtime[run]'") from missing
+    return av
+
+
+def _create_beside(target: Path) -> Path:
+    """An empty file next to `target`, for os.replace to move: within one folder a move is atomic."""
+    temporary = target.parent / f".consisid-{secrets.token_hex(8)}.part"
+    try:
+        if target.is_dir():
+            raise OutputUnwritable(f"{target} is a folder; name a file in it")
+        if not target.parent.is_dir():
+            raise OutputUnwritable(f"cannot write {target}: the folder {target.parent} does not exist; create it first")
+        temporary.touch(exist_ok=False)
+    except OSError as error:
+        raise _unwritable(target, error) from error
+    return temporary
+
+
+def _unwritable(target: Path, error: OSError) -> OutputUnwritable:
+    return OutputUnwritable(f"cannot write {target}: {error.strerror or error}; choose another place for the video")
