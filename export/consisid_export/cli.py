@@ -1,0 +1,64 @@
+"""The commands that need the export extra: nano, export, demo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from consisid_runtime.cli import Json, emit
+from consisid_runtime.progress import Display
+
+
+def register(app: typer.Typer) -> None:
+    """Add this package's commands to `consisid`."""
+    app.command()(nano)
+    app.command()(export)
+    app.command()(demo)
+
+
+def nano(
+    folder: Annotated[Path, typer.Argument(help="Where to write it.")],
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the random weights.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Write a small, complete checkpoint of ConsisID's architecture: random weights, under 20 MB."""
+    from consisid_export.nano import write_nano
+
+    written = write_nano(folder, seed=seed)
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    emit(
+        as_json,
+        {"checkpoint": str(folder), "written": written, "bytes": size},
+        f"{folder}: {'written' if written else 'already there and intact'}, {size / 2**20:.1f} MiB",
+    )
+
+
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="Folder in the official ConsisID layout.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the bundle to write.")],
+    engine: Annotated[str, typer.Option("--engine", help="onnx or torch.")] = "onnx",
+    as_json: Json = False,
+) -> None:
+    """Turn a checkpoint into a bundle; every graph is compared with its original."""
+    from consisid_export.bundle import export_bundle
+    from consisid_export.checkpoint import Checkpoint
+
+    with Display("export") as display:
+        written = export_bundle(Checkpoint.open(checkpoint), out, engine=engine, progress=display.update)
+    emit(
+        as_json,
+        {"bundle": str(out), "written": written},
+        f"{out}: {'exported' if written else 'already there, made from these files by these tools; kept'}",
+    )
+
+
+def demo(
+    folder: Annotated[Path, typer.Option("--folder", help="Keeps the checkpoint and the bundle.")] = Path("build/demo"),
+    out: Annotated[Path, typer.Option("--out", help="Gets demo.mp4 and demo.png.")] = Path(),
+) -> None:
+    """Do everything once with the nano checkpoint: export, serve, request, look."""
+    from consisid_export.demo import run_demo
+
+    run_demo(folder, out, typer.echo)

@@ -1,0 +1,123 @@
+"""The nano checkpoint's configuration files: the official ones' entries, with small numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+CLIP_WIDTH = 32
+CLIP_OUT = 64
+ARCFACE_OUT = 512
+
+TRANSFORMER: dict[str, Any] = {
+    "_class_name": "ConsisIDTransformer3DModel",
+    "LFE_depth": 10,
+    "LFE_dim_head": 16,
+    "LFE_ff_mult": 4,
+    "LFE_id_dim": ARCFACE_OUT + CLIP_OUT,
+    "LFE_num_heads": 2,
+    "LFE_num_id_token": 5,
+    "LFE_num_querie": 32,
+    "LFE_num_scale": 5,
+    "LFE_output_dim": 128,  # the reference ties it to two thirds of the width
+    "LFE_vit_dim": CLIP_WIDTH,
+    "activation_fn": "gelu-approximate",
+    "attention_bias": True,
+    "attention_head_dim": 64,
+    "cross_attn_dim_head": 64,
+    "cross_attn_interval": 2,
+    "cross_attn_num_heads": 2,
+    "dropout": 0.0,
+    "flip_sin_to_cos": True,
+    "freq_shift": 0,
+    "in_channels": 32,
+    "is_kps": False,
+    "is_train_face": True,
+    "local_face_scale": 1.0,
+    "max_text_seq_length": 64,
+    "norm_elementwise_affine": True,
+    "norm_eps": 1e-05,
+    "num_attention_heads": 3,
+    "num_layers": 4,
+    "out_channels": 16,
+    "patch_size": 2,
+    "sample_frames": 17,
+    "sample_height": 16,
+    "sample_width": 24,
+    "spatial_interpolation_scale": 1.875,
+    "temporal_compression_ratio": 4,
+    "temporal_interpolation_scale": 1.0,
+    "text_embed_dim": 32,
+    "time_embed_dim": 64,
+    "timestep_activation_fn": "silu",
+    "use_learned_positional_embeddings": True,
+    "use_rotary_positional_embeddings": True,
+}
+
+VAE: dict[str, Any] = {
+    "_class_name": "AutoencoderKLCogVideoX",
+    "act_fn": "silu",
+    "block_out_channels": [8, 8, 16, 16],
+    "down_block_types": ["CogVideoXDownBlock3D"] * 4,
+    "force_upcast": True,
+    "in_channels": 3,
+    "latent_channels": 16,
+    "layers_per_block": 3,
+    "norm_eps": 1e-06,
+    "norm_num_groups": 4,
+    "out_channels": 3,
+    "sample_height": 128,
+    "sample_width": 192,
+    "scaling_factor": 0.7,
+    "temporal_compression_ratio": 4,
+    "up_block_types": ["CogVideoXUpBlock3D"] * 4,
+    "use_post_quant_conv": False,
+    "use_quant_conv": False,
+}
+
+TEXT_ENCODER: dict[str, Any] = {
+    "architectures": ["T5EncoderModel"],
+    "d_ff": 64,
+    "d_kv": 16,
+    "d_model": 32,
+    "dense_act_fn": "gelu_new",
+    "dropout_rate": 0.1,
+    "eos_token_id": 1,
+    "feed_forward_proj": "gated-gelu",
+    "is_encoder_decoder": True,
+    "is_gated_act": True,
+    "layer_norm_epsilon": 1e-06,
+    "model_type": "t5",
+    "num_heads": 2,
+    "num_layers": 2,
+    "pad_token_id": 0,
+    "relative_attention_max_distance": 128,
+    "relative_attention_num_buckets": 32,
+    "tie_word_embeddings": False,
+}
+
+SCHEDULER: dict[str, Any] = {
+    "_class_name": "CogVideoXDPMScheduler",
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "clip_sample": False,
+    "clip_sample_range": 1.0,
+    "num_train_timesteps": 1000,
+    "prediction_type": "v_prediction",
+    "rescale_betas_zero_snr": True,
+    "sample_max_value": 1.0,
+    "set_alpha_to_one": True,
+    "snr_shift_scale": 1.0,
+    "steps_offset": 0,
+    "timestep_spacing": "trailing",
+    "trained_betas": None,
+}
+
+MODEL_INDEX: dict[str, Any] = {
+    "_class_name": "ConsisIDPipeline",
+    "scheduler": ["diffusers", "CogVideoXDPMScheduler"],
+    "text_encoder": ["transformers", "T5EncoderModel"],
+    "tokenizer": ["transformers", "T5Tokenizer"],
+    "transformer": ["diffusers", "ConsisIDTransformer3DModel"],
+    "vae": ["diffusers", "AutoencoderKLCogVideoX"],
+}

@@ -1,0 +1,60 @@
+"""State dicts written layer by layer, for networks whose weights are chosen and not trained."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+_BATCH_NORM_EPS = 1e-5
+
+Floats = npt.NDArray[np.float64]
+
+
+class Layers:
+    """Collects tensors by name; `prefix` goes before each."""
+
+    def __init__(self, prefix: str = "") -> None:
+        self.tensors: dict[str, Tensor] = {}
+        self._prefix = prefix
+
+    def put(self, name: str, value: npt.ArrayLike) -> None:
+        self.tensors[self._prefix + name] = torch.from_numpy(np.ascontiguousarray(value, np.float32))
+
+    def conv(self, conv: str, norm: str, weight: npt.ArrayLike, bias: npt.ArrayLike = 0.0) -> None:
+        """A convolution without a bias and the batch normalisation after it, which adds `bias` and changes nothing else.
+
+        `weight` is [out, in, k, k], or [out, in] for 1×1.
+        """
+        kernel = _square(weight)
+        channels = len(kernel)
+        self.put(f"{conv}.weight", kernel)
+        self.put(f"{norm}.weight", np.ones(channels))
+        self.put(f"{norm}.bias", np.broadcast_to(bias, channels))
+        self.put(f"{norm}.running_mean", np.zeros(channels))
+        self.put(f"{norm}.running_var", np.full(channels, 1 - _BATCH_NORM_EPS))
+        self.tensors[f"{self._prefix}{norm}.num_batches_tracked"] = torch.tensor(0)
+
+    def head(self, name: str, weight: npt.ArrayLike, bias: npt.ArrayLike) -> None:
+        """A convolution with a bias."""
+        self.put(f"{name}.weight", _square(weight))
+        self.put(f"{name}.bias", bias)
+
+    def save(self, path: Path) -> None:
+        save_tensors(self.tensors, path)
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write what `torch.load(weights_only=True)` reads; the same tensors give the same bytes under any file name."""
+    buffer = io.BytesIO()
+    torch.save(tensors, buffer)
+    path.write_bytes(buffer.getvalue())
+
+
+def _square(weight: npt.ArrayLike) -> Floats:
+    kernel = np.asarray(weight, np.float64)
+    return kernel.reshape(*kernel.shape, 1, 1) if kernel.ndim == 2 else kernel

@@ -1,0 +1,58 @@
+"""Inputs made from a signature: for tracing, and for comparing an artifact with its original."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from consisid_runtime.signatures import Port, Signature
+
+TRACE_SIZES = {
+    "branches": 2,
+    "images": 2,
+    "frames": 3,
+    "rows": 4,
+    "columns": 5,
+    "latent_height": 6,
+    "latent_width": 10,
+    "steps": 3,
+    "image_height": 192,
+    "image_width": 160,
+}
+"""Sizes a graph is traced at. None is 1: the tracer would take a 1 for a constant."""
+
+CHECK_SIZES = (
+    {**TRACE_SIZES},
+    {
+        "branches": 1,
+        "images": 1,
+        "frames": 5,
+        "rows": 6,
+        "columns": 3,
+        "latent_height": 4,
+        "latent_width": 8,
+        "steps": 1,
+        "image_height": 131,
+        "image_width": 250,
+    },
+)
+"""Sizes an artifact is compared at: the traced ones, and others, so that an axis frozen by the tracer is found."""
+
+_INTEGERS_BELOW = 32  # token ids and timesteps that every checkpoint has
+
+
+def sample_inputs(signature: Signature, sizes: Mapping[str, int], *, seed: int = 0) -> dict[str, Tensor]:
+    """Seeded random inputs for every port, dynamic symbols taken from `sizes`. Floats are normal, integers below 32."""
+    generator = torch.Generator().manual_seed(seed)
+    return {port.name: _sample(port.bind(sizes), generator) for port in signature.inputs}
+
+
+def _sample(port: Port, generator: torch.Generator) -> Tensor:
+    shape = [size for size in port.shape if isinstance(size, int)]
+    if len(shape) != len(port.shape):
+        raise ValueError(f"{port.name} has unbound sizes: {port.shape}")
+    if port.dtype == "INT64":
+        return torch.randint(_INTEGERS_BELOW, shape, generator=generator)
+    return torch.randn(shape, generator=generator)

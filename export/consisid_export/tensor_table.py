@@ -1,0 +1,79 @@
+"""Writes the table of tensors into docs/life-of-a-request.md; `python -m consisid_export.tensor_table PAGE`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from consisid_runtime import signatures as table
+from consisid_runtime.models.vae_config import VAEConfig, decoder_caches
+from consisid_runtime.signatures import Port, Signature
+
+PREVIEW = {
+    "blocks": 42,
+    "channels": 16,
+    "clip_dim": 1024,
+    "clip_out": 768,
+    "clip_size": 336,
+    "clip_tokens": 577,
+    "crop": 512,
+    "dim": 3072,
+    "face_dim": 2048,
+    "face_layers": 21,
+    "face_slots": 512,
+    "face_tokens": 32,
+    "first_chunk": 9,
+    "head_dim": 64,
+    "identity_dim": 1280,
+    "patch": 2,
+    "scales": 5,
+    "spatial": 8,
+    "temporal": 4,
+    "text_dim": 4096,
+    "text_length": 226,
+}
+"""ConsisID-preview's sizes (its configuration files; diffusers' defaults where they are silent)."""
+
+_VAE = {"block_out_channels": [128, 256, 256, 512], "latent_channels": 16, "layers_per_block": 3}
+_VAE_REST = {"norm_num_groups": 32, "temporal_compression_ratio": 4, "scaling_factor": 0.7}
+BEGIN, END = "<!-- tensors -->", "<!-- /tensors -->"
+
+
+def tensor_table() -> str:
+    """Markdown: one row a module, its inputs and outputs at ConsisID-preview's sizes."""
+    caches = decoder_caches(VAEConfig.from_dict({**_VAE, **_VAE_REST}))
+    networks = (
+        table.ALIGNER,
+        table.PARSER,
+        table.CLIP,
+        table.LOCAL_EXTRACTOR,
+        table.TEXT_ENCODER,
+        table.VAE_ENCODER,
+        table.DIT_PREPARE,
+        table.DIT_MODULATE,
+        table.DIT_STEP,
+        *table.vae_decoder(caches),
+    )
+    rows = [_row(signature.bind(PREVIEW)) for signature in (*networks, *table.STAGES, table.ENSEMBLE)]
+    return "\n".join(["| module | inputs | outputs |", "|---|---|---|", *rows])
+
+
+def insert(page: str) -> str:
+    """The page with the table between its markers."""
+    before, rest = page.split(BEGIN)
+    return f"{before}{BEGIN}\n{tensor_table()}\n{END}{rest.split(END)[1]}"
+
+
+def _row(signature: Signature) -> str:
+    return f"| {signature.name} | {_ports(signature.inputs)} | {_ports(signature.outputs)} |"
+
+
+def _ports(ports: tuple[Port, ...]) -> str:
+    caches = [port for port in ports if "cache_" in port.name]
+    shown = [f"`{p.name}` {p.dtype} [{', '.join(map(str, p.shape))}]" for p in ports if p not in caches]
+    return "<br>".join([*shown, f"{len(caches)} caches"] if caches else shown)
+
+
+if __name__ == "__main__":
+    page = Path(sys.argv[1])
+    page.write_text(insert(page.read_text()))

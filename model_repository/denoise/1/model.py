@@ -1,0 +1,1 @@
+from consisid_runtime.serving import DenoiseModel as TritonPythonModel  # noqa: F401
