@@ -1,0 +1,158 @@
+"""The whole way from features of a face and a prompt to frames, against diffusers' ConsisIDPipeline."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from consisid_runtime.options import Options, plan
+from consisid_runtime.pipeline import Pipeline
+
+PROMPT = "a man reading by the sea"
+LIMIT = 1e-5
+
+
+@dataclass(frozen=True)
+class Case:
+    """One combination; `transformer` changes the checkpoint, `options` the request."""
+
+    options: dict[str, Any]
+    transformer: dict[str, Any] = field(default_factory=dict)
+    prompt: str = PROMPT
+
+    def __str__(self) -> str:
+        return ",".join(f"{k}={v}" for k, v in {**self.options, **self.transformer}.items()) or "defaults"
+
+
+KPS = {"is_kps": True}
+UNLEARNED = {"use_learned_positional_embeddings": False}
+# Every value of every factor meets every value of most others.
+CASES = [
+    Case({}),
+    Case({"frames": 9}),
+    Case({"scheduler": "ddim"}),
+    Case({"guidance": 1.0}),
+    Case({"dynamic_guidance": True}),
+    Case({"negative_prompt": "blurry, dark"}),
+    Case({"frames": 9, "scheduler": "ddim", "guidance": 1.0}),
+    Case({"frames": 9, "dynamic_guidance": True, "scheduler": "ddim", "negative_prompt": "blurry"}),
+    Case({"seed": 12345, "steps": 7}),
+    Case({"steps": 1}),
+    Case({}, KPS),
+    Case({"frames": 9, "scheduler": "ddim", "negative_prompt": "dark"}, KPS),
+    Case({"guidance": 1.0, "frames": 9}, KPS),
+    Case({"dynamic_guidance": True}, KPS | UNLEARNED),
+    Case({"scheduler": "ddim", "guidance": 1.0}, KPS | UNLEARNED),
+    Case({}, UNLEARNED),
+    Case({"frames": 9, "negative_prompt": "blurry"}, UNLEARNED),
+    Case({"scheduler": "ddim", "dynamic_guidance": True}, UNLEARNED),
+    Case({"height": 64, "width": 160, "guidance": 1.0}, UNLEARNED),
+]
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the face networks would give: random, the same for both sides."""
+
+    identity: torch.Tensor
+    hidden: torch.Tensor
+    portrait: Image.Image
+    keypoints: np.ndarray[Any, Any]
+
+
+@pytest.fixture(scope="module")
+def features() -> Features:
+    from consisid_export.nano.configs import TRANSFORMER as sizes
+
+    generator = torch.Generator().manual_seed(3)
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    return Features(
+        identity=torch.randn(1, sizes["LFE_id_dim"], generator=generator),
+        hidden=torch.randn(sizes["LFE_num_scale"], 1, 577, sizes["LFE_vit_dim"], generator=generator),
+        portrait=Image.fromarray(pixels).resize((512, 512), Image.Resampling.BICUBIC),
+        keypoints=np.array([[180, 200], [330, 205], [256, 290], [200, 370], [310, 372]], dtype=np.float32),
+    )
+
+
+@pytest.fixture(scope="module")
+def reference_of(checkpoint_of: Callable[..., Path]) -> Callable[..., Any]:
+    from diffusers import ConsisIDPipeline
+
+    loaded: dict[Path, Any] = {}
+
+    def load(**transformer: Any) -> Any:
+        folder = checkpoint_of(**transformer)
+        if folder not in loaded:
+            loaded[folder] = ConsisIDPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+            loaded[folder].set_progress_bar_config(disable=True)
+        return loaded[folder]
+
+    return load
+
+
+def run_reference(pipeline: Any, case: Case, options: Options, features: Features, output: str) -> torch.Tensor:
+    from diffusers import CogVideoXDDIMScheduler, CogVideoXDPMScheduler
+
+    kind = {"dpm": CogVideoXDPMScheduler, "ddim": CogVideoXDDIMScheduler}[options.scheduler]
+    pipeline.scheduler = kind.from_config(pipeline.scheduler.config)
+    with torch.no_grad():
+        result = pipeline(
+            image=features.portrait,
+            prompt=case.prompt,
+            negative_prompt=options.negative_prompt or None,
+            height=options.height,
+            width=options.width,
+            num_frames=options.frames,
+            num_inference_steps=options.steps,
+            guidance_scale=options.guidance,
+            use_dynamic_cfg=options.dynamic_guidance,
+            generator=torch.Generator().manual_seed(options.seed),
+            id_cond=features.identity,
+            id_vit_hidden=list(features.hidden),
+            kps_cond=features.keypoints,
+            output_type=output,
+            max_sequence_length=pipeline.transformer.config.max_text_seq_length,
+        )
+    return result.frames  # type: ignore[no-any-return]
+
+
+def run_ours(pipeline: Pipeline, case: Case, options: Options, features: Features) -> tuple[torch.Tensor, Any]:
+    request = plan(options, pipeline.bundle.geometry)
+    extractor = pipeline.bundle.module("local_extractor")
+    tokens = extractor({"identity": features.identity, "clip_hidden": features.hidden})["face_tokens"]
+    text = pipeline.read_text(case.prompt, request)
+    moments = pipeline.encode(np.array(features.portrait), features.keypoints, request)
+    latents = pipeline.denoise(text.states, tokens, moments, request)
+    return latents, pipeline.decode(latents, request)
+
+
+def compare(pipeline: Pipeline, reference: Any, case: Case, features: Features) -> None:
+    options = Options(**{"steps": 4, "seed": 7, **case.options})
+    latents, frames = run_ours(pipeline, case, options, features)
+    wanted = run_reference(reference, case, options, features, "latent")
+    error = float((latents - wanted).norm() / wanted.norm())
+    assert error <= LIMIT, f"latents differ by {error:.2e}"
+    pictures = run_reference(reference, case, options, features, "np")[0]
+    levels = np.abs(frames.astype(int) - np.round(pictures * 255).astype(int))
+    assert frames.std() > 1, "a constant video would agree with anything constant"
+    assert levels.max() <= 1
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_video_is_the_references(
+    case: Case, features: Features, torch_bundle_of: Callable[..., Path], reference_of: Callable[..., Any]
+) -> None:
+    pipeline = Pipeline.open(torch_bundle_of(**case.transformer), device="cpu")
+    compare(pipeline, reference_of(**case.transformer), case, features)
+
+
+@pytest.mark.parametrize("case", CASES[:4], ids=str)
+def test_the_exported_video_is_the_references(
+    case: Case, features: Features, nano_bundle: Path, reference_of: Callable[..., Any]
+) -> None:
+    compare(Pipeline.open(nano_bundle, device="cpu"), reference_of(), case, features)

@@ -1,0 +1,219 @@
+"""The nano bundle, served, beside the same bundle in this process."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from consisid_runtime import Client, Options, Pipeline, Video
+from consisid_runtime.errors import CODES, BundleCorrupt, ConsisIDError
+from consisid_runtime.server import Server
+from consisid_runtime.signatures import ENSEMBLE, STAGES
+from consisid_runtime.transport import connect
+
+pytestmark = pytest.mark.server
+
+PROMPT = "a man reading by the sea"
+QUICK = Options(seed=3, steps=2, frames=9)
+
+
+@pytest.fixture(scope="module")
+def server(nano_bundle: Path) -> Iterator[Server]:
+    with Server(nano_bundle) as started:
+        yield started
+
+
+@pytest.fixture(scope="module", params=["grpc", "http"])
+def client(request: pytest.FixtureRequest, server: Server) -> Iterator[Client]:
+    with Client(server.grpc_url if request.param == "grpc" else server.http_url, timeout=120) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def pipeline(nano_bundle: Path) -> Pipeline:
+    return Pipeline.open(nano_bundle)
+
+
+@pytest.fixture(scope="module")
+def another(portrait: bytes) -> bytes:
+    """The same person mirrored and darker: a different portrait with a face in it."""
+    with Image.open(io.BytesIO(portrait)) as image:
+        pixels = np.asarray(image.convert("RGB"))[:, ::-1]
+    out = io.BytesIO()
+    Image.fromarray((pixels * 0.8).astype(np.uint8)).save(out, "PNG")
+    return out.getvalue()
+
+
+def same(one: Video, other: Video) -> bool:
+    return one.mp4 == other.mp4 and np.array_equal(one.frames, other.frames)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [QUICK, Options(seed=2**63 - 1, steps=2, frames=17, guidance=1.0, scheduler="ddim", fps=4, negative_prompt="blur")],
+    ids=["dpm", "ddim"],
+)
+def test_served_equals_in_process(client: Client, pipeline: Pipeline, portrait: bytes, options: Options) -> None:
+    served = client.generate(portrait, PROMPT, options, raw_frames=True)
+    here = pipeline.generate(portrait, PROMPT, options)
+    assert same(served, here)
+    assert served.frames.shape[0] == options.frames
+    assert served.info.keys() == here.info.keys()
+    assert served.info["seconds"].keys() == here.info["seconds"].keys()
+    assert {k: v for k, v in served.info.items() if k != "seconds"} == json.loads(
+        json.dumps({k: v for k, v in here.info.items() if k != "seconds"})
+    )
+
+
+def test_the_mp4_is_the_same_without_raw_frames(client: Client, portrait: bytes) -> None:
+    with_frames = client.generate(portrait, PROMPT, QUICK, raw_frames=True)
+    without = client.generate(portrait, PROMPT, QUICK)
+    assert without.mp4 == with_frames.mp4
+    assert without.frames.shape == with_frames.frames.shape
+
+
+def test_two_portraits_at_once(client: Client, pipeline: Pipeline, portrait: bytes, another: bytes) -> None:
+    answers: dict[int, Video] = {}
+
+    def work(number: int) -> None:
+        answers[number] = client.generate((portrait, another)[number % 2], PROMPT, QUICK, raw_frames=True)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    alone = [pipeline.generate(image, PROMPT, QUICK) for image in (portrait, another)]
+    assert not np.array_equal(alone[0].frames, alone[1].frames)
+    assert all(same(answers[number], alone[number % 2]) for number in range(4))
+
+
+def test_what_ran_before_does_not_matter(client: Client, portrait: bytes, another: bytes) -> None:
+    first = client.generate(portrait, PROMPT, QUICK, raw_frames=True)
+    client.generate(another, "something else", Options(seed=9, steps=3, frames=17, guidance=1.0))
+    assert same(first, client.generate(portrait, PROMPT, QUICK, raw_frames=True))
+
+
+def bomb(portrait: bytes) -> bytes:
+    """A PNG whose header promises 30,000 × 30,000 pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    )
+
+
+def drawn(size: tuple[int, int]) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", size, "white").save(out, "PNG")
+    return out.getvalue()
+
+
+BAD_IMAGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+    "empty": (lambda photo: b"", "IMAGE_UNREADABLE"),
+    "not an image": (lambda photo: b"plain text", "IMAGE_UNREADABLE"),
+    "truncated": (lambda photo: photo[: len(photo) // 2], "IMAGE_UNREADABLE"),
+    "1×1": (lambda photo: drawn((1, 1)), "IMAGE_TOO_SMALL"),
+    "bomb": (bomb, "IMAGE_TOO_LARGE"),
+    "blank": (lambda photo: drawn((256, 256)), "NO_FACE"),
+}
+
+
+@pytest.mark.parametrize(("make", "code"), BAD_IMAGES.values(), ids=BAD_IMAGES)
+def test_bad_images(
+    client: Client, pipeline: Pipeline, portrait: bytes, make: Callable[[bytes], bytes], code: str
+) -> None:
+    messages = []
+    for generate in (pipeline.generate, client.generate):
+        with pytest.raises(ConsisIDError) as caught:
+            generate(make(portrait), PROMPT, QUICK)
+        assert caught.value.code == code
+        assert type(caught.value) is CODES[code]
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
+    assert client.generate(portrait, PROMPT, QUICK).mp4
+
+
+@pytest.mark.parametrize(
+    ("prompt", "options", "code"),
+    [
+        ("", QUICK, "EMPTY_PROMPT"),
+        ("  \n", QUICK, "EMPTY_PROMPT"),
+        (PROMPT, Options(steps=2, frames=10), "INVALID_OPTION"),
+        (PROMPT, Options(steps=2, frames=9, height=8), "INVALID_OPTION"),
+        (PROMPT, Options(steps=2, frames=9, face_index=5), "FACE_INDEX_OUT_OF_RANGE"),
+    ],
+)
+def test_bad_requests(
+    client: Client, pipeline: Pipeline, portrait: bytes, prompt: str, options: Options, code: str
+) -> None:
+    messages = []
+    for generate in (pipeline.generate, client.generate):
+        with pytest.raises(ConsisIDError) as caught:
+            generate(portrait, prompt, options)
+        messages.append(caught.value.wire())
+    assert messages[0] == messages[1]
+    assert messages[0].startswith(f"{code}: ")
+    assert client.generate(portrait, PROMPT, QUICK).mp4
+
+
+def test_a_long_prompt_is_cut_and_says_where(client: Client, pipeline: Pipeline, portrait: bytes) -> None:
+    prompt = "sea " * 10_000
+    served, here = client.generate(portrait, prompt, QUICK), pipeline.generate(portrait, prompt, QUICK)
+    assert served.mp4 == here.mp4
+    assert served.info["text"]["prompt_cut_at"] == here.info["text"]["prompt_cut_at"] < len(prompt)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"stepz": 2}, "did you mean 'steps'"),
+        ({"steps": 1001}, "1001"),
+        ({"guidance": float("nan")}, "nan"),
+        ({"seed": -1}, "-1"),
+    ],
+    ids=["unknown", "steps", "nan", "seed"],
+)
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+def test_options_that_no_client_of_ours_would_send(
+    server: Server, portrait: bytes, scheme: str, parameters: dict[str, Any], message: str
+) -> None:
+    transport = connect(server.grpc_url if scheme == "grpc" else server.http_url)
+    before = transport.finished()
+    with pytest.raises(CODES["INVALID_OPTION"], match=message):
+        transport.infer(ENSEMBLE.name, {"image": portrait, "prompt": PROMPT}, parameters, ["video"], 60)
+    after = transport.finished()
+    transport.close()
+    assert all(after[name] == before[name] for name in ("encode", "denoise", "decode")), "it failed before the work"
+
+
+def test_stages_are_counted(client: Client, portrait: bytes) -> None:
+    assert client.stage() in {stage.name for stage in STAGES}
+    client.generate(portrait, PROMPT, QUICK)
+    assert client.stage() == "decode"
+
+
+def test_one_flipped_byte_keeps_the_server_from_starting(nano_bundle: Path, tmp_path: Path) -> None:
+    import shutil
+
+    damaged = tmp_path / "bundle"
+    shutil.copytree(nano_bundle, damaged)
+    victim = max((path for path in damaged.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    victim.write_bytes(content)
+    with pytest.raises(BundleCorrupt, match=victim.name):
+        Server(damaged).start()
