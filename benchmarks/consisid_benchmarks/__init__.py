@@ -1,0 +1,1 @@
+"""Measures ConsisID, next to what a user would otherwise run."""

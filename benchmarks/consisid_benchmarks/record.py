@@ -1,0 +1,155 @@
+"""One benchmark's result: what was measured, on which machine and commit, and whether its test had passed."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+OURS = "ours"
+UNITS = ("seconds", "bytes", "gbps", "tflops", "per_second", "percent", "ratio", "db", "count")
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """The test file that had to pass first, relative to the repository's root."""
+
+    test: str
+    passed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Where it ran. `name` is a neutral name such as "cpu-2core" or "h200", and a folder under benchmarks/results."""
+
+    name: str
+    cpu: str
+    cores: int
+    memory_gib: int
+    gpu: str | None
+
+    def __post_init__(self) -> None:
+        _require_name("machine", self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One metric of one variant in one case: median and 20/80 % quantiles over `n` samples.
+
+    `variant` is "ours", "ours/<tier>" or a peer's name; `metric` ends in its unit, one of `UNITS`.
+    """
+
+    case: str
+    variant: str
+    metric: str
+    median: float
+    p20: float
+    p80: float
+    n: int
+
+    def __post_init__(self) -> None:
+        unit(self.metric)
+        if self.n < 1:
+            raise ValueError(f"{self.variant}, {self.metric}: a row needs at least one sample, got n = {self.n}")
+        if not all(math.isfinite(value) for value in (self.median, self.p20, self.p80)):
+            raise ValueError(f"{self.variant}, {self.metric}: not finite: {self.p20}, {self.median}, {self.p80}")
+        if not self.p20 <= self.median <= self.p80:
+            raise ValueError(f"{self.variant}, {self.metric}: not ordered: {self.p20}, {self.median}, {self.p80}")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A whole suite on one machine. A suite whose gate failed holds no rows; asking for both is a `ValueError`.
+
+    Attributes:
+        versions: package → version, of everything that was measured.
+        commit: the commit measured, "-dirty" appended when code differed from it, "unknown" outside a repository.
+        when: UTC, ISO 8601, seconds.
+        ceilings: what this machine can do at best, measured beside; None where it was not.
+    """
+
+    suite: str
+    gate: Gate
+    machine: Machine
+    versions: dict[str, str]
+    commit: str
+    when: str
+    ceilings: dict[str, float | None]
+    rows: tuple[Row, ...]
+
+    def __post_init__(self) -> None:
+        _require_name("suite", self.suite)
+        if self.rows and not self.gate.passed:
+            raise ValueError(f"{self.suite}: {self.gate.test} failed, so there can be no rows, got {len(self.rows)}")
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"rows": [asdict(row) for row in self.rows]}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Record:
+        """Inverts `to_json`. Raises `ValueError` for anything missing, unknown or malformed."""
+        try:
+            return cls(
+                **{
+                    **data,
+                    "gate": Gate(**data["gate"]),
+                    "machine": Machine(**data["machine"]),
+                    "rows": tuple(Row(**row) for row in data["rows"]),
+                }
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not a benchmark record: {error}") from error
+
+    def write(self, results: Path) -> Path:
+        """Write `results/<machine>/<suite>.json` at once or not at all; returns the path."""
+        path = results / self.machine.name / f"{self.suite}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{self.suite}-", suffix=".json")
+        try:
+            with os.fdopen(handle, "w") as file:
+                json.dump(self.to_json(), file, indent=1, allow_nan=False)
+                file.write("\n")
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+        except BaseException:
+            os.unlink(name)
+            raise
+        return path
+
+
+def read(path: Path) -> Record:
+    """The record in a file. Raises `ValueError` naming the file when it is not one, or lies where another belongs."""
+    try:
+        record = Record.from_json(json.loads(path.read_bytes()))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    if (record.machine.name, record.suite) != (path.parent.name, path.stem):
+        raise ValueError(f"{path} holds suite {record.suite!r} of machine {record.machine.name!r}")
+    return record
+
+
+def relative(row: Row, rows: Iterable[Row]) -> float | None:
+    """A row's median over that of `OURS` in the same case and metric of `rows`; None for our own, or without one."""
+    key = (row.case, OURS, row.metric)
+    ours = next((other for other in rows if (other.case, other.variant, other.metric) == key), None)
+    return None if ours is None or ours == row or not ours.median else row.median / ours.median
+
+
+def unit(metric: str) -> str:
+    """The unit a metric's name ends in. Raises `ValueError` naming the known units."""
+    for known in UNITS:
+        if metric == known or metric.endswith(f"_{known}"):
+            return known
+    raise ValueError(f"metric {metric!r} must end in its unit, one of {', '.join(UNITS)}")
+
+
+def _require_name(what: str, name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{what} must be lower-case letters, digits, dots, dashes or underscores, got {name!r}")
