@@ -31,8 +31,8 @@ def export_onnx(network: nn.Module, signature: Signature, path: Path) -> None:
         network: takes the signature's inputs positionally, returns its outputs as a tuple (or one tensor).
         signature: bound to the checkpoint's sizes; what is still symbolic becomes a dynamic axis of that name.
 
-    Raises `ExportRefused` when the written file has an axis fixed that the signature declares dynamic: PyTorch's exporter
-    falls back to a static graph without an error.
+    Raises `ExportRefused` when the written file has an axis fixed that the signature declares dynamic: PyTorch's
+    exporter falls back to a static graph without an error.
     """
     inputs = sample_inputs(signature, TRACE_SIZES)
     with _quiet(), torch.no_grad():

@@ -1,4 +1,4 @@
-"""Opens a bundle: the folder of engines that `consisid export` writes, with a manifest that says what each file must be.
+"""Opens a bundle: the folder of engines that `consisid export` writes, with a manifest of what each file must be.
 
 Opening checks the manifest against its own digest and every file's size; a file's SHA-256 is checked when it is first
 used, or at once by `verify`. "The file exists" is never proof.
@@ -29,6 +29,7 @@ class Bundle:
         manifest: its manifest, as parsed.
         fingerprint: SHA-256 of the manifest's content, hence of every file it names.
         geometry: the sizes this checkpoint works in.
+        device: where its modules run: "cpu", "cuda" or "auto".
     """
 
     def __init__(self, path: Path, manifest: dict[str, Any], *, device: str, threads: int | None) -> None:
@@ -36,7 +37,7 @@ class Bundle:
         self.manifest = manifest
         self.fingerprint: str = manifest["digest"]
         self.geometry = geometry(manifest["config"]["transformer"], manifest["config"]["vae"])
-        self._device = device
+        self.device = device
         self._threads = threads
         self._verified: set[str] = set()
         self._modules: dict[str, Engine] = {}
@@ -92,10 +93,10 @@ class Bundle:
         if self.manifest["engine"] == "onnx":
             from consisid_runtime.engines.onnxruntime import OnnxEngine
 
-            return OnnxEngine(files[0], self.signature(name), device=self._device, threads=self._threads)
+            return OnnxEngine(files[0], self.signature(name), device=self.device, threads=self._threads)
         from consisid_runtime.engines.torch import TorchEngine
 
-        return TorchEngine(name, self, device=self._device)
+        return TorchEngine(name, self, device=self.device)
 
     def _intact(self, name: str) -> bool:
         if name not in self._verified:

@@ -22,7 +22,7 @@ app = typer.Typer(
 
 EXIT_CODES = """\
 Exit codes: 0 done, 1 unexpected failure, 2 wrong use of the command, 3 the request cannot be done,
-4 bundle or checkpoint unusable, 5 output cannot be written, 6 server failed or unreachable, 7 something is not installed."""
+4 bundle or checkpoint unusable, 5 output cannot be written, 6 server failed or unreachable, 7 an extra is missing."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 

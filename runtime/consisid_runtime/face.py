@@ -66,7 +66,9 @@ class FaceReader:
     """
 
     def __init__(self, bundle: Bundle, threads: int = THREADS) -> None:
-        self._finder = FaceFinder(bundle.file("face/detector.onnx"), bundle.file("face/recogniser.onnx"), threads)
+        self._finder = FaceFinder(
+            bundle.file("face/detector.onnx"), bundle.file("face/recogniser.onnx"), bundle.device, threads
+        )
         self._aligner = bundle.module("aligner")
         self._parser = bundle.module("parser")
         self._clip = bundle.module("clip")

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from consisid_runtime.engines.onnxruntime import providers
 from consisid_runtime.errors import BundleCorrupt, MissingExtra
 from consisid_runtime.face_geometry import Floats, arcface_transform, warp
 from consisid_runtime.image import Pixels
@@ -31,12 +32,13 @@ class FaceFinder:
 
     Args:
         detector, recogniser: ONNX files, SCRFD with keypoints and ArcFace.
+        device: "cpu", "cuda" or "auto".
         threads: CPU threads of each.
 
     Raises `MissingExtra` without insightface, `BundleCorrupt` when a file holds another kind of network.
     """
 
-    def __init__(self, detector: Path, recogniser: Path, threads: int = THREADS) -> None:
+    def __init__(self, detector: Path, recogniser: Path, device: str = "auto", threads: int = THREADS) -> None:
         try:
             import onnxruntime
             from insightface.model_zoo import get_model
@@ -49,11 +51,9 @@ class FaceFinder:
         options.use_deterministic_compute = True
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        available = onnxruntime.get_available_providers()
-        providers = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in available]
 
         def load(path: Path, kind: str) -> Any:
-            model = get_model(str(path), providers=providers, sess_options=options)
+            model = get_model(str(path), providers=providers(device), sess_options=options)
             if model is None or model.taskname != kind:
                 raise BundleCorrupt(f"{path} holds no face {kind} network; export the checkpoint again")
             return model

@@ -1,6 +1,6 @@
 """What a request may ask for, and its resolution against one bundle.
 
-`Options` are checked when made; `plan` checks them against what the checkpoint can do. Nothing changes either afterwards.
+`Options` are checked when made, `plan` checks them against what the checkpoint can do; neither changes afterwards.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Every module's tensors, declared once: names, dtypes, shapes.
 
-ONNX input names and dynamic axes, `config.pbtxt`, sample inputs and the checks at run time all derive from these tables.
+ONNX input names and dynamic axes, `config.pbtxt`, sample inputs and run-time checks all derive from these tables.
 A size is a number, a symbol, or a product such as "patch*rows". `DYNAMIC` symbols vary between requests; every other
 symbol is decided by the checkpoint and replaced by its number with `Signature.bind`.
 """
@@ -28,7 +28,7 @@ DYNAMIC = {
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """One tensor. `dtype` is a KServe name: FP32, INT64, UINT8, BYTES. `optional` inputs of served models may be absent."""
+    """One tensor. `dtype` is a KServe name: FP32, INT64, UINT8, BYTES. `optional`: a request may leave it out."""
 
     name: str
     dtype: str
@@ -104,7 +104,7 @@ _FACE_VALUES = Port("face_values", "FP32", ("face_layers", "face_slots", "dim"))
 # exported networks
 
 ALIGNER = Signature(
-    "aligner",  # RetinaFace-R50: raw heads, decoded and thinned outside
+    "aligner",  # RetinaFace-R50: BGR 0…255 minus its mean; raw heads, decoded and thinned by face_geometry
     inputs=(Port("image", "FP32", (1, 3, "image_height", "image_width")),),
     outputs=(
         Port("boxes", "FP32", (1, "anchors", 4)),
@@ -113,12 +113,12 @@ ALIGNER = Signature(
     ),
 )
 PARSER = Signature(
-    "parser",  # BiSeNet: one label a pixel
+    "parser",  # BiSeNet: RGB normalised by ImageNet's mean and deviation; one label a pixel
     inputs=(Port("image", "FP32", (1, 3, "crop", "crop")),),
     outputs=(Port("labels", "UINT8", (1, "crop", "crop")),),
 )
 CLIP = Signature(
-    "clip",  # EVA02-CLIP vision tower
+    "clip",  # EVA02-CLIP vision tower: RGB normalised by CLIP's mean and deviation
     inputs=(Port("image", "FP32", (1, 3, "clip_size", "clip_size")),),
     outputs=(Port("clip_embedding", "FP32", (1, "clip_out")), CLIP_HIDDEN),
 )

@@ -29,7 +29,7 @@ class Text:
 
     Attributes:
         states: float32 [B, L, D]; with guidance B is 2, the negative prompt first, else 1.
-        info: "prompt_tokens", of at most L, the end token included; "prompt_cut_at", only where the prompt was too long:
+        info: "prompt_tokens", at most L, the end token included; "prompt_cut_at", only of a prompt that was too long:
             the index of the first character of the first word that is not read, or not whole. With guidance the same
             of the negative prompt, as "negative_prompt_tokens" and "negative_prompt_cut_at".
     """
@@ -41,8 +41,9 @@ class Text:
 class Tokenizer:
     """T5's tokeniser over a SentencePiece model: words to pieces, the tokens' own names to tokens.
 
-    Gives the ids of transformers' `T5Tokenizer`. Known difference: where a combining mark follows a character that
-    normalisation replaces (full-width, superscript), transformers loses the mark; SentencePiece, as here, keeps it.
+    Gives the ids of transformers' `T5Tokenizer`, with two known exceptions, where this keeps to SentencePiece: behind a
+    character that normalisation replaces (full-width, superscript) transformers loses a combining mark; and of two
+    divisions into pieces with equal scores each may choose another.
     """
 
     def __init__(self, model: str, length: int) -> None:

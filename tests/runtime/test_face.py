@@ -32,6 +32,8 @@ Box = tuple[float, float, float, float]
 class FakeBundle:
     """Module engines from plain functions, and detector and recogniser files."""
 
+    device = "cpu"
+
     def __init__(self, folder: Path, engines: dict[str, Engine], clip_size: int = 56) -> None:
         self.folder, self.engines, self.clip_size = folder, engines, clip_size
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from torch import Tensor
 
 MAKE = runpy.run_path(str(Path(__file__).parents[1] / "data" / "record_faces.py"))

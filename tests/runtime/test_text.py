@@ -1,13 +1,14 @@
 """The text stage's token ids against transformers' T5Tokenizer, and what it makes of prompts nobody should send."""
 
-import importlib.util
 import random
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from consisid_export.nano.tokenizer import write_tokenizer
 from consisid_runtime.errors import EmptyPrompt, InvalidOption
 from consisid_runtime.options import Geometry, Options, Plan, plan
 from consisid_runtime.text import TextReader, Tokenizer
@@ -33,26 +34,19 @@ PROMPTS = [
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    # By its file: the package around it builds a whole checkpoint.
-    source = Path(__file__).parents[2] / "export/consisid_export/nano/tokenizer.py"
-    spec = importlib.util.spec_from_file_location("nano_tokenizer", source)
-    assert spec and spec.loader
-    module: Any = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     folder = tmp_path_factory.mktemp("tokenizer")
-    module.write_tokenizer(folder)
+    write_tokenizer(folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def reference(model: Path) -> Any:
     import transformers
-    from transformers import convert_slow_tokenizer
     from transformers.utils import sentencepiece_model_pb2_new
 
     with pytest.MonkeyPatch.context() as patch:
-        # sentencepiece 0.2.3 brings generated code for a protobuf newer than tritonclient allows
-        patch.setattr(convert_slow_tokenizer, "import_protobuf", lambda *_: sentencepiece_model_pb2_new)
+        # sentencepiece 0.2.3's own is generated for a protobuf newer than tritonclient allows
+        patch.setitem(sys.modules, "sentencepiece.sentencepiece_model_pb2", sentencepiece_model_pb2_new)
         return transformers.T5Tokenizer.from_pretrained(model)
 
 

@@ -33,8 +33,9 @@ _CENTRE = 0.2
 _FIRST_CELL = 2.0  # where the first cell of every level looks, in pixels from the frame
 _TRUE_SIZE = 1.0
 _EYE_CONTRAST = 0.6  # of what `demands` asks: a cell is wider than an eye is high
+_EYE_DIFFERENCE = 3.0  # likewise: one eye may fall on a cell, the other between two
 _CONFIDENT = 3.5  # the logit of facexlib's threshold, 0.97
-_TOLERATED = 0.85
+_TOLERATED = 0.9
 _STEEPNESS = 10.0
 _LIKE_SURROUNDINGS = 1.5
 
@@ -260,4 +261,5 @@ def _tap(x: float, y: float) -> Floats:
 
 
 def _bias(demand: Demand) -> float:
-    return demand.bias * (_EYE_CONTRAST if any(kind == "eye" for kind, *_ in demand.weights) else 1.0)
+    eyes = sum(kind == "eye" for kind, *_ in demand.weights)
+    return demand.bias * (1.0, _EYE_CONTRAST, _EYE_DIFFERENCE)[eyes]

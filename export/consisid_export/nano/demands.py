@@ -12,7 +12,7 @@ from functools import cache
 
 Place = tuple[str, float, float]
 
-TOLERATED = 0.5
+TOLERATED = 0.44
 """Summed cost at which face and no face are equally likely."""
 AROUND = (
     (-1.35, 0.0), (1.35, 0.0), (-1.35, 0.6), (1.35, 0.6), (-1.3, 1.3), (1.3, 1.3), (-0.7, -1.2), (0.7, -1.2), (0.0, -1.2),
@@ -49,7 +49,7 @@ def demands() -> tuple[Demand, ...]:
                 Demand({brighter: 1.0, eye: -1.0}, 0.5, cost),
                 Demand({brighter: 1.0, eye: -1.0}, 1.0, 0.12 * cost),
             ]
-        wanted.append(Demand({("darkness", 0.8 * side, 0.12): 1.0, eye: -1.0}, 0.15, 1.0))
+        wanted.append(Demand({("darkness", 0.8 * side, 0.12): 1.0, eye: -1.0}, 0.15, 1.5))
     wanted += _alike({("eye", -0.5, 0.0): 1.0}, {("eye", 0.5, 0.0): 1.0}, 0.3, 1.0)
     wanted += _alike({("darkness", *_CHEEKS[0]): 1.0}, {("darkness", *_CHEEKS[1]): 1.0}, 0.25, 1.0)
     wanted += _alike({_BETWEEN: 1.0}, _FACE, 0.2, 2.0)

@@ -15,9 +15,9 @@ from __future__ import annotations
 # Rows of (red, green, blue, 1): positive outside skin. In 0 to 255; 15 levels outside count as no skin.
 SKIN_BOUNDS = (
     (0.52, -1.0, 0.0, 0.0),
-    (-0.90, 1.0, 0.0, 0.0),
+    (-0.93, 1.0, 0.0, 0.0),
     (0.36, 0.0, -1.0, 0.0),
-    (-0.85, 0.0, 1.0, 12.0),
+    (-0.87, 0.0, 1.0, 10.0),
 )
 SKIN_SOFTNESS = 15.0
 LUMINANCE = (0.299, 0.587, 0.114)

@@ -14,7 +14,7 @@ from consisid_runtime.signatures import Signature
 
 
 class OnnxEngine:
-    """One ONNX Runtime session. Threads do not spin, so that engines and processes side by side do not starve each other."""
+    """One ONNX Runtime session. Its threads do not spin: engines side by side would starve each other."""
 
     def __init__(self, path: Path, signature: Signature, *, device: str = "auto", threads: int | None = None) -> None:
         try:
@@ -28,17 +28,22 @@ class OnnxEngine:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         self._outputs = [port.name for port in signature.outputs]
-        self._session = onnxruntime.InferenceSession(path, options, providers=_providers(onnxruntime, device))
+        self._session = onnxruntime.InferenceSession(path, options, providers=providers(device))
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         arrays = {name: tensor.contiguous().numpy(force=True) for name, tensor in inputs.items()}
         return dict(zip(self._outputs, map(torch.from_numpy, self._session.run(self._outputs, arrays)), strict=True))
 
 
-def _providers(onnxruntime: object, device: str) -> list[str]:
-    available = onnxruntime.get_available_providers()  # type: ignore[attr-defined]
-    if device == "cpu" or (device == "auto" and "CUDAExecutionProvider" not in available):
-        return ["CPUExecutionProvider"]
-    if "CUDAExecutionProvider" not in available:
+def providers(device: str) -> list[str]:
+    """ONNX Runtime's execution providers for "cpu", "cuda" or "auto". Raises `MissingExtra` for a missing CUDA one."""
+    import onnxruntime
+
+    available = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    if device == "cuda" and not available:
         raise MissingExtra("device 'cuda' needs ONNX Runtime for GPUs: pip install 'consisid-runtime[gpu]'")
-    return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    return (
+        ["CPUExecutionProvider"]
+        if device == "cpu" or not available
+        else ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    )
