@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test check bench generate clean
+.PHONY: install demo test proof check bench generate clean
 
 install: $(STAMP)
 
@@ -14,7 +14,7 @@ $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet $(TORCH)
-	$(BIN)/python -m pip install --quiet --editable '.[cpu,export,server,bench,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[cpu,export,tensorrt-rtx,server,bench,dev]'
 	touch $@
 
 demo: install
@@ -26,7 +26,11 @@ check: install
 	$(BIN)/mypy -p consisid_kernels -p consisid_runtime -p consisid_export -p consisid_benchmarks
 
 test: check
-	$(BIN)/pytest
+	$(BIN)/pytest -m 'not proof'
+
+# What takes longer than a test may.
+proof: install
+	$(BIN)/pytest -m proof
 
 bench: install
 	$(BIN)/consisid bench pipeline

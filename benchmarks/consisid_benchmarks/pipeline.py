@@ -93,12 +93,13 @@ def measure(
     rounds: int,
     threads: int,
     progress: Progress,
+    warmup: int = 1,
     memory_runs: int = MEMORY_RUNS,
 ) -> list[Row]:
     """All rows of the suite. Raises `Mismatch` when the variants do not make the same video.
 
     Every variant gets the same face features and prompt and makes uint8 frames; "request_seconds" and the stages' times
-    are of a whole request to our pipeline, from the photograph to the MP4.
+    are of a whole request to our pipeline, from the photograph to the MP4, which is written in "decode".
     """
     from consisid_benchmarks.harness import Arm, interleave
     from consisid_benchmarks.variants import make, maker, read_features
@@ -117,7 +118,7 @@ def measure(
     arms = [Arm(variant, partial(_seconds, made, inputs)) for variant, made in makers.items()]
     arms.append(Arm("ours", partial(_request_seconds, whole, photo, options)))
     case = f"{name}/{request.frames}x{request.height}x{request.width}/{options.steps}-steps"
-    rows = interleave(case, arms, rounds=rounds, progress=progress)
+    rows = interleave(case, arms, rounds=rounds, warmup=warmup, progress=progress)
     for variant, source in sources.items():
         progress(f"memory, {variant}", 0, 1)
         rows += _memory(case, variant, partial(make, variant, source, threads, *inputs), memory_runs)

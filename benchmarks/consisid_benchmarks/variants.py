@@ -87,11 +87,14 @@ class DiffusersEager:
     """`ConsisIDPipeline` as its users run it, with what eager mode allows: fp32 on the same threads, no autograd."""
 
     def __init__(self, checkpoint: Path, *, threads: int) -> None:
-        from diffusers import ConsisIDPipeline
+        import diffusers
+        import transformers
 
+        for library in (diffusers, transformers):
+            library.utils.logging.disable_progress_bar()
         torch.set_num_threads(threads)
-        load: Any = ConsisIDPipeline.from_pretrained
-        self._pipeline = load(checkpoint, torch_dtype=torch.float32, local_files_only=True)
+        load: Any = diffusers.ConsisIDPipeline.from_pretrained
+        self._pipeline = load(checkpoint, dtype=torch.float32, local_files_only=True, low_cpu_mem_usage=False)
         self._pipeline.set_progress_bar_config(disable=True)
 
     @torch.inference_mode()

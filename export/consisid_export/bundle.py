@@ -95,7 +95,8 @@ def _write_weights(checkpoint: Checkpoint, folder: Path, signature: Signature) -
     component = networks.COMPONENTS[signature.name]
     path = folder / f"{component}.safetensors"
     if not path.exists():
-        save_file({name: tensor.contiguous() for name, tensor in checkpoint.tensors(component).items()}, path)
+        # Copies, since safetensors refuses tensors that share memory, as EVA02-CLIP's rotations do.
+        save_file({name: tensor.clone() for name, tensor in checkpoint.tensors(component).items()}, path)
     return {"files": [path.name], "check": {"kind": "none", "reason": "runs the original network"}}
 
 

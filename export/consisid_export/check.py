@@ -46,6 +46,11 @@ def check(network: nn.Module, engine: Engine, signature: Signature) -> Check:
         wanted = (wanted,) if isinstance(wanted, Tensor) else wanted
         found = engine(inputs)
         for port, reference in zip(signature.outputs, wanted, strict=True):
+            if reference.numel() > 1 and bool((reference == reference.flatten()[0]).all()):
+                raise ExportRefused(
+                    f"{signature.name}: PyTorch answers every sample with a constant {port.name}, so that a comparison "
+                    "shows nothing; the checkpoint's weights for it are not usable"
+                )
             error = relative_error(found[port.name], reference)
             if not error <= FP32_LIMIT:
                 raise ExportRefused(

@@ -7,54 +7,118 @@ import inspect
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import onnx
+import onnx_ir
 import torch
-from torch import nn
+from onnxscript import opset23 as op
+from onnxscript.optimizer import optimize_ir
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from consisid_export.samples import TRACE_SIZES, sample_inputs
+from consisid_export.tensor_files import Stored
 from consisid_runtime.errors import ExportRefused
 from consisid_runtime.signatures import Port, Signature
 
 OPSET = 23
 """First opset with an Attention operator: below it a full-size step would hold 60 GB of attention scores a layer."""
 
-_PROTOBUF_LIMIT = 2**31 - 1
+_DTYPES = {
+    torch.float32: onnx_ir.DataType.FLOAT,
+    torch.float16: onnx_ir.DataType.FLOAT16,
+    torch.bfloat16: onnx_ir.DataType.BFLOAT16,
+    torch.int64: onnx_ir.DataType.INT64,
+}
 
 
-def export_onnx(network: nn.Module, signature: Signature, path: Path) -> None:
+def export_onnx(
+    network: nn.Module, signature: Signature, path: Path, weights: Mapping[str, Stored] | None = None
+) -> None:
     """Trace `network` and write it to `path`.
 
     Args:
         network: takes the signature's inputs positionally, returns its outputs as a tuple (or one tensor).
         signature: bound to the checkpoint's sizes; what is still symbolic becomes a dynamic axis of that name.
+        weights: where the values of the network's parameters lie, by their names; the graph refers to them there. The
+            files must be in `path`'s folder, and the network may then consist of fake tensors. Without `weights` the
+            values are written into the graph.
 
     Raises `ExportRefused` when the written file has an axis fixed that the signature declares dynamic: PyTorch's
     exporter falls back to a static graph without an error.
     """
+    model = _trace(network, signature)
+    values = _take_values(model, network)
+    with _quiet():
+        # It would fold weights that it sees: transposed copies under other names.
+        optimize_ir(model)
+    for name, initializer in model.graph.initializers.items():
+        if name in values:
+            initializer.const_value = _external(name, weights[name]) if weights else values[name]
+    proto = onnx_ir.to_proto(model)
+    _name_axes(proto.graph.input, signature.inputs, signature.name)
+    _name_axes(proto.graph.output, signature.outputs, signature.name)
+    path.write_bytes(proto.SerializeToString())
+
+
+def _trace(network: nn.Module, signature: Signature) -> onnx_ir.Model:
+    fakes = [tensor for tensor in network.state_dict().values() if isinstance(tensor, FakeTensor)]
     inputs = sample_inputs(signature, TRACE_SIZES)
-    with _quiet(), torch.no_grad():
+    with _quiet(), torch.no_grad(), fakes[0].fake_mode if fakes else contextlib.nullcontext():
         program = torch.onnx.export(
             network.eval(),
-            tuple(inputs.values()),
+            tuple(torch.empty_like(tensor) for tensor in inputs.values()),
             dynamo=True,
+            optimize=False,
             opset_version=OPSET,
             input_names=[port.name for port in signature.inputs],
             output_names=[port.name for port in signature.outputs],
             dynamic_shapes=_dynamic_shapes(network, signature),
+            custom_translation_table={torch.ops.aten.linear.default: _linear},
             verbose=False,
         )
     assert program is not None
-    model = program.model_proto
-    _name_axes(model.graph.input, signature.inputs, signature.name)
-    _name_axes(model.graph.output, signature.outputs, signature.name)
-    onnx.save(
-        model,
-        path,
-        save_as_external_data=model.ByteSize() > _PROTOBUF_LIMIT // 2,
-        location=f"{path.name}.data",
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()  # the tracer's notes: this machine's paths
+    return program.model
+
+
+def _linear(x: onnx_ir.Value, weight: onnx_ir.Value, bias: onnx_ir.Value | None = None) -> onnx_ir.Value:
+    """x [..., in], weight [out, in] as PyTorch stores it → [..., out].
+
+    PyTorch's own translation transposes the weight, which ONNX Runtime does for good when it loads the graph: measured
+    on 227 M parameters, loading takes 2.4 × as long and 1.2 × the memory, and running is not faster.
+    """
+    assert x.shape is not None and weight.shape is not None
+    out, features = weight.shape
+    if len(x.shape) == 2:
+        return op.Gemm(x, weight, bias, transB=1)
+    rows = op.Gemm(op.Reshape(x, op.Constant(value_ints=[-1, features])), weight, bias, transB=1)
+    return op.Reshape(rows, op.Concat(op.Shape(x, end=-1), op.Constant(value_ints=[out]), axis=0))
+
+
+def _take_values(model: onnx_ir.Model, network: nn.Module) -> dict[str, onnx_ir.TensorProtocol]:
+    """Take the network's own values out of the model; constants that arose in tracing stay in it."""
+    values = {}
+    for name in network.state_dict():
+        if name in model.graph.initializers:
+            initializer = model.graph.initializers[name]
+            assert initializer.const_value is not None
+            values[name], initializer.const_value = initializer.const_value, None
+    return values
+
+
+def _external(name: str, stored: Stored) -> onnx_ir.ExternalTensor:
+    return onnx_ir.ExternalTensor(
+        stored.file.name,
+        stored.offset,
+        stored.length,
+        _DTYPES[stored.dtype],
+        shape=onnx_ir.Shape(stored.shape),
+        name=name,
+        base_dir=stored.file.parent,
     )
 
 

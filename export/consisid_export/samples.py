@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from consisid_export.nano.portraits import drawn_portrait
 from consisid_runtime.signatures import Port, Signature
 
 TRACE_SIZES = {
@@ -41,12 +44,20 @@ CHECK_SIZES = (
 """Sizes an artifact is compared at: the traced ones, and others, so that an axis frozen by the tracer is found."""
 
 _INTEGERS_BELOW = 32  # token ids and timesteps that every checkpoint has
+_PIXEL_SPREAD = {"aligner": 60.0}  # its pixels are not normalised, only centred
 
 
 def sample_inputs(signature: Signature, sizes: Mapping[str, int], *, seed: int = 0) -> dict[str, Tensor]:
-    """Seeded random inputs for every port, dynamic symbols taken from `sizes`. Floats are normal, integers below 32."""
+    """Seeded random inputs for every port, dynamic symbols taken from `sizes`.
+
+    Floats are normal, integers below 32. Images are drawn portraits with a little noise: face networks answer white noise
+    with a constant, and a comparison of constants would show nothing.
+    """
     generator = torch.Generator().manual_seed(seed)
-    return {port.name: _sample(port.bind(sizes), generator) for port in signature.inputs}
+    samples = {port.name: _sample(port.bind(sizes), generator) for port in signature.inputs}
+    if "image" in samples:
+        samples["image"] = _portraits(samples["image"], seed) * _PIXEL_SPREAD.get(signature.name, 1.0)
+    return samples
 
 
 def _sample(port: Port, generator: torch.Generator) -> Tensor:
@@ -56,3 +67,10 @@ def _sample(port: Port, generator: torch.Generator) -> Tensor:
     if port.dtype == "INT64":
         return torch.randint(_INTEGERS_BELOW, shape, generator=generator)
     return torch.randn(shape, generator=generator)
+
+
+def _portraits(noise: Tensor, seed: int) -> Tensor:
+    """noise [n, 3, H, W] → drawn faces of that size, about normalised."""
+    drawn = torch.from_numpy(np.stack([drawn_portrait(seed + i) for i in range(len(noise))]))
+    images = drawn.permute(0, 3, 1, 2).float() / 64 - 2
+    return F.interpolate(images, size=noise.shape[-2:], mode="bilinear") + 0.05 * noise

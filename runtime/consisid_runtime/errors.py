@@ -16,6 +16,7 @@
     │   └── BundleVersion        BUNDLE_VERSION
     ├── CheckpointInvalid        CHECKPOINT_INVALID
     ├── ExportRefused            EXPORT_REFUSED
+    ├── ExportCancelled          EXPORT_CANCELLED
     ├── OutputUnwritable         OUTPUT_UNWRITABLE
     ├── MissingExtra             MISSING_EXTRA
     └── ServerError              SERVER_ERROR
@@ -99,6 +100,10 @@ class CheckpointInvalid(ConsisIDError):
 
 class ExportRefused(ConsisIDError):
     code = "EXPORT_REFUSED"
+
+
+class ExportCancelled(ConsisIDError):
+    code = "EXPORT_CANCELLED"
 
 
 class OutputUnwritable(ConsisIDError):

@@ -88,14 +88,15 @@ def reference_of(checkpoint_of: Callable[..., Path]) -> Callable[..., Any]:
     def load(**transformer: Any) -> Any:
         folder = checkpoint_of(**transformer)
         if folder not in loaded:
-            loaded[folder] = ConsisIDPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+            loaded[folder] = ConsisIDPipeline.from_pretrained(folder, dtype=torch.float32)
             loaded[folder].set_progress_bar_config(disable=True)
         return loaded[folder]
 
     return load
 
 
-def run_reference(pipeline: Any, case: Case, options: Options, features: Features, output: str) -> torch.Tensor:
+def run_reference(pipeline: Any, case: Case, options: Options, features: Features) -> tuple[torch.Tensor, Any]:
+    """Latents, and the pictures that the reference makes of them, 0 to 1."""
     from diffusers import CogVideoXDDIMScheduler, CogVideoXDPMScheduler
 
     kind = {"dpm": CogVideoXDPMScheduler, "ddim": CogVideoXDDIMScheduler}[options.scheduler]
@@ -115,10 +116,11 @@ def run_reference(pipeline: Any, case: Case, options: Options, features: Feature
             id_cond=features.identity,
             id_vit_hidden=list(features.hidden),
             kps_cond=features.keypoints,
-            output_type=output,
+            output_type="latent",
             max_sequence_length=pipeline.transformer.config.max_text_seq_length,
         )
-    return result.frames  # type: ignore[no-any-return]
+        decoded = pipeline.decode_latents(result.frames)
+    return result.frames, pipeline.video_processor.postprocess_video(decoded, output_type="np")[0]
 
 
 def run_ours(pipeline: Pipeline, case: Case, options: Options, features: Features) -> tuple[torch.Tensor, Any]:
@@ -134,10 +136,9 @@ def run_ours(pipeline: Pipeline, case: Case, options: Options, features: Feature
 def compare(pipeline: Pipeline, reference: Any, case: Case, features: Features) -> None:
     options = Options(**{"steps": 4, "seed": 7, **case.options})
     latents, frames = run_ours(pipeline, case, options, features)
-    wanted = run_reference(reference, case, options, features, "latent")
+    wanted, pictures = run_reference(reference, case, options, features)
     error = float((latents - wanted).norm() / wanted.norm())
     assert error <= LIMIT, f"latents differ by {error:.2e}"
-    pictures = run_reference(reference, case, options, features, "np")[0]
     levels = np.abs(frames.astype(int) - np.round(pictures * 255).astype(int))
     assert frames.std() > 1, "a constant video would agree with anything constant"
     assert levels.max() <= 1

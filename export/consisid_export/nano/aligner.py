@@ -9,8 +9,9 @@ The published network's tree of layers and kernel sizes, narrow, every weight ch
     ssh             the demands: what a face has in the 3×3 branch, how it differs from its surroundings in the 7×7
     heads           the score falls with the summed costs; box and landmarks belong to the place and the size
 
-Sizes lie half an octave apart and places a stride, so landmarks are off by up to an eighth of the distance between the
-eyes. Faces from about 60 to 440 pixels wide are found. Otherwise the limits of `detector` hold.
+Sizes lie half an octave apart and places a stride, so landmarks are off by a tenth to a fifth of the distance between
+the eyes. Faces from about 75 to 440 pixels wide are found, and, since a cell is coarse, some of what is no face: what
+the aligner finds counts only where the detector agrees. Otherwise the limits of `detector` hold.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from consisid_export.nano import prior
-from consisid_export.nano.demands import AROUND, Demand, Place, demands, difference_from_surroundings
+from consisid_export.nano.demands import AROUND, TEMPLES, Demand, Place, demands, difference_from_surroundings
 from consisid_export.nano.layers import Floats, Layers
 
 _STRIDES = (8, 16, 32)
@@ -31,11 +32,14 @@ _SIZES = (3.75, 5.3)
 _CENTRE = 0.2
 """What a cell looks for: the point this many eye distances below the eye line."""
 _FIRST_CELL = 2.0  # where the first cell of every level looks, in pixels from the frame
-_TRUE_SIZE = 1.0
-_EYE_CONTRAST = 0.6  # of what `demands` asks: a cell is wider than an eye is high
-_EYE_DIFFERENCE = 3.0  # likewise: one eye may fall on a cell, the other between two
+_SETTLES = 0.05
+"""The cost is least where the eyes lie this much lower than they are looked for: a cell is taller than an eye."""
+_COARSE = 0.2
+"""Darkness by which an eye or a mouth may seem off, since a cell also sees what is beside it."""
+_TEMPLES = 1 / 3
+"""What a demand on the temples counts: the same cells see hair."""
 _CONFIDENT = 3.5  # the logit of facexlib's threshold, 0.97
-_TOLERATED = 0.9
+_TOLERATED = 1.0  # more than the detector: what is found here counts only where that one agrees
 _STEEPNESS = 10.0
 _LIKE_SURROUNDINGS = 1.5
 
@@ -73,14 +77,15 @@ def _lanes() -> list[Lane]:
 
 
 def _stem(layers: Layers) -> None:
-    """Colour bounds and luminance hinges on 2×2 pixels; the pooling after it keeps the darkest and least skin-like."""
+    """Colour bounds on 4×4 and luminance hinges on 2×2 pixels; pooling keeps the darkest and the least like skin."""
     mean = np.array((123.0, 117.0, 104.0))
     bounds = np.array(prior.SKIN_BOUNDS)
     rows = np.concatenate([bounds[:, :3], np.tile(-np.array(prior.LUMINANCE), (len(_KNOTS) - 1, 1))])
     offsets = np.concatenate([bounds[:, 3], _KNOTS[1:]])
     kernel = np.zeros((len(rows), 3, 7, 7))
-    # Pixels 1 and 2 of each pair, so that the pooled cell is centred on its four pixels.
-    kernel[:, :, 4:6, 4:6] = rows[:, ::-1, None, None] / 4
+    # Not centred, so that the pooled cell is centred on its four pixels.
+    kernel[: len(bounds), :, 3:7, 3:7] = rows[: len(bounds), ::-1, None, None] / 16
+    kernel[len(bounds) :, :, 4:6, 4:6] = rows[len(bounds) :, ::-1, None, None] / 4
     layers.conv("body.conv1", "body.bn1", kernel, offsets + rows @ mean)
 
 
@@ -178,7 +183,7 @@ def _context(layers: Layers, at: str, lanes: list[Lane], reach: float) -> None:
 
 def _heads(layers: Layers, level: int) -> None:
     stride = _STRIDES[level]
-    costs = np.array([demand.cost for demand in demands()])
+    costs = np.array([_cost(demand) for demand in demands()])
     sizes, spots = len(_SIZES), np.full(len(AROUND), _LIKE_SURROUNDINGS / len(AROUND))
     features = sizes * len(costs) + 1 + sizes * len(spots)
     score = np.zeros((sizes, 2, features))
@@ -186,9 +191,9 @@ def _heads(layers: Layers, level: int) -> None:
     for number, (size, edge) in enumerate(zip(_SIZES, _ANCHORS[level], strict=True)):
         score[number, 1, number * len(costs) :][: len(costs)] = -_STEEPNESS * costs
         score[number, 1, sizes * len(costs) + 1 + number * len(spots) :][: len(spots)] = -_STEEPNESS * spots
-        unit = size * stride * _TRUE_SIZE
+        unit = size * stride
         # From the anchor's centre to the middle of the eye line: the cell looks elsewhere, and below the eyes.
-        origin = np.array((0.0, -_CENTRE * unit)) + _FIRST_CELL - stride / 2
+        origin = np.array((0.0, (_SETTLES - _CENTRE) * unit)) + _FIRST_CELL - stride / 2
         low, high = np.array(prior.BOX).reshape(2, 2) * unit + origin
         centre, extent = (low + high) / 2, high - low
         boxes += [centre / edge / _VARIANCES[0], np.log(extent / edge) / _VARIANCES[1]]
@@ -260,6 +265,9 @@ def _tap(x: float, y: float) -> Floats:
     return np.outer(*(np.maximum(0, 1 - np.abs(cells - offset)) for offset in (y, x)))
 
 
+def _cost(demand: Demand) -> float:
+    return demand.cost * (_TEMPLES if any((x, y) in TEMPLES for _, x, y in demand.weights) else 1.0)
+
+
 def _bias(demand: Demand) -> float:
-    eyes = sum(kind == "eye" for kind, *_ in demand.weights)
-    return demand.bias * (1.0, _EYE_CONTRAST, _EYE_DIFFERENCE)[eyes]
+    return demand.bias - _COARSE * sum(kind in ("eye", "mouth") for kind, *_ in demand.weights)

@@ -14,9 +14,9 @@ Place = tuple[str, float, float]
 
 TOLERATED = 0.44
 """Summed cost at which face and no face are equally likely."""
-AROUND = (
-    (-1.35, 0.0), (1.35, 0.0), (-1.35, 0.6), (1.35, 0.6), (-1.3, 1.3), (1.3, 1.3), (-0.7, -1.2), (0.7, -1.2), (0.0, -1.2),
-)  # fmt: skip
+AROUND = tuple((side * x, y) for x, y in ((1.35, 0.0), (1.35, 0.6), (1.3, 1.3), (0.7, -1.2)) for side in (-1, 1))
+AROUND += ((0.0, -1.2),)
+TEMPLES = (-0.8, 0.12), (0.8, 0.12)
 
 _CHEEKS = (-0.45, 0.5), (0.45, 0.5)
 _BETWEEN = ("darkness", 0.0, 0.0)
@@ -41,7 +41,7 @@ def demands() -> tuple[Demand, ...]:
         for x, y in ((0.0, 0.1), (0.0, 0.45), *_CHEEKS, (-0.5, 0.85), (0.5, 0.85), (0.0, 1.33))
     ]
     wanted += [Demand({("roughness", x, y): 1.0}, -0.11, 6.0) for x, y in (*_CHEEKS, (0.0, 0.2), (0.0, 1.4))]
-    for side, cheek in zip((-1, 1), _CHEEKS, strict=True):
+    for side, cheek, temple in zip((-1, 1), _CHEEKS, TEMPLES, strict=True):
         eye = ("eye", 0.5 * side, 0.0)
         for brighter, cost in ((("darkness", *cheek), 1.0), (_BETWEEN, 1.0), (_NOSE, 0.5)):
             # A must at the first contrast; up to the second, more is better, which settles place and size.
@@ -49,7 +49,7 @@ def demands() -> tuple[Demand, ...]:
                 Demand({brighter: 1.0, eye: -1.0}, 0.5, cost),
                 Demand({brighter: 1.0, eye: -1.0}, 1.0, 0.12 * cost),
             ]
-        wanted.append(Demand({("darkness", 0.8 * side, 0.12): 1.0, eye: -1.0}, 0.15, 1.5))
+        wanted.append(Demand({("darkness", *temple): 1.0, eye: -1.0}, 0.15, 1.5))
     wanted += _alike({("eye", -0.5, 0.0): 1.0}, {("eye", 0.5, 0.0): 1.0}, 0.3, 1.0)
     wanted += _alike({("darkness", *_CHEEKS[0]): 1.0}, {("darkness", *_CHEEKS[1]): 1.0}, 0.25, 1.0)
     wanted += _alike({_BETWEEN: 1.0}, _FACE, 0.2, 2.0)

@@ -6,7 +6,7 @@ all something other than the face. Each unmet demand costs; a face is where the 
 
 It is a fixed prior, not a trained detector: it finds upright, evenly lit, unoccluded, frontal faces from about 1/8 of
 the frame to all of it, whose skin the colour bounds of `prior` cover, and it can be fooled by whatever else meets the
-demands. It has seen no photographs, knows nobody, and is for trying the software out, not for finding people.
+demands. It is for trying the software out, not for finding people.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def _shifted(graph: Graph, padded: str, x: float, y: float) -> str:
 
 
 def _heads(graph: Graph, candidates: str, stride: int) -> tuple[str, str, str]:
-    """Scores [A, 1], boxes [A, 4] and keypoints [A, 10] from the costs [1, 4 · sizes, h, w] of each cell's candidates."""
+    """Scores [A, 1], boxes [A, 4] and keypoints [A, 10] from costs [1, 4 · sizes, h, w]: a cell has four places."""
     half = stride / 2
     spots = [
         ((across + 0.5) * half - 0.5, (down + 0.5) * half - 0.5, size * half * _TRUE_SIZE)
@@ -148,4 +148,4 @@ def _heads(graph: Graph, candidates: str, stride: int) -> tuple[str, str, str]:
 def _gaussian(radius: float) -> npt.NDArray[np.float64]:
     reach = max(1, round(3 * radius))
     line = np.exp(-0.5 * (np.arange(-reach, reach + 1) / radius) ** 2)
-    return np.outer(line, line) / line.sum() ** 2
+    return np.asarray(np.outer(line, line) / line.sum() ** 2)

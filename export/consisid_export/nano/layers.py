@@ -26,18 +26,22 @@ class Layers:
         self.tensors[self._prefix + name] = torch.from_numpy(np.ascontiguousarray(value, np.float32))
 
     def conv(self, conv: str, norm: str, weight: npt.ArrayLike, bias: npt.ArrayLike = 0.0) -> None:
-        """A convolution without a bias and the batch normalisation after it, which adds `bias` and changes nothing else.
+        """A convolution without a bias, and the batch normalisation after it, which adds `bias` and no more.
 
         `weight` is [out, in, k, k], or [out, in] for 1×1.
         """
         kernel = _square(weight)
-        channels = len(kernel)
         self.put(f"{conv}.weight", kernel)
-        self.put(f"{norm}.weight", np.ones(channels))
-        self.put(f"{norm}.bias", np.broadcast_to(bias, channels))
-        self.put(f"{norm}.running_mean", np.zeros(channels))
-        self.put(f"{norm}.running_var", np.full(channels, 1 - _BATCH_NORM_EPS))
-        self.tensors[f"{self._prefix}{norm}.num_batches_tracked"] = torch.tensor(0)
+        self.norm(norm, np.broadcast_to(bias, len(kernel)))
+
+    def norm(self, name: str, bias: npt.ArrayLike) -> None:
+        """A batch normalisation that adds `bias` [channels] and changes nothing else."""
+        offsets = np.asarray(bias, np.float64)
+        self.put(f"{name}.weight", np.ones_like(offsets))
+        self.put(f"{name}.bias", offsets)
+        self.put(f"{name}.running_mean", np.zeros_like(offsets))
+        self.put(f"{name}.running_var", np.full_like(offsets, 1 - _BATCH_NORM_EPS))
+        self.tensors[f"{self._prefix}{name}.num_batches_tracked"] = torch.tensor(0)
 
     def head(self, name: str, weight: npt.ArrayLike, bias: npt.ArrayLike) -> None:
         """A convolution with a bias."""

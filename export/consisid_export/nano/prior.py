@@ -1,8 +1,10 @@
 """What a frontal face looks like, as numbers: the prior that the nano checkpoint's detectors are built from.
 
-Nothing here was fitted to photographs. Two maps are taken from a picture:
+Nothing here was trained or fitted: the numbers were set by hand, looking at drawn portraits and at the four sample
+photographs that the tests use, which are therefore no independent measure of it. Two maps are taken from a picture:
 
-    skin      1 where red, green and blue stand in the proportions of skin of any tone, falling to 0 outside them
+    skin      1 where red, green and blue stand in the proportions of skin in white light, fair to dark, falling to 0
+              outside them; hair, wood and sand can have them too, and what is nearly black passes
     darkness  5 − log2((luminance + 16) / 16) − 0.6 · skin, so that differences are ratios of brightness, and what is
               neither skin nor bright (the white of an eye, teeth) counts as dark
 

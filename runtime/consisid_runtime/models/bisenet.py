@@ -32,11 +32,11 @@ class BiSeNet(nn.Module):
         self.conv_out = _Output(at / "conv_out")
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> BiSeNet:
-        """The network with the checkpoint's weights. Raises `CheckpointInvalid`."""
+    def from_tensors(cls, tensors: Mapping[str, Tensor], dtype: torch.dtype | None = torch.float32) -> BiSeNet:
+        """The network with the checkpoint's weights as `dtype`, or as they are. Raises `CheckpointInvalid`."""
         with torch.device("meta"):
             network = cls(tensors)
-        return fill(network, _used(tensors))
+        return fill(network, _used(tensors), dtype)
 
     def forward(self, image: Tensor) -> Tensor:
         """Labels [1, H, W] uint8 of an image [1, 3, H, W], RGB in 0…1 normalised by ImageNet's mean and deviation."""

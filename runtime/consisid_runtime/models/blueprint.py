@@ -69,8 +69,16 @@ class Blueprint:
         return nn.Parameter(torch.empty(self.shape(name, rank)))
 
 
-def fill(network: Network, tensors: Mapping[str, Tensor]) -> Network:
-    """Give `network` the checkpoint's tensors, float32, and make it ready for inference.
+def dtype_of(network: nn.Module) -> torch.dtype:
+    """What a network's weights have, hence what it computes in."""
+    return next(network.parameters()).dtype
+
+
+def fill(network: Network, tensors: Mapping[str, Tensor], dtype: torch.dtype | None = torch.float32) -> Network:
+    """Give `network` the checkpoint's tensors and make it ready for inference.
+
+    Args:
+        dtype: of every float; None keeps each as it is, hence the memory it lies in.
 
     Raises `CheckpointInvalid` naming tensors that are missing, left over, or of another shape than the rest implies.
     """
@@ -85,6 +93,6 @@ def fill(network: Network, tensors: Mapping[str, Tensor]) -> Network:
     if problems:
         rest = f"; and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
         raise CheckpointInvalid(f"{type(network).__name__}: {'; '.join(problems[:_LISTED])}{rest}")
-    floats = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
-    network.load_state_dict(floats, assign=True)
+    typed = {name: t.to(dtype or t.dtype) if t.is_floating_point() else t for name, t in tensors.items()}
+    network.load_state_dict(typed, assign=True)
     return network.eval().requires_grad_(False)

@@ -65,12 +65,12 @@ class EvaVision(nn.Module):
         self.head = at.linear("head")
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> EvaVision:
-        """The network with the checkpoint's weights. Raises `CheckpointInvalid`."""
+    def from_tensors(cls, tensors: Mapping[str, Tensor], dtype: torch.dtype | None = torch.float32) -> EvaVision:
+        """The network with the checkpoint's weights as `dtype`, or as they are. Raises `CheckpointInvalid`."""
         with torch.device("meta"):
             network = cls(tensors)
         # The published file holds the rotary table in half precision; the reference computes it too.
-        return fill(network, _bare(tensors) | dict(network.rope.named_buffers(prefix="rope")))
+        return fill(network, _bare(tensors) | dict(network.rope.named_buffers(prefix="rope")), dtype)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Embedding and hidden states.
@@ -80,7 +80,7 @@ class EvaVision(nn.Module):
 
         Returns clip_embedding [1, out], not normalised, and clip_hidden [5, 1, 1 + patches, width].
         """
-        x = self.patch_embed["proj"](image).flatten(2).transpose(1, 2)
+        x = self.patch_embed["proj"](image.to(self.pos_embed.dtype)).flatten(2).transpose(1, 2)
         x = torch.cat((self.cls_token.expand(x.shape[0], -1, -1), x), dim=1) + self.pos_embed
         rotation = self.rope()
         every = len(self.blocks) // (SCALES + 1)
@@ -89,7 +89,7 @@ class EvaVision(nn.Module):
             if index and index % every == 0:
                 hidden.append(x)
             x = block(x, rotation)
-        return self.head(self.norm(x[:, 0])), torch.stack(hidden)
+        return self.head(self.norm(x[:, 0])).float(), torch.stack(hidden).float()
 
 
 class _Rope(nn.Module):

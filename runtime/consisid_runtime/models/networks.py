@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -42,8 +42,6 @@ COMPONENTS = {
 }
 """Module → the component of the checkpoint that holds its weights."""
 
-Network = TypeVar("Network", bound=nn.Module)
-
 
 class Source(Protocol):
     """Where configurations and weights come from: a checkpoint folder, or a bundle for the torch engine."""
@@ -53,12 +51,24 @@ class Source(Protocol):
     def tensors(self, component: str) -> dict[str, Tensor]: ...
 
 
-def load(name: str, source: Source) -> nn.Module:
-    """One module with its weights in float32, taking and returning its signature's ports in order.
+Loader = Callable[[Source, torch.dtype | None], nn.Module]
+
+
+def load(name: str, source: Source, dtype: torch.dtype | None = torch.float32) -> nn.Module:
+    """One module with its weights, taking and returning its signature's ports in order.
+
+    Args:
+        dtype: of the weights, hence of the computation; the ports stay float32. None keeps each weight as it is stored:
+            nothing is read or copied, and the module is not meant to be run.
 
     Raises `CheckpointInvalid` when the weights are not those that the configuration implies.
     """
-    return _LOADERS[name](source)
+    return _LOADERS[name](source, dtype)
+
+
+def prefix(module: str) -> str:
+    """What the safetensors file of its component writes before the names of a module's parameters."""
+    return EXTRACTOR if module == "local_extractor" else ""
 
 
 def signatures(source: Source) -> dict[str, Signature]:
@@ -114,46 +124,46 @@ def skeletons(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[nn.Mo
         }
 
 
-def _dit(part: Callable[[DiT], nn.Module]) -> Callable[[Source], nn.Module]:
-    def build(source: Source) -> nn.Module:
+def _dit(part: Callable[[DiT], nn.Module]) -> Loader:
+    def build(source: Source, dtype: torch.dtype | None) -> nn.Module:
         with torch.device("meta"):
             dit = DiT(DiTConfig.from_dict(source.config("transformer")))
         tensors = {name: t for name, t in source.tensors("transformer").items() if not name.startswith(EXTRACTOR)}
-        return part(fill(dit, tensors)).eval()
+        return part(fill(dit, tensors, dtype)).eval()
 
     return build
 
 
-def _local_extractor(source: Source) -> nn.Module:
+def _local_extractor(source: Source, dtype: torch.dtype | None) -> nn.Module:
     with torch.device("meta"):
         network = LocalExtractor(LocalExtractorConfig.from_dict(source.config("transformer")))
-    return fill(network, _under(EXTRACTOR, source.tensors("transformer")))
+    return fill(network, _under(EXTRACTOR, source.tensors("transformer")), dtype)
 
 
-def _vae(kind: Callable[[VAEConfig], Network], *prefixes: str) -> Callable[[Source], Network]:
-    def build(source: Source) -> Network:
+def _vae(kind: Callable[[VAEConfig], nn.Module], *prefixes: str) -> Loader:
+    def build(source: Source, dtype: torch.dtype | None) -> nn.Module:
         with torch.device("meta"):
             network = kind(VAEConfig.from_dict(source.config("vae")))
-        return fill(network, {n: t for n, t in source.tensors("vae").items() if n.startswith(prefixes)})
+        return fill(network, {n: t for n, t in source.tensors("vae").items() if n.startswith(prefixes)}, dtype)
 
     return build
 
 
-def _text_encoder(source: Source) -> nn.Module:
+def _text_encoder(source: Source, dtype: torch.dtype | None) -> nn.Module:
     with torch.device("meta"):
         network = T5Encoder(T5Config.from_dict(source.config("text_encoder")))
     tensors = {name: t for name, t in source.tensors("text_encoder").items() if name != "encoder.embed_tokens.weight"}
-    return fill(network, tensors)
+    return fill(network, tensors, dtype)
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-_LOADERS: dict[str, Callable[[Source], nn.Module]] = {
-    "aligner": lambda source: RetinaFace.from_tensors(source.tensors("aligner")),
-    "parser": lambda source: BiSeNet.from_tensors(source.tensors("parser")),
-    "clip": lambda source: EvaVision.from_tensors(source.tensors("clip")),
+_LOADERS: dict[str, Loader] = {
+    "aligner": lambda source, dtype: RetinaFace.from_tensors(source.tensors("aligner"), dtype),
+    "parser": lambda source, dtype: BiSeNet.from_tensors(source.tensors("parser"), dtype),
+    "clip": lambda source, dtype: EvaVision.from_tensors(source.tensors("clip"), dtype),
     "local_extractor": _local_extractor,
     "text_encoder": _text_encoder,
     "vae_encoder": _vae(VAEEncoder, "encoder.", "quant_conv."),

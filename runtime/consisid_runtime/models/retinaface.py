@@ -37,11 +37,11 @@ class RetinaFace(nn.Module):
         self.LandmarkHead = nn.ModuleList(_Head(at / "LandmarkHead" / level, 10) for level in range(3))
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> RetinaFace:
-        """The network with the checkpoint's weights. Raises `CheckpointInvalid`."""
+    def from_tensors(cls, tensors: Mapping[str, Tensor], dtype: torch.dtype | None = torch.float32) -> RetinaFace:
+        """The network with the checkpoint's weights as `dtype`, or as they are. Raises `CheckpointInvalid`."""
         with torch.device("meta"):
             network = cls(tensors)
-        return fill(network, _bare(tensors))
+        return fill(network, _bare(tensors), dtype)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Heads for every anchor, in the order of `face_geometry.anchors`.

@@ -165,7 +165,7 @@ class _Stack(nn.Module):
 
 
 class T5Encoder(nn.Module):
-    """Signature `TEXT_ENCODER`: token_ids [B, L] int64 -> text_states [B, L, D]."""
+    """Signature `TEXT_ENCODER`: token_ids [B, L] int64 -> text_states [B, L, D] float32."""
 
     def __init__(self, config: T5Config) -> None:
         super().__init__()
@@ -178,4 +178,4 @@ class T5Encoder(nn.Module):
         table = self.get_parameter("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight")
         buckets = position_buckets(token_ids.shape[1], self.config.buckets, self.config.distance)
         bias = table[buckets.to(table.device)].permute(2, 0, 1)[None]
-        return cast(Tensor, self.encoder(self.shared(token_ids), bias))
+        return cast(Tensor, self.encoder(self.shared(token_ids), bias)).float()

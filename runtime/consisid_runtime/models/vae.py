@@ -1,7 +1,7 @@
 """The causal video VAE (CogVideoX): an encoder of single frames and a decoder of chunks with explicit caches.
 
 Parameter names are those of diffusers' `AutoencoderKLCogVideoX`; a whole VAE's state dict holds both halves, `encoder.`
-and `decoder.`. Frames inside are [B, C, T, H, W].
+and `decoder.`. Frames inside are [B, C, T, H, W]. Ports are float32; inside, everything has the weights' dtype.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from consisid_runtime.models.blueprint import dtype_of
 from consisid_runtime.models.vae_config import CACHE_FRAMES, MID_RESNETS, VAEConfig, decoder_caches
 
 __all__ = ["DecoderFirst", "DecoderNext", "VAEConfig", "VAEEncoder", "decoder_caches"]
@@ -119,7 +120,7 @@ class VAEEncoder(nn.Module):
         self.quant_conv = FrameConv(width, width, 1) if config.quant else nn.Identity()
 
     def forward(self, image: Tensor) -> Tensor:
-        return cast(Tensor, self.quant_conv(self.encoder(image)))
+        return cast(Tensor, self.quant_conv(self.encoder(image.to(dtype_of(self))))).float()
 
 
 class Chunk:
@@ -273,9 +274,10 @@ class _ChunkDecoder(nn.Module):
         self.decoder = _Decoder(config)
 
     def decode(self, latents: Tensor, caches: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        chunk = Chunk(self.post_quant_conv(latents), caches)
+        own = dtype_of(self)
+        chunk = Chunk(self.post_quant_conv(latents.to(own)), [cache.to(own) for cache in caches])
         frames = self.decoder(chunk)
-        return (frames, *chunk.left)
+        return (frames.float(), *(cache.float() for cache in chunk.left))
 
 
 class DecoderFirst(_ChunkDecoder):

@@ -1,0 +1,26 @@
+"""Writes one file all or nothing."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from consisid_runtime.errors import OutputUnwritable
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Give `path` this content, or leave it as it was. Raises `OutputUnwritable` with the system's reason."""
+    name = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except OSError as error:
+        raise OutputUnwritable(f"{path} cannot be written: {error.strerror}") from error
+    finally:
+        if name is not None:
+            Path(name).unlink(missing_ok=True)

@@ -1,0 +1,57 @@
+"""Puts the files that hold a module's weights into a bundle: the checkpoint's own where they fit, else converted ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from consisid_export.checkpoint import Checkpoint
+from consisid_export.skeleton import stored
+from consisid_export.tensor_files import Stored, link, stored_tensors, write_converted
+from consisid_runtime.models import networks
+
+
+def place_weights(
+    module: str, checkpoint: Checkpoint, folder: Path, dtype: torch.dtype, *, copy: bool = False
+) -> dict[str, Stored]:
+    """Make a module's weights available in `folder`, floats as `dtype`. Returns where each of its parameters lies.
+
+    A shard with a tensor of that dtype is hard-linked (`tensor_files.link`). The other tensors are converted into one
+    file. Modules of one component share both, so the folder must hold nothing of another checkpoint.
+    """
+    component = networks.COMPONENTS[module]
+    sources = _sources(module, checkpoint)
+    for shard in sorted({s.file for s in sources.values() if isinstance(s, Stored) and _fits(s, dtype)}):
+        target = folder / f"{component}.{shard.name}"
+        if not target.exists():
+            link(shard, target, copy=copy)
+    placed = _placed(component, folder, dtype)
+    missing = {name: source for name, source in sources.items() if name not in placed}
+    if missing:
+        write_converted(folder / f"{component}.{module}.safetensors", missing, dtype)
+        placed = _placed(component, folder, dtype)
+    names = {name.removeprefix(networks.prefix(module)): name for name in sources}
+    return {parameter: placed[name] for parameter, name in names.items()}
+
+
+def _sources(module: str, checkpoint: Checkpoint) -> Mapping[str, Stored | Tensor]:
+    """A module's tensors by their names in the checkpoint's files; those of the face networks by their own names."""
+    # As stored: mapped from the files, not read.
+    parameters = networks.load(module, checkpoint, None).state_dict()
+    found = stored(checkpoint, networks.COMPONENTS[module])
+    if not found:
+        return parameters
+    return {name: found[name] for name in (networks.prefix(module) + parameter for parameter in parameters)}
+
+
+def _placed(component: str, folder: Path, dtype: torch.dtype) -> dict[str, Stored]:
+    files = sorted(folder.glob(f"{component}.*.safetensors"))
+    found = {name: tensor for file in files for name, tensor in stored_tensors(file).items()}
+    return {name: tensor for name, tensor in found.items() if _fits(tensor, dtype)}
+
+
+def _fits(tensor: Stored, dtype: torch.dtype) -> bool:
+    return tensor.dtype == dtype or not tensor.dtype.is_floating_point

@@ -1,0 +1,52 @@
+"""The copy of an ONNX graph that TensorRT gets: fixed sizes written in, and a hint that only TensorRT understands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+from onnx import helper
+
+from consisid_runtime.ranges import Profile
+from consisid_runtime.signatures import Signature
+
+
+def tensorrt_graph(path: Path, signature: Signature, profiles: tuple[Profile, ...]) -> onnx.ModelProto:
+    """`path`'s graph for TensorRT; its external weights stay where they are.
+
+    Args:
+        signature: bound to the checkpoint's sizes.
+        profiles: sizes that are the same in all of them become numbers in the graph.
+    """
+    model = onnx.load(path, load_external_data=False)
+    _allow_decomposed_attention(model)
+    fixed = {
+        symbol: extent.minimum
+        for symbol, extent in profiles[0].items()
+        if extent.static and all(profile[symbol] == extent for profile in profiles)
+    }
+    for value, port in zip(model.graph.input, signature.bind(fixed).inputs, strict=True):
+        for dim, size in zip(value.type.tensor_type.shape.dim, port.shape, strict=True):
+            if isinstance(size, int):
+                dim.dim_value = size
+    return model
+
+
+def _allow_decomposed_attention(model: onnx.ModelProto) -> None:
+    """Let float32 Attention be computed in parts: TensorRT has no fused kernel for it and would refuse the graph.
+
+    The attribute is TensorRT's own, hence only in its copy: checkers of the standard reject it.
+    """
+    nodes = [node for node in model.graph.node if node.op_type == "Attention" and not node.domain]
+    types = _element_types(model.graph)
+    if any(node.input[0] not in types for node in nodes):
+        types = _element_types(onnx.shape_inference.infer_shapes(model).graph)
+    for node in nodes:
+        if types.get(node.input[0]) == onnx.TensorProto.FLOAT:
+            node.attribute.append(helper.make_attribute("TRT_decomposable", 1))
+
+
+def _element_types(graph: onnx.GraphProto) -> dict[str, int]:
+    values = [*graph.input, *graph.value_info, *graph.output]
+    types = {value.name: value.type.tensor_type.elem_type for value in values}
+    return types | {tensor.name: tensor.data_type for tensor in graph.initializer}

@@ -1,0 +1,72 @@
+"""What happens while TensorRT builds: progress to the caller, and a way to stop.
+
+TensorRT swallows exceptions that Python callbacks raise, Ctrl-C included, so that both are kept here until it returns.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any
+
+Progress = Callable[[str, int, int], "bool | None"]
+"""Called with (phase, done, total); returning False cancels."""
+
+
+class Interrupts:
+    """While entered, Ctrl-C sets `pending` instead of raising; outside the main thread it does nothing."""
+
+    def __init__(self) -> None:
+        self.pending = False
+        self._before: Any = None
+        self._installed = False
+
+    def __enter__(self) -> Interrupts:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._note)
+            self._installed = True
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._installed:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.pending = True
+
+
+def make_monitor(trt: Any, progress: Progress | None, interrupts: Interrupts) -> Any:
+    """TensorRT's progress monitor: `cancelled` tells whether it was stopped, `failure` what `progress` raised."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.cancelled = False
+            self.failure: BaseException | None = None
+            self._totals: dict[str, int] = {}
+
+        def phase_start(self, phase: str, parent: str | None, total: int) -> None:
+            self._totals[phase] = total
+            self._report(phase, 0)
+
+        def step_complete(self, phase: str, step: int) -> bool:
+            self._report(phase, step + 1)
+            return not self.cancelled
+
+        def phase_finish(self, phase: str) -> None:
+            self._totals.pop(phase, None)
+
+        def _report(self, phase: str, done: int) -> None:
+            if self.cancelled:
+                return
+            try:
+                stop = progress is not None and progress(phase, done, self._totals[phase]) is False
+            except BaseException as error:
+                self.failure, stop = error, True
+            self.cancelled = stop or interrupts.pending
+
+    return Monitor()
