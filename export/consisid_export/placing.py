@@ -1,4 +1,4 @@
-"""Puts the files that hold a module's weights into a bundle: the checkpoint's own where they fit, else converted ones."""
+"""Puts the files that hold a module's weights into a bundle: the checkpoint's own, or converted ones."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from consisid_export.checkpoint import Checkpoint
-from consisid_export.skeleton import stored
+from consisid_export.skeleton import Skeleton, stored
 from consisid_export.tensor_files import Stored, link, stored_tensors, write_converted
 from consisid_runtime.models import networks
 
@@ -22,29 +22,27 @@ def place_weights(
     A shard with a tensor of that dtype is hard-linked (`tensor_files.link`). The other tensors are converted into one
     file. Modules of one component share both, so the folder must hold nothing of another checkpoint.
     """
-    component = networks.COMPONENTS[module]
-    sources = _sources(module, checkpoint)
-    for shard in sorted({s.file for s in sources.values() if isinstance(s, Stored) and _fits(s, dtype)}):
+    component, prefix = networks.COMPONENTS[module], networks.prefix(module)
+    wanted = {prefix + parameter: source for parameter, source in sources(module, checkpoint).items()}
+    for shard in sorted({s.file for s in wanted.values() if isinstance(s, Stored) and _fits(s, dtype)}):
         target = folder / f"{component}.{shard.name}"
         if not target.exists():
             link(shard, target, copy=copy)
     placed = _placed(component, folder, dtype)
-    missing = {name: source for name, source in sources.items() if name not in placed}
+    missing = {name: source for name, source in wanted.items() if name not in placed}
     if missing:
         write_converted(folder / f"{component}.{module}.safetensors", missing, dtype)
         placed = _placed(component, folder, dtype)
-    names = {name.removeprefix(networks.prefix(module)): name for name in sources}
-    return {parameter: placed[name] for parameter, name in names.items()}
+    return {name.removeprefix(prefix): placed[name] for name in wanted}
 
 
-def _sources(module: str, checkpoint: Checkpoint) -> Mapping[str, Stored | Tensor]:
-    """A module's tensors by their names in the checkpoint's files; those of the face networks by their own names."""
-    # As stored: mapped from the files, not read.
-    parameters = networks.load(module, checkpoint, None).state_dict()
+def sources(module: str, checkpoint: Checkpoint) -> Mapping[str, Stored | Tensor]:
+    """The checkpoint's tensors for each of a module's parameters; nothing is read."""
     found = stored(checkpoint, networks.COMPONENTS[module])
     if not found:
-        return parameters
-    return {name: found[name] for name in (networks.prefix(module) + parameter for parameter in parameters)}
+        return networks.load(module, checkpoint, None).state_dict()
+    names = networks.load(module, Skeleton(checkpoint), None).state_dict()
+    return {name: found[networks.prefix(module) + name] for name in names}
 
 
 def _placed(component: str, folder: Path, dtype: torch.dtype) -> dict[str, Stored]:

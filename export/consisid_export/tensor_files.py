@@ -1,6 +1,6 @@
 """Where each tensor lies in safetensors files, so that a graph can refer to it there; nothing is read but headers.
 
-What must be rewritten, because a graph wants another dtype than the one stored, is streamed in pieces of `_PIECE` bytes.
+What must be rewritten, because a graph wants another dtype than the one stored, is streamed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,9 @@ DTYPES = {
 }
 """Names in a safetensors header → dtypes."""
 
-_PIECE = 1 << 24
+PIECE = 1 << 22
+"""Elements in memory at a time."""
+
 _HEADER_LIMIT = 100_000_000  # the format's own
 
 
@@ -88,40 +90,59 @@ def link(source: Path, target: Path, *, copy: bool) -> None:
 
 
 def write_converted(path: Path, sources: Mapping[str, Stored | Tensor], dtype: torch.dtype) -> None:
-    """Write a safetensors file of `sources`, floats as `dtype`, one piece in memory at a time. Appears when complete."""
+    """Write a safetensors file of `sources`, floats as `dtype`; no tensor is ever whole in memory."""
+
+    def target(name: str) -> torch.dtype:
+        return dtype if sources[name].dtype.is_floating_point else sources[name].dtype
+
+    layout = {name: (target(name), tuple(source.shape)) for name, source in sources.items()}
+    write_tensors(path, layout, lambda name: (piece.to(target(name)) for piece in pieces(sources[name])))
+
+
+def write_tensors(
+    path: Path,
+    layout: Mapping[str, tuple[torch.dtype, tuple[int, ...]]],
+    values: Callable[[str], Iterable[Tensor]],
+) -> None:
+    """Write a safetensors file piece by piece. It appears when it is complete.
+
+    Args:
+        layout: dtype and shape of every tensor.
+        values: called for one name after another; gives the tensor's values in order, flat, in pieces of any size.
+    """
     names = {value: name for name, value in DTYPES.items()}
     # The widest first, so that each lies at a multiple of its own width.
-    sources = dict(sorted(sources.items(), key=lambda item: -_target(item[1], dtype).itemsize))
+    order = sorted(layout, key=lambda name: -layout[name][0].itemsize)
     header: dict[str, Any] = {}
     offset = 0
-    for name, source in sources.items():
-        target = _target(source, dtype)
-        length = torch.Size(source.shape).numel() * target.itemsize
-        header[name] = {"dtype": names[target], "shape": list(source.shape), "data_offsets": [offset, offset + length]}
-        offset += length
+    for name in order:
+        dtype, shape = layout[name]
+        end = offset + torch.Size(shape).numel() * dtype.itemsize
+        header[name] = {"dtype": names[dtype], "shape": list(shape), "data_offsets": [offset, end]}
+        offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     with _appearing(path) as fresh, fresh.open("wb") as stream:
         stream.write(struct.pack("<Q", len(text)) + text)
-        for source in sources.values():
-            for piece in _pieces(source):
-                stream.write(piece.to(_target(source, dtype)).view(torch.uint8).numpy().data)
+        for name in order:
+            for piece in values(name):
+                stream.write(piece.view(torch.uint8).numpy().data)
 
 
-def _target(source: Stored | Tensor, dtype: torch.dtype) -> torch.dtype:
-    return dtype if source.dtype.is_floating_point else source.dtype
+def pieces(source: Stored | Tensor) -> Iterator[Tensor]:
+    """A tensor's values, flat, in pieces of `PIECE` elements.
 
-
-def _pieces(source: Stored | Tensor) -> Iterator[Tensor]:
-    """The values, flat. Files are read rather than mapped: mapped pages would count as memory of this process."""
+    Files are read rather than mapped: mapped pages would count as memory of this process.
+    """
     if isinstance(source, Tensor):
-        yield from source.detach().flatten().split(_PIECE // source.itemsize)
+        flat = source.detach().flatten()
+        yield from (flat[start : start + PIECE] for start in range(0, len(flat), PIECE))
         return
     with source.file.open("rb") as stream:
         stream.seek(source.offset)
         left = source.length
         while left:
-            data = bytearray(min(left, _PIECE))
+            data = bytearray(min(left, PIECE * source.dtype.itemsize))
             if stream.readinto(data) != len(data):
                 raise CheckpointInvalid(f"{source.file} ended early; download it again")
             left -= len(data)

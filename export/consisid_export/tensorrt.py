@@ -48,7 +48,7 @@ def build_engine(
         dynamic: with a geometry, accept other sizes than the checkpoint's own.
         timing_cache: file that keeps kernel timings from one build to the next. TensorRT-RTX has none.
 
-    Returns a record for the manifest: library, version, architectures, profiles, layers, warnings, seconds.
+    Returns a record for the manifest: library, version, architectures, profiles, layers, the log's warnings, seconds.
     Raises `ExportRefused` with TensorRT's own words, `ExportCancelled` on Ctrl-C or by `progress`, `MissingExtra`,
     `InvalidOption` for a compute capability that the library lacks, `OutputUnwritable`.
     """
@@ -58,17 +58,17 @@ def build_engine(
     started = time.monotonic()
     log = log_of(trt)
     log.lines.clear()
-    builder = trt.Builder(log)
-    if not builder:
-        raise ExportRefused(f"{name} {trt.__version__} cannot build on this machine:\n{reasons(log)}")
+    capabilities = _capabilities(trt, name, compute_capabilities)
+    builder = _start(trt, log)
     config = builder.create_builder_config()
-    architectures = _target(trt, name, config, compute_capabilities)
+    if name == "tensorrt-rtx":
+        _target(trt, config, capabilities)
     config.clear_flag(trt.BuilderFlag.TF32)  # float32 in the graph means float32
     network = builder.create_network(_network_flags(trt))
     parser = trt.OnnxParser(network, log)
     if not parser.parse(tensorrt_graph(onnx_path, signature, chosen).SerializeToString(), str(onnx_path)):
-        problems = "\n  ".join(_parse_errors(parser, log))
-        raise ExportRefused(f"{signature.name}: TensorRT cannot read the graph:\n  {problems}")
+        problems = "\n  ".join(_parse_errors(parser))
+        raise ExportRefused(f"{signature.name}: TensorRT cannot read the graph:\n  {problems}\n{reasons(log)}")
     shapes = [_add_profile(builder, config, signature, profile) for profile in chosen]
     cache = _read_timing_cache(config, timing_cache) if name == "tensorrt" else None
     plan = _build(trt, builder, network, config, signature.name, progress)
@@ -78,10 +78,10 @@ def build_engine(
     return {
         "library": name,
         "version": trt.__version__,
-        "architectures": architectures,
+        "architectures": [capability.lower().replace("sm", "sm_") for capability in capabilities],
         "profiles": shapes,
         "layers": network.num_layers,
-        "warnings": list(log.lines),
+        "log": list(log.lines),
         "seconds": round(time.monotonic() - started, 3),
     }
 
@@ -100,10 +100,10 @@ def unsupported_nodes(
     model = tensorrt_graph(Path(onnx_path), signature, chosen).SerializeToString()
     log = log_of(trt)
     log.lines.clear()
-    builder = trt.Builder(log)
+    builder = _start(trt, log)
     network = builder.create_network(_network_flags(trt))
     parser = trt.OnnxParser(network, log)
-    return [] if parser.supports_model_v2(model, str(onnx_path)) else _parse_errors(parser, log)
+    return [] if parser.supports_model_v2(model, str(onnx_path)) else _parse_errors(parser) or [reasons(log)]
 
 
 def chosen_profiles(
@@ -121,8 +121,8 @@ def _network_flags(trt: Any) -> int:
     return 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED) if trt.__version__.startswith("10.") else 0
 
 
-def _target(trt: Any, name: str, config: Any, wanted: Sequence[str] | None) -> list[str]:
-    """Choose the GPUs to build for; returns them as "sm_89"."""
+def _capabilities(trt: Any, name: str, wanted: Sequence[str] | None) -> tuple[str, ...]:
+    """The GPUs to build for, as "SM89": those asked for, or the one that TensorRT finds."""
     if name == "tensorrt":
         if wanted:
             raise InvalidOption(
@@ -133,18 +133,28 @@ def _target(trt: Any, name: str, config: Any, wanted: Sequence[str] | None) -> l
         if not torch.cuda.is_available():
             raise MissingExtra("building with TensorRT needs an NVIDIA GPU; library 'tensorrt-rtx' builds without one")
         major, minor = torch.cuda.get_device_capability()
-        return [f"sm_{major}{minor}"]
-    wanted = wanted or COMPUTE_CAPABILITIES
+        return (f"SM{major}{minor}",)
     known = [capability for capability in trt.ComputeCapability.__members__ if capability.startswith("SM")]
-    if unknown := [capability for capability in wanted if capability not in known]:
+    chosen = tuple(wanted or COMPUTE_CAPABILITIES)
+    if unknown := [capability for capability in chosen if capability not in known]:
         raise InvalidOption(
             f"{name} {trt.__version__} builds for {', '.join(known)}, got {', '.join(unknown)}; for other GPUs use "
             "library 'tensorrt'"
         )
-    config.num_compute_capabilities = len(wanted)
-    for i, capability in enumerate(wanted):
+    return chosen
+
+
+def _start(trt: Any, log: Any) -> Any:
+    try:
+        return trt.Builder(log)
+    except TypeError as error:  # how the bindings say that there is none
+        raise ExportRefused(f"TensorRT {trt.__version__} cannot build on this machine:\n{reasons(log)}") from error
+
+
+def _target(trt: Any, config: Any, capabilities: Sequence[str]) -> None:
+    config.num_compute_capabilities = len(capabilities)
+    for i, capability in enumerate(capabilities):
         config.set_compute_capability(getattr(trt.ComputeCapability, capability), i)
-    return [capability.lower().replace("sm", "sm_") for capability in wanted]
 
 
 def _add_profile(builder: Any, config: Any, signature: Signature, ranges: Profile) -> dict[str, list[list[int]]]:
@@ -186,9 +196,9 @@ def _read_timing_cache(config: Any, path: str | Path | None) -> Any:
     return None
 
 
-def _parse_errors(parser: Any, log: Any) -> list[str]:
+def _parse_errors(parser: Any) -> list[str]:
     found = []
     for i in range(parser.num_errors):
         problem = parser.get_error(i)
         found.append(f"{problem.node_operator()} {problem.node_name()!r}: {problem.code().name}, {problem.desc()}")
-    return found or [reasons(log)]
+    return found

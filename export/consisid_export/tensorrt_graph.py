@@ -1,4 +1,4 @@
-"""The copy of an ONNX graph that TensorRT gets: fixed sizes written in, and a hint that only TensorRT understands."""
+"""The copy of an ONNX graph that TensorRT gets: fixed sizes written in, and Attention in TensorRT's own dialect."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def tensorrt_graph(path: Path, signature: Signature, profiles: tuple[Profile, ..
         profiles: sizes that are the same in all of them become numbers in the graph.
     """
     model = onnx.load(path, load_external_data=False)
-    _allow_decomposed_attention(model)
+    _translate_attention(model)
     fixed = {
         symbol: extent.minimum
         for symbol, extent in profiles[0].items()
@@ -32,16 +32,20 @@ def tensorrt_graph(path: Path, signature: Signature, profiles: tuple[Profile, ..
     return model
 
 
-def _allow_decomposed_attention(model: onnx.ModelProto) -> None:
-    """Let float32 Attention be computed in parts: TensorRT has no fused kernel for it and would refuse the graph.
+def _translate_attention(model: onnx.ModelProto) -> None:
+    """Say of Attention what TensorRT must hear, and nothing that it refuses.
 
-    The attribute is TensorRT's own, hence only in its copy: checkers of the standard reject it.
+    Float32 may be computed in parts, since there is no fused kernel for it; the attribute is TensorRT's own and
+    checkers of the standard reject it. `softmax_precision` is refused: fused kernels keep their softmax in float32.
     """
     nodes = [node for node in model.graph.node if node.op_type == "Attention" and not node.domain]
     types = _element_types(model.graph)
     if any(node.input[0] not in types for node in nodes):
         types = _element_types(onnx.shape_inference.infer_shapes(model).graph)
     for node in nodes:
+        kept = [attribute for attribute in node.attribute if attribute.name != "softmax_precision"]
+        del node.attribute[:]
+        node.attribute.extend(kept)
         if types.get(node.input[0]) == onnx.TensorProto.FLOAT:
             node.attribute.append(helper.make_attribute("TRT_decomposable", 1))
 

@@ -2,22 +2,24 @@
 
 import dataclasses
 import hashlib
+import shutil
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper
-from torch import Tensor, nn
 
 from consisid_export import tensorrt as adapter
 from consisid_export import tensorrt_graph
 from consisid_export.checkpoint import Checkpoint
 from consisid_export.onnx import export_onnx
+from consisid_export.precision import exported_dtype
 from consisid_export.sources import source_digest
 from consisid_export.tensorrt import build_engine, unsupported_nodes
 from consisid_export.torch_tensorrt import build_engine_with_torch, export_program
@@ -28,24 +30,11 @@ from consisid_runtime.models import networks
 from consisid_runtime.ranges import profiles, relevant
 from consisid_runtime.signatures import Port, Signature
 
-HALVES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+HALVES = ("fp16", "bf16")
 TARGETS = ("SM89", "SM120")
 MODULES = tuple(networks.COMPONENTS)
 
 Build = Callable[..., dict[str, Any]]
-
-
-class Halved(nn.Module):
-    """A network computed in another precision, its inputs and outputs as they were."""
-
-    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.network, self.dtype = network.to(dtype), dtype
-
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        found = self.network(*(x.to(self.dtype) if x.is_floating_point() else x for x in inputs))
-        outputs = (found,) if isinstance(found, Tensor) else found
-        return tuple(x.float() if x.is_floating_point() else x for x in outputs)
 
 
 @pytest.fixture(scope="session")
@@ -56,13 +45,15 @@ def checkpoint(nano: Path) -> Checkpoint:
 @pytest.fixture(scope="session")
 def halved(checkpoint: Checkpoint) -> Callable[[str, str], Path]:
     """Path of a module's graph in "fp16" or "bf16", kept under build/ while the sources stay the same."""
-    folder = checkpoint.path.parent / f"tensorrt-{source_digest()[:12]}"
+    folder = checkpoint.path.parent / f"tensorrt-graphs-{source_digest()[:12]}"
 
     def graph(module: str, precision: str) -> Path:
         path = folder / f"{module}.{precision}.onnx"
         if not path.is_file():
+            for old in set(folder.parent.glob("tensorrt-graphs-*")) - {folder}:
+                shutil.rmtree(old)
             folder.mkdir(exist_ok=True)
-            network = Halved(networks.load(module, checkpoint), HALVES[precision])
+            network = networks.load(module, checkpoint, exported_dtype(module, precision))
             export_onnx(network, networks.signatures(checkpoint)[module], path)
         return path
 
@@ -152,12 +143,32 @@ def test_the_next_chunk_builds_with_dynamic_height_and_width(build: Build) -> No
 
 
 def test_float32_attention_needs_the_hint(build: Build, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tensorrt_graph, "_allow_decomposed_attention", lambda model: None)
+    monkeypatch.setattr(tensorrt_graph, "_translate_attention", lambda model: None)
     with pytest.raises(
         ExportRefused, match=r"text_encoder: TensorRT cannot build(.|\n)*ERROR: (.|\n)*dedicated kernel"
     ):
         build("text_encoder")
     assert not list(folder.iterdir())
+
+
+def test_weights_outside_of_the_graph_are_read_from_beside_it(
+    build: Build, nano_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = onnx.load(nano_bundle / "dit_modulate.onnx")
+    stored = {"save_as_external_data": True, "location": "shared.data", "size_threshold": 0}
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "here").mkdir()
+    onnx.save(model, tmp_path / "elsewhere" / "graph.onnx", **stored)
+    (tmp_path / "elsewhere" / "graph.onnx").rename(tmp_path / "here" / "graph.onnx")
+    with pytest.raises(
+        ExportRefused, match=r"dit_modulate: TensorRT cannot read the graph:\n.*time_embedding(.|\n)*shared\.data"
+    ):
+        build("dit_modulate", tmp_path / "here" / "graph.onnx")
+    (tmp_path / "here" / "shared.data").hardlink_to(tmp_path / "elsewhere" / "shared.data")
+    monkeypatch.chdir(tmp_path)
+    build("dit_modulate", tmp_path / "here" / "graph.onnx")
+    weights = (tmp_path / "here" / "shared.data").stat().st_size
+    assert (tmp_path / "engines" / "dit_modulate.engine").stat().st_size > weights
 
 
 def test_only_float32_attention_gets_the_hint(
@@ -166,12 +177,15 @@ def test_only_float32_attention_gets_the_hint(
     bundle = Bundle.open(nano_bundle)
     signature = bundle.signature("text_encoder")
     chosen = relevant(signature, profiles(bundle.geometry))
+    assert "softmax_precision" in str(onnx.load(halved("text_encoder", "fp16")).graph)
     for path, hinted in ((nano_bundle / "text_encoder.onnx", True), (halved("text_encoder", "fp16"), False)):
         nodes = tensorrt_graph.tensorrt_graph(path, signature, chosen).graph.node
         attention = [node for node in nodes if node.op_type == "Attention"]
         assert attention
         for node in attention:
-            assert hinted == any(attribute.name == "TRT_decomposable" for attribute in node.attribute)
+            names = {attribute.name for attribute in node.attribute}
+            assert "softmax_precision" not in names
+            assert hinted == ("TRT_decomposable" in names)
 
 
 def test_sizes_that_never_vary_are_numbers_in_the_graph(nano_bundle: Path) -> None:
@@ -289,7 +303,7 @@ def test_a_missing_library_says_what_to_install(
     library: str | None, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in LIBRARIES.values():
-        monkeypatch.setitem(__import__("sys").modules, module, None)
+        monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingExtra, match=command):
         load(library)
 
@@ -305,18 +319,12 @@ def test_another_library_is_refused() -> None:
 @pytest.fixture
 def full_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
     _, rtx = load("tensorrt-rtx")
-    pretended = SimpleNamespace(**{name: getattr(rtx, name) for name in dir(rtx) if not name.startswith("__")})
-    pretended.__version__ = "10.16.1.11"
-    monkeypatch.setattr(
-        adapter, "load", lambda name: ("tensorrt", rtx if name == "tensorrt-rtx" else Hashable(pretended))
-    )
+    pretended = ModuleType("tensorrt")
+    pretended.__dict__.update(rtx.__dict__)
+    pretended.__version__ = "10.16.1.11"  # type: ignore[attr-defined]
+    monkeypatch.setattr(adapter, "load", lambda name: ("tensorrt", pretended))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
-
-
-class Hashable:
-    def __init__(self, namespace: SimpleNamespace) -> None:
-        self.__dict__.update(namespace.__dict__)
 
 
 @pytest.mark.usefixtures("full_tensorrt")
@@ -388,7 +396,7 @@ def test_tensorrt_rtx_keeps_no_timings(build: Build, tmp_path: Path) -> None:
 def test_torch_tensorrt_missing_names_the_versions_that_fit(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "torch_tensorrt", None)
+    monkeypatch.setitem(sys.modules, "torch_tensorrt", None)
     signature = networks.signatures(checkpoint)["dit_modulate"]
     sizes = geometry(checkpoint.config("transformer"), checkpoint.config("vae"))
     with pytest.raises(MissingExtra, match=r"2\.13 with torch 2\.13 and tensorrt 11\.0.*here is torch 2\."):

@@ -55,9 +55,9 @@ RTX_ONLY = {"IBuilderConfig.num_compute_capabilities", "IBuilderConfig.set_compu
 """Choosing GPUs to build for; full TensorRT builds for the one that is there."""
 
 _OTHERS = """
-bound caller capability captured cuda device dim extent failures file functools graph helper importlib interrupts line
-lines log logger logging mmap model module monitor name nn node onnx path port ranges record self severity shapes signal
-signature stream tensor threading time torch torch_tensorrt types value workspace
+attribute bound caller capability captured cuda device dim extent failures file found functools graph helper importlib
+interrupts line lines log logger logging mmap model module monitor name nn node onnx path port ranges record self
+severity shapes signal signature stream tensor threading time torch torch_tensorrt types value workspace
 """
 OTHERS = frozenset(_OTHERS.split())
 """Names of things that are not TensorRT's. A new one belongs here or above, so that no use goes unchecked."""

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from consisid_runtime import Client, Options, Pipeline, Video
-from consisid_runtime.errors import CODES, BundleCorrupt, ConsisIDError
+from consisid_runtime.errors import CODES, BundleCorrupt, ConsisIDError, ImageUnreadable
 from consisid_runtime.server import Server
 from consisid_runtime.signatures import ENSEMBLE, STAGES
 from consisid_runtime.transport import connect
@@ -217,3 +217,11 @@ def test_one_flipped_byte_keeps_the_server_from_starting(nano_bundle: Path, tmp_
     victim.write_bytes(content)
     with pytest.raises(BundleCorrupt, match=victim.name):
         Server(damaged).start()
+
+
+def test_a_hundred_failures_in_a_row_harm_nobody(client: Client, portrait: bytes) -> None:
+    """With parallel steps in the ensemble, the server hung or died after a few of these: one of two steps failing."""
+    for number in range(100):
+        with pytest.raises(ImageUnreadable):
+            client.generate(b"no image" * (number % 2), PROMPT, QUICK)
+    assert client.generate(portrait, PROMPT, QUICK).mp4

@@ -1,6 +1,7 @@
 """The encoder of T5 v1.1 (arXiv:1910.10683, 2002.05202), as transformers' `T5EncoderModel` names its parameters.
 
-No attention mask: ConsisID was trained with the padding attended to.
+No attention mask: ConsisID was trained with the padding attended to. The residual stream is float32, everything else has
+the weights' dtype.
 """
 
 from __future__ import annotations
@@ -83,6 +84,20 @@ def position_buckets(length: int, buckets: int, distance: int) -> Tensor:
     return torch.where(away < exact, away, far) + half * (offset > 0)
 
 
+class Norm(nn.RMSNorm):
+    """float32 in, the weights' dtype out."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.normalized_shape, self.weight.float(), self.eps).to(self.weight.dtype)
+
+
+class Closing(nn.Linear):
+    """Ends a feed-forward. In float16 its sums leave the range of T5-XXL's, so they are float32 (as transformers')."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x.float(), self.weight.float()) if x.dtype == torch.float16 else super().forward(x)
+
+
 class Attention(nn.Module):
     def __init__(self, config: T5Config, owns_bias: bool) -> None:
         super().__init__()
@@ -106,17 +121,17 @@ class AttentionLayer(nn.Module):
     def __init__(self, config: T5Config, owns_bias: bool) -> None:
         super().__init__()
         self.SelfAttention = Attention(config, owns_bias)
-        self.layer_norm = nn.RMSNorm(config.width, config.eps)
+        self.layer_norm = Norm(config.width, config.eps)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        return cast(Tensor, x + self.SelfAttention(self.layer_norm(x), bias))
+        return cast(Tensor, x + self.SelfAttention(self.layer_norm(x), bias).float())
 
 
 class FeedForward(nn.Module):
     def __init__(self, config: T5Config) -> None:
         super().__init__()
         self.wi = nn.Linear(config.width, config.hidden, bias=False)
-        self.wo = nn.Linear(config.hidden, config.width, bias=False)
+        self.wo = Closing(config.hidden, config.width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return cast(Tensor, self.wo(F.relu(self.wi(x))))
@@ -127,7 +142,7 @@ class GatedFeedForward(nn.Module):
         super().__init__()
         self.wi_0 = nn.Linear(config.width, config.hidden, bias=False)
         self.wi_1 = nn.Linear(config.width, config.hidden, bias=False)
-        self.wo = nn.Linear(config.hidden, config.width, bias=False)
+        self.wo = Closing(config.hidden, config.width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return cast(Tensor, self.wo(F.gelu(self.wi_0(x), approximate="tanh") * self.wi_1(x)))
@@ -137,10 +152,10 @@ class FeedForwardLayer(nn.Module):
     def __init__(self, config: T5Config) -> None:
         super().__init__()
         self.DenseReluDense = GatedFeedForward(config) if config.gated else FeedForward(config)
-        self.layer_norm = nn.RMSNorm(config.width, config.eps)
+        self.layer_norm = Norm(config.width, config.eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, x + self.DenseReluDense(self.layer_norm(x)))
+        return cast(Tensor, x + self.DenseReluDense(self.layer_norm(x)).float())
 
 
 class Block(nn.Module):
@@ -156,7 +171,7 @@ class _Stack(nn.Module):
     def __init__(self, config: T5Config) -> None:
         super().__init__()
         self.block = nn.ModuleList(Block(config, owns_bias=i == 0) for i in range(config.layers))
-        self.final_layer_norm = nn.RMSNorm(config.width, config.eps)
+        self.final_layer_norm = Norm(config.width, config.eps)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         for block in self.block:
@@ -178,4 +193,4 @@ class T5Encoder(nn.Module):
         table = self.get_parameter("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight")
         buckets = position_buckets(token_ids.shape[1], self.config.buckets, self.config.distance)
         bias = table[buckets.to(table.device)].permute(2, 0, 1)[None]
-        return cast(Tensor, self.encoder(self.shared(token_ids), bias)).float()
+        return cast(Tensor, self.encoder(self.shared(token_ids).float(), bias)).float()

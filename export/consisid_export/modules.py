@@ -1,0 +1,80 @@
+"""One module of a checkpoint → its `.onnx` file in a bundle; the weights stay where they are.
+
+The graph is traced without values and refers to every tensor by file, offset and length: to the checkpoint's shards
+where the stored dtype is the exported one, else to a file of converted tensors. One way for every size of checkpoint.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from consisid_export.check import check
+from consisid_export.checkpoint import Checkpoint
+from consisid_export.onnx import OPSET, export_onnx
+from consisid_export.placing import place_weights, sources
+from consisid_export.precision import exported_dtype
+from consisid_export.skeleton import Skeleton
+from consisid_export.structure import check_structure
+from consisid_runtime.engines.onnxruntime import OnnxEngine
+from consisid_runtime.models import networks
+from consisid_runtime.signatures import Signature
+
+LARGEST_RUN = 3 << 29
+"""Bytes of float32 weights up to which a module is run and compared: all but the text encoder's and the DiT's."""
+
+
+def write_module(
+    name: str,
+    checkpoint: Checkpoint,
+    folder: Path,
+    signature: Signature,
+    *,
+    precision: str = "fp32",
+    copy: bool = False,
+) -> dict[str, Any]:
+    """Export one module into `folder` and check what was written.
+
+    Args:
+        signature: bound to the checkpoint's sizes.
+        precision: one of `precision.PRECISIONS`.
+        copy: copy the checkpoint's files instead of hard-linking them.
+
+    Returns the manifest's record: "files" (the graph first), "opset" and "check", whose "kind" is "numeric" with
+    "error" and "limit", or "structural" with the "reason" that nothing was run. Raises `InvalidOption` for an unknown
+    precision, `ExportRefused` when the graph is not the network or too far from it.
+    """
+    dtype = exported_dtype(name, precision)
+    weights = place_weights(name, checkpoint, folder, dtype, copy=copy)
+    path = folder / f"{name}.onnx"
+    export_onnx(networks.load(name, Skeleton(checkpoint), dtype), signature, path, weights)
+    check_structure(path, signature)
+    return {
+        "files": [path.name, *sorted({weight.file.name for weight in weights.values()})],
+        "opset": OPSET,
+        "check": _check(name, checkpoint, path, signature, dtype),
+    }
+
+
+def _check(name: str, checkpoint: Checkpoint, path: Path, signature: Signature, dtype: torch.dtype) -> dict[str, Any]:
+    size = sum(4 * torch.Size(source.shape).numel() for source in sources(name, checkpoint).values())
+    if size > LARGEST_RUN:
+        return {"kind": "structural", "reason": f"{size / 2**30:.1f} GiB of float32 weights are not run for a check"}
+    engine = _engine(path, signature)
+    if engine is None:
+        return {"kind": "structural", "reason": f"ONNX Runtime's CPU provider does not implement {dtype}"}
+    rounded = None if dtype == torch.float32 else networks.load(name, checkpoint, dtype)
+    result = check(networks.load(name, checkpoint), engine, signature, rounded)
+    return {"kind": "numeric", "error": result.error, "limit": result.limit}
+
+
+def _engine(path: Path, signature: Signature) -> OnnxEngine | None:
+    """None where ONNX Runtime lacks a kernel."""
+    from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NoKernel
+
+    try:
+        return OnnxEngine(path, signature, device="cpu")
+    except NoKernel:
+        return None
