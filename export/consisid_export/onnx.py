@@ -14,8 +14,9 @@ from typing import Any
 import onnx
 import onnx_ir
 import torch
+from onnx_ir.passes import common
 from onnxscript import opset23
-from onnxscript.optimizer import optimize_ir
+from onnxscript.optimizer import fold_constants
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
@@ -54,8 +55,7 @@ def export_onnx(
     model = _trace(network, signature)
     values = _take_values(model, network)
     with _quiet():
-        # It would fold weights that it sees: transposed copies under other names.
-        optimize_ir(model)
+        _simplify(model)
     softmax_in_float32(model)
     for name, initializer in model.graph.initializers.items():
         if name in values:
@@ -100,6 +100,24 @@ def _linear(x: Any, weight: Any, bias: Any = None) -> Any:
         return op.Gemm(x, weight, bias, transB=1)
     rows = op.Gemm(op.Reshape(x, op.Constant(value_ints=[-1, features])), weight, bias, transB=1)
     return op.Reshape(rows, op.Concat(op.Shape(x, end=-1), op.Constant(value_ints=[out]), axis=0))
+
+
+def _simplify(model: onnx_ir.Model) -> None:
+    """Compute what is constant and drop what is unused, in a model whose weights are out of reach.
+
+    Without the rewrite rules of `onnxscript.optimizer.optimize`: their time grows with the square of the model, and in
+    these graphs they only join reshapes, which cost nothing.
+    """
+    fold_constants(model)
+    passes = (
+        common.RemoveUnusedNodesPass(),
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        common.DeduplicateInitializersPass(),
+        common.CommonSubexpressionEliminationPass(),
+        common.OutputFixPass(),
+        common.NameFixPass(),
+    )
+    onnx_ir.passes.Sequential(*passes)(model)
 
 
 def _take_values(model: onnx_ir.Model, network: nn.Module) -> dict[str, onnx_ir.TensorProtocol]:

@@ -70,8 +70,7 @@ def _ports(signature: Signature) -> str:
 
 def _port(port: Port) -> str:
     dims = ", ".join(str(size) if isinstance(size, int) else "-1" for size in port.shape)
-    optional = " optional: true" if port.optional else ""
-    return f'name: "{port.name}" data_type: {_TYPES.get(port.dtype, f"TYPE_{port.dtype}")} dims: [ {dims} ]{optional}'
+    return f'name: "{port.name}" data_type: {_TYPES.get(port.dtype, f"TYPE_{port.dtype}")} dims: [ {dims} ]'
 
 
 if __name__ == "__main__":

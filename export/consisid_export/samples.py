@@ -50,8 +50,8 @@ _PIXEL_SPREAD = {"aligner": 60.0}  # its pixels are not normalised, only centred
 def sample_inputs(signature: Signature, sizes: Mapping[str, int], *, seed: int = 0) -> dict[str, Tensor]:
     """Seeded random inputs for every port, dynamic symbols taken from `sizes`.
 
-    Floats are normal, integers below 32. Images are drawn portraits with a little noise: face networks answer white noise
-    with a constant, and a comparison of constants would show nothing.
+    Floats are normal, integers below 32. Images are drawn portraits with a little noise: face networks answer white
+    noise with a constant, and a comparison of constants would show nothing.
     """
     generator = torch.Generator().manual_seed(seed)
     samples = {port.name: _sample(port.bind(sizes), generator) for port in signature.inputs}

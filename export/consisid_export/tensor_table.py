@@ -42,19 +42,7 @@ BEGIN, END = "<!-- tensors -->", "<!-- /tensors -->"
 def tensor_table() -> str:
     """Markdown: one row a module, its inputs and outputs at ConsisID-preview's sizes."""
     caches = decoder_caches(VAEConfig.from_dict({**_VAE, **_VAE_REST}))
-    networks = (
-        table.ALIGNER,
-        table.PARSER,
-        table.CLIP,
-        table.LOCAL_EXTRACTOR,
-        table.TEXT_ENCODER,
-        table.VAE_ENCODER,
-        table.DIT_PREPARE,
-        table.DIT_MODULATE,
-        table.DIT_STEP,
-        *table.vae_decoder(caches),
-    )
-    rows = [_row(signature.bind(PREVIEW)) for signature in (*networks, *table.STAGES, table.ENSEMBLE)]
+    rows = [_row(signature.bind(PREVIEW)) for signature in (*table.networks(caches), *table.STAGES, table.ENSEMBLE)]
     return "\n".join(["| module | inputs | outputs |", "|---|---|---|", *rows])
 
 

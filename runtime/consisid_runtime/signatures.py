@@ -28,16 +28,15 @@ DYNAMIC = {
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """One tensor. `dtype` is a KServe name: FP32, INT64, UINT8, BYTES. `optional`: a request may leave it out."""
+    """One tensor. `dtype` is a KServe name: FP32, INT64, UINT8, BYTES."""
 
     name: str
     dtype: str
     shape: tuple[Size, ...]
-    optional: bool = False
 
     def bind(self, dims: Mapping[str, int]) -> Port:
         """The same port with every symbol in `dims` replaced by its number."""
-        return Port(self.name, self.dtype, tuple(_bind(size, dims) for size in self.shape), self.optional)
+        return Port(self.name, self.dtype, tuple(_bind(size, dims) for size in self.shape))
 
     @property
     def dynamic_axes(self) -> dict[int, str]:
@@ -205,6 +204,22 @@ def vae_decoder(caches: Iterable[tuple[int, int, int]]) -> tuple[Signature, Sign
         (frames("2*temporal"), *cache_ports("next_cache_")),
     )
     return first.bind({}), following.bind({})
+
+
+def networks(caches: Iterable[tuple[int, int, int]]) -> tuple[Signature, ...]:
+    """Every exported network's signature; `caches` as for `vae_decoder`."""
+    return (
+        ALIGNER,
+        PARSER,
+        CLIP,
+        LOCAL_EXTRACTOR,
+        TEXT_ENCODER,
+        VAE_ENCODER,
+        *vae_decoder(caches),
+        DIT_PREPARE,
+        DIT_MODULATE,
+        DIT_STEP,
+    )
 
 
 # served models

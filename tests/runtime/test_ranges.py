@@ -27,21 +27,7 @@ SIZES = {
     "temporal": VAE.temporal,
     "first_chunk": 2 * VAE.temporal + 1,
 }
-MODULES = [
-    signature.bind(SIZES)
-    for signature in (
-        table.ALIGNER,
-        table.PARSER,
-        table.CLIP,
-        table.LOCAL_EXTRACTOR,
-        table.TEXT_ENCODER,
-        table.VAE_ENCODER,
-        *table.vae_decoder(decoder_caches(VAE)),
-        table.DIT_PREPARE,
-        table.DIT_MODULATE,
-        table.DIT_STEP,
-    )
-]
+MODULES = [signature.bind(SIZES) for signature in table.networks(decoder_caches(VAE))]
 
 
 @pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])

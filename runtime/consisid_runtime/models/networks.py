@@ -86,19 +86,7 @@ def signatures(source: Source) -> dict[str, Signature]:
         "temporal": vae.temporal,
         "first_chunk": 2 * vae.temporal + 1,
     }
-    modules = (
-        table.ALIGNER,
-        table.PARSER,
-        table.CLIP,
-        table.LOCAL_EXTRACTOR,
-        table.TEXT_ENCODER,
-        table.VAE_ENCODER,
-        *table.vae_decoder(decoder_caches(vae)),
-        table.DIT_PREPARE,
-        table.DIT_MODULATE,
-        table.DIT_STEP,
-    )
-    return {signature.name: signature.bind(sizes) for signature in modules}
+    return {network.name: network.bind(sizes) for network in table.networks(decoder_caches(vae))}
 
 
 def learned_positions(source: Source) -> Tensor | None:
