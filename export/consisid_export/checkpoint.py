@@ -114,13 +114,17 @@ class Checkpoint:
                 attempt(file, lambda file=file, outputs=outputs: _require_outputs(self.path / file, outputs))  # type: ignore[misc]
         for component in (*SAFETENSORS, *PICKLES):
             file = PICKLES.get(component) or f"{SAFETENSORS[component]}.safetensors"
-            if CONFIGS.get(component) not in found and not any(name in found for name in (CONFIGS["transformer"],)):
+            attempt(file, lambda component=component: self._require_files(component))  # type: ignore[misc]
+            configured = CONFIGS.get(component) not in found
+            if configured and file not in found:
                 attempt(file, lambda component=component: self._require_shapes(component))  # type: ignore[misc]
         return dict(sorted(found.items()))
 
-    def _require_shapes(self, component: str) -> None:
+    def _require_files(self, component: str) -> None:
         for shard in self._shards(component) if component in SAFETENSORS else [self.path / PICKLES[component]]:
             _require_file(shard)
+
+    def _require_shapes(self, component: str) -> None:
         for module, owner in networks.COMPONENTS.items():
             if owner == component:
                 networks.load(module, self)

@@ -12,13 +12,15 @@ class Display:
     """Shows what is being done, how far, and for how long. `update` has the shape of every progress callback here."""
 
     def __init__(self, title: str) -> None:
+        console = Console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            console=Console(stderr=True),
+            console=console,
             transient=True,
+            disable=not console.is_terminal,
         )
         self._title = title
         self._task: TaskID = self._progress.add_task(title, total=None)

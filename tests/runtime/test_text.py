@@ -1,7 +1,6 @@
 """The text stage's token ids against transformers' T5Tokenizer, and what it makes of prompts nobody should send."""
 
 import random
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +41,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def reference(model: Path) -> Any:
     import transformers
-    from transformers.utils import sentencepiece_model_pb2_new
 
-    with pytest.MonkeyPatch.context() as patch:
-        # sentencepiece 0.2.3's own is generated for a protobuf newer than tritonclient allows
-        patch.setitem(sys.modules, "sentencepiece.sentencepiece_model_pb2", sentencepiece_model_pb2_new)
-        return transformers.T5Tokenizer.from_pretrained(model)
+    return transformers.T5Tokenizer.from_pretrained(model)
 
 
 class FakeBundle:

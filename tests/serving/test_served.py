@@ -6,6 +6,7 @@ import io
 import json
 import struct
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from consisid_runtime import Client, Options, Pipeline, Video
 from consisid_runtime.errors import CODES, BundleCorrupt, ConsisIDError, ImageUnreadable
 from consisid_runtime.server import Server
 from consisid_runtime.signatures import ENSEMBLE, STAGES
-from consisid_runtime.transport import connect
+from consisid_runtime.transport import Transport, connect
 
 pytestmark = pytest.mark.server
 
@@ -177,6 +178,17 @@ def test_a_long_prompt_is_cut_and_says_where(client: Client, pipeline: Pipeline,
     assert served.info["text"]["prompt_cut_at"] == here.info["text"]["prompt_cut_at"] < len(prompt)
 
 
+def settled(transport: Transport) -> dict[str, int]:
+    """The server's counts once they stand still: it counts a request only after answering it."""
+    counts = transport.finished()
+    for _ in range(50):
+        time.sleep(0.1)
+        before, counts = counts, transport.finished()
+        if counts == before:
+            return counts
+    raise AssertionError("an idle server's counts must come to rest")
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
@@ -192,10 +204,10 @@ def test_options_that_no_client_of_ours_would_send(
     server: Server, portrait: bytes, scheme: str, parameters: dict[str, Any], message: str
 ) -> None:
     transport = connect(server.grpc_url if scheme == "grpc" else server.http_url)
-    before = transport.finished()
+    before = settled(transport)
     with pytest.raises(CODES["INVALID_OPTION"], match=message):
         transport.infer(ENSEMBLE.name, {"image": portrait, "prompt": PROMPT}, parameters, ["video"], 60)
-    after = transport.finished()
+    after = settled(transport)
     transport.close()
     assert all(after[name] == before[name] for name in ("encode", "denoise", "decode")), "it failed before the work"
 
