@@ -1,12 +1,48 @@
 """The nano checkpoint and its bundles, made once and kept under build/ as long as sources and tools stay the same."""
 
+import json
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 BUILD = Path(__file__).parents[1] / "build" / "test"
+PROOFS = Path(__file__).parents[1] / "benchmarks" / "results" / "proof"
+
+
+class Proof:
+    """`benchmarks/results/proof/NAME.json`: what each trial found. Trials of the same sources are not repeated."""
+
+    def __init__(self, name: str) -> None:
+        from consisid_export.sources import source_digest
+
+        self._path, self._sources = PROOFS / f"{name}.json", source_digest()
+        known = json.loads(self._path.read_bytes()) if self._path.is_file() else {}
+        self.trials: dict[str, dict[str, Any]] = known["trials"] if known.get("sources") == self._sources else {}
+
+    def record(self, trial: str, **found: Any) -> None:
+        self.trials[trial] = found | {"when": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = self._path.with_suffix(".part")
+        fresh.write_text(json.dumps({"sources": self._sources, "trials": self.trials}, indent=1) + "\n")
+        fresh.replace(self._path)
+
+
+def exported(source: Path, out: Path, engine: str) -> Path:
+    """The bundle of a checkpoint; waits where another run of the tests is writing it."""
+    from consisid_export.bundle import export_bundle
+    from consisid_export.checkpoint import Checkpoint
+    from consisid_runtime.errors import OutputBusy
+
+    while True:
+        try:
+            export_bundle(Checkpoint.open(source), out, engine=engine)
+            return out
+        except OutputBusy:
+            time.sleep(1)
 
 
 @pytest.fixture(scope="session")
@@ -28,12 +64,8 @@ def torch_bundle_of(checkpoint_of: Callable[..., Path]) -> Callable[..., Path]:
     """The same as a bundle for the torch engine: written in a moment, runs the exporter's originals."""
 
     def write(**transformer: Any) -> Path:
-        from consisid_export.bundle import export_bundle
-        from consisid_export.checkpoint import Checkpoint
-
         source = checkpoint_of(**transformer)
-        export_bundle(Checkpoint.open(source), source.with_name(f"{source.name}-torch"), engine="torch")
-        return source.with_name(f"{source.name}-torch")
+        return exported(source, source.with_name(f"{source.name}-torch"), "torch")
 
     return write
 
@@ -47,11 +79,7 @@ def nano(checkpoint_of: Callable[..., Path]) -> Path:
 @pytest.fixture(scope="session")
 def nano_bundle(nano: Path) -> Path:
     """Folder of its bundle of ONNX engines."""
-    from consisid_export.bundle import export_bundle
-    from consisid_export.checkpoint import Checkpoint
-
-    export_bundle(Checkpoint.open(nano), BUILD / "bundle")
-    return BUILD / "bundle"
+    return exported(nano, BUILD / "bundle", "onnx")
 
 
 @pytest.fixture(scope="session")
@@ -60,3 +88,9 @@ def portrait() -> bytes:
     from consisid_export.demo import portrait
 
     return portrait()
+
+
+@pytest.fixture
+def proof() -> Callable[[str], Proof]:
+    """The record of a proof by its name."""
+    return Proof

@@ -16,6 +16,8 @@ from consisid_benchmarks.plots import plot
 from consisid_benchmarks.record import OURS, Record, Row, read, relative, unit
 
 RESULTS = Path("benchmarks/results")
+PROOFS = "proof"
+"""Folder of records of another kind, which `make proof` writes."""
 _OPENING = re.compile(r"<!-- bench:([a-z0-9._-]+) -->")
 _SCALES = {
     "seconds": ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")),
@@ -44,7 +46,8 @@ def update(root: Path, *, check: bool = False) -> Result:
     Nothing is touched when a file among the results is not a record: that is then the problem.
     """
     try:
-        records = [read(path) for path in sorted((root / RESULTS).glob("*/*.json"))]
+        paths = sorted(path for path in (root / RESULTS).glob("*/*.json") if path.parent.name != PROOFS)
+        records = [read(path) for path in paths]
     except ValueError as error:
         return Result([], [str(error)])
     stale: list[str] = []

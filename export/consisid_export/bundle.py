@@ -1,29 +1,26 @@
-"""Checkpoint → bundle: exports every module, compares it with its original, writes the manifest, all or nothing."""
+"""Checkpoint → bundle: exports every module, compares it with its original, writes the manifest; can be interrupted."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
+import torch
 
-from consisid_export.check import check
 from consisid_export.checkpoint import DETECTOR, RECOGNISER, TOKENIZER, Checkpoint
-from consisid_export.folders import replacing
-from consisid_export.onnx import OPSET, export_onnx
+from consisid_export.licences import licences
+from consisid_export.partial import Partial, file_record, resuming, sweep
+from consisid_export.skeleton import stored
 from consisid_export.sources import source_digest
+from consisid_export.tensor_files import write_converted
+from consisid_export.writers import Choices, Writer
 from consisid_runtime.bundle import FORMAT, MANIFEST, Bundle, manifest_digest, sha256
-from consisid_runtime.engines.onnxruntime import OnnxEngine
-from consisid_runtime.errors import BundleError, InvalidOption
+from consisid_runtime.errors import BundleError
 from consisid_runtime.models import networks
-from consisid_runtime.signatures import Signature
 
-ENGINES = ("onnx", "torch")
-VERSIONED = ("consisid-runtime", "torch", "onnx", "onnxscript", "onnxruntime")
 POSITIONS = "positions.safetensors"
 TAKEN_AS_THEY_ARE = {
     "tokenizer/spiece.model": TOKENIZER,
@@ -35,82 +32,113 @@ Progress = Callable[[str, int, int], None]
 
 
 def export_bundle(
-    checkpoint: Checkpoint, out: str | Path, *, engine: str = "onnx", progress: Progress | None = None
+    checkpoint: Checkpoint,
+    out: str | Path,
+    *,
+    engine: str = "onnx",
+    precision: str = "fp32",
+    copy: bool = False,
+    dynamic: bool = False,
+    progress: Progress | None = None,
 ) -> bool:
     """Write the bundle of `checkpoint` to `out`, unless one made from the same files by the same tools is there.
 
+    An export that was interrupted goes on where it ended; the bundle appears when it is complete.
+
     Args:
-        engine: "onnx" for ONNX graphs, "torch" for the weights alone, run by PyTorch.
+        engine: "onnx" for ONNX graphs, "torch" for the weights alone, run by PyTorch, "tensorrt" or "torch-tensorrt"
+            for TensorRT engines.
+        precision: "fp32", "fp16" or "bf16": of the weights, and of what matrices and convolutions compute.
+        copy: copy the checkpoint's weights. Otherwise those that are stored as they are needed are hard-linked: the
+            bundle then costs no disk, and whoever changes the checkpoint's files in place damages it.
+        dynamic: let TensorRT engines take videos of other sizes than the checkpoint's own.
         progress: called with (module, done, total).
 
     Returns whether anything was written. Raises `ExportRefused` when a graph differs from its original,
-    `OutputUnwritable` when `out` cannot be written; neither leaves a half-written bundle.
+    `OutputUnwritable` when `out` cannot be written, `OutputBusy` while another process exports to it,
+    `ExportCancelled` on Ctrl-C, `MissingExtra` and `InvalidOption`; none leaves a half-written bundle.
     """
-    if engine not in ENGINES:
-        raise InvalidOption(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
-    out = Path(out)
-    origin = {
-        "engine": engine,
-        "checkpoint": {str(file.relative_to(checkpoint.path)): sha256(file) for file in checkpoint.files()},
-        "exporter": source_digest(),
-        "versions": _versions(),
-    }
+    choices = Choices(engine, precision, copy, dynamic)
+    report = progress or (lambda module, done, total: None)
+    out = Path(out).resolve()
+    origin = choices.origin() | {"exporter": source_digest()}
+    digest = _Digests(checkpoint, report)
+    origin["checkpoint"] = digest.checkpoint
     if _still_valid(out, origin):
+        sweep(out)
         return False
-    with replacing(out, MANIFEST) as folder:
-        _write(checkpoint, folder, origin, progress or (lambda module, done, total: None))
+    with resuming(out, MANIFEST, manifest_digest({"format": FORMAT, **origin}), digest) as work:
+        _write(checkpoint, work, choices, origin, digest, report)
     return True
 
 
-def _write(checkpoint: Checkpoint, folder: Path, origin: dict[str, Any], progress: Progress) -> None:
+class _Digests:
+    """SHA-256 of files; a checkpoint's file is read once, also where a bundle links it.
+
+    Attributes:
+        checkpoint: path inside the checkpoint → digest.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, progress: Progress) -> None:
+        self.checkpoint: dict[str, str] = {}
+        self._known: dict[tuple[int, int], str] = {}
+        files = checkpoint.files()
+        for done, path in enumerate(files):
+            name = str(path.relative_to(checkpoint.path))
+            progress(f"digest of {name}", done, len(files))
+            self.checkpoint[name] = self._known[_inode(path)] = sha256(path)
+
+    def __call__(self, path: Path) -> str:
+        return self._known.get(_inode(path)) or sha256(path)
+
+
+def _inode(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
+
+
+def _write(
+    checkpoint: Checkpoint,
+    work: Partial,
+    choices: Choices,
+    origin: dict[str, Any],
+    digest: _Digests,
+    progress: Progress,
+) -> None:
     signatures = networks.signatures(checkpoint)
-    modules = {}
+    writer = Writer(checkpoint, work, choices)
     for done, (name, signature) in enumerate(signatures.items()):
         progress(name, done, len(signatures))
-        write = _write_onnx if origin["engine"] == "onnx" else _write_weights
-        modules[name] = {"signature": signature.to_json(), **write(checkpoint, folder, signature)}
-    for name, source in TAKEN_AS_THEY_ARE.items():
-        (folder / name).parent.mkdir(exist_ok=True)
-        shutil.copyfile(checkpoint.path / source, folder / name)
-    positions = networks.learned_positions(checkpoint)
-    if positions is not None:
-        save_file({"pos_embedding": positions}, folder / POSITIONS)
+        if name not in work.finished:
+
+            def building(phase: str, step: int, steps: int, name: str = name, done: int = done) -> None:
+                progress(f"{name}, {phase} {step}/{steps}", done, len(signatures))
+
+            entry = writer.write(name, signature, building)
+            work.finish(name, {"signature": signature.to_json(), **entry})
     progress(MANIFEST, len(signatures), len(signatures))
-    _write_manifest(checkpoint, folder, origin, modules)
+    for target, source in TAKEN_AS_THEY_ARE.items():
+        (work.folder / target).parent.mkdir(exist_ok=True)
+        shutil.copyfile(checkpoint.path / source, work.folder / target)
+    if checkpoint.config("transformer")["use_learned_positional_embeddings"]:
+        positions = stored(checkpoint, "transformer")[networks.LEARNED_POSITIONS]
+        write_converted(work.folder / POSITIONS, {"pos_embedding": positions}, torch.float32)
+    _write_manifest(checkpoint, work, origin, digest, list(signatures))
 
 
-def _write_onnx(checkpoint: Checkpoint, folder: Path, signature: Signature) -> dict[str, Any]:
-    path = folder / f"{signature.name}.onnx"
-    network = networks.load(signature.name, checkpoint)
-    export_onnx(network, signature, path)
-    result = check(network, OnnxEngine(path, signature, device="cpu"), signature)
-    return {
-        "files": sorted(file.name for file in folder.glob(f"{path.name}*")),
-        "opset": OPSET,
-        "check": {"kind": "numeric", "error": result.error, "limit": result.limit},
-    }
-
-
-def _write_weights(checkpoint: Checkpoint, folder: Path, signature: Signature) -> dict[str, Any]:
-    component = networks.COMPONENTS[signature.name]
-    path = folder / f"{component}.safetensors"
-    if not path.exists():
-        # Copies, since safetensors refuses tensors that share memory, as EVA02-CLIP's rotations do.
-        save_file({name: tensor.clone() for name, tensor in checkpoint.tensors(component).items()}, path)
-    return {"files": [path.name], "check": {"kind": "none", "reason": "runs the original network"}}
-
-
-def _write_manifest(checkpoint: Checkpoint, folder: Path, origin: dict[str, Any], modules: dict[str, Any]) -> None:
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
+def _write_manifest(
+    checkpoint: Checkpoint, work: Partial, origin: dict[str, Any], digest: _Digests, modules: list[str]
+) -> None:
+    folder = work.folder
+    files = {name: record for module in modules for name, record in work.finished[module]["files"].items()}
+    names = sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
     manifest: dict[str, Any] = {
         "format": FORMAT,
-        "precision": "fp32",
         **origin,
         "config": {name: checkpoint.config(name) for name in ("transformer", "vae", "text_encoder", "scheduler")},
-        "modules": modules,
-        "files": {
-            str(file.relative_to(folder)): {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in files
-        },
+        "licences": licences(origin["checkpoint"]),
+        "modules": {name: work.finished[name]["entry"] for name in modules},
+        "files": {name: files.get(name) or file_record(folder / name, digest) for name in names},
     }
     manifest["digest"] = manifest_digest(manifest)
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True))
@@ -123,7 +151,3 @@ def _still_valid(out: Path, origin: dict[str, Any]) -> bool:
     except BundleError:
         return False
     return all(bundle.manifest.get(key) == value for key, value in origin.items())
-
-
-def _versions() -> dict[str, str]:
-    return {package: version(package) for package in VERSIONED}

@@ -1,4 +1,4 @@
-"""The commands that need the export extra: nano, export, demo."""
+"""The commands that need the export extra: nano, export, repository, demo."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ def register(app: typer.Typer) -> None:
     """Add this package's commands to `consisid`."""
     app.command()(nano)
     app.command()(export)
+    app.command()(repository)
     app.command()(demo)
 
 
@@ -38,19 +39,49 @@ def nano(
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="Folder in the official ConsisID layout.")],
     out: Annotated[Path, typer.Option("--out", help="Folder of the bundle to write.")],
-    engine: Annotated[str, typer.Option("--engine", help="onnx or torch.")] = "onnx",
+    engine: Annotated[str, typer.Option("--engine", help="onnx, torch, tensorrt or torch-tensorrt.")] = "onnx",
+    precision: Annotated[str, typer.Option("--precision", help="fp32, fp16 or bf16.")] = "fp32",
+    copy: Annotated[bool, typer.Option("--copy", help="Copy the weights instead of linking them.")] = False,
+    dynamic: Annotated[bool, typer.Option("--dynamic", help="TensorRT engines for other video sizes too.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Turn a checkpoint into a bundle; every graph is compared with its original."""
+    """Turn a checkpoint into a bundle; every graph is compared with its original. Goes on where it was interrupted."""
     from consisid_export.bundle import export_bundle
     from consisid_export.checkpoint import Checkpoint
 
     with Display("export") as display:
-        written = export_bundle(Checkpoint.open(checkpoint), out, engine=engine, progress=display.update)
+        written = export_bundle(
+            Checkpoint.open(checkpoint),
+            out,
+            engine=engine,
+            precision=precision,
+            copy=copy,
+            dynamic=dynamic,
+            progress=display.update,
+        )
     emit(
         as_json,
         {"bundle": str(out), "written": written},
         f"{out}: {'exported' if written else 'already there, made from these files by these tools; kept'}",
+    )
+
+
+def repository(
+    bundle: Annotated[Path, typer.Argument(help="Folder written by `consisid export`.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the model repository to write.")],
+    native: Annotated[
+        bool, typer.Option("--native", help="The networks for Triton server's own ONNX Runtime or TensorRT backend.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a model repository for Triton server, such as the one in NVIDIA's container."""
+    from consisid_export.bundle_repository import write_bundle_repository
+
+    models = write_bundle_repository(bundle, out, native=native)
+    emit(
+        as_json,
+        {"repository": str(out), "models": models},
+        f"{out}: models {', '.join(models)}; {out / 'README.md'} says how to start it",
     )
 
 

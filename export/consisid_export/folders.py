@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import shutil
 import tempfile
@@ -22,8 +23,8 @@ def replacing(out: Path, marker: str) -> Iterator[Path]:
 
     Raises `OutputUnwritable` where `out` is something else, or the operating system refuses to write.
     """
-    if out.exists() and not (out / marker).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise OutputUnwritable(f"{out} exists and has no {marker}; choose another folder or remove it")
+    out = out.resolve()
+    require_ours(out, marker)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
@@ -36,7 +37,7 @@ def replacing(out: Path, marker: str) -> Iterator[Path]:
     except ConsisIDError:
         raise
     except Exception as error:
-        reason = _disk_reason(error)
+        reason = disk_reason(error)
         if reason is None:
             raise
         raise OutputUnwritable(f"{out} cannot be written: {reason}; nothing was left behind") from error
@@ -52,8 +53,33 @@ def _swap(folder: Path, out: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _disk_reason(error: BaseException) -> str | None:
+def require_ours(out: Path, marker: str) -> None:
+    """Raise `OutputUnwritable` unless `out` is absent, empty, or holds nothing but what its `marker` lists.
+
+    Other programs write files of that name too: a browser extension has a `manifest.json`.
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    foreign = _foreign(out, marker)
+    if foreign is not None:
+        raise OutputUnwritable(f"{out} has content that is not ours ({foreign}); choose another folder or remove it")
+
+
+def _foreign(out: Path, marker: str) -> str | None:
+    """Something in `out` that the marker there does not list, if only the want of a marker."""
+    if not out.is_dir():
+        return "it is a file"
+    try:
+        listed = {marker, *json.loads((out / marker).read_bytes())["files"]}
+    except (OSError, ValueError, TypeError, KeyError):
+        return f"it has no {marker} of ours"
+    found = (str(path.relative_to(out)) for path in sorted(out.rglob("*")) if not path.is_dir())
+    return next((name for name in found if name not in listed), None)
+
+
+def disk_reason(error: BaseException) -> str | None:
     """The operating system's reason, where writing failed; libraries wrap a full disk in errors of their own."""
     if isinstance(error, OSError):
         return error.strerror or str(error)
-    return str(error) if os.strerror(errno.ENOSPC) in str(error) else None
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return str(error) if any(os.strerror(number) in str(error) for number in full) else None

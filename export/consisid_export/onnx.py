@@ -47,12 +47,16 @@ def export_onnx(
         signature: bound to the checkpoint's sizes; what is still symbolic becomes a dynamic axis of that name.
         weights: where the values of the network's parameters lie, by their names; the graph refers to them there. The
             files must be in `path`'s folder, and the network may then consist of fake tensors. Without `weights` the
-            values are written into the graph.
+            values are written into the graph, which can hold 2 GB.
 
-    Raises `ExportRefused` when the written file has an axis fixed that the signature declares dynamic: PyTorch's
-    exporter falls back to a static graph without an error.
+    Raises `ExportRefused` when the network cannot be traced, or when the written file has an axis fixed that the
+    signature declares dynamic: PyTorch's exporter may fall back to a static graph without an error.
     """
-    model = _trace(network, signature)
+    try:
+        model = _trace(network, signature)
+    except torch.onnx.OnnxExporterError as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise ExportRefused(f"{signature.name} cannot be traced with its dynamic sizes: {reason}") from error
     values = _take_values(model, network)
     with _quiet():
         _simplify(model)

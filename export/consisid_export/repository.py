@@ -62,13 +62,14 @@ def write_repository(folder: Path) -> None:
 
 def _ports(signature: Signature) -> str:
     return "".join(
-        f"{side} {{ {_port(port)} }}\n"
+        f"{side} {{ {port_text(port)} }}\n"
         for side, ports in (("input", signature.inputs), ("output", signature.outputs))
         for port in ports
     )
 
 
-def _port(port: Port) -> str:
+def port_text(port: Port) -> str:
+    """A tensor in the notation of `config.pbtxt`; -1 for what varies."""
     dims = ", ".join(str(size) if isinstance(size, int) else "-1" for size in port.shape)
     return f'name: "{port.name}" data_type: {_TYPES.get(port.dtype, f"TYPE_{port.dtype}")} dims: [ {dims} ]'
 

@@ -78,12 +78,18 @@ def build_engine(
     return {
         "library": name,
         "version": trt.__version__,
-        "architectures": [capability.lower().replace("sm", "sm_") for capability in capabilities],
+        "architectures": _architectures(capabilities),
         "profiles": shapes,
         "layers": network.num_layers,
         "log": list(log.lines),
         "seconds": round(time.monotonic() - started, 3),
     }
+
+
+def target(library: str | None = None, compute_capabilities: Sequence[str] | None = None) -> tuple[str, str, list[str]]:
+    """What `build_engine` would build with and for: library, its version, architectures. Raises what it raises."""
+    name, trt = load(library)
+    return name, trt.__version__, _architectures(_capabilities(trt, name, compute_capabilities))
 
 
 def unsupported_nodes(
@@ -142,6 +148,10 @@ def _capabilities(trt: Any, name: str, wanted: Sequence[str] | None) -> tuple[st
             "library 'tensorrt'"
         )
     return chosen
+
+
+def _architectures(capabilities: Sequence[str]) -> list[str]:
+    return [capability.lower().replace("sm", "sm_") for capability in capabilities]
 
 
 def _start(trt: Any, log: Any) -> Any:

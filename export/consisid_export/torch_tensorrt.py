@@ -52,7 +52,7 @@ def build_engine_with_torch(
     Returns a record as `tensorrt.build_engine` does, with the engine's own tensor names under "bindings".
     Raises `MissingExtra` naming the versions that fit together, `ExportRefused` where the network cannot be converted.
     """
-    torch_tensorrt = _load()
+    torch_tensorrt = load_library()
     name, trt = load("tensorrt")
     started = time.monotonic()
     ranges = _merged(chosen_profiles(signature, sizes, dynamic=dynamic))
@@ -105,7 +105,8 @@ def export_program(
         return torch.export.export(module.eval(), inputs, dynamic_shapes=shapes)
 
 
-def _load() -> Any:
+def load_library() -> Any:
+    """torch_tensorrt. Raises `MissingExtra` naming the versions that fit together, or for want of a GPU."""
     try:
         library = importlib.import_module("torch_tensorrt")
     except (ImportError, OSError, AssertionError) as missing:  # a CPU build of PyTorch fails its assertions

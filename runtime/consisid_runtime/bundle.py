@@ -17,7 +17,9 @@ from consisid_runtime.errors import BundleCorrupt, BundleMissing, BundleVersion
 from consisid_runtime.options import Geometry
 from consisid_runtime.signatures import Signature
 
-FORMAT = 1
+FORMAT = 2
+"""Of the manifest; `manifest.schema.json` describes it."""
+
 MANIFEST = "manifest.json"
 
 
@@ -94,6 +96,11 @@ class Bundle:
             from consisid_runtime.engines.onnxruntime import OnnxEngine
 
             return OnnxEngine(files[0], self.signature(name), device=self.device, threads=self._threads)
+        if self.manifest["engine"] == "tensorrt":
+            from consisid_runtime.engines.tensorrt import TensorRTEngine
+
+            step = name == "dit_step"  # called once a step, always with the same shapes
+            return TensorRTEngine(files[0], self.signature(name), record["tensorrt"], device=self.device, capture=step)
         from consisid_runtime.engines.torch import TorchEngine
 
         return TorchEngine(name, self, device=self.device)

@@ -7,12 +7,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from consisid_runtime.errors import InvalidOption
 from consisid_runtime.image_file import check_bytes, read_file
-from consisid_runtime.options import Options
+from consisid_runtime.options import Options, check_prompt
 from consisid_runtime.signatures import ENSEMBLE, STAGES
 from consisid_runtime.transport import Transport, connect
 from consisid_runtime.video import Video
 from consisid_runtime.wire import write_parameters
+
+_LONGEST_TIMEOUT = 1e6
 
 
 class Client:
@@ -20,16 +23,25 @@ class Client:
 
     Args:
         server: `grpc://host:port`, `http://host:port`, or any `Transport`.
-        timeout: seconds that one video may take.
+        timeout: seconds that one video may take, at most 10⁶.
+
+    Raises `InvalidOption` for a URL or a timeout that cannot be meant.
     """
 
     def __init__(self, server: str | Transport, *, timeout: float = 600.0) -> None:
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout <= _LONGEST_TIMEOUT:
+            raise InvalidOption(f"timeout must be seconds above 0, at most {_LONGEST_TIMEOUT:g}, got {timeout!r}")
         self._transport = connect(server) if isinstance(server, str) else server
         self._timeout = timeout
         self._finished_before: dict[str, int] | None = None
 
     def generate(
-        self, image: str | Path | bytes, prompt: str, options: Options | None = None, *, raw_frames: bool = False
+        self,
+        image: str | Path | bytes | bytearray,
+        prompt: str,
+        options: Options | None = None,
+        *,
+        raw_frames: bool = False,
     ) -> Video:
         """Make one video on the server.
 
@@ -42,7 +54,8 @@ class Client:
         Raises what `Pipeline.generate` raises, and `ServerUnreachable`, `ServerTimeout` or `ServerError`.
         """
         chosen = options or Options()
-        photo = image if isinstance(image, bytes) else read_file(image)
+        check_prompt(prompt)
+        photo = bytes(image) if isinstance(image, bytes | bytearray) else read_file(image)
         check_bytes(len(photo))
         outputs = [port.name for port in ENSEMBLE.outputs if raw_frames or port.name != "frames"]
         answer = self._transport.infer(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -78,10 +81,15 @@ def serve(
     metrics_port: Annotated[int, typer.Option("--metrics-port", help="0 takes a free port.")] = 8002,
     as_json: Json = False,
 ) -> None:
-    """Serve a bundle with NVIDIA's Triton server until interrupted."""
+    """Serve a bundle with NVIDIA's Triton server until SIGINT or SIGTERM; its log goes to standard error."""
     from consisid_runtime.server import Server
 
-    with Server(bundle, host=host, grpc_port=grpc_port, http_port=http_port, metrics_port=metrics_port) as server:
+    def end(*_: object) -> None:
+        raise SystemExit(0)
+
+    signal.signal(signal.SIGTERM, end)
+    ports = {"grpc_port": grpc_port, "http_port": http_port, "metrics_port": metrics_port}
+    with Server(bundle, host=host, log=sys.stderr.buffer, **ports) as server:
         urls = {"grpc": server.grpc_url, "http": server.http_url, "metrics": server.metrics_url}
         emit(as_json, urls, "\n".join(f"{name:8}{url}" for name, url in urls.items()))
         server.wait()
@@ -127,9 +135,10 @@ class watching:
 
     def _watch(self) -> None:
         from consisid_runtime.client import Client
-        from consisid_runtime.errors import ServerError
+        from consisid_runtime.errors import ConsisIDError, ServerError
 
-        with Client(self._url, timeout=5.0) as client:
+        # What is wrong with the request or its server, the request itself will say.
+        with suppress(ConsisIDError), Client(self._url, timeout=5.0) as client:
             while not self._done.wait(0.25):
                 try:
                     self._display.update(client.stage(), 0, 1)
@@ -143,7 +152,9 @@ def _save(video: Video, out: Path, as_json: bool) -> None:
     chosen, face, text = info["options"], info["face"], info["text"]
     lines = [f"{out}: {chosen['frames']} frames of {chosen['height']}×{chosen['width']}, seed {info['seed']}"]
     if "prompt_cut_at" in text:
-        lines.append(f"the prompt was too long: cut after character {text['prompt_cut_at']}")
+        cut = text["prompt_cut_at"]
+        kept = f"cut after character {cut}" if cut else "only the beginning of its first word was read"
+        lines.append(f"the prompt was too long: {kept}")
     if face["faces"] > 1:
         lines.append(f"{face['faces']} faces seen, face {face['face_index']} taken (0 is the largest)")
     lines += [f"  {stage:8}{seconds:8.2f} s" for stage, seconds in info["seconds"].items()]

@@ -14,6 +14,9 @@ DISTRIBUTION = "consisid-runtime"
 EXTRAS = {
     "cpu": "run bundles on a CPU (Pipeline, generate)",
     "gpu": "run bundles on an NVIDIA GPU; not together with [cpu]",
+    "tensorrt": "build and run TensorRT engines (from NVIDIA's package index, needs a GPU)",
+    "tensorrt-rtx": "build TensorRT-RTX engines without a GPU, run them on a GeForce or RTX card",
+    "torch-tensorrt": "build TensorRT engines from PyTorch (from NVIDIA's package index, needs a GPU)",
     "export": "turn checkpoints into bundles (export, nano)",
     "server": "serve with NVIDIA's Triton server (serve)",
     "bench": "measure against diffusers (bench)",

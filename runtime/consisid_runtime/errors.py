@@ -17,7 +17,9 @@
     ├── CheckpointInvalid        CHECKPOINT_INVALID
     ├── ExportRefused            EXPORT_REFUSED
     ├── ExportCancelled          EXPORT_CANCELLED
+    ├── NotFinite                NOT_FINITE
     ├── OutputUnwritable         OUTPUT_UNWRITABLE
+    │   └── OutputBusy           OUTPUT_BUSY
     ├── MissingExtra             MISSING_EXTRA
     └── ServerError              SERVER_ERROR
         ├── ServerUnreachable    SERVER_UNREACHABLE
@@ -106,8 +108,20 @@ class ExportCancelled(ConsisIDError):
     code = "EXPORT_CANCELLED"
 
 
+class NotFinite(ConsisIDError):
+    """The networks returned infinities or NaN."""
+
+    code = "NOT_FINITE"
+
+
 class OutputUnwritable(ConsisIDError):
     code = "OUTPUT_UNWRITABLE"
+
+
+class OutputBusy(OutputUnwritable):
+    """Another process is writing there now."""
+
+    code = "OUTPUT_BUSY"
 
 
 class MissingExtra(ConsisIDError):

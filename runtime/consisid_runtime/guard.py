@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -15,29 +16,59 @@ import sys
 import threading
 from pathlib import Path
 
+READY, KILL = b"r", b"k"
+"""Orders on standard input: watch the command's own children from now on; end the command at once."""
 
-def _until_closed(child: subprocess.Popen[bytes], grace: float) -> None:
-    if os.read(0, 1):
-        child.kill()
+_EVERY = 0.2
+
+
+def _watch(child: subprocess.Popen[bytes], grace: float) -> None:
+    stages: set[int] = set()
+    while all(_parent(pid) == child.pid for pid in stages):
+        if not select.select([0], [], [], _EVERY)[0]:
+            continue
+        order = os.read(0, 1)
+        if order == READY:
+            stages = {int(path.name) for path in Path("/proc").glob("[0-9]*") if _parent(path.name) == child.pid}
+            continue
+        if order == KILL:
+            child.kill()
+            return
+        child.terminate()
+        try:
+            child.wait(grace)
+        except subprocess.TimeoutExpired:
+            child.kill()
         return
-    child.terminate()
-    try:
-        child.wait(grace)
-    except subprocess.TimeoutExpired:
+    # A server that lost one keeps saying that it is ready, and fails every request.
+    if child.poll() is None:
+        with contextlib.suppress(OSError):
+            print("the process of a model ended, killed or crashed: the server is ended", file=sys.stderr, flush=True)
         child.kill()
+
+
+def _parent(pid: int | str) -> int | None:
+    """The parent of a process; None when it has ended."""
+    try:
+        state, parent = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[:2]
+    except OSError:
+        return None
+    return None if state in "ZX" else int(parent)
 
 
 def main(folder: str, shared_memory: str, grace: str, *command: str) -> int:
     """Run `command`; afterwards end its process group, remove `folder` and the shared memory of that name prefix.
 
     Args:
-        grace: seconds between asking the command to end and killing it; a byte on standard input kills it at once.
+        grace: seconds between asking the command to end, when standard input closes, and killing it.
+
+    After `READY` the command is also killed when one of the children that it has then ends before it.
     """
     # Whoever stops a whole group or unit signals the command too; this process has to outlive it to clean up.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, restore_signals=True)
-    threading.Thread(target=_until_closed, args=(child, float(grace)), daemon=True).start()
+    threading.Thread(target=_watch, args=(child, float(grace)), daemon=True).start()
     code = child.wait()
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)

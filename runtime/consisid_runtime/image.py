@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import threading
 import warnings
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from consisid_runtime.errors import ImageTooLarge, ImageTooSmall, ImageUnreadable
 from consisid_runtime.image_file import check_bytes
@@ -21,6 +23,10 @@ MIN_EDGE = 64
 MAX_ASPECT = 16
 
 _SHRINK = "make it smaller; faces are read at 1024 pixels on the long edge anyway"
+_PHOTOMETRIC = 262
+"""TIFF's tag for which end of the grey scale is black; Pillow ignores it for 16 bits."""
+_OPAQUE = {"1": "L", "L": "L", "LA": "L", "La": "L", "CMYK": "CMYK"}
+"""Modes whose colour profile is not one for RGB → the mode that it is for."""
 # Pillow warns through Python's process-wide filters; one thread at a time may replace them.
 _WARNINGS = threading.Lock()
 
@@ -28,8 +34,8 @@ _WARNINGS = threading.Lock()
 def read_pixels(data: bytes) -> Pixels:
     """Decode an image file's bytes, as a viewer would show it on a white page.
 
-    EXIF orientation is applied, transparency is laid on white, 16-bit channels are scaled to 8 bits, and of several
-    frames or pages the first is taken.
+    EXIF orientation and an embedded colour profile (to sRGB) are applied, transparency is laid on white, 16-bit
+    channels are scaled to 8 bits, and of several frames or pages the first is taken.
 
     Returns RGB [H, W, 3] uint8.
 
@@ -72,15 +78,39 @@ def _check_size(width: int, height: int) -> None:
 
 def _rgb(image: Image.Image) -> Pixels:
     image.load()
+    if image.mode in ("I", "F"):
+        raise ImageUnreadable(f"32-bit pixels (mode {image.mode}) have no fixed range; save it with 8 or 16 bits")
     upright = ImageOps.exif_transpose(image)
-    if upright.mode in ("I", "F"):
-        raise ImageUnreadable(f"32-bit pixels (mode {upright.mode}) have no fixed range; save it with 8 or 16 bits")
-    if upright.mode.startswith("I;16"):
-        wide = np.asarray(upright).astype(np.uint32)
-        grey = ((wide * 255 + 32767) // 65535).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
-    if upright.has_transparency_data:
-        colour = upright.convert("RGBA")
-        page = Image.new("RGBA", colour.size, "white")
-        upright = Image.alpha_composite(page, colour)
-    return np.array(upright.convert("RGB"))
+    if image.mode.startswith("I;16"):
+        upright = _eight_bits(upright, inverted=_white_is_zero(image))
+    opacity = upright.convert("RGBA").getchannel("A") if upright.has_transparency_data else None
+    colour = _srgb(upright.convert(_OPAQUE.get(upright.mode, "RGB")), image.info.get("icc_profile"))
+    if opacity is not None:
+        colour = Image.composite(colour, Image.new("RGB", colour.size, "white"), opacity)
+    return np.array(colour)
+
+
+def _white_is_zero(image: Image.Image) -> bool:
+    return isinstance(image, TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == 0
+
+
+def _eight_bits(image: Image.Image, *, inverted: bool) -> Image.Image:
+    """16-bit grey → "L", or "LA" where one level is transparent."""
+    wide = np.asarray(image).astype(np.uint32)
+    light = 65535 - wide if inverted else wide
+    grey = Image.fromarray(((light * 255 + 32767) // 65535).astype(np.uint8))
+    if "transparency" not in image.info:
+        return grey
+    opacity = Image.fromarray(np.where(wide == image.info["transparency"], 0, 255).astype(np.uint8))
+    return Image.merge("LA", (grey, opacity))
+
+
+def _srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """RGB, by the colour profile where it is one for such an image."""
+    if profile:
+        with contextlib.suppress(ImageCms.PyCMSError, OSError):
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+            if converted is not None:
+                return converted
+    return image.convert("RGB")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from consisid_runtime.bundle import Bundle
 
-LICENCE_NOTE = (
-    "face/detector.onnx and face/recogniser.onnx come from the checkpoint's antelopev2 folder; "
-    "InsightFace's own antelopev2 weights are for non-commercial research only"
-)
+LICENCE_NOTE = "as documented for the official checkpoint's files; files of another origin may have others"
 
 
 def summary(path: Path) -> dict[str, Any]:
@@ -23,18 +21,21 @@ def summary(path: Path) -> dict[str, Any]:
         "bundle": str(path),
         "fingerprint": bundle.fingerprint,
         "engine": manifest["engine"],
+        "builder": manifest["builder"],
         "precision": manifest["precision"],
+        "architectures": manifest["architectures"],
         "video": {"frames": size.frames, "height": size.height, "width": size.width},
         "bytes": sum(record["bytes"] for record in manifest["files"].values()),
         "versions": manifest["versions"],
         "modules": {
             name: {
+                "precision": module["precision"],
                 **module["check"],
                 **{side: _ports(module["signature"][side]) for side in ("inputs", "outputs")},
             }
             for name, module in manifest["modules"].items()
         },
-        "licence": LICENCE_NOTE,
+        "licences": manifest["licences"],
         "verified": True,
     }
 
@@ -42,18 +43,30 @@ def summary(path: Path) -> dict[str, Any]:
 def table(found: dict[str, Any]) -> str:
     """The same for people."""
     video = found["video"]
+    targets = f" for {', '.join(found['architectures'])}" if found["architectures"] else ""
     lines = [
-        f"{found['bundle']}: {found['engine']} {found['precision']}, {found['bytes'] / 2**20:.1f} MiB, "
+        f"{found['bundle']}: {found['engine']} {found['precision']}{targets}, {found['bytes'] / 2**20:.1f} MiB, "
         f"{video['frames']} frames of {video['height']}×{video['width']}; every digest verified",
         f"fingerprint {found['fingerprint']}",
         "made with " + ", ".join(f"{name} {version}" for name, version in found["versions"].items()),
         "",
     ]
     for name, module in found["modules"].items():
-        error = f"error {module['error']:.1e} (limit {module['limit']:g})" if "error" in module else module["reason"]
-        lines.append(f"{name:18} {error}")
+        lines.append(f"{name:18} {module['precision']}, {_check(module)}")
         lines += [f"    {side[:-1]:7} {port}" for side in ("inputs", "outputs") for port in module[side]]
-    return "\n".join([*lines, "", found["licence"]])
+    return "\n".join([*lines, "", f"licences of the weights, {LICENCE_NOTE}:", *_licences(found["licences"])])
+
+
+def _check(module: dict[str, Any]) -> str:
+    if module["kind"] == "numeric":
+        return f"error {module['error']:.1e} (limit {module['limit']:.2g})"
+    return f"error not measured: {module['reason']}"
+
+
+def _licences(found: dict[str, dict[str, str]]) -> Iterable[str]:
+    for file, licence in found.items():
+        source = f", {licence['source']}" if "source" in licence else ""
+        yield f"  {file}: {licence['licence']}{source}"
 
 
 def _ports(ports: list[dict[str, Any]]) -> list[str]:

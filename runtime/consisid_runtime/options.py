@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Literal
@@ -20,6 +21,9 @@ MAX_SEED = 2**63 - 1
 MAX_GUIDANCE = 100.0
 MAX_FACE_SCALE = 10.0
 MAX_FPS = 120
+
+# C strings, which request parameters are in Triton server, end at NUL; UTF-8 has no halves of surrogate pairs.
+_NO_CHARACTER = re.compile(r"[\0\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +77,11 @@ class Options:
                 _whole(name, getattr(self, name), 1, 2**31 - 1)
         for name in ("dynamic_guidance", "global_identity", "local_identity"):
             if not isinstance(getattr(self, name), bool):
-                raise InvalidOption(f"{name} must be true or false, got {getattr(self, name)!r}")
-        if self.face_index is not None and self.face_index != "only":
-            if isinstance(self.face_index, str):
-                raise InvalidOption(f'face_index must be a whole number or "only", got {self.face_index!r}')
+                raise InvalidOption(f"{name} must be true or false, got {_shown(getattr(self, name))}")
+        if isinstance(self.face_index, str):
+            if self.face_index != "only":
+                raise InvalidOption(f'face_index must be a whole number or "only", got {_shown(self.face_index)}')
+        elif self.face_index is not None:
             _whole("face_index", self.face_index, 0, 1000)
 
     @classmethod
@@ -85,9 +90,9 @@ class Options:
         known = [field.name for field in fields(cls)]
         for name in values:
             if name not in known:
-                nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+                nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
                 hint = f"did you mean {nearest[0]!r}?" if nearest else f"known options: {', '.join(known)}"
-                raise InvalidOption(f"unknown option {name!r}; {hint}")
+                raise InvalidOption(f"unknown option {_shown(name)}; {hint}")
         return cls(**values)  # type: ignore[arg-type]
 
     def to_mapping(self) -> dict[str, str | int | float | bool]:
@@ -140,6 +145,10 @@ class Plan:
 
 def plan(options: Options, geometry: Geometry) -> Plan:
     """Resolve sizes; pure. Raises `InvalidOption` for sizes that this checkpoint cannot do."""
+    if not isinstance(options, Options):
+        raise InvalidOption(
+            f"options must be an Options object, got {type(options).__name__}; see Options.from_mapping"
+        )
     frames = options.frames or geometry.frames
     height = options.height or geometry.height
     width = options.width or geometry.width
@@ -173,26 +182,44 @@ def plan(options: Options, geometry: Geometry) -> Plan:
     )
 
 
-def _text(name: str, value: object) -> None:
+def check_prompt(prompt: object) -> str:
+    """`prompt`, if it is text that reaches a server whole: no NUL, no half of a surrogate pair. Else `InvalidOption`."""
+    return _text("prompt", prompt)
+
+
+def _text(name: str, value: object) -> str:
     if not isinstance(value, str):
-        raise InvalidOption(f"{name} must be text, got {value!r}")
+        raise InvalidOption(f"{name} must be text, got {_shown(value)}")
+    bad = _NO_CHARACTER.search(value)
+    if bad:
+        raise InvalidOption(f"{name} must be text, got U+{ord(bad[0]):04X} at character {bad.start()}; remove it")
+    return value
 
 
 def _whole(name: str, value: object, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InvalidOption(f"{name} must be a whole number from {low} to {high}, got {value!r}")
+        raise InvalidOption(f"{name} must be a whole number from {low} to {high}, got {_shown(value)}")
 
 
 def _number(name: str, value: object, low: float, high: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise InvalidOption(f"{name} must be a finite number from {low:g} to {high:g}, got {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value or abs(value) == math.inf:
+        raise InvalidOption(f"{name} must be a finite number from {low:g} to {high:g}, got {_shown(value)}")
     if not low <= value <= high:
-        raise InvalidOption(f"{name} must be from {low:g} to {high:g}, got {value!r}")
+        raise InvalidOption(f"{name} must be from {low:g} to {high:g}, got {_shown(value)}")
 
 
 def _choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise InvalidOption(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+    if not isinstance(value, str) or value not in choices:
+        raise InvalidOption(f"{name} must be one of {', '.join(choices)}, got {_shown(value)}")
+
+
+def _shown(value: object) -> str:
+    """A value for a message. Python writes no whole number of more than 4300 digits."""
+    try:
+        text = repr(value)
+    except ValueError:
+        return f"a very large {type(value).__name__}"
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 _DEFAULTS = Options()

@@ -14,7 +14,7 @@ from consisid_runtime.denoise import Denoiser
 from consisid_runtime.encode import Encoder
 from consisid_runtime.face import FaceReader
 from consisid_runtime.image_file import read_file
-from consisid_runtime.options import Options, plan
+from consisid_runtime.options import Options, check_prompt, plan
 from consisid_runtime.text import TextReader
 from consisid_runtime.video import Video, encode_mp4
 from consisid_runtime.wire import describe
@@ -54,10 +54,11 @@ class Pipeline:
             options: see `Options`.
             progress: called with (stage, done, total) when a stage begins and after each denoising step.
 
-        Raises `InvalidRequest` subclasses for what cannot be done. The video's `info` is that of a served one.
+        Raises `InvalidRequest` subclasses for what cannot be done, `NotFinite` where the networks fail. The video's `info` is that of a served one.
         """
         stages = _Stages(progress or _silent)
-        request = plan(options or Options(), self.bundle.geometry)
+        request = plan(Options() if options is None else options, self.bundle.geometry)
+        check_prompt(prompt)
         photo = image if isinstance(image, bytes) else read_file(image)
         with stages("face") as report:
             face = self.read_face(photo, request)

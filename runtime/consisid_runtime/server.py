@@ -25,8 +25,8 @@ class Server(TritonServer):
     """
 
     def __init__(self, bundle: str | Path, **settings: Any) -> None:
-        self._bundle = Path(bundle).resolve()
-        super().__init__(model_repository(), environment={BUNDLE_VARIABLE: str(self._bundle)}, **settings)
+        self._bundle = Path(bundle)
+        super().__init__(model_repository(), folders={BUNDLE_VARIABLE: self._bundle}, **settings)
 
     def start(self) -> Self:
         """Check every file of the bundle, then start. Raises what `Bundle.verify` and `TritonServer.start` do."""

@@ -12,13 +12,15 @@ import secrets
 import time
 import traceback
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from consisid_runtime.bundle import Bundle
-from consisid_runtime.errors import ConsisIDError
+from consisid_runtime.errors import ConsisIDError, InvalidOption, InvalidRequest, ServerError
 from consisid_runtime.options import Geometry, Plan, plan
 from consisid_runtime.signatures import (
     DECODE_MODEL,
@@ -28,14 +30,16 @@ from consisid_runtime.signatures import (
     TEXT_MODEL,
     Signature,
 )
-from consisid_runtime.wire import BUNDLE_VARIABLE, describe, read_parameters
+from consisid_runtime.tensor_checks import check_tensors, checkpoint_dims, read_report, request_dims
+from consisid_runtime.wire import BUNDLE_VARIABLE, PACKAGE_VARIABLE, describe, read_parameters
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Arrays = Mapping[str, NDArray[Any]]
 
-# gRPC sends an error's text as a header, and both sides refuse headers above 8 KiB.
+# Bytes. gRPC sends an error's text as a header, one byte outside of ASCII as three, and both sides refuse headers above
+# 8 KiB.
 _LONGEST_ERROR = 2000
 
 
@@ -46,10 +50,13 @@ class Model:
     """
 
     signature: ClassVar[Signature]
+    dims: Mapping[str, int] = MappingProxyType({})
+    """The checkpoint's sizes by their symbols, as far as the inputs have them."""
 
     def initialize(self, args: Mapping[str, str]) -> None:
         """Called by the server once, before the first request."""
         try:
+            _require_package(os.environ.get(PACKAGE_VARIABLE))
             self.geometry = self.load()
         except ConsisIDError as error:
             raise pb_utils.TritonModelException(error.wire()) from error
@@ -70,11 +77,13 @@ class Model:
         try:
             options, raw_frames = read_parameters(request.parameters())
             resolved = plan(options, self.geometry)
-            outputs = self.run(_inputs(self.signature, request), resolved, raw_frames=raw_frames)
+            inputs = _inputs(self.signature, request)
+            check_tensors(self.signature.bind(self.dims).bind(request_dims(resolved)), inputs)
+            outputs = self.run(inputs, resolved, raw_frames=raw_frames)
             tensors = [pb_utils.Tensor(port.name, outputs[port.name]) for port in self.signature.outputs]
             return pb_utils.InferenceResponse(output_tensors=tensors)
         except ConsisIDError as error:
-            return _failure(error.wire())
+            return _failure(error.wire(), "INVALID_ARG" if isinstance(error, InvalidRequest) else "INTERNAL")
         except Exception:
             # What went wrong may name paths or memory of the server: that is for its log, not for the client.
             reference = secrets.token_hex(4)
@@ -89,6 +98,7 @@ class BundleModel(Model):
 
     def load(self) -> Geometry:
         self.bundle = Bundle.open(os.environ[BUNDLE_VARIABLE])
+        self.dims = checkpoint_dims(self.bundle)
         self.open(self.bundle)
         return self.bundle.geometry
 
@@ -177,7 +187,7 @@ class DecodeModel(BundleModel):
         started = time.perf_counter()
         frames = self.stage(torch.tensor(inputs["latents"]), plan)
         mp4 = encode_mp4(frames, plan.options.fps)
-        stages = {name: json.loads(inputs[f"{name}_info"][0]) for name in ("face", "text", "encode", "denoise")}
+        stages = {name: read_report(name, inputs[f"{name}_info"][0]) for name in ("face", "text", "encode", "denoise")}
         stages["decode"] = {"seconds": time.perf_counter() - started}
         return {
             "video": np.frombuffer(mp4, np.uint8),
@@ -191,8 +201,17 @@ def _inputs(signature: Signature, request: Any) -> dict[str, NDArray[Any]]:
 
 
 def _prompt(tensor: NDArray[Any]) -> str:
-    text = tensor[0]
-    return text.decode("utf-8", errors="replace") if isinstance(text, bytes) else str(text)
+    try:
+        return str(tensor[0], "utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidOption(f"the prompt is not UTF-8: {error.reason} at byte {error.start}") from None
+
+
+def _require_package(launcher: str | None) -> None:
+    """Raises `ServerError` where the launcher, which names its package, runs other code than this process."""
+    here = Path(__file__).resolve().parent
+    if launcher is not None and Path(launcher) != here:
+        raise ServerError(f"the server was launched from {launcher}, its models import {here}; keep one of the two")
 
 
 def _report(started: float, info: Mapping[str, object] | None = None) -> NDArray[np.object_]:
@@ -203,5 +222,8 @@ def _json(content: Mapping[str, object]) -> NDArray[np.object_]:
     return np.array([json.dumps(content).encode()], dtype=np.object_)
 
 
-def _failure(text: str) -> Any:
-    return pb_utils.InferenceResponse(output_tensors=[], error=pb_utils.TritonError(text[:_LONGEST_ERROR]))
+def _failure(text: str, status: str = "INTERNAL") -> Any:
+    """`status` is Triton server's, which becomes HTTP's or gRPC's: INVALID_ARG is 400, INTERNAL 500."""
+    text = text.encode(errors="replace")[:_LONGEST_ERROR].decode(errors="ignore")
+    error = pb_utils.TritonError(text, getattr(pb_utils.TritonError, status))
+    return pb_utils.InferenceResponse(output_tensors=[], error=error)

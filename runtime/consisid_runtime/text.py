@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,13 +11,17 @@ import sentencepiece
 import torch
 from torch import Tensor
 
-from consisid_runtime.errors import EmptyPrompt, InvalidOption
-from consisid_runtime.options import Plan
+from consisid_runtime.errors import EmptyPrompt
+from consisid_runtime.options import Plan, check_prompt
 
 if TYPE_CHECKING:
     from consisid_runtime.bundle import Bundle
 
 _SENTINELS = 100
+_CHARACTERS = 100
+"""No token needs more: T5's longest piece has 16. SentencePiece takes 130 bytes for every character of a word."""
+_INVISIBLE = {"Zs", "Zl", "Zp", "Cc", "Cf"}
+"""Unicode's general categories of spaces, controls and format characters such as zero-width ones."""
 _SPECIAL = r"</s>|<pad>|<unk>|<extra_id_(?:[0-9]|[1-9][0-9])>"
 # What T5's normalisation leaves as space: less than Python's, control characters such as U+000B vanish inside a word.
 _SPACE = r"\t\n\f\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
@@ -49,6 +54,7 @@ class Tokenizer:
     def __init__(self, model: str, length: int) -> None:
         self._pieces = sentencepiece.SentencePieceProcessor(model_file=model)
         self._length = length
+        self._longest = _CHARACTERS * length
         self._pad: int = self._pieces.pad_id()
         self._end: int = self._pieces.eos_id()
         last = self._pieces.vocab_size() + _SENTINELS - 1
@@ -61,9 +67,10 @@ class Tokenizer:
         cut = None
         # Pieces never cross words, so words beyond the limit need not be looked at.
         for word in _WORDS.finditer(text):
-            special = self._special.get(word[0])
-            ids += self._pieces.encode(word[0]) if special is None else [special]
-            if len(ids) >= self._length:
+            read = word[0][: self._longest]
+            special = self._special.get(read)
+            ids += self._pieces.encode(read) if special is None else [special]
+            if len(ids) >= self._length or read != word[0]:
                 cut = word.start()
                 break
         return [*ids[: self._length - 1], self._end], cut
@@ -86,18 +93,15 @@ class TextReader:
         self._tokenizer = Tokenizer(str(bundle.file("tokenizer/spiece.model")), length)
 
     def __call__(self, prompt: str, plan: Plan) -> Text:
-        """Raises `EmptyPrompt` if there is nothing but space in the prompt; the negative prompt may be empty."""
-        if not isinstance(prompt, str):
-            raise InvalidOption(f"prompt must be text, got {prompt!r}")
-        if not prompt.strip():
+        """Raises `EmptyPrompt` if nothing in the prompt is visible; the negative prompt may be empty."""
+        if all(unicodedata.category(character) in _INVISIBLE for character in check_prompt(prompt)):
             raise EmptyPrompt("the prompt is empty; describe what the video shows")
         prompts = {"negative_prompt": plan.options.negative_prompt} if plan.guided else {}
         prompts["prompt"] = prompt
         info: dict[str, int] = {}
         rows = []
         for name, text in prompts.items():
-            # Half of a surrogate pair, which JSON can carry, is no character.
-            ids, cut = self._tokenizer(text.encode("utf-8", "replace").decode())
+            ids, cut = self._tokenizer(text)
             info[f"{name}_tokens"] = len(ids)
             if cut is not None:
                 info[f"{name}_cut_at"] = cut

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,7 +46,8 @@ class HttpTransport:
         header = json.dumps(request).encode()
         body = b"".join([header, *(value for value in inputs.values() if isinstance(value, bytes))])
         headers, answer = self._call("POST", f"/v2/models/{model}/infer", timeout, body, {_LENGTH: str(len(header))})
-        return _arrays(answer, int(headers.get(_LENGTH, len(answer))))
+        with self._understood(answer):
+            return _arrays(answer, int(headers.get(_LENGTH, len(answer))))
 
     def ready(self) -> bool:
         try:
@@ -55,10 +57,21 @@ class HttpTransport:
         return True
 
     def finished(self) -> dict[str, int]:
-        return count(json.loads(self._call("GET", "/v2/models/stats", _QUICK)[1]))
+        answer = self._call("GET", "/v2/models/stats", _QUICK)[1]
+        with self._understood(answer):
+            return count(json.loads(answer))
 
     def close(self) -> None:
         """Nothing stays open between calls."""
+
+    @contextmanager
+    def _understood(self, answer: bytes) -> Iterator[None]:
+        try:
+            yield
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ServerError(
+                f"http://{self._address} did not answer as Triton server does: {answer[:200].decode(errors='replace')}"
+            ) from error
 
     def _call(
         self,

@@ -17,7 +17,9 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
 import time
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,14 +28,18 @@ from typing import IO, Self
 
 from consisid_runtime import guard
 from consisid_runtime.errors import ConsisIDError, InvalidOption, MissingExtra, ServerError, from_wire
+from consisid_runtime.wire import PACKAGE_VARIABLE
 
 CONTAINER = Path("/opt/tritonserver")
+
+_PACKAGE = Path(__file__).resolve().parent
 
 # All that can run code, map memory or write files in the server. Open: inference, health, metadata, configuration,
 # statistics.
 _CLOSED = "shared-memory,model-repository,trace,logging"
 _GRACE = 10.0
 _TAIL_LINES, _TAIL_WIDTH = 20, 300
+_LINES_KEPT = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +62,7 @@ def find() -> Installation:
     # find_spec of a top-level package locates it without importing it.
     spec = importlib.util.find_spec("pytriton")
     if spec is not None and spec.submodule_search_locations:
-        root = Path(spec.submodule_search_locations[0]) / "tritonserver"
+        root = Path(spec.submodule_search_locations[0]).resolve() / "tritonserver"
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
         stub = root / "python_backend_stubs" / version / "triton_python_backend_stub"
         if not stub.is_file():
@@ -79,9 +85,10 @@ class TritonServer:
     Args:
         repository: the model repository.
         environment: variables that its models need.
+        folders: variables that name a folder that its models read; the models see a link to it.
         host: the address to bind; anything but loopback opens inference to that network, unencrypted.
         grpc_port, http_port, metrics_port: 0 picks a free one.
-        log: the file that the server's log is appended to; None keeps it for error messages only.
+        log: the file that the server's log is appended to, or an open stream; None keeps its end for error messages.
         ready_timeout: seconds that loading the models may take.
 
     Attributes:
@@ -93,20 +100,21 @@ class TritonServer:
         repository: Path,
         *,
         environment: Mapping[str, str] | None = None,
+        folders: Mapping[str, Path] | None = None,
         host: str = "127.0.0.1",
         grpc_port: int = 0,
         http_port: int = 0,
         metrics_port: int = 0,
-        log: Path | None = None,
+        log: Path | IO[bytes] | None = None,
         ready_timeout: float = 300.0,
     ) -> None:
-        self._repository = repository
         self._environment = dict(environment or {})
+        self._links = {"models": repository.resolve(), **{k: path.resolve() for k, path in (folders or {}).items()}}
         self._host = host
         self._ports = (grpc_port, http_port, metrics_port)
-        self._log_path = log
-        self._log: IO[bytes] | None = None
-        self._log_start = 0
+        self._log = log.resolve() if isinstance(log, Path) else log
+        self._recent: deque[bytes] = deque(maxlen=_LINES_KEPT)
+        self._reader: threading.Thread | None = None
         self._ready_timeout = ready_timeout
         self._guard: subprocess.Popen[bytes] | None = None
 
@@ -118,26 +126,41 @@ class TritonServer:
         """
         installation = find()
         self._ports = _free_ports(self._host, self._ports)
-        # Open until `stop`: a log without a path is gone from disk at once, and errors still quote it.
-        self._log = open(self._log_path, "a+b") if self._log_path else tempfile.TemporaryFile("a+b")  # noqa: SIM115
-        self._log_start = self._log.seek(0, os.SEEK_END)
         folder = Path(tempfile.mkdtemp(prefix="consisid-server-"))
         try:
+            # The stub decodes paths as ASCII.
+            links = {name: folder / name for name in self._links}
+            for name, link in links.items():
+                link.symlink_to(self._links[name])
             memory = f"consisid-{secrets.token_hex(8)}"
-            command = self._command(installation, _backends(installation, folder), memory)
+            command = self._command(installation, links.pop("models"), _backends(installation, folder), memory)
             self._guard = subprocess.Popen(
-                [sys.executable, "-I", "-S", guard.__file__, str(folder), memory, str(_GRACE), *command],
+                [
+                    sys.executable,
+                    "-I",
+                    "-S",
+                    str(_PACKAGE / "guard.py"),
+                    str(folder),
+                    memory,
+                    str(_GRACE),
+                    *command,
+                ],
                 stdin=subprocess.PIPE,
-                stdout=self._log,
-                stderr=self._log,
-                env=os.environ | _environment(self._environment),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=os.environ | _environment() | {name: str(link) for name, link in links.items()} | self._environment,
+                cwd=_import_folder(folder),
                 start_new_session=True,
             )
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
+        self._recent.clear()
+        self._reader = threading.Thread(target=self._read_log, args=(self._guard.stdout,), daemon=True)
+        self._reader.start()
         try:
             self._wait_until_ready(self._guard)
+            self._order(self._guard, guard.READY)
         except BaseException:
             self._end(at_once=True)
             raise
@@ -148,9 +171,10 @@ class TritonServer:
         self._end(at_once=False)
 
     def wait(self) -> None:
-        """Block while the server runs. Raises `ServerError` when it ends by itself."""
+        """Block while the server runs. Raises `ServerError` when it or one of its models' processes ends by itself."""
         if self._guard is not None:
             code = self._guard.wait()
+            self._join_reader()
             raise ServerError(f"Triton server ended with exit status {code}; the end of its log:\n{self._tail()}")
 
     @property
@@ -181,18 +205,23 @@ class TritonServer:
         running, self._guard = self._guard, None
         if running is None or running.stdin is None:
             return
-        with contextlib.suppress(BrokenPipeError), running.stdin:
-            running.stdin.write(b"x" if at_once else b"")
+        if at_once:
+            self._order(running, guard.KILL)
+        running.stdin.close()
         running.wait()
-        if self._log is not None:
-            self._log.close()
+        self._join_reader()
 
-    def _command(self, installation: Installation, backends: Path, memory: str) -> list[str]:
+    def _order(self, running: subprocess.Popen[bytes], order: bytes) -> None:
+        if running.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                os.write(running.stdin.fileno(), order)
+
+    def _command(self, installation: Installation, models: Path, backends: Path, memory: str) -> list[str]:
         grpc, http, metrics = self._ports
         closed = f"{_CLOSED}:consisid-secret={secrets.token_urlsafe(32)}"
         return [
             str(installation.binary),
-            f"--model-repository={self._repository}",
+            f"--model-repository={models}",
             f"--backend-directory={backends}",
             f"--backend-config=python,shm-region-prefix-name={memory}",
             "--model-control-mode=none",
@@ -213,6 +242,7 @@ class TritonServer:
         deadline = time.monotonic() + self._ready_timeout
         while not self._ready():
             if running.poll() is not None:
+                self._join_reader()
                 raise self._failure()
             if time.monotonic() > deadline:
                 raise ServerError(
@@ -232,8 +262,7 @@ class TritonServer:
 
     def _failure(self) -> ConsisIDError:
         """Why the server did not start: the typed error of a model, else the end of the log."""
-        log = self._read_log()
-        for line in log.splitlines():
+        for line in self._lines():
             # The server escapes the newlines of a model's message and adds where it was raised.
             error = from_wire(line.split("\\n")[0])
             if type(error) is not ServerError:
@@ -241,13 +270,25 @@ class TritonServer:
         return ServerError(f"Triton server did not start; the end of its log:\n{self._tail()}")
 
     def _tail(self) -> str:
-        return "\n".join(line[:_TAIL_WIDTH] for line in self._read_log().splitlines()[-_TAIL_LINES:])
+        return "\n".join(line[:_TAIL_WIDTH] for line in self._lines()[-_TAIL_LINES:])
 
-    def _read_log(self) -> str:
-        if self._log is None or self._log.closed:
-            return ""
-        self._log.seek(self._log_start)
-        return self._log.read().decode(errors="replace")
+    def _lines(self) -> list[str]:
+        return [line.decode(errors="replace").rstrip("\n") for line in list(self._recent)]
+
+    def _read_log(self, source: IO[bytes]) -> None:
+        """Pass the log on and keep its end; whatever happens to where it goes, the server must not wait for it."""
+        with contextlib.ExitStack() as stack:
+            out = stack.enter_context(self._log.open("ab")) if isinstance(self._log, Path) else self._log
+            for line in stack.enter_context(source):
+                self._recent.append(line)
+                if out is not None:
+                    with contextlib.suppress(OSError, ValueError):
+                        out.write(line)
+                        out.flush()
+
+    def _join_reader(self) -> None:
+        if self._reader is not None:
+            self._reader.join(timeout=5)
 
 
 def _backends(installation: Installation, folder: Path) -> Path:
@@ -262,8 +303,20 @@ def _backends(installation: Installation, folder: Path) -> Path:
     return python.parent
 
 
-def _environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """What makes the stub's embedded interpreter this one: its library, its virtual environment, this package."""
+def _import_folder(folder: Path) -> Path:
+    """A working directory with this package in it and nothing else.
+
+    The stub ignores PYTHONPATH and imports from its working directory before all others: so it gets this very package,
+    not another installed one, and nothing that happens to lie where the server was started.
+    """
+    working = folder / "imports"
+    working.mkdir()
+    (working / _PACKAGE.name).symlink_to(_PACKAGE)
+    return working
+
+
+def _environment() -> dict[str, str]:
+    """What makes the stub's embedded interpreter this one: its library, its virtual environment."""
 
     def prepend(name: str, folder: str | Path) -> str:
         return os.pathsep.join(filter(None, [str(folder), os.environ.get(name)]))
@@ -272,13 +325,17 @@ def _environment(extra: Mapping[str, str]) -> dict[str, str]:
         # An embedded interpreter finds its virtual environment through the first python3 on PATH.
         "PATH": prepend("PATH", Path(sys.executable).parent),
         "LD_LIBRARY_PATH": prepend("LD_LIBRARY_PATH", sysconfig.get_config_var("LIBDIR")),
-        "PYTHONPATH": prepend("PYTHONPATH", Path(__file__).parents[1]),
-        **extra,
+        PACKAGE_VARIABLE: str(_PACKAGE),
     }
 
 
 def _free_ports(host: str, wanted: tuple[int, int, int]) -> tuple[int, int, int]:
-    """The ports, each 0 replaced by a free one. Raises `InvalidOption` for one in use."""
+    """The ports, each 0 replaced by a free one. Raises `InvalidOption` for one in use, given twice or out of range."""
+    for port in wanted:
+        if not 0 <= port <= 65535:
+            raise InvalidOption(f"a port is from 0 to 65535, got {port}")
+        if port and wanted.count(port) > 1:
+            raise InvalidOption(f"port {port} was given for two services; choose three different ports, or 0")
     with contextlib.ExitStack() as stack:
         found = []
         for name, port in zip(("gRPC", "HTTP", "metrics"), wanted, strict=True):

@@ -32,7 +32,7 @@ class Video:
         mp4: an H.264 file's bytes; made from the frames when first asked for if None.
         frames: uint8 [n, height, width, 3] RGB; decoded from the MP4 when first asked for if None.
         fps: frames per second.
-        info: seed, sizes, seconds per stage and what else there is to know; see `report.describe`.
+        info: seed, sizes, seconds per stage and what else there is to know; see `wire.describe`.
     """
 
     def __init__(
@@ -60,8 +60,11 @@ class Video:
         return self._frames
 
     def save(self, path: str | Path) -> None:
-        """Write the MP4, whole or not at all. Raises `OutputUnwritable` with the reason, leaving nothing behind."""
-        target = Path(path)
+        """Write the MP4, whole or not at all; symbolic links are followed.
+
+        Raises `OutputUnwritable` with the reason, leaving nothing behind; what is no regular file is not replaced.
+        """
+        target = _resolve(path)
         temporary = _create_beside(target)
         try:
             with temporary.open("wb") as file:
@@ -77,7 +80,7 @@ class Video:
 
 def require_writable(path: str | Path) -> None:
     """Raises `OutputUnwritable` if a video could not be saved at `path`: better known before making it."""
-    _create_beside(Path(path)).unlink()
+    _create_beside(_resolve(path)).unlink()
 
 
 def encode_mp4(frames: Frames, fps: int) -> bytes:
@@ -134,19 +137,31 @@ def _pyav() -> ModuleType:
     return av
 
 
+def _resolve(path: str | Path) -> Path:
+    """The file to write for `path`: links followed, in a folder that is there, and no device, pipe or folder."""
+    try:
+        target = Path(path).resolve()
+        if target.is_dir():
+            raise OutputUnwritable(f"{target} is a folder; name a file in it")
+        if target.exists() and not target.is_file():
+            raise OutputUnwritable(f"{target} is a device, pipe or socket, which would be replaced; name another file")
+        if not target.parent.is_dir():
+            raise OutputUnwritable(f"cannot write {target}: the folder {target.parent} does not exist; create it first")
+    except (OSError, RuntimeError, ValueError) as error:  # also a circle of links, a NUL
+        raise _unwritable(path, error) from error
+    return target
+
+
 def _create_beside(target: Path) -> Path:
     """An empty file next to `target`, for os.replace to move: within one folder a move is atomic."""
     temporary = target.parent / f".consisid-{secrets.token_hex(8)}.part"
     try:
-        if target.is_dir():
-            raise OutputUnwritable(f"{target} is a folder; name a file in it")
-        if not target.parent.is_dir():
-            raise OutputUnwritable(f"cannot write {target}: the folder {target.parent} does not exist; create it first")
         temporary.touch(exist_ok=False)
     except OSError as error:
         raise _unwritable(target, error) from error
     return temporary
 
 
-def _unwritable(target: Path, error: OSError) -> OutputUnwritable:
-    return OutputUnwritable(f"cannot write {target}: {error.strerror or error}; choose another place for the video")
+def _unwritable(target: str | Path, error: Exception) -> OutputUnwritable:
+    reason = getattr(error, "strerror", None) or error
+    return OutputUnwritable(f"cannot write {str(target)!r}: {reason}; choose another place for the video")

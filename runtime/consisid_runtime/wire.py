@@ -16,6 +16,9 @@ from consisid_runtime.options import Options, Plan
 BUNDLE_VARIABLE = "CONSISID_BUNDLE"
 """The environment variable in which the served models find the bundle's path; `server.Server` sets it."""
 
+PACKAGE_VARIABLE = "CONSISID_PACKAGE"
+"""Where the launcher runs from; the served models refuse to be of another `consisid_runtime`."""
+
 RAW_FRAMES = "raw_frames"
 """The one request parameter that is not an option: true asks for the decoded frames beside the MP4."""
 

@@ -1,19 +1,20 @@
-"""A bundle is whole, or it is refused; an export leaves a whole one, or none."""
+"""A bundle is whole, or it is refused."""
 
-import errno
 import json
-import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
-from consisid_export import bundle as exporter
-from consisid_export.bundle import export_bundle
+import consisid_runtime
 from consisid_export.checkpoint import Checkpoint
-from consisid_runtime.bundle import MANIFEST, Bundle, manifest_digest
-from consisid_runtime.errors import BundleCorrupt, BundleMissing, BundleVersion, InvalidOption, OutputUnwritable
+from consisid_export.modules import OPSET
+from consisid_runtime.bundle import FORMAT, MANIFEST, Bundle, manifest_digest, sha256
+from consisid_runtime.errors import BundleCorrupt, BundleMissing, BundleVersion
+from consisid_runtime.models import networks
 
 
 @pytest.fixture
@@ -73,11 +74,11 @@ def test_a_missing_or_shorter_file_is_found_when_opening(copy: Path) -> None:
 
 def test_another_versions_manifest_is_refused(copy: Path) -> None:
     rewrite(copy, format=99)
-    with pytest.raises(BundleVersion, match="has format 99, this version reads 1; export the checkpoint again"):
+    with pytest.raises(BundleVersion, match="has format 99, this version reads 2; export the checkpoint again"):
         Bundle.open(copy)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", '{"format": 1}'])
+@pytest.mark.parametrize("content", ["", "[]", "{", f'{{"format": {FORMAT}}}'])
 def test_a_manifest_that_is_none_is_refused(copy: Path, content: str) -> None:
     (copy / MANIFEST).write_text(content)
     with pytest.raises(BundleCorrupt):
@@ -98,43 +99,45 @@ def test_no_bundle_says_how_to_get_one(tmp_path: Path) -> None:
         Bundle.open(tmp_path)
 
 
-def test_a_valid_bundle_is_kept_and_a_damaged_one_replaced(nano: Path, tmp_path: Path) -> None:
-    out = tmp_path / "bundle"
-    assert export_bundle(Checkpoint.open(nano), out, engine="torch")
-    before = (out / MANIFEST).stat().st_mtime_ns
-    assert not export_bundle(Checkpoint.open(nano), out, engine="torch")
-    assert (out / MANIFEST).stat().st_mtime_ns == before
-    flip(out / "vae.safetensors", 5000)
-    assert export_bundle(Checkpoint.open(nano), out, engine="torch")
-    Bundle.open(out).verify()
-    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
-
-
-def test_a_folder_that_is_no_bundle_is_left_alone(nano: Path, tmp_path: Path) -> None:
-    (tmp_path / "letters.txt").write_text("dear")
-    with pytest.raises(OutputUnwritable, match=r"has no manifest\.json; choose another folder"):
-        export_bundle(Checkpoint.open(nano), tmp_path, engine="torch")
-    assert (tmp_path / "letters.txt").read_text() == "dear"
-
-
-@pytest.mark.parametrize("there_before", [False, True], ids=["nothing there", "a bundle there"])
-def test_a_full_disk_leaves_what_was_there(
-    nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there_before: bool
+@pytest.mark.parametrize("engine", ["onnx", "torch"])
+def test_the_manifest_is_what_its_schema_says(
+    nano_bundle: Path, torch_bundle_of: Callable[..., Path], engine: str
 ) -> None:
-    out = tmp_path / "bundle"
-    if there_before:
-        export_bundle(Checkpoint.open(nano), out, engine="torch")
-        flip(out / "vae.safetensors", 5000)
+    schema = json.loads((Path(consisid_runtime.__file__).parent / "manifest.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    manifest = Bundle.open(nano_bundle if engine == "onnx" else torch_bundle_of()).manifest
+    validator.validate(manifest)
+    assert schema["properties"]["format"]["const"] == FORMAT
+    for path in ("files", "modules", "checkpoint", "licences"):
+        for broken in ({}, {"x": "y"}):
+            if broken or "minProperties" in schema["properties"][path]:
+                assert not validator.is_valid({**manifest, path: broken})
+    assert not validator.is_valid({**manifest, "more": 1})
 
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(exporter.shutil, "copyfile", full)
-    with pytest.raises(OutputUnwritable, match="No space left on device; nothing was left behind"):
-        export_bundle(Checkpoint.open(nano), out, engine="torch")
-    assert [path.name for path in tmp_path.iterdir()] == (["bundle"] if there_before else [])
+def test_the_manifest_names_every_file_and_measures_every_module(nano: Path, nano_bundle: Path) -> None:
+    manifest = Bundle.open(nano_bundle).manifest
+    files = {str(p.relative_to(nano_bundle)) for p in nano_bundle.rglob("*") if p.is_file()} - {MANIFEST}
+    assert set(manifest["files"]) == files
+    assert manifest["checkpoint"] == {
+        str(path.relative_to(nano)): sha256(path) for path in Checkpoint.open(nano).files()
+    }
+    assert set(manifest["modules"]) == set(networks.COMPONENTS)
+    for module in manifest["modules"].values():
+        assert module["opset"] == OPSET and module["precision"] == "fp32"
+        assert 0 <= module["check"]["error"] <= module["check"]["limit"] == 1e-5
 
 
-def test_an_unknown_engine_names_the_choices(nano: Path, tmp_path: Path) -> None:
-    with pytest.raises(InvalidOption, match="one of onnx, torch, got 'trt'"):
-        export_bundle(Checkpoint.open(nano), tmp_path / "bundle", engine="trt")
+def test_the_licence_of_every_weight_file_is_told(nano_bundle: Path) -> None:
+    licences = Bundle.open(nano_bundle).manifest["licences"]
+    weights = [name for name in Bundle.open(nano_bundle).manifest["checkpoint"] if not name.endswith(".json")]
+    assert sorted(licences) == sorted(weights)
+    for name, licence in licences.items():
+        assert ("non-commercial" in licence["licence"]) == ("antelopev2" in name)
+    assert licences["vae/diffusion_pytorch_model.safetensors"] == {"licence": "unknown"}
+
+
+def test_stored_weights_cost_no_disk(nano: Path, nano_bundle: Path) -> None:
+    name = "diffusion_pytorch_model.safetensors"
+    assert (nano_bundle / f"transformer.{name}").samefile(nano / "transformer" / name)

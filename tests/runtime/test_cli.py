@@ -1,18 +1,24 @@
 """The command line as a shell sees it: what is printed, and the exit code."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from consisid_runtime import errors
+from consisid_runtime.cli import exit_code
+from consisid_runtime.commands import _save
+from consisid_runtime.video import Video
+
 PROMPT = "a woman by a flag"
+MAIN = [sys.executable, "-c", "from consisid_runtime.cli import main; main()"]
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from consisid_runtime.cli import main; main()", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True)
+    return subprocess.run([*MAIN, *map(str, arguments)], capture_output=True, text=True)
 
 
 @pytest.fixture
@@ -72,6 +78,48 @@ def test_an_error_has_a_code_for_people_and_machines(
     assert people.stderr.startswith(f"{code}: ") and "Traceback" not in people.stderr
     assert json.loads(machines.stdout)["error"]["code"] == code
     assert not (tmp_path / "out.mp4").exists()
+
+
+def test_a_prompt_may_look_like_a_flag(nano_bundle: Path, tmp_path: Path) -> None:
+    told = ("generate", "--bundle", nano_bundle, "--image", "/nonexistent.png", "--out", tmp_path / "out.mp4")
+    done = run(*told, "--prompt", "--json")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.startswith("IMAGE_UNREADABLE: ")
+
+
+def test_an_unexpected_failure_of_a_server_is_one_here() -> None:
+    statuses = {kind: exit_code(errors.CODES[kind]()) for kind in ("INTERNAL", "NOT_FINITE", "SERVER_ERROR")}
+    assert statuses == {"INTERNAL": 1, "NOT_FINITE": 4, "SERVER_ERROR": 6}
+
+
+@pytest.mark.parametrize("arguments", [("inspect", "BUNDLE"), ("inspect", "/nonexistent", "--json")])
+@pytest.mark.parametrize("sink", ["/dev/full", "broken pipe"])
+def test_results_that_nobody_can_read(arguments: tuple[str, ...], sink: str, nano_bundle: Path) -> None:
+    command = [*MAIN, *(str(nano_bundle) if part == "BUNDLE" else part for part in arguments)]
+    if sink == "broken pipe":
+        reader, descriptor = os.pipe()
+        os.close(reader)
+    else:
+        descriptor = os.open(sink, os.O_WRONLY)
+    done = subprocess.run(command, stdout=descriptor, stderr=subprocess.PIPE, text=True)
+    os.close(descriptor)
+    assert done.returncode == 5
+    assert done.stderr.startswith("OUTPUT_UNWRITABLE: standard output") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("cut", "told"), [(0, "only the beginning of its first word was read"), (7, "cut after character 7")]
+)
+def test_a_cut_prompt_is_told(cut: int, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    info = {"options": {"frames": 9, "height": 32, "width": 32}, "seed": 0, "face": {"faces": 1}, "seconds": {}}
+    _save(Video(mp4=b"x", fps=8, info=info | {"text": {"prompt_cut_at": cut}}), tmp_path / "out.mp4", False)
+    assert f"the prompt was too long: {told}\n" in capsys.readouterr().out
+
+
+def test_nano_takes_the_seeds_that_there_are(tmp_path: Path) -> None:
+    done = run("nano", tmp_path / "nano", "--seed", "99999999999999999999")
+    assert done.returncode == 3, done.stderr
+    assert done.stderr.startswith("INVALID_OPTION: seed")
 
 
 def test_wrong_use_names_the_flag() -> None:

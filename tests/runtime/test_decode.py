@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from consisid_runtime.decode import Decoder
+from consisid_runtime.errors import NotFinite
 from consisid_runtime.models.vae import DecoderFirst, DecoderNext, VAEConfig
 from consisid_runtime.options import Geometry, Options, plan
 
@@ -71,3 +72,19 @@ def test_frames_are_those_of_the_reference(vae: Any, frames: int) -> None:
     differ = got != wanted
     assert differ.mean() < 1e-4
     assert np.abs(got.astype(int) - wanted).max() <= 1
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_make_no_video(vae: Any, value: float) -> None:
+    request = plan(Options(frames=9, height=24, width=32), Geometry(9, 24, 32, 4, 4, 2, fixed_size=False))
+    bundle = FakeBundle(vae)
+    latents = torch.zeros(1, request.latent_frames, 5, 6, 8)
+    latents[0, -1, 0, 0, 0] = value
+    with pytest.raises(NotFinite, match="the denoiser"):
+        Decoder(bundle)(latents, request)  # type: ignore[arg-type]
+    assert bundle.largest == 0
+
+    decoder = Decoder(bundle)  # type: ignore[arg-type]
+    decoder._first = lambda inputs: {"frames": torch.full((1, 3, 9, 24, 32), value)}
+    with pytest.raises(NotFinite, match="the decoder"):
+        decoder(torch.zeros_like(latents), request)

@@ -1,15 +1,17 @@
 import contextlib
 import io
+import os
 import struct
 import tracemalloc
 import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from consisid_runtime.errors import ImageTooLarge, ImageTooSmall, ImageUnreadable
 from consisid_runtime.image import read_pixels
@@ -96,6 +98,56 @@ def test_sixteen_bit_colour_is_scaled() -> None:
     np.testing.assert_array_equal(read_pixels(file), COLOUR)
 
 
+def test_a_sixteen_bit_grey_level_may_be_transparent() -> None:
+    wide = np.linspace(0, 65535, RAMP.size).astype(np.uint16).reshape(RAMP.shape)
+    file = encode(Image.fromarray(wide))
+    data = struct.pack(">H", wide[3, 5])
+    chunk = struct.pack(">I", 2) + b"tRNS" + data + struct.pack(">I", zlib.crc32(b"tRNS" + data))
+    body = file.index(b"IDAT") - 4
+    pixels = read_pixels(file[:body] + chunk + file[body:])
+    expected = np.round(wide / 257).astype(np.uint8)
+    expected[3, 5] = 255
+    np.testing.assert_array_equal(pixels[..., 0], expected)
+
+
+def test_white_may_be_zero() -> None:
+    wide = np.linspace(0, 65535, RAMP.size).astype(np.uint16).reshape(RAMP.shape)
+    file = encode(Image.fromarray(wide), "TIFF")
+    black_is_zero = struct.pack("<HHII", 262, 3, 1, 1)
+    assert file.count(black_is_zero) == 1
+    pixels = read_pixels(file.replace(black_is_zero, struct.pack("<HHII", 262, 3, 1, 0)))
+    np.testing.assert_array_equal(pixels[..., 2], np.round((65535 - wide.astype(int)) / 257).astype(np.uint8))
+
+
+def swapped_profile() -> bytes:
+    """An sRGB profile whose red and green have changed places."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    tags = [128 + 4 + 12 * i for i in range(struct.unpack(">I", profile[128:132])[0])]
+    red, green = (next(at for at in tags if profile.startswith(name, at)) for name in (b"rXYZ", b"gXYZ"))
+    profile[red : red + 4], profile[green : green + 4] = b"gXYZ", b"rXYZ"
+    return bytes(profile)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+def test_a_colour_profile_is_applied(mode: str) -> None:
+    image = Image.fromarray(COLOUR).convert(mode)
+    plain = read_pixels(encode(image)).astype(int)
+    pixels = read_pixels(encode(image, icc_profile=swapped_profile()))
+    assert np.abs(pixels - plain[..., [1, 0, 2]]).max() <= 2
+
+
+@pytest.mark.parametrize("profile", [b"no profile", swapped_profile()[:200]], ids=["text", "truncated"])
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])
+def test_a_broken_colour_profile_is_ignored(profile: bytes, format: str) -> None:
+    pixels = read_pixels(encode(Image.fromarray(COLOUR), format, icc_profile=profile))
+    np.testing.assert_array_equal(pixels, COLOUR)
+
+
+def test_a_profile_for_other_pixels_is_ignored() -> None:
+    pixels = read_pixels(encode(Image.fromarray(RAMP), icc_profile=swapped_profile()))
+    np.testing.assert_array_equal(pixels[..., 0], RAMP)
+
+
 def test_print_colours_are_converted() -> None:
     pixels = read_pixels(encode(Image.fromarray(COLOUR).convert("CMYK"), "TIFF"))
     assert np.abs(pixels.astype(int) - COLOUR).max() <= 1
@@ -172,8 +224,21 @@ def test_pixels_without_a_range_are_refused(mode: str) -> None:
 def test_a_missing_file_is_unreadable(tmp_path: Path) -> None:
     with pytest.raises(ImageUnreadable, match="No such file"):
         read_file(tmp_path / "none.png")
-    with pytest.raises(ImageUnreadable, match="directory"):
-        read_file(tmp_path)
+    with pytest.raises(ImageUnreadable, match="null byte"):
+        read_file("none\0.png")
+
+
+def test_only_regular_files_are_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(ImageUnreadable, match="is a directory, device or pipe"):
+            read_file(path)
+
+
+@pytest.mark.parametrize("image", [None, bytearray(b"bytes"), 3])
+def test_what_is_neither_path_nor_bytes(image: Any) -> None:
+    with pytest.raises(ImageUnreadable, match=f"must be a path or a file's bytes, got {type(image).__name__}"):
+        read_file(image)
 
 
 def corrupt_exif(data: bytes) -> bytes:

@@ -3,10 +3,11 @@
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 
 from consisid_runtime.errors import InvalidOption
-from consisid_runtime.options import Geometry, Options, plan
+from consisid_runtime.options import Geometry, Options, check_prompt, plan
 
 FULL = Geometry(frames=49, height=480, width=720, spatial=8, temporal=4, patch=2, fixed_size=False)
 LEARNED = Geometry(frames=49, height=480, width=720, spatial=8, temporal=4, patch=2, fixed_size=True)
@@ -32,10 +33,21 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"fps": 0}, "fps must be"),
     ({"frames": 0}, "frames must be"),
     ({"height": "480"}, "height must be"),
+    ({"guidance": 10**400}, "guidance must be from 0 to 100, got 1000"),
+    ({"face_scale": 10**5000}, "got a very large int"),
+    ({"seed": 10**5000}, "got a very large int"),
+    ({"scheduler": ["dpm"]}, "scheduler must be one of dpm, ddim, got ['dpm']"),
+    ({"keypoints": np.array(["crop", "source"])}, "keypoints must be one of"),
+    ({"face_index": np.array([0, 1])}, "face_index must be a whole number"),
+    ({"guidance": np.array([6.0, 7.0])}, "guidance must be a finite number"),
+    ({"global_identity": np.array([True, False])}, "global_identity must be true or false"),
+    ({"negative_prompt": "dark\0blurred"}, "negative_prompt must be text, got U+0000 at character 4"),
+    ({"negative_prompt": "\ud83d"}, "got U+D83D at character 0"),
+    ({"negative_prompt": ["x" * 1000]}, "…"),
 ]
 
 
-@pytest.mark.parametrize(("values", "message"), BAD, ids=[str(values) for values, _ in BAD])
+@pytest.mark.parametrize(("values", "message"), BAD, ids=[*map(str, range(len(BAD)))])
 def test_a_value_that_cannot_be_meant(values: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidOption) as caught:
         Options(**values)
@@ -47,6 +59,20 @@ def test_an_unknown_option_names_the_nearest() -> None:
         Options.from_mapping({"guidence": 3.0})
     with pytest.raises(InvalidOption, match="known options: negative_prompt, seed"):
         Options.from_mapping({"zzz": 1})
+    with pytest.raises(InvalidOption, match="unknown option 5"):
+        Options.from_mapping({5: 1})  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize("prompt", [b"bytes", None, "a man\0walks", "half a pair \ud83d"])
+def test_a_prompt_that_would_not_arrive_whole(prompt: object) -> None:
+    with pytest.raises(InvalidOption, match="prompt must be text"):
+        check_prompt(prompt)
+    assert check_prompt("a man \U0001f600") == "a man \U0001f600"
+
+
+def test_a_plan_is_made_from_options_only() -> None:
+    with pytest.raises(InvalidOption, match="options must be an Options object, got dict"):
+        plan({}, FULL)  # type: ignore[arg-type]
 
 
 def test_a_mapping_carries_what_was_changed_and_nothing_else() -> None:

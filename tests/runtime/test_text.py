@@ -128,7 +128,7 @@ def test_cut_is_reported_where_a_word_begins(model: Path) -> None:
     assert tokenizer(LONG[: LONG.index(" ", cut)])[1] == cut
 
 
-@pytest.mark.parametrize("prompt", ["", "  \n\t\u3000"])
+@pytest.mark.parametrize("prompt", ["", "  \n\t\u3000", "\u200b\u200d\ufeff \u202e\x07"])
 def test_empty_prompt_is_refused(prompt: str, model: Path) -> None:
     with pytest.raises(EmptyPrompt, match="describe"):
         TextReader(FakeBundle(model))(prompt, a_plan())  # type: ignore[arg-type]
@@ -138,5 +138,25 @@ def test_prompts_that_are_no_text(model: Path) -> None:
     bundle = FakeBundle(model)
     with pytest.raises(InvalidOption, match="must be text"):
         TextReader(bundle)(b"bytes", a_plan())  # type: ignore[arg-type]
-    TextReader(bundle)("half a pair \ud83d", a_plan())  # type: ignore[arg-type]
-    assert len(bundle.calls) == 1
+    with pytest.raises(InvalidOption, match=r"U\+D83D"):
+        TextReader(bundle)("half a pair \ud83d", a_plan())  # type: ignore[arg-type]
+    assert bundle.calls == []
+
+
+def test_of_an_endless_word_only_the_beginning_is_tokenised(model: Path) -> None:
+    tokenizer = Tokenizer(str(model / "spiece.model"), LENGTH)
+    seen: list[int] = []
+
+    class Pieces:
+        def __init__(self, pieces: Any) -> None:
+            self._pieces = pieces
+
+        def encode(self, word: str) -> Any:
+            seen.append(len(word))
+            return self._pieces.encode(word)
+
+    expected = tokenizer("a " + "x" * 500)
+    tokenizer._pieces = Pieces(tokenizer._pieces)  # type: ignore[assignment]
+    assert tokenizer("a " + "x" * 10**7) == expected and expected[1] == 2
+    assert max(seen) == 100 * LENGTH
+    assert tokenizer("a " + "\u200b" * 10**5 + " b")[1] == 2

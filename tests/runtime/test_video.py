@@ -124,6 +124,34 @@ def test_unwritable_places(attempt: Any, tmp_path: Path, monkeypatch: pytest.Mon
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("attempt", [require_writable, Video(mp4=b"bytes", fps=8).save])
+def test_what_is_no_regular_file_is_not_replaced(attempt: Any, tmp_path: Path) -> None:
+    pipe, loop = tmp_path / "pipe", tmp_path / "loop"
+    os.mkfifo(pipe)
+    loop.symlink_to(loop)
+    (tmp_path / "link").symlink_to(pipe)
+    for path in (pipe, tmp_path / "link", Path("/dev/null")):
+        with pytest.raises(OutputUnwritable, match="device, pipe or socket"):
+            attempt(path)
+    for path in (loop, tmp_path / "nul\0"):
+        with pytest.raises(OutputUnwritable, match="cannot write"):
+            attempt(path)
+    assert pipe.is_fifo() and Path("/dev/null").is_char_device() and loop.is_symlink()
+    assert len(os.listdir(tmp_path)) == 3
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_link_is_followed(exists: bool, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    target, link = tmp_path / "folder" / "real.mp4", tmp_path / "link.mp4"
+    if exists:
+        target.write_bytes(b"older")
+    link.symlink_to("folder/real.mp4")
+    require_writable(link)
+    Video(mp4=b"newer", fps=8).save(link)
+    assert link.is_symlink() and target.read_bytes() == b"newer"
+
+
 def test_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Full(io.BytesIO):
         def write(self, _: object) -> int:

@@ -24,6 +24,7 @@ _STAGES = (
 _COMMON = """
 import dataclasses, json, os, sys, time
 import numpy as np
+import consisid_runtime
 from consisid_runtime.errors import BundleCorrupt, NoFace
 from consisid_runtime.options import Geometry
 from consisid_runtime.serving import Model
@@ -61,6 +62,8 @@ _BODIES = {
             "second": dataclasses.asdict(plan.options),
             "prompt": prompt,
             "python": [sys.version, sys.prefix, np.__file__],
+            "package": os.path.realpath(consisid_runtime.__file__),
+            "folder": os.environ.get("TINY_FOLDER"),
             "seconds": {},
         }
         return {"video": inputs["passed"], "frames": frames if raw_frames else frames[:0], "info": texts(info)}

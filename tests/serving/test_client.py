@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 
 import consisid_runtime
 from consisid_runtime import Client, Options
-from consisid_runtime.errors import ImageTooLarge, ImageUnreadable
+from consisid_runtime.commands import watching
+from consisid_runtime.errors import ImageTooLarge, ImageUnreadable, InvalidOption
 from consisid_runtime.image_file import MAX_BYTES
 
 HEAVY = {"torch", "onnxruntime", "onnx", "insightface", "cv2", "av", "PIL", "gevent", "pytriton"}
@@ -91,6 +93,26 @@ def test_a_bad_file_is_noticed_before_anything_is_sent(tmp_path: Path) -> None:
     assert not transport.calls
 
 
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), 1e300, True, "9"])
+def test_a_timeout_that_cannot_be_meant(timeout: Any) -> None:
+    with pytest.raises(InvalidOption, match="timeout must be seconds above 0"):
+        Client(FakeTransport(), timeout=timeout)
+
+
+@pytest.mark.parametrize("prompt", [None, b"a man"])
+def test_a_prompt_that_is_no_text(prompt: Any) -> None:
+    transport = FakeTransport()
+    with pytest.raises(InvalidOption, match="prompt"):
+        Client(transport).generate(b"photo", prompt)
+    assert not transport.calls
+
+
+def test_an_image_in_a_bytearray() -> None:
+    transport = FakeTransport()
+    Client(transport).generate(bytearray(b"photo"), "a man")
+    assert type(transport.calls[0]["image"]) is bytes
+
+
 def test_stage_is_the_first_that_has_not_finished_since() -> None:
     transport = FakeTransport()
     transport.counts = dict.fromkeys(("face", "text", "encode", "denoise", "decode"), 4)
@@ -100,6 +122,13 @@ def test_stage_is_the_first_that_has_not_finished_since() -> None:
         transport.counts[name] += 1
         seen.append(client.stage())
     assert seen == [*transport.counts, "decode"]
+
+
+@pytest.mark.parametrize("url", ["nonsense", "http://127.0.0.1:1"])
+def test_watching_a_server_that_is_not_there_says_nothing(url: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with watching(url):
+        time.sleep(0.4)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_public_names_are_complete_and_sorted() -> None:

@@ -65,7 +65,9 @@ def test_curl(tiny_server: TritonServer, tmp_path: Path) -> None:
 def test_curl_reports_an_error(tiny_server: TritonServer, tmp_path: Path) -> None:
     curl, _, _ = BLOCKS
     done = run(curl, tmp_path, tiny_server.http_url, steps="stepz")
-    assert "curl: (22) The requested URL returned error: 500" in done.stderr
+    assert done.returncode == 22
+    assert "curl: (22) The requested URL returned error: 400" in done.stderr
+    assert not (tmp_path / "out.mp4").exists()
     assert "INVALID_OPTION: unknown option 'stepz'" in (tmp_path / "answer").read_text()
 
 

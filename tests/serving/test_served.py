@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import struct
 import threading
 import time
@@ -14,12 +15,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tritonclient.grpc as triton
 from PIL import Image
+from tritonclient.utils import InferenceServerException
 
 from consisid_runtime import Client, Options, Pipeline, Video
+from consisid_runtime.bundle import Bundle
 from consisid_runtime.errors import CODES, BundleCorrupt, ConsisIDError, ImageUnreadable
+from consisid_runtime.options import plan
 from consisid_runtime.server import Server
 from consisid_runtime.signatures import ENSEMBLE, STAGES
+from consisid_runtime.tensor_checks import checkpoint_dims, request_dims
 from consisid_runtime.transport import Transport, connect
 
 pytestmark = pytest.mark.server
@@ -29,8 +35,11 @@ QUICK = Options(seed=3, steps=2, frames=9)
 
 
 @pytest.fixture(scope="module")
-def server(nano_bundle: Path) -> Iterator[Server]:
-    with Server(nano_bundle) as started:
+def server(nano_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """On a copy with a name that the Python backend cannot read."""
+    folder = tmp_path_factory.mktemp("served") / "bü"
+    shutil.copytree(nano_bundle, folder)
+    with Server(folder) as started:
         yield started
 
 
@@ -212,6 +221,45 @@ def test_options_that_no_client_of_ours_would_send(
     assert all(after[name] == before[name] for name in ("encode", "denoise", "decode")), "it failed before the work"
 
 
+INFO = np.array([b'{"seconds": 1}'], np.object_)
+INPUTS: dict[str, Callable[[tuple[int, ...]], Any]] = {
+    "FP32": lambda shape: np.zeros(shape, np.float32),
+    "UINT8": lambda shape: np.zeros(shape, np.uint8),
+}
+
+
+@pytest.mark.parametrize(
+    ("stage", "port", "change"),
+    [
+        ("decode", "latents", lambda good: good[:, :2]),
+        ("decode", "latents", lambda good: np.full_like(good, np.nan)),
+        ("decode", "face_info", lambda good: np.array([b"no JSON"], np.object_)),
+        ("denoise", "image_moments", lambda good: good.repeat(2, axis=1)),
+        ("denoise", "text_states", lambda good: good[:1]),
+        ("denoise", "face_tokens", lambda good: np.full_like(good, np.inf)),
+        ("encode", "portrait", lambda good: good[:-1]),
+        ("encode", "keypoints", lambda good: np.full_like(good, np.nan)),
+        ("text", "prompt", lambda good: np.array([b"a m\xffn"], np.object_)),
+    ],
+)
+def test_a_stage_called_directly_checks_its_inputs(
+    server: Server, nano_bundle: Path, stage: str, port: str, change: Callable[[Any], Any]
+) -> None:
+    bundle = Bundle.open(nano_bundle)
+    (signature,) = (found for found in STAGES if found.name == stage)
+    bound = signature.bind(checkpoint_dims(bundle)).bind(request_dims(plan(QUICK, bundle.geometry)))
+    arrays = {p.name: INFO if p.dtype == "BYTES" else INPUTS[p.dtype](p.shape) for p in bound.inputs}  # type: ignore[arg-type]
+    arrays[port] = change(arrays[port])
+    tensors = []
+    for p in signature.inputs:
+        tensors.append(triton.InferInput(p.name, arrays[p.name].shape, p.dtype))
+        tensors[-1].set_data_from_numpy(arrays[p.name])
+    with triton.InferenceServerClient(server.grpc_url.removeprefix("grpc://")) as raw:
+        with pytest.raises(InferenceServerException, match=rf"INVALID_OPTION: .*{port}") as caught:
+            raw.infer(stage, tensors, parameters=QUICK.to_mapping(), client_timeout=60)
+        assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
+
+
 def test_stages_are_counted(client: Client, portrait: bytes) -> None:
     assert client.stage() in {stage.name for stage in STAGES}
     client.generate(portrait, PROMPT, QUICK)
@@ -219,8 +267,6 @@ def test_stages_are_counted(client: Client, portrait: bytes) -> None:
 
 
 def test_one_flipped_byte_keeps_the_server_from_starting(nano_bundle: Path, tmp_path: Path) -> None:
-    import shutil
-
     damaged = tmp_path / "bundle"
     shutil.copytree(nano_bundle, damaged)
     victim = max((path for path in damaged.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,7 +17,16 @@ import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from consisid_runtime import tritonserver
-from consisid_runtime.errors import BundleCorrupt, BundleMissing, InvalidOption, MissingExtra, ServerError
+from consisid_runtime.client import Client
+from consisid_runtime.errors import (
+    BundleCorrupt,
+    BundleMissing,
+    ConsisIDError,
+    InvalidOption,
+    MissingExtra,
+    ServerError,
+    ServerUnreachable,
+)
 from consisid_runtime.server import Server, model_repository
 from consisid_runtime.tritonserver import TritonServer, find
 
@@ -51,6 +61,17 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         with pytest.raises(InvalidOption, match=f"127.0.0.1:{port} for HTTP"):
             TritonServer(tmp_path, http_port=port).start()
+
+
+@pytest.mark.parametrize("port", [-1, 65536])
+def test_a_port_out_of_range(tmp_path: Path, port: int) -> None:
+    with pytest.raises(InvalidOption, match=f"from 0 to 65535, got {port}"):
+        TritonServer(tmp_path, grpc_port=port).start()
+
+
+def test_one_port_for_two_services(tmp_path: Path) -> None:
+    with pytest.raises(InvalidOption, match="port 8000 was given for two services"):
+        TritonServer(tmp_path, grpc_port=8000, metrics_port=8000).start()
 
 
 def test_a_missing_bundle_is_noticed_before_anything_starts(tmp_path: Path) -> None:
@@ -169,6 +190,17 @@ def family(root: int) -> set[int]:
     return found
 
 
+def command_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def alive(pids: set[int]) -> set[int]:
     return {
         pid for pid in pids if Path(f"/proc/{pid}/stat").exists() and " Z " not in Path(f"/proc/{pid}/stat").read_text()
@@ -206,6 +238,82 @@ def test_a_killed_parent_leaves_nothing(tiny_repository: Path, how: signal.Signa
     while alive(below) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not alive(below)
+
+
+@pytest.mark.server
+def test_a_server_that_lost_a_model_is_ended(tiny_repository: Path) -> None:
+    with TritonServer(tiny_repository, ready_timeout=60) as server, Client(server.grpc_url, timeout=30) as client:
+        stubs = {pid for pid in family(os.getpid()) if "python_backend_stub" in command_of(pid)}
+        started = {pid for pid in stubs if f"{server.grpc_url.rpartition(':')[2]}" in command_of(parent_of(pid))}
+        assert len(started) == 2
+        os.kill(min(started), signal.SIGKILL)
+        with pytest.raises(ServerError, match="the process of a model ended"):
+            server.wait()
+        with pytest.raises(ServerUnreachable):
+            client.generate(b"image", "a man")
+
+
+ASK = """
+import json, sys
+from pathlib import Path
+from consisid_runtime import Client
+from consisid_runtime.tritonserver import TritonServer
+folder = Path(sys.argv[2])
+with TritonServer(Path(sys.argv[1]), folders={"TINY_FOLDER": folder}) as server, Client(server.grpc_url) as client:
+    print(json.dumps(client.generate(b"image", "a man").info))
+"""
+
+
+@pytest.mark.server
+def test_the_models_are_the_launchers_wherever_it_was_started(tiny_repository: Path, tmp_path: Path) -> None:
+    clone = tmp_path / "clöne" / "consisid_runtime"
+    shutil.copytree(Path(tritonserver.__file__).parent, clone, ignore=shutil.ignore_patterns("__pycache__"))
+    repository = tmp_path / "mödels"
+    shutil.copytree(tiny_repository, repository)
+    started_in = tmp_path / "start"
+    (started_in / "consisid_runtime").mkdir(parents=True)
+    for name in ("numpy.py", "consisid_runtime/__init__.py"):
+        (started_in / name).write_text("raise RuntimeError('code from where the server was started')")
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", ASK, "../mödels", str(tmp_path)],
+        cwd=started_in, env={**os.environ, "PYTHONPATH": str(clone.parent)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    info = json.loads(done.stdout)
+    assert os.fsdecode(os.fsencode(info["package"])) == str(clone / "__init__.py")
+    assert info["folder"].isascii()
+
+
+SERVE = """
+import sys
+from pathlib import Path
+import consisid_runtime.server
+from consisid_runtime import cli
+from consisid_runtime.tritonserver import TritonServer
+consisid_runtime.server.Server = lambda bundle, **settings: TritonServer(bundle, **settings)
+ports = ["--grpc-port", "0", "--http-port", "0", "--metrics-port", "0"]
+sys.argv = ["consisid", "serve", "--json", "--bundle", sys.argv[1], *ports]
+cli.main()
+"""
+
+
+@pytest.mark.server
+def test_serve_shows_the_log_and_ends_when_told_to(tiny_repository: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVE, str(tiny_repository)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as serve:
+        assert serve.stdout is not None
+        urls = json.loads(serve.stdout.readline())
+        with Client(urls["grpc"], timeout=30) as client, pytest.raises(ConsisIDError, match="second failed"):
+            client.generate(b"image", "crash")
+        serve.send_signal(signal.SIGTERM)
+        _, log = serve.communicate(timeout=30)
+    assert serve.returncode == 0, log
+    assert "RuntimeError: /secret/path" in log
+    for url in urls.values():
+        with socket.socket() as free:
+            free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            free.bind(("127.0.0.1", int(url.split(":")[2].split("/")[0])))
 
 
 @pytest.mark.server

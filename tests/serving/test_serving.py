@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from consisid_runtime.errors import InvalidOption, NoFace, from_wire
 from consisid_runtime.options import Geometry, Options, Plan
-from consisid_runtime.signatures import STAGES
-from consisid_runtime.wire import BUNDLE_VARIABLE, read_parameters, write_parameters
+from consisid_runtime.signatures import DIT_PREPARE, DIT_STEP, PARSER, STAGES, Signature
+from consisid_runtime.wire import BUNDLE_VARIABLE, PACKAGE_VARIABLE, read_parameters, write_parameters
 
 GEOMETRY = Geometry(frames=9, height=32, width=32, spatial=8, temporal=4, patch=2, fixed_size=False)
 DTYPES = {"UINT8": np.uint8, "FP32": np.float32, "BYTES": np.object_}
@@ -40,6 +40,35 @@ class BackendError(Exception):
     pass
 
 
+class Failure(str):
+    INTERNAL, INVALID_ARG = "INTERNAL", "INVALID_ARG"
+    status: str
+
+    def __new__(cls, text: str, status: str) -> Failure:
+        made = super().__new__(cls, text)
+        made.status = status
+        return made
+
+
+class FakeBundle:
+    geometry, fingerprint = GEOMETRY, "abc"
+
+    def signature(self, module: str) -> Signature:
+        dims = {
+            "text_length": 6,
+            "text_dim": 8,
+            "face_tokens": 4,
+            "face_dim": 8,
+            "channels": 2,
+            "patch": 2,
+            "crop": 512,
+        }
+        return {"dit_prepare": DIT_PREPARE, "dit_step": DIT_STEP, "parser": PARSER}[module].bind(dims)
+
+    def config(self, component: str) -> dict[str, Any]:
+        return {}
+
+
 class Request:
     def __init__(self, parameters: object = None, **inputs: NDArray[Any]) -> None:
         self._parameters = "" if parameters is None else json.dumps(parameters)
@@ -55,6 +84,8 @@ class Face:
     def __call__(self, image: bytes, plan: Plan) -> Any:
         if image == b"blank":
             raise NoFace("no face")
+        if image == b"long":
+            raise NoFace("é" * 5000)
         if image == b"crash":
             raise RuntimeError("/secret")
         return SimpleNamespace(
@@ -98,7 +129,7 @@ class Decode:
 def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     backend: Any = ModuleType("triton_python_backend_utils")
     backend.Tensor = Tensor
-    backend.TritonError = str
+    backend.TritonError = Failure
     backend.TritonModelException = BackendError
     backend.InferenceResponse = lambda output_tensors, error=None: SimpleNamespace(
         tensors={t.name(): t.as_numpy() for t in output_tensors}, error=error
@@ -124,7 +155,7 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     monkeypatch.setenv(BUNDLE_VARIABLE, "/bundle")
     monkeypatch.delitem(sys.modules, "consisid_runtime.serving", raising=False)
     loaded = importlib.import_module("consisid_runtime.serving")
-    bundle = SimpleNamespace(geometry=GEOMETRY, fingerprint="abc")
+    bundle = FakeBundle()
     monkeypatch.setattr(loaded, "Bundle", SimpleNamespace(open=lambda path: bundle if path == "/bundle" else None))
     yield loaded
     del sys.modules["consisid_runtime.serving"]
@@ -214,7 +245,21 @@ def test_one_bad_request_does_not_spoil_its_neighbours(serving: ModuleType) -> N
     answers = model(serving, "face").execute(requests)
     assert [bool(answer.error) for answer in answers] == [False, True, False, True, False]
     assert [json.loads(a.tensors["face_info"][0])["faces"] for a in answers if not a.error] == [1, 2, 3]
-    assert answers[1].error == "NO_FACE: no face"
+    assert (answers[1].error, answers[1].error.status) == ("NO_FACE: no face", "INVALID_ARG")
+    assert answers[3].error.status == "INTERNAL"
+
+
+def test_a_long_error_is_cut_by_bytes(serving: ModuleType) -> None:
+    (answer,) = model(serving, "face").execute([Request(image=image(b"long"))])
+    assert answer.error == "NO_FACE: " + "é" * 995
+
+
+def test_models_of_another_package_than_the_launchers_refuse(
+    serving: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PACKAGE_VARIABLE, "/elsewhere/consisid_runtime")
+    with pytest.raises(BackendError, match=r"^SERVER_ERROR: the server was launched from /elsewhere"):
+        model(serving, "decode")
 
 
 def test_what_went_wrong_is_for_the_log_only(serving: ModuleType) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import http.client
 import http.server
 import json
 import socket
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -69,20 +71,21 @@ def test_silent_server(scheme: str) -> None:
         transport.close()
 
 
-def test_http_answers_that_are_not_tritons() -> None:
+@pytest.mark.parametrize(("status", "message"), [(502, "502: <html>a gateway"), (200, "did not answer as Triton")])
+def test_http_answers_that_are_not_tritons(status: int, message: str) -> None:
     class Gateway(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
-            self.send_response(502)
+            self.send_response(status)
             self.end_headers()
-            self.wfile.write(b"<html>bad gateway")
+            self.wfile.write(b"<html>a gateway")
 
         def log_message(self, *_: object) -> None: ...
 
     with http.server.HTTPServer(("127.0.0.1", 0), Gateway) as server:
         thread = threading.Thread(target=server.handle_request)
         thread.start()
-        with pytest.raises(ServerError, match="502: <html>bad gateway"):
+        with pytest.raises(ServerError, match=message):
             ask(connect(f"http://127.0.0.1:{server.server_port}"))
         thread.join()
 
@@ -144,6 +147,32 @@ def test_typed_errors_survive_the_trip(transport: Transport, prompt: str) -> Non
     ):
         ask(transport, prompt=prompt)
     assert ask(transport)["video"].tobytes() == b"image"
+
+
+@pytest.mark.server
+@pytest.mark.parametrize(("prompt", "status"), [("no face", 400), ("crash", 500)])
+def test_http_status_tells_whose_fault_it_is(tiny_server: TritonServer, prompt: str, status: int) -> None:
+    address = tiny_server.http_url.removeprefix("http://")
+    inputs = [
+        {"name": "prompt", "datatype": "BYTES", "shape": [1], "data": [prompt]},
+        {"name": "image", "datatype": "UINT8", "shape": [1], "data": [0]},
+    ]
+    connection = http.client.HTTPConnection(address, timeout=60)
+    connection.request("POST", f"/v2/models/{ENSEMBLE.name}/infer", json.dumps({"inputs": inputs}))
+    assert connection.getresponse().status == status
+    connection.close()
+
+
+@pytest.mark.server
+@pytest.mark.parametrize(
+    ("prompt", "status"), [("no face", grpc.StatusCode.INVALID_ARGUMENT), ("crash", grpc.StatusCode.INTERNAL)]
+)
+def test_grpc_status_tells_whose_fault_it_is(tiny_server: TritonServer, prompt: str, status: grpc.StatusCode) -> None:
+    transport = connect(tiny_server.grpc_url)
+    with pytest.raises(Exception) as caught:
+        ask(transport, prompt=prompt)
+    transport.close()
+    assert caught.value.__cause__.status() == f"{status}"  # type: ignore[union-attr]
 
 
 @pytest.mark.server

@@ -16,8 +16,10 @@ from consisid_export.nano.tokenizer import write_tokenizer
 from consisid_export.nano.weights import random_weights
 from consisid_export.sources import source_digest
 from consisid_runtime.bundle import sha256
+from consisid_runtime.errors import InvalidOption
 from consisid_runtime.models import networks
 from consisid_runtime.models.networks import LEARNED_POSITIONS
+from consisid_runtime.options import MAX_SEED
 
 QUIETED = "decoder.conv_out.conv.weight"
 MARKER = "nano.json"
@@ -36,8 +38,11 @@ def write_nano(folder: Path, *, seed: int = 0, transformer: dict[str, Any] | Non
         seed: of every random weight; the face detector and aligner are a fixed prior and do not depend on it.
         transformer: entries to change in `transformer/config.json` (for tests of other configurations).
 
-    Returns whether it was written. Raises `OutputUnwritable`; nothing half-written remains.
+    Returns whether it was written. Raises `InvalidOption` for a seed outside 0 to 2⁶³ - 1, and `OutputUnwritable`;
+    nothing half-written remains.
     """
+    if not 0 <= seed <= MAX_SEED:
+        raise InvalidOption(f"seed must be a whole number from 0 to {MAX_SEED}, got {seed}")
     identity = {"source": source_digest(), "seed": seed, "transformer": transformer or {}}
     if _intact(folder, identity):
         return False

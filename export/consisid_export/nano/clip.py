@@ -15,7 +15,7 @@ from consisid_runtime.models.eva_clip import rope_table
 _GRID, _PATCH = 24, 14
 _HEAD_DIM = 16
 _HIDDEN = 80
-DEPTH = 12
+DEPTH = 6
 """Half the published tower's: time to export it is half, too."""
 
 

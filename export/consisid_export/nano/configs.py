@@ -61,7 +61,7 @@ VAE: dict[str, Any] = {
     "force_upcast": True,
     "in_channels": 3,
     "latent_channels": 16,
-    "layers_per_block": 3,
+    "layers_per_block": 1,
     "norm_eps": 1e-06,
     "norm_num_groups": 4,
     "out_channels": 3,

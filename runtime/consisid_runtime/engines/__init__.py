@@ -5,8 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
+from consisid_runtime.errors import InvalidOption
+
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+DEVICES = ("cpu", "cuda", "auto")
+
+
+def check_device(name: str) -> None:
+    """Raises `InvalidOption` for a device that is none of `DEVICES`."""
+    if name not in DEVICES:
+        raise InvalidOption(f"device must be one of {', '.join(DEVICES)}, got {name!r}")
 
 
 class Engine(Protocol):

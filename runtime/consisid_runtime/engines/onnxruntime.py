@@ -9,14 +9,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from consisid_runtime.engines import check_device
 from consisid_runtime.errors import MissingExtra
 from consisid_runtime.signatures import Signature
 
 
 class OnnxEngine:
-    """One ONNX Runtime session. Its threads do not spin: engines side by side would starve each other."""
+    """One ONNX Runtime session. Its threads do not spin: engines side by side would starve each other.
+
+    Raises `InvalidOption` for a device that there is not, `MissingExtra` where "cuda" was asked for and cannot run.
+    """
 
     def __init__(self, path: Path, signature: Signature, *, device: str = "auto", threads: int | None = None) -> None:
+        check_device(device)
         try:
             import onnxruntime
         except ImportError as missing:
@@ -29,6 +34,12 @@ class OnnxEngine:
         options.log_severity_level = 3
         self._outputs = [port.name for port in signature.outputs]
         self._session = onnxruntime.InferenceSession(path, options, providers=providers(device))
+        # ONNX Runtime goes on without a provider that fails to load.
+        if device == "cuda" and "CUDAExecutionProvider" not in self._session.get_providers():
+            raise MissingExtra(
+                "device 'cuda': ONNX Runtime could not load its CUDA provider, CUDA or cuDNN libraries are missing: "
+                "install those that this onnxruntime-gpu was built for"
+            )
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         arrays = {name: tensor.contiguous().numpy(force=True) for name, tensor in inputs.items()}

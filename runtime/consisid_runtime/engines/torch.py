@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from consisid_runtime.engines import check_device
 from consisid_runtime.errors import MissingExtra
 from consisid_runtime.models import networks
 
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
 
 
 class TorchEngine:
-    """One network in PyTorch; results stay on its device."""
+    """One network in PyTorch; results stay on its device. It runs on PyTorch's threads, which are the whole process's.
+
+    Raises `InvalidOption` for a device that there is not, `MissingExtra` where "cuda" was asked for and is absent.
+    """
 
     def __init__(self, name: str, bundle: Bundle, *, device: str = "auto") -> None:
         self._device = _device(device)
@@ -44,9 +48,10 @@ class _Weights:
 
 
 def _device(name: str) -> torch.device:
+    check_device(name)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
+    if name == "cuda" and not torch.cuda.is_available():
         raise MissingExtra(
             "device 'cuda' needs a CUDA build of PyTorch and an NVIDIA GPU; this environment has neither or one"
         )

@@ -89,13 +89,6 @@ def signatures(source: Source) -> dict[str, Signature]:
     return {network.name: network.bind(sizes) for network in table.networks(decoder_caches(vae))}
 
 
-def learned_positions(source: Source) -> Tensor | None:
-    """float32 [1, text_length + tokens, dim] where the checkpoint has learned positions, else None."""
-    if not DiTConfig.from_dict(source.config("transformer")).use_learned_positional_embeddings:
-        return None
-    return source.tensors("transformer")[LEARNED_POSITIONS].float()
-
-
 def skeletons(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[nn.Module, ...]]:
     """Networks without values whose state dicts together have a component's names and shapes."""
     vae = VAEConfig.from_dict(configs["vae"])

@@ -1,0 +1,158 @@
+"""Writes one module of a checkpoint into a bundle, in the form that the bundle's engine takes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from consisid_export.checkpoint import Checkpoint
+from consisid_export.modules import write_module
+from consisid_export.partial import Partial
+from consisid_export.precision import exported_dtype
+from consisid_export.skeleton import stored
+from consisid_export.tensor_files import Stored, pieces, write_tensors
+from consisid_runtime.bundle import geometry
+from consisid_runtime.errors import InvalidOption
+from consisid_runtime.models import networks
+from consisid_runtime.signatures import Signature
+
+ENGINES = ("onnx", "torch", "tensorrt", "torch-tensorrt")
+_VERSIONED = ("consisid-runtime", "torch", "onnx", "onnxscript", "onnxruntime")
+_NOT_RUN = {"kind": "structural", "reason": "built, but not run: that needs a GPU"}
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What an export was asked for. Raises `InvalidOption` for what does not exist or does not go together.
+
+    Attributes:
+        engine: one of `ENGINES`; torch-tensorrt is another way to build TensorRT engines.
+        precision: one of `precision.PRECISIONS`.
+        copy: copy the checkpoint's weights instead of linking them.
+        dynamic: TensorRT engines for videos of other sizes than the checkpoint's.
+    """
+
+    engine: str = "onnx"
+    precision: str = "fp32"
+    copy: bool = False
+    dynamic: bool = False
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise InvalidOption(f"engine must be one of {', '.join(ENGINES)}, got {self.engine!r}")
+        exported_dtype("dit_step", self.precision)
+        if self.engine == "torch" and self.precision != "fp32":
+            raise InvalidOption(f"engine 'torch' runs in fp32 only, got precision {self.precision!r}")
+        if self.dynamic and not self.tensorrt:
+            raise InvalidOption(f"dynamic is for TensorRT engines; engine {self.engine!r} takes every size as it is")
+
+    @property
+    def tensorrt(self) -> bool:
+        return self.engine in ("tensorrt", "torch-tensorrt")
+
+    def origin(self) -> dict[str, Any]:
+        """The manifest's entries that say what an engine is, and with which tools and for which GPUs it is made.
+
+        Raises `MissingExtra` where they are not here.
+        """
+        versions = {package: version(package) for package in _VERSIONED}
+        found: dict[str, Any] = {
+            "engine": "tensorrt" if self.tensorrt else self.engine,
+            "builder": self.engine,
+            "precision": self.precision,
+            "options": {"copy": self.copy, "dynamic": self.dynamic},
+            "architectures": [],
+            "versions": versions,
+        }
+        if self.tensorrt:
+            from consisid_export import tensorrt
+
+            if self.engine == "torch-tensorrt":
+                from consisid_export.torch_tensorrt import load_library
+
+                load_library()
+                versions["torch-tensorrt"] = version("torch-tensorrt")
+            name, found_version, architectures = tensorrt.target("tensorrt" if "torch-tensorrt" in versions else None)
+            versions[name], found["architectures"] = found_version, architectures
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """Writes modules of one checkpoint into one work folder."""
+
+    checkpoint: Checkpoint
+    work: Partial
+    choices: Choices
+
+    def write(self, name: str, signature: Signature, progress: Progress) -> dict[str, Any]:
+        """Write one module. Returns the manifest's entry for it, its signature excepted.
+
+        Args:
+            progress: called with (phase, done, total) while TensorRT builds.
+        """
+        if self.choices.engine == "torch":
+            return self._weights(name)
+        if self.choices.engine == "onnx":
+            return self._onnx(name, signature, self.work.folder, copy=self.choices.copy)
+        return self._tensorrt(name, signature, progress)
+
+    def _onnx(self, name: str, signature: Signature, folder: Path, *, copy: bool) -> dict[str, Any]:
+        precision = self.choices.precision
+        entry = write_module(name, self.checkpoint, folder, signature, precision=precision, copy=copy)
+        return entry | {"precision": _precision(name, precision)}
+
+    def _weights(self, name: str) -> dict[str, Any]:
+        component = networks.COMPONENTS[name]
+        path = self.work.folder / f"{component}.safetensors"
+        if not path.exists():
+            copy_weights(self.checkpoint, component, path)
+        check = {"kind": "none", "reason": "runs the original network"}
+        return {"files": [path.name], "precision": "fp32", "check": check}
+
+    def _tensorrt(self, name: str, signature: Signature, progress: Progress) -> dict[str, Any]:
+        sizes = geometry(self.checkpoint.config("transformer"), self.checkpoint.config("vae"))
+        out = self.work.folder / f"{name}.engine"
+        entry: dict[str, Any] = {
+            "files": [out.name],
+            "precision": _precision(name, self.choices.precision),
+            "check": _NOT_RUN,
+        }
+        shared: dict[str, Any] = {"dynamic": self.choices.dynamic, "timing_cache": _timing_cache()}
+        if self.choices.engine == "torch-tensorrt":
+            from consisid_export.torch_tensorrt import build_engine_with_torch
+
+            network = networks.load(name, self.checkpoint, exported_dtype(name, self.choices.precision))
+            record = build_engine_with_torch(network, signature, sizes, out, **shared)
+        else:
+            from consisid_export.tensorrt import build_engine
+
+            with self.work.scratch() as folder:
+                graph = self._onnx(name, signature, folder, copy=False)
+                entry["graph"] = {key: graph[key] for key in ("opset", "check")}
+                record = build_engine(folder / f"{name}.onnx", signature, sizes, out, progress=progress, **shared)
+        return entry | {"tensorrt": {key: value for key, value in record.items() if key != "seconds"}}
+
+
+def copy_weights(checkpoint: Checkpoint, component: str, path: Path) -> None:
+    """Write all tensors of a component into one safetensors file, as they are stored, piece by piece."""
+    tensors: Mapping[str, Stored | Tensor] = stored(checkpoint, component) or checkpoint.tensors(component)
+    layout = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
+    write_tensors(path, layout, lambda name: pieces(tensors[name]))
+
+
+def _precision(module: str, precision: str) -> str:
+    return precision if exported_dtype(module, precision) == exported_dtype("dit_step", precision) else "fp32"
+
+
+def _timing_cache() -> Path:
+    """Where TensorRT keeps its timings of kernels: one file for all exports of this user."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "consisid" / "tensorrt.timing"

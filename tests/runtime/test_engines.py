@@ -1,0 +1,42 @@
+"""Devices: what is not one is refused, and nothing runs elsewhere than asked."""
+
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import pytest
+
+from consisid_runtime.bundle import Bundle
+from consisid_runtime.engines import check_device
+from consisid_runtime.engines.onnxruntime import OnnxEngine
+from consisid_runtime.engines.torch import TorchEngine
+from consisid_runtime.errors import InvalidOption, MissingExtra
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda:1", "CUDA", "", None])
+def test_a_device_that_there_is_not(device: Any, nano_bundle: Path) -> None:
+    bundle = Bundle.open(nano_bundle)
+    with pytest.raises(InvalidOption, match="device must be one of cpu, cuda, auto"):
+        check_device(device)
+    with pytest.raises(InvalidOption, match="device must be"):
+        OnnxEngine(nano_bundle / "absent.onnx", bundle.signature("text_encoder"), device=device)
+    with pytest.raises(InvalidOption, match="device must be"):
+        TorchEngine("text_encoder", bundle, device=device)
+
+
+def test_cuda_without_its_libraries_does_not_become_the_cpu(nano_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class CPUOnly:
+        """What ONNX Runtime makes where its CUDA provider does not load."""
+
+        def __init__(self, *_: object, **__: object) -> None: ...
+
+        def get_providers(self) -> list[str]:
+            return ["CPUExecutionProvider"]
+
+    providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", CPUOnly)
+    signature = Bundle.open(nano_bundle).signature("text_encoder")
+    with pytest.raises(MissingExtra, match="CUDA or cuDNN libraries are missing"):
+        OnnxEngine(Path("x.onnx"), signature, device="cuda")
+    OnnxEngine(Path("x.onnx"), signature, device="auto")

@@ -1,0 +1,35 @@
+"""What `Pipeline.generate` refuses before any network runs."""
+
+from typing import Any
+
+import pytest
+
+from consisid_runtime import errors
+from consisid_runtime.options import Geometry
+from consisid_runtime.pipeline import Pipeline
+
+
+class FakeBundle:
+    """A geometry; any use of a network would fail."""
+
+    geometry = Geometry(9, 32, 32, 8, 4, 2, fixed_size=False)
+
+
+@pytest.mark.parametrize(
+    ("changed", "error"),
+    [
+        ({"options": {}}, errors.InvalidOption),
+        ({"options": {"steps": 1}}, errors.InvalidOption),
+        ({"prompt": "a man\0walks"}, errors.InvalidOption),
+        ({"prompt": None}, errors.InvalidOption),
+        ({"image": bytearray(b"bytes")}, errors.ImageUnreadable),
+        ({"image": None}, errors.ImageUnreadable),
+        ({"image": "a\0.png"}, errors.ImageUnreadable),
+    ],
+    ids=str,
+)
+def test_arguments_of_a_wrong_kind_are_typed_errors(changed: dict[str, Any], error: type[errors.ConsisIDError]) -> None:
+    pipeline = object.__new__(Pipeline)
+    pipeline.bundle = FakeBundle()  # type: ignore[assignment]
+    with pytest.raises(error):
+        pipeline.generate(**{"image": b"", "prompt": "a man walks"} | changed)
