@@ -25,16 +25,26 @@ from consisid_export.tensor_files import write_tensors
 from consisid_runtime.models import networks
 
 TRANSFORMER: dict[str, Any] = nano.TRANSFORMER | {
+    "LFE_depth": 10,
     "LFE_dim_head": 64,
+    "LFE_ff_mult": 4,
     "LFE_id_dim": 1280,
     "LFE_num_heads": 16,
+    "LFE_num_id_token": 5,
+    "LFE_num_querie": 32,
+    "LFE_num_scale": 5,
     "LFE_output_dim": 2048,
     "LFE_vit_dim": 1024,
+    "attention_head_dim": 64,
     "cross_attn_dim_head": 128,
+    "cross_attn_interval": 2,
     "cross_attn_num_heads": 16,
+    "in_channels": 32,
     "max_text_seq_length": 226,
     "num_attention_heads": 48,
     "num_layers": 42,
+    "out_channels": 16,
+    "patch_size": 2,
     "sample_frames": 49,
     "sample_height": 60,
     "sample_width": 90,
@@ -43,9 +53,12 @@ TRANSFORMER: dict[str, Any] = nano.TRANSFORMER | {
 }
 VAE: dict[str, Any] = nano.VAE | {
     "block_out_channels": [128, 256, 256, 512],
+    "latent_channels": 16,
+    "layers_per_block": 3,
     "norm_num_groups": 32,
     "sample_height": 480,
     "sample_width": 720,
+    "temporal_compression_ratio": 4,
 }
 TEXT_ENCODER: dict[str, Any] = nano.TEXT_ENCODER | {
     "d_ff": 10240,

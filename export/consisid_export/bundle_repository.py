@@ -62,7 +62,8 @@ def write_bundle_repository(bundle: str | Path, out: str | Path, *, native: bool
             readme = _PYTHON.format(bundle=_quoted(opened.path), out=_quoted(out))
         (folder / "README.md").write_text(readme, encoding="utf-8")
         content = {"bundle": opened.fingerprint, "native": native, "models": models}
-        (folder / MARKER).write_text(json.dumps(content, indent=1), encoding="utf-8")
+        files = [str(file.relative_to(folder)) for file in sorted(folder.rglob("*")) if file.is_file()]
+        (folder / MARKER).write_text(json.dumps({**content, "files": files}, indent=1), encoding="utf-8")
     return models
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import warnings
+import zipfile
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -69,7 +71,11 @@ class Checkpoint:
         """All tensors of a component by their names in the file, memory-mapped where the format allows."""
         if component in SAFETENSORS:
             return {name: tensor for file in self._shards(component) for name, tensor in load_file(file).items()}
-        loaded = torch.load(self.path / PICKLES[component], weights_only=True, mmap=True, map_location="cpu")
+        path = self.path / PICKLES[component]
+        # PyTorch maps the zip format of 2020 and later; facexlib's published files may be older.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols; what cannot be read raises
+            loaded = torch.load(path, weights_only=True, mmap=zipfile.is_zipfile(path), map_location="cpu")
         if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
             raise CheckpointInvalid(f"{PICKLES[component]}: expected a mapping of names to tensors")
         return dict(loaded)
@@ -127,7 +133,7 @@ class Checkpoint:
     def _require_shapes(self, component: str) -> None:
         for module, owner in networks.COMPONENTS.items():
             if owner == component:
-                networks.load(module, self)
+                networks.load(module, self, None)
 
 
 def _require_file(path: Path) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 from consisid_runtime.signatures import ENSEMBLE, STAGES, Port, Signature
 
 _NOTE = "# Written by `python -m consisid_export.repository` from signatures.py; change it there.\n"
+# Requests that may wait for a stage; beyond it they are refused at once. Nothing is ever batched: max_batch_size is 0.
+_QUEUE = 16
 _TYPES = {"BYTES": "TYPE_STRING"}
 
 
@@ -20,6 +22,7 @@ def stage_config(signature: Signature) -> str:
     return (
         f'{_NOTE}name: "{signature.name}"\nbackend: "python"\nmax_batch_size: 0\n'
         f"{_ports(signature)}instance_group [ {{ kind: KIND_CPU count: 1 }} ]\n"
+        f"dynamic_batching {{ default_queue_policy {{ max_queue_size: {_QUEUE} }} }}\n"
     )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from consisid_runtime.engines import Engine
+from consisid_runtime.engines import Engine, check_device
 from consisid_runtime.errors import BundleCorrupt, BundleMissing, BundleVersion
 from consisid_runtime.options import Geometry
 from consisid_runtime.signatures import Signature
@@ -50,10 +50,11 @@ class Bundle:
 
         Args:
             device: "cpu", "cuda", or "auto" for CUDA where the engine finds it.
-            threads: CPU threads of each engine; None takes the machine's cores.
+            threads: CPU threads of each ONNX Runtime engine; None takes all cores. PyTorch's are the process's own.
 
-        Raises `BundleMissing`, `BundleVersion` or `BundleCorrupt`; each says what to do.
+        Raises `BundleMissing`, `BundleVersion`, `BundleCorrupt` or, for another device, `InvalidOption`.
         """
+        check_device(device)
         folder = Path(path)
         manifest = _read_manifest(folder)
         for name, record in manifest["files"].items():
@@ -139,9 +140,16 @@ def manifest_digest(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name longer than the file system takes
+        return False
+
+
 def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
-    if not path.is_file():
+    if not _is_file(path):
         raise BundleMissing(f"no bundle at {folder}: {MANIFEST} is not there; make one with `consisid export`")
     try:
         manifest: dict[str, Any] = json.loads(path.read_bytes())

@@ -183,7 +183,7 @@ def plan(options: Options, geometry: Geometry) -> Plan:
 
 
 def check_prompt(prompt: object) -> str:
-    """`prompt`, if it is text that reaches a server whole: no NUL, no half of a surrogate pair. Else `InvalidOption`."""
+    """`prompt`, if it is text that reaches a server whole; `InvalidOption` for a NUL or half of a surrogate pair."""
     return _text("prompt", prompt)
 
 

@@ -40,7 +40,7 @@ class Pipeline:
 
     def generate(
         self,
-        image: str | Path | bytes,
+        image: str | Path | bytes | bytearray,
         prompt: str,
         options: Options | None = None,
         *,
@@ -54,12 +54,13 @@ class Pipeline:
             options: see `Options`.
             progress: called with (stage, done, total) when a stage begins and after each denoising step.
 
-        Raises `InvalidRequest` subclasses for what cannot be done, `NotFinite` where the networks fail. The video's `info` is that of a served one.
+        Raises `InvalidRequest` subclasses for what cannot be done, `NotFinite` where the networks fail. The video's
+        `info` is that of a served one.
         """
         stages = _Stages(progress or _silent)
         request = plan(Options() if options is None else options, self.bundle.geometry)
         check_prompt(prompt)
-        photo = image if isinstance(image, bytes) else read_file(image)
+        photo = bytes(image) if isinstance(image, bytes | bytearray) else read_file(image)
         with stages("face") as report:
             face = self.read_face(photo, request)
             report |= face.info

@@ -65,7 +65,7 @@ class GrpcTransport:
             status = error.status()
             if status == "StatusCode.DEADLINE_EXCEEDED":
                 raise ServerTimeout(f"grpc://{self._address} did not answer within {timeout:g} s") from error
-            if status == "StatusCode.UNAVAILABLE":
+            if status == "StatusCode.UNAVAILABLE" and "queue size" not in error.message():
                 raise ServerUnreachable(f"grpc://{self._address}: {error.message()}; is the server running?") from error
             raise from_wire(error.message()) from error
 

@@ -90,6 +90,13 @@ def test_a_pickle_of_something_else_is_refused(damaged: Path) -> None:
     assert PICKLES["parser"] in refusal(damaged)
 
 
+def test_a_file_in_pytorchs_old_format_is_read(damaged: Path) -> None:
+    path = damaged / PICKLES["parser"]
+    tensors = torch.load(path, weights_only=True)
+    torch.save(tensors, path, _use_new_zipfile_serialization=False)
+    assert Checkpoint.open(damaged).tensors("parser").keys() == tensors.keys()
+
+
 def test_no_folder_says_how_to_get_one(tmp_path: Path) -> None:
     assert "consisid nano" in refusal(tmp_path / "nowhere")
 

@@ -21,7 +21,7 @@ from consisid_runtime.models.t5 import T5Config, T5Encoder
 from consisid_runtime.signatures import Port, Signature
 
 FP16 = ("text_encoder", "vae_encoder", "dit_prepare", "dit_step")
-BF16 = ("dit_modulate", "text_encoder")
+BF16 = ("text_encoder",)
 NORMS = {"LayerNormalization", "RMSNormalization", "GroupNormalization"}
 
 Exported = dict[tuple[str, str], tuple[dict[str, Any], onnx.ModelProto]]

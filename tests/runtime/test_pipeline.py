@@ -22,7 +22,7 @@ class FakeBundle:
         ({"options": {"steps": 1}}, errors.InvalidOption),
         ({"prompt": "a man\0walks"}, errors.InvalidOption),
         ({"prompt": None}, errors.InvalidOption),
-        ({"image": bytearray(b"bytes")}, errors.ImageUnreadable),
+        ({"image": memoryview(b"bytes")}, errors.ImageUnreadable),
         ({"image": None}, errors.ImageUnreadable),
         ({"image": "a\0.png"}, errors.ImageUnreadable),
     ],

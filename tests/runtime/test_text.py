@@ -1,6 +1,7 @@
 """The text stage's token ids against transformers' T5Tokenizer, and what it makes of prompts nobody should send."""
 
 import random
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,10 @@ def test_of_an_endless_word_only_the_beginning_is_tokenised(model: Path) -> None
 
     expected = tokenizer("a " + "x" * 500)
     tokenizer._pieces = Pieces(tokenizer._pieces)  # type: ignore[assignment]
-    assert tokenizer("a " + "x" * 10**7) == expected and expected[1] == 2
+    endless = "a " + "x" * 10**7
+    tracemalloc.start()
+    assert tokenizer(endless) == expected and expected[1] == 2
+    assert tracemalloc.get_traced_memory()[1] < 4 * len(endless)
+    tracemalloc.stop()
     assert max(seen) == 100 * LENGTH
     assert tokenizer("a " + "\u200b" * 10**5 + " b")[1] == 2

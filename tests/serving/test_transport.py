@@ -216,6 +216,27 @@ def test_threads_share_a_transport(transport: Transport) -> None:
 
 
 @pytest.mark.server
+def test_a_full_queue_refuses(transport: Transport) -> None:
+    outcomes: list[str] = []
+
+    def work() -> None:
+        try:
+            ask(transport, prompt="sleep 0.2")
+            outcomes.append("answered")
+        except ServerError as error:
+            outcomes.append(error.code)
+            assert "Exceeds maximum queue size" in str(error)
+
+    threads = [threading.Thread(target=work) for _ in range(60)]  # two models, each with 16 waiting
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(outcomes) == {"answered", "SERVER_ERROR"}
+    assert outcomes.count("answered") >= 16
+
+
+@pytest.mark.server
 def test_the_models_run_in_this_environment(transport: Transport) -> None:
     version, prefix, numpy = json.loads(ask(transport)["info"][0])["python"]
     assert (version, Path(prefix), numpy) == (sys.version, Path(sys.prefix), np.__file__)

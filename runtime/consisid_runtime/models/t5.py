@@ -1,7 +1,7 @@
 """The encoder of T5 v1.1 (arXiv:1910.10683, 2002.05202), as transformers' `T5EncoderModel` names its parameters.
 
-No attention mask: ConsisID was trained with the padding attended to. The residual stream is float32, everything else has
-the weights' dtype.
+No attention mask: ConsisID was trained with the padding attended to. The residual stream is float32, everything else
+has the weights' dtype.
 """
 
 from __future__ import annotations
