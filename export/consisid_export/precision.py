@@ -9,10 +9,8 @@ Weights, and all that matrices and convolutions touch, have the precision's dtyp
 - the modules of `FLOAT32_MODULES`, as in the reference: together 0.4 % of the weights, and one of them answers with
   labels, which a rounded score flips.
 
-No more is needed. A random transformer of 12 layers and width 384 is 1.16e-2 from fp32 in bf16 and 1.5e-3 in fp16
-(relative L2 of the velocity; diffusers' own: 1.15e-2 and 1.6e-3). With the time path and the adaptive norms' matrices
-in float32 it is 1.16e-2 and 1.5e-3, with `prepare` and its half of the patch embedding in float32 1.16e-2 and 1.5e-3,
-with the output projection in float32 1.15e-2 and 1.5e-3: nothing that would pay for weights of twice the size.
+The time path, the adaptive norms, `prepare` and the output projection have the precision's dtype: in float32 they made
+no noticeable difference to the error of a random transformer, in either precision, at twice their size.
 """
 
 from __future__ import annotations

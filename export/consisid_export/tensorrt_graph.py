@@ -36,7 +36,8 @@ def _translate_attention(model: onnx.ModelProto) -> None:
     """Say of Attention what TensorRT must hear, and nothing that it refuses.
 
     Float32 may be computed in parts, since there is no fused kernel for it; the attribute is TensorRT's own and
-    checkers of the standard reject it. `softmax_precision` is refused: fused kernels keep their softmax in float32.
+    checkers of the standard reject it. `softmax_precision` is refused: what a fused kernel
+    keeps its softmax in is TensorRT's choice, to be measured on a GPU.
     """
     nodes = [node for node in model.graph.node if node.op_type == "Attention" and not node.domain]
     types = _element_types(model.graph)

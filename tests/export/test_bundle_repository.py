@@ -13,6 +13,7 @@ from tritonclient.grpc import model_config_pb2
 from consisid_export.bundle_repository import write_bundle_repository
 from consisid_export.native_repository import FOUND, MODULES, engine_signature, native_config
 from consisid_export.repository import repository
+from consisid_export.samples import TRACE_SIZES, sample_inputs
 from consisid_runtime.bundle import Bundle, manifest_digest
 from consisid_runtime.engines.onnxruntime import OnnxEngine
 from consisid_runtime.errors import BundleCorrupt, ExportRefused, OutputUnwritable
@@ -72,7 +73,9 @@ def test_a_native_model_loads_from_its_folder_alone(
     native: Path, nano_bundle: Path, tmp_path: Path, module: str
 ) -> None:
     moved = shutil.copytree(native / module, tmp_path / module)
-    OnnxEngine(moved / "1" / "model.onnx", Bundle.open(nano_bundle).signature(module), device="cpu")
+    signature = Bundle.open(nano_bundle).signature(module)
+    results = OnnxEngine(moved / "1" / "model.onnx", signature, device="cpu")(sample_inputs(signature, TRACE_SIZES))
+    assert list(results) == [port.name for port in signature.outputs]
 
 
 def test_native_models_take_no_space(native: Path, nano_bundle: Path) -> None:

@@ -42,7 +42,6 @@ class DiTConfig:
     use_rotary_positional_embeddings: bool = False
     use_learned_positional_embeddings: bool = False
     is_train_face: bool = False
-    is_kps: bool = False
     cross_attn_interval: int = 2
     cross_attn_dim_head: int = 128
     cross_attn_num_heads: int = 16
