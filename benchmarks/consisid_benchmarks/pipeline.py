@@ -103,7 +103,7 @@ def measure(
     """
     from consisid_benchmarks.harness import Arm, interleave
     from consisid_benchmarks.variants import make, maker, read_features
-    from consisid_export.demo import portrait
+    from consisid_export.photograph import portrait
     from consisid_runtime.bundle import Bundle
     from consisid_runtime.options import plan
     from consisid_runtime.pipeline import Pipeline

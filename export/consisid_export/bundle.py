@@ -10,12 +10,16 @@ from typing import Any
 
 import torch
 
+from consisid_export.calibration import calibrated
 from consisid_export.checkpoint import DETECTOR, RECOGNISER, TOKENIZER, Checkpoint
 from consisid_export.licences import licences
+from consisid_export.modules import Calibration
 from consisid_export.partial import Partial, file_record, resuming, sweep
+from consisid_export.rehearsal import Rehearsal
 from consisid_export.skeleton import stored
 from consisid_export.sources import source_digest
 from consisid_export.tensor_files import write_converted
+from consisid_export.trajectory import check_trajectory
 from consisid_export.writers import Choices, Writer
 from consisid_runtime.bundle import FORMAT, MANIFEST, Bundle, manifest_digest, sha256
 from consisid_runtime.errors import BundleError
@@ -37,6 +41,7 @@ def export_bundle(
     *,
     engine: str = "onnx",
     precision: str = "fp32",
+    calibration: str | Path | None = None,
     copy: bool = False,
     dynamic: bool = False,
     progress: Progress | None = None,
@@ -48,7 +53,9 @@ def export_bundle(
     Args:
         engine: "onnx" for ONNX graphs, "torch" for the weights alone, run by PyTorch, "tensorrt" or "torch-tensorrt"
             for TensorRT engines.
-        precision: "fp32", "fp16" or "bf16": of the weights, and of what matrices and convolutions compute.
+        precision: "fp32", "fp16", "bf16" or "fp8": of the weights, and of what matrices and convolutions compute.
+        calibration: for fp8, `calibration.json` of another bundle of the same transformer; otherwise the checkpoint is
+            run here, for which one of ConsisID's size needs a CUDA GPU.
         copy: copy the checkpoint's weights. Otherwise those that are stored as they are needed are hard-linked: the
             bundle then costs no disk, and whoever changes the checkpoint's files in place damages it.
         dynamic: let TensorRT engines take videos of other sizes than the checkpoint's own.
@@ -58,7 +65,7 @@ def export_bundle(
     `OutputUnwritable` when `out` cannot be written, `OutputBusy` while another process exports to it,
     `ExportCancelled` on Ctrl-C, `MissingExtra` and `InvalidOption`; none leaves a half-written bundle.
     """
-    choices = Choices(engine, precision, copy, dynamic)
+    choices = Choices(engine, precision, Path(calibration) if calibration else None, copy, dynamic)
     report = progress or (lambda module, done, total: None)
     out = Path(out).resolve()
     origin = choices.origin() | {"exporter": source_digest()}
@@ -106,7 +113,17 @@ def _write(
     progress: Progress,
 ) -> None:
     signatures = networks.signatures(checkpoint)
-    writer = Writer(checkpoint, work, choices)
+    _take_files(checkpoint, work.folder)
+    rehearsal = Rehearsal(checkpoint, work.folder, signatures)
+    calibration = None
+    if choices.fp8:
+
+        def running(phase: str, step: int, steps: int) -> None:
+            progress(f"{phase}, step {step}/{steps}", 0, len(signatures))
+
+        ranges = calibrated(work, checkpoint, rehearsal, origin["checkpoint"], choices.calibration, running)
+        calibration = Calibration(ranges, rehearsal.step_samples)
+    writer = Writer(checkpoint, work, choices, calibration)
     for done, (name, signature) in enumerate(signatures.items()):
         progress(name, done, len(signatures))
         if name not in work.finished:
@@ -116,14 +133,27 @@ def _write(
 
             entry = writer.write(name, signature, building)
             work.finish(name, {"signature": signature.to_json(), **entry})
+    progress("trajectory", len(signatures), len(signatures))
+    trajectory = check_trajectory(
+        checkpoint,
+        work.folder,
+        signatures,
+        {name: work.finished[name]["entry"]["check"] for name in signatures},
+        rehearsal,
+        precision=choices.precision,
+        ranges=calibration.ranges if calibration else None,
+    )
     progress(MANIFEST, len(signatures), len(signatures))
+    _write_manifest(checkpoint, work, origin | {"trajectory": trajectory}, digest, list(signatures))
+
+
+def _take_files(checkpoint: Checkpoint, folder: Path) -> None:
     for target, source in TAKEN_AS_THEY_ARE.items():
-        (work.folder / target).parent.mkdir(exist_ok=True)
-        shutil.copyfile(checkpoint.path / source, work.folder / target)
+        (folder / target).parent.mkdir(exist_ok=True)
+        shutil.copyfile(checkpoint.path / source, folder / target)
     if checkpoint.config("transformer")["use_learned_positional_embeddings"]:
         positions = stored(checkpoint, "transformer")[networks.LEARNED_POSITIONS]
-        write_converted(work.folder / POSITIONS, {"pos_embedding": positions}, torch.float32)
-    _write_manifest(checkpoint, work, origin, digest, list(signatures))
+        write_converted(folder / POSITIONS, {"pos_embedding": positions}, torch.float32)
 
 
 def _write_manifest(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from consisid_export.samples import CHECK_SIZES, sample_inputs
+from consisid_export.samples import seeded_samples
 from consisid_runtime.engines import Engine
 from consisid_runtime.errors import ExportRefused
 from consisid_runtime.signatures import Signature
@@ -38,17 +38,23 @@ def relative_error(found: Tensor, wanted: Tensor) -> float:
 
 
 @torch.no_grad()
-def check(network: nn.Module, engine: Engine, signature: Signature, rounded: nn.Module | None = None) -> Check:
-    """Run both on the same seeded inputs, at the traced sizes and at others. Raises `ExportRefused` above the limit.
+def check(
+    network: nn.Module,
+    engine: Engine,
+    signature: Signature,
+    rounded: nn.Module | None = None,
+    samples: Iterable[Mapping[str, Tensor]] | None = None,
+) -> Check:
+    """Run both on the same inputs. Raises `ExportRefused` above the limit.
 
     Args:
         network: the original, in float32.
-        rounded: the original with weights of the artifact's narrower dtype. The limit is then not `FP32_LIMIT` but
-            twice the distance between the two originals, separately for every output and size.
+        rounded: the original in the artifact's narrower precision. The limit is then not `FP32_LIMIT` but twice the
+            distance between the two originals, separately for every output and sample.
+        samples: inputs; by default seeded ones, at the traced sizes and at others.
     """
     worst = Check(0.0, FP32_LIMIT)
-    for seed, sizes in enumerate(CHECK_SIZES):
-        inputs = sample_inputs(signature, sizes, seed=seed + 1)
+    for inputs in samples or seeded_samples(signature):
         wanted = _outputs(network, inputs)
         own = [relative_error(*pair) for pair in zip(_outputs(rounded, inputs), wanted, strict=True)] if rounded else []
         found = engine(inputs)
@@ -62,8 +68,8 @@ def check(network: nn.Module, engine: Engine, signature: Signature, rounded: nn.
             error = relative_error(found[port.name], reference)
             if not error <= limit:
                 raise ExportRefused(
-                    f"{signature.name}: {port.name} differs from PyTorch by {error:.1e} (relative L2) with sizes "
-                    f"{sizes}; the limit is {limit:.2g}"
+                    f"{signature.name}: {port.name} {list(reference.shape)} differs from PyTorch by {error:.1e} "
+                    f"(relative L2); the limit is {limit:.2g}"
                 )
             worst = max(worst, Check(error, limit), key=lambda result: result.error / result.limit)
     return worst

@@ -40,7 +40,10 @@ def export(
     checkpoint: Annotated[Path, typer.Argument(help="Folder in the official ConsisID layout.")],
     out: Annotated[Path, typer.Option("--out", help="Folder of the bundle to write.")],
     engine: Annotated[str, typer.Option("--engine", help="onnx, torch, tensorrt or torch-tensorrt.")] = "onnx",
-    precision: Annotated[str, typer.Option("--precision", help="fp32, fp16 or bf16.")] = "fp32",
+    precision: Annotated[str, typer.Option("--precision", help="fp32, fp16, bf16 or fp8.")] = "fp32",
+    calibration: Annotated[
+        Path | None, typer.Option("--calibration", help="For fp8: calibration.json of a bundle of this transformer.")
+    ] = None,
     copy: Annotated[bool, typer.Option("--copy", help="Copy the weights instead of linking them.")] = False,
     dynamic: Annotated[bool, typer.Option("--dynamic", help="TensorRT engines for other video sizes too.")] = False,
     as_json: Json = False,
@@ -55,6 +58,7 @@ def export(
             out,
             engine=engine,
             precision=precision,
+            calibration=calibration,
             copy=copy,
             dynamic=dynamic,
             progress=display.update,

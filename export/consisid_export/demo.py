@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 from consisid_export.bundle import export_bundle
 from consisid_export.checkpoint import Checkpoint
 from consisid_export.nano import write_nano
+from consisid_export.photograph import portrait
 from consisid_runtime import Client, Options
 from consisid_runtime.commands import watching
 from consisid_runtime.progress import Display
@@ -52,15 +53,6 @@ def run_demo(folder: Path, out: Path, say: Callable[[str], None]) -> None:
     contact_sheet(photo, PROMPT, video).save(out / "demo.png")
     say("stages on the server: " + ", ".join(f"{name} {took:.2f} s" for name, took in video.info["seconds"].items()))
     say(f"look at {out / 'demo.mp4'} and {out / 'demo.png'} (random weights: the frames are noise by design)")
-
-
-def portrait() -> bytes:
-    """A PNG of the public-domain photograph of Eileen Collins that scikit-image ships."""
-    from skimage.data import astronaut
-
-    buffer = io.BytesIO()
-    Image.fromarray(astronaut()).save(buffer, "PNG")  # type: ignore[no-untyped-call]
-    return buffer.getvalue()
 
 
 def contact_sheet(photo: bytes, prompt: str, video: Video, *, tiles: int = 6) -> Image.Image:

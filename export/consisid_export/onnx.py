@@ -7,7 +7,7 @@ import inspect
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from onnxscript.optimizer import fold_constants
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
+from consisid_export.fp8 import insert_quantisation
 from consisid_export.precision import softmax_in_float32
 from consisid_export.samples import TRACE_SIZES, sample_inputs
 from consisid_export.tensor_files import Stored
@@ -33,12 +34,17 @@ _DTYPES = {
     torch.float32: onnx_ir.DataType.FLOAT,
     torch.float16: onnx_ir.DataType.FLOAT16,
     torch.bfloat16: onnx_ir.DataType.BFLOAT16,
+    torch.float8_e4m3fn: onnx_ir.DataType.FLOAT8E4M3FN,
     torch.int64: onnx_ir.DataType.INT64,
 }
 
 
 def export_onnx(
-    network: nn.Module, signature: Signature, path: Path, weights: Mapping[str, Stored] | None = None
+    network: nn.Module,
+    signature: Signature,
+    path: Path,
+    weights: Mapping[str, Stored] | None = None,
+    quantised: Collection[str] = (),
 ) -> None:
     """Trace `network` and write it to `path`.
 
@@ -48,6 +54,7 @@ def export_onnx(
         weights: where the values of the network's parameters lie, by their names; the graph refers to them there. The
             files must be in `path`'s folder, and the network may then consist of fake tensors. Without `weights` the
             values are written into the graph, which can hold 2 GB.
+        quantised: linear layers that compute in fp8; `weights` holds their tensors as `fp8.write_quantised` has them.
 
     Raises `ExportRefused` when the network cannot be traced, or when the written file has an axis fixed that the
     signature declares dynamic: PyTorch's exporter may fall back to a static graph without an error.
@@ -61,8 +68,9 @@ def export_onnx(
     with _quiet():
         _simplify(model)
     softmax_in_float32(model)
+    insert_quantisation(model, quantised)
     for name, initializer in model.graph.initializers.items():
-        if name in values:
+        if initializer.const_value is None:
             initializer.const_value = _external(name, weights[name]) if weights else values[name]
     proto = onnx_ir.to_proto(model)
     _name_axes(proto.graph.input, signature.inputs, signature.name)

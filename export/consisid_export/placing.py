@@ -9,21 +9,36 @@ import torch
 from torch import Tensor
 
 from consisid_export.checkpoint import Checkpoint
+from consisid_export.fp8 import Ranges, write_quantised
 from consisid_export.skeleton import Skeleton, stored
 from consisid_export.tensor_files import Stored, link, stored_tensors, write_converted
 from consisid_runtime.models import networks
 
 
 def place_weights(
-    module: str, checkpoint: Checkpoint, folder: Path, dtype: torch.dtype, *, copy: bool = False
+    module: str,
+    checkpoint: Checkpoint,
+    folder: Path,
+    dtype: torch.dtype,
+    *,
+    copy: bool = False,
+    ranges: Ranges | None = None,
 ) -> dict[str, Stored]:
     """Make a module's weights available in `folder`, floats as `dtype`. Returns where each of its parameters lies.
 
     A shard with a tensor of that dtype is hard-linked (`tensor_files.link`). The other tensors are converted into one
     file. Modules of one component share both, so the folder must hold nothing of another checkpoint.
+
+    Args:
+        ranges: layers to quantise, with the ranges of their inputs; they go into a file of their own.
     """
     component, prefix = networks.COMPONENTS[module], networks.prefix(module)
     wanted = {prefix + parameter: source for parameter, source in sources(module, checkpoint).items()}
+    if ranges:
+        weights = {layer: wanted.pop(f"{prefix}{layer}.weight") for layer in ranges}
+        quantised = write_quantised(folder / f"{component}.{module}.fp8.safetensors", weights, ranges)
+    else:
+        quantised = {}
     for shard in sorted({s.file for s in wanted.values() if isinstance(s, Stored) and _fits(s, dtype)}):
         target = folder / f"{component}.{shard.name}"
         if not target.exists():
@@ -33,7 +48,7 @@ def place_weights(
     if missing:
         write_converted(folder / f"{component}.{module}.safetensors", missing, dtype)
         placed = _placed(component, folder, dtype)
-    return {name.removeprefix(prefix): placed[name] for name in wanted}
+    return {name.removeprefix(prefix): placed[name] for name in wanted} | quantised
 
 
 def sources(module: str, checkpoint: Checkpoint) -> Mapping[str, Stored | Tensor]:

@@ -60,6 +60,11 @@ def sample_inputs(signature: Signature, sizes: Mapping[str, int], *, seed: int =
     return samples
 
 
+def seeded_samples(signature: Signature) -> list[dict[str, Tensor]]:
+    """Inputs at all `CHECK_SIZES`."""
+    return [sample_inputs(signature, sizes, seed=seed) for seed, sizes in enumerate(CHECK_SIZES, start=1)]
+
+
 def _sample(port: Port, generator: torch.Generator) -> Tensor:
     shape = [size for size in port.shape if isinstance(size, int)]
     if len(shape) != len(port.shape):

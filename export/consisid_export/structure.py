@@ -19,6 +19,7 @@ DTYPES: dict[int, torch.dtype] = {
     onnx.TensorProto.FLOAT: torch.float32,
     onnx.TensorProto.FLOAT16: torch.float16,
     onnx.TensorProto.BFLOAT16: torch.bfloat16,
+    onnx.TensorProto.FLOAT8E4M3FN: torch.float8_e4m3fn,
     onnx.TensorProto.INT64: torch.int64,
 }
 
@@ -71,7 +72,7 @@ def _external(tensor: onnx.TensorProto, folder: Path) -> Stored:
 
 
 def compare_weights(path: Path, checkpoint: Checkpoint, module: str) -> int:
-    """Compare every weight that the graph at `path` refers to with the checkpoint's tensor, streamed.
+    """Compare every weight that the graph at `path`, not of fp8, refers to with the checkpoint's tensor, streamed.
 
     Returns the number of bytes compared. Raises `ExportRefused` naming the first weight that differs.
     """

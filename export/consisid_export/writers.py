@@ -12,12 +12,12 @@ from typing import Any
 from torch import Tensor
 
 from consisid_export.checkpoint import Checkpoint
-from consisid_export.modules import write_module
+from consisid_export.modules import Calibration, write_module
 from consisid_export.partial import Partial
-from consisid_export.precision import exported_dtype
+from consisid_export.precision import exported_dtype, module_precision
 from consisid_export.skeleton import stored
 from consisid_export.tensor_files import Stored, pieces, write_tensors
-from consisid_runtime.bundle import geometry
+from consisid_runtime.bundle import geometry, sha256
 from consisid_runtime.errors import InvalidOption
 from consisid_runtime.models import networks
 from consisid_runtime.signatures import Signature
@@ -36,23 +36,33 @@ class Choices:
     Attributes:
         engine: one of `ENGINES`; torch-tensorrt is another way to build TensorRT engines.
         precision: one of `precision.PRECISIONS`.
+        calibration: for fp8, the ranges of an earlier export instead of runs of the checkpoint.
         copy: copy the checkpoint's weights instead of linking them.
         dynamic: TensorRT engines for videos of other sizes than the checkpoint's.
     """
 
     engine: str = "onnx"
     precision: str = "fp32"
+    calibration: Path | None = None
     copy: bool = False
     dynamic: bool = False
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:
             raise InvalidOption(f"engine must be one of {', '.join(ENGINES)}, got {self.engine!r}")
-        exported_dtype("dit_step", self.precision)
+        module_precision("dit_step", self.precision)
         if self.engine == "torch" and self.precision != "fp32":
             raise InvalidOption(f"engine 'torch' runs in fp32 only, got precision {self.precision!r}")
+        if self.engine == "torch-tensorrt" and self.fp8:
+            raise InvalidOption("engine 'torch-tensorrt' has no fp8; engines 'tensorrt' and 'onnx' have")
+        if self.calibration and not self.fp8:
+            raise InvalidOption(f"calibration is for precision 'fp8', got precision {self.precision!r}")
         if self.dynamic and not self.tensorrt:
             raise InvalidOption(f"dynamic is for TensorRT engines; engine {self.engine!r} takes every size as it is")
+
+    @property
+    def fp8(self) -> bool:
+        return self.precision == "fp8"
 
     @property
     def tensorrt(self) -> bool:
@@ -68,7 +78,7 @@ class Choices:
             "engine": "tensorrt" if self.tensorrt else self.engine,
             "builder": self.engine,
             "precision": self.precision,
-            "options": {"copy": self.copy, "dynamic": self.dynamic},
+            "options": {"copy": self.copy, "dynamic": self.dynamic, "calibration": self._calibration()},
             "architectures": [],
             "versions": versions,
         }
@@ -84,14 +94,22 @@ class Choices:
             versions[name], found["architectures"] = found_version, architectures
         return found
 
+    def _calibration(self) -> str | None:
+        if self.calibration is None:
+            return None
+        if not self.calibration.is_file():
+            raise InvalidOption(f"calibration {self.calibration} is not there; it is a file of an fp8 bundle")
+        return sha256(self.calibration)
+
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """Writes modules of one checkpoint into one work folder."""
+    """Writes modules of one checkpoint into one work folder. `calibration` is there where the precision is fp8."""
 
     checkpoint: Checkpoint
     work: Partial
     choices: Choices
+    calibration: Calibration | None = None
 
     def write(self, name: str, signature: Signature, progress: Progress) -> dict[str, Any]:
         """Write one module. Returns the manifest's entry for it, its signature excepted.
@@ -106,9 +124,10 @@ class Writer:
         return self._tensorrt(name, signature, progress)
 
     def _onnx(self, name: str, signature: Signature, folder: Path, *, copy: bool) -> dict[str, Any]:
-        precision = self.choices.precision
-        entry = write_module(name, self.checkpoint, folder, signature, precision=precision, copy=copy)
-        return entry | {"precision": _precision(name, precision)}
+        precision = module_precision(name, self.choices.precision)
+        calibration = self.calibration if precision == "fp8" else None
+        options: dict[str, Any] = {"precision": precision, "copy": copy, "calibration": calibration}
+        return write_module(name, self.checkpoint, folder, signature, **options) | {"precision": precision}
 
     def _weights(self, name: str) -> dict[str, Any]:
         component = networks.COMPONENTS[name]
@@ -123,7 +142,7 @@ class Writer:
         out = self.work.folder / f"{name}.engine"
         entry: dict[str, Any] = {
             "files": [out.name],
-            "precision": _precision(name, self.choices.precision),
+            "precision": module_precision(name, self.choices.precision),
             "check": _NOT_RUN,
         }
         shared: dict[str, Any] = {"dynamic": self.choices.dynamic, "timing_cache": _timing_cache()}
@@ -147,10 +166,6 @@ def copy_weights(checkpoint: Checkpoint, component: str, path: Path) -> None:
     tensors: Mapping[str, Stored | Tensor] = stored(checkpoint, component) or checkpoint.tensors(component)
     layout = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
     write_tensors(path, layout, lambda name: pieces(tensors[name]))
-
-
-def _precision(module: str, precision: str) -> str:
-    return precision if exported_dtype(module, precision) == exported_dtype("dit_step", precision) else "fp32"
 
 
 def _timing_cache() -> Path:

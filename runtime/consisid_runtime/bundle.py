@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from consisid_runtime.engines import Engine, check_device
 from consisid_runtime.errors import BundleCorrupt, BundleMissing, BundleVersion
@@ -21,6 +21,21 @@ FORMAT = 2
 """Of the manifest; `manifest.schema.json` describes it."""
 
 MANIFEST = "manifest.json"
+
+
+class Modules(Protocol):
+    """What the stages need: a `Bundle`, or the exporter's view of one that is still being made."""
+
+    device: str
+    geometry: Geometry
+
+    def config(self, component: str) -> Mapping[str, Any]: ...
+
+    def file(self, name: str) -> Path: ...
+
+    def signature(self, module: str) -> Signature: ...
+
+    def module(self, name: str) -> Engine: ...
 
 
 class Bundle:
@@ -102,9 +117,10 @@ class Bundle:
 
             step = name == "dit_step"  # called once a step, always with the same shapes
             return TensorRTEngine(files[0], self.signature(name), record["tensorrt"], device=self.device, capture=step)
-        from consisid_runtime.engines.torch import TorchEngine
+        from consisid_runtime.engines.torch import TorchEngine, Weights
+        from consisid_runtime.models import networks
 
-        return TorchEngine(name, self, device=self.device)
+        return TorchEngine(networks.load(name, Weights(self)), self.signature(name), device=self.device)
 
     def _intact(self, name: str) -> bool:
         if name not in self._verified:

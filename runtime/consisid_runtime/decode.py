@@ -14,7 +14,7 @@ from consisid_runtime.models.vae_config import VAEConfig
 from consisid_runtime.options import Plan
 
 if TYPE_CHECKING:
-    from consisid_runtime.bundle import Bundle
+    from consisid_runtime.bundle import Modules
 
 _FIRST, _NEXT = 3, 2
 """Latents to a chunk, as the VAE was trained."""
@@ -27,7 +27,7 @@ class Decoder:
         bundle: holds the vae_decoder_first and vae_decoder_next modules.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Modules) -> None:
         self._first = bundle.module("vae_decoder_first")
         self._next = bundle.module("vae_decoder_next")
         self._scale = 1 / VAEConfig.from_dict(bundle.config("vae")).scaling_factor

@@ -22,7 +22,7 @@ from consisid_runtime.options import Plan
 from consisid_runtime.schedule import Schedule
 
 if TYPE_CHECKING:
-    from consisid_runtime.bundle import Bundle
+    from consisid_runtime.bundle import Modules
 
 OnStep = Callable[[int, int], None]
 
@@ -119,7 +119,7 @@ def guidance(plan: Plan, timestep: int) -> float:
 class Denoiser:
     """The stage between encoding and decoding. Draws everything random in a request, from one CPU generator."""
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Modules) -> None:
         self._config = DiTConfig.from_dict(bundle.config("transformer"))
         self._scheduler = bundle.config("scheduler")
         self._scaling = float(bundle.config("vae").get("scaling_factor", _VAE_SCALING))

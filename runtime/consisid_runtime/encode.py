@@ -14,7 +14,7 @@ from torch import Tensor
 from consisid_runtime.options import Plan
 
 if TYPE_CHECKING:
-    from consisid_runtime.bundle import Bundle
+    from consisid_runtime.bundle import Modules
 
 Pixels = NDArray[np.uint8]
 
@@ -31,7 +31,7 @@ class Encoder:
         bundle: holds the vae_encoder module.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Modules) -> None:
         self._encoder = bundle.module("vae_encoder")
         self._draws_keypoints = bool(bundle.config("transformer").get("is_kps", False))
 

@@ -29,7 +29,7 @@ from consisid_runtime.image import Pixels, read_pixels
 from consisid_runtime.options import Plan
 
 if TYPE_CHECKING:
-    from consisid_runtime.bundle import Bundle
+    from consisid_runtime.bundle import Modules
 
 # BiSeNet's labels for everything that is not face or hair: background, ears, earring, neck, necklace, cloth, hat.
 _BACKGROUND = (0, 7, 8, 9, 14, 15, 16, 18)
@@ -65,7 +65,7 @@ class FaceReader:
     Raises `MissingExtra` without insightface.
     """
 
-    def __init__(self, bundle: Bundle, threads: int = THREADS) -> None:
+    def __init__(self, bundle: Modules, threads: int = THREADS) -> None:
         self._finder = FaceFinder(
             bundle.file("face/detector.onnx"), bundle.file("face/recogniser.onnx"), bundle.device, threads
         )

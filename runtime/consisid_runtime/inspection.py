@@ -35,6 +35,7 @@ def summary(path: Path) -> dict[str, Any]:
             }
             for name, module in manifest["modules"].items()
         },
+        "trajectory": {"steps": manifest["trajectory"]["steps"], **manifest["trajectory"]["check"]},
         "licences": manifest["licences"],
         "verified": True,
     }
@@ -54,6 +55,7 @@ def table(found: dict[str, Any]) -> str:
     for name, module in found["modules"].items():
         lines.append(f"{name:18} {module['precision']}, {_check(module)}")
         lines += [f"    {side[:-1]:7} {port}" for side in ("inputs", "outputs") for port in module[side]]
+    lines.append(f"{found['trajectory']['steps']} denoising steps: {_check(found['trajectory'])}")
     return "\n".join([*lines, "", f"licences of the weights, {LICENCE_NOTE}:", *_licences(found["licences"])])
 
 

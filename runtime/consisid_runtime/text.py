@@ -15,7 +15,7 @@ from consisid_runtime.errors import EmptyPrompt
 from consisid_runtime.options import Plan, check_prompt
 
 if TYPE_CHECKING:
-    from consisid_runtime.bundle import Bundle
+    from consisid_runtime.bundle import Modules
 
 _SENTINELS = 100
 _CHARACTERS = 100
@@ -88,7 +88,7 @@ class TextReader:
         bundle: holds the text_encoder module and `tokenizer/spiece.model`.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Modules) -> None:
         self._encoder = bundle.module("text_encoder")
         length = bundle.config("transformer")["max_text_seq_length"]
         self._tokenizer = Tokenizer(str(bundle.file("tokenizer/spiece.model")), length)

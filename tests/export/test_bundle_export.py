@@ -15,10 +15,10 @@ import pytest
 
 import consisid_runtime
 from consisid_export import bundle as exporter
-from consisid_export import tensorrt, writers
+from consisid_export import rehearsal, tensorrt, writers
 from consisid_export.bundle import export_bundle
 from consisid_export.checkpoint import Checkpoint
-from consisid_runtime.bundle import MANIFEST, Bundle
+from consisid_runtime.bundle import MANIFEST, Bundle, sha256
 from consisid_runtime.engines import tensorrt as tensorrt_engine
 from consisid_runtime.errors import (
     BundleMissing,
@@ -228,7 +228,9 @@ def test_of_two_exports_to_one_folder_one_wins(checkpoint: Checkpoint, tmp_path:
     ("options", "message"),
     [
         ({"engine": "trt"}, "one of onnx, torch, tensorrt, torch-tensorrt, got 'trt'"),
-        ({"precision": "fp4"}, "precision must be one of fp32, fp16, bf16"),
+        ({"precision": "fp4"}, "precision must be one of fp32, fp16, bf16, fp8, got 'fp4'"),
+        ({"engine": "torch-tensorrt", "precision": "fp8"}, "'torch-tensorrt' has no fp8"),
+        ({"calibration": "c.json"}, "calibration is for precision 'fp8', got precision 'fp32'"),
         ({"engine": "torch", "precision": "bf16"}, "'torch' runs in fp32 only, got precision 'bf16'"),
         ({"dynamic": True}, "dynamic is for TensorRT engines"),
     ],
@@ -288,6 +290,33 @@ def test_a_bundle_of_tensorrt_engines_holds_engines_and_says_what_they_are(
     assert not list(out.rglob("dit_step.onnx"))
     assert not export_bundle(checkpoint, out, **options)
     assert export_bundle(checkpoint, out, **options | {"dynamic": False}), "other options, another bundle"
+
+
+def test_a_bundle_in_fp8_keeps_its_calibration_and_one_run_is_enough(
+    checkpoint: Checkpoint,
+    tmp_path: Path,
+    pretended: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rehearsal, "STEPS", 2)
+    options: dict[str, Any] = {"engine": "tensorrt", "precision": "fp8"}
+    with pytest.raises(ExportCancelled):
+        export_bundle(checkpoint, tmp_path / "b", **options, progress=failing_at(MODULES[3], KeyboardInterrupt()))
+    told: list[str] = []
+    export_bundle(checkpoint, tmp_path / "b", **options, progress=lambda phase, *_: told.append(phase))
+    assert not [phase for phase in told if phase.startswith("calibration")]
+    manifest = Bundle.open(tmp_path / "b").manifest
+    assert {name: manifest["modules"][name]["precision"] for name in ("dit_step", "dit_prepare", "parser")} == {
+        "dit_step": "fp8",
+        "dit_prepare": "fp16",
+        "parser": "fp32",
+    }
+    assert manifest["trajectory"]["check"]["kind"] == "structural"
+    given = tmp_path / "b" / "calibration.json"
+    monkeypatch.setattr(rehearsal.Rehearsal, "largest_inputs", None)
+    export_bundle(checkpoint, tmp_path / "c", **options, calibration=given)
+    assert (tmp_path / "c" / "calibration.json").read_bytes() == given.read_bytes()
+    assert Bundle.open(tmp_path / "c").manifest["options"]["calibration"] == sha256(given)
 
 
 def test_the_bundle_runs_each_engine_with_its_record(

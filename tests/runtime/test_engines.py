@@ -5,6 +5,7 @@ from typing import Any
 
 import onnxruntime
 import pytest
+from torch import nn
 
 from consisid_runtime.bundle import Bundle
 from consisid_runtime.engines import check_device
@@ -21,7 +22,7 @@ def test_a_device_that_there_is_not(device: Any, nano_bundle: Path) -> None:
     with pytest.raises(InvalidOption, match="device must be"):
         OnnxEngine(nano_bundle / "absent.onnx", bundle.signature("text_encoder"), device=device)
     with pytest.raises(InvalidOption, match="device must be"):
-        TorchEngine("text_encoder", bundle, device=device)
+        TorchEngine(nn.Identity(), bundle.signature("text_encoder"), device=device)
 
 
 def test_cuda_without_its_libraries_does_not_become_the_cpu(nano_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from consisid_runtime.engines import check_device
 from consisid_runtime.errors import MissingExtra
-from consisid_runtime.models import networks
+from consisid_runtime.signatures import Signature
 
 if TYPE_CHECKING:
     from consisid_runtime.bundle import Bundle
@@ -23,11 +23,11 @@ class TorchEngine:
     Raises `InvalidOption` for a device that there is not, `MissingExtra` where "cuda" was asked for and is absent.
     """
 
-    def __init__(self, name: str, bundle: Bundle, *, device: str = "auto") -> None:
+    def __init__(self, network: nn.Module, signature: Signature, *, device: str = "auto") -> None:
         self._device = _device(device)
-        self._outputs = [port.name for port in bundle.signature(name).outputs]
-        self._inputs = [port.name for port in bundle.signature(name).inputs]
-        self._network = networks.load(name, _Weights(bundle)).to(self._device)
+        self._outputs = [port.name for port in signature.outputs]
+        self._inputs = [port.name for port in signature.inputs]
+        self._network = network.to(self._device)
 
     @torch.no_grad()
     def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -36,7 +36,7 @@ class TorchEngine:
         return dict(zip(self._outputs, results, strict=True))
 
 
-class _Weights:
+class Weights:
     """The bundle as a source of weights: one safetensors file a component, as the exporter wrote it."""
 
     def __init__(self, bundle: Bundle) -> None:

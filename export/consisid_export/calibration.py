@@ -1,0 +1,95 @@
+"""The ranges that fp8 needs, from the checkpoint's own denoising; kept in the bundle as `calibration.json`."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from consisid_export.checkpoint import Checkpoint
+from consisid_export.files import replace_file
+from consisid_export.fp8 import Ranges, quantised_layers
+from consisid_export.modules import too_large_to_run
+from consisid_export.partial import Partial
+from consisid_export.rehearsal import CALIBRATION, STEPS, Progress, Rehearsal
+from consisid_export.skeleton import Skeleton
+from consisid_runtime.errors import ExportRefused, InvalidOption, InvalidRequest
+from consisid_runtime.models import networks
+
+FILE = "calibration.json"
+
+
+def calibrated(
+    work: Partial,
+    checkpoint: Checkpoint,
+    rehearsal: Rehearsal,
+    digests: Mapping[str, str],
+    given: Path | None,
+    progress: Progress,
+) -> Ranges:
+    """The ranges of an export: of one that was interrupted, those in `given`, or those of runs made now.
+
+    Args:
+        digests: of the checkpoint's files.
+        progress: called with (phase, step, steps).
+
+    Raises `ExportRefused` where the checkpoint is too large to run here or its runs fail, `InvalidOption` when `given`
+    is not for this checkpoint.
+    """
+    path = work.folder / FILE
+    if path.stem not in work.finished:
+        if given:
+            read_ranges(given, checkpoint, digests)
+            shutil.copyfile(given, path)
+        else:
+            _calibrate(path, checkpoint, rehearsal, digests, progress)
+        work.finish(path.stem, {"files": [FILE]})
+    return read_ranges(path, checkpoint, digests)
+
+
+def _calibrate(
+    path: Path, checkpoint: Checkpoint, rehearsal: Rehearsal, digests: Mapping[str, str], progress: Progress
+) -> None:
+    too_large = too_large_to_run("dit_step", checkpoint)
+    if too_large and rehearsal.device == "cpu":
+        raise ExportRefused(
+            f"fp8 is calibrated on runs of the checkpoint, and this machine has no CUDA GPU for them ({too_large}); "
+            f"export on one that has, or give the {FILE} of a bundle made there with --calibration"
+        )
+    try:
+        ranges = rehearsal.largest_inputs(quantised_layers, progress)
+    except InvalidRequest as error:
+        raise ExportRefused(f"the checkpoint cannot be run to calibrate fp8: {error.wire()}") from error
+    runs = [{"prompt": prompt, "seed": seed, "steps": STEPS} for prompt, seed in CALIBRATION]
+    found: dict[str, Any] = {"transformer": _transformer(digests), "runs": runs, "largest_inputs": ranges}
+    _require_finite(ranges, "the checkpoint's runs")
+    replace_file(path, json.dumps(found, indent=1).encode())
+
+
+def read_ranges(path: Path, checkpoint: Checkpoint, digests: Mapping[str, str]) -> Ranges:
+    """The ranges in a calibration file. Raises `InvalidOption` unless this checkpoint's transformer was run for it."""
+    try:
+        content = json.loads(path.read_bytes())
+        made_with = content["transformer"]
+        ranges = {str(name): float(value) for name, value in content["largest_inputs"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InvalidOption(f"calibration {path} cannot be read ({error}); give the {FILE} of an fp8 bundle") from error
+    layers = quantised_layers(networks.load("dit_step", Skeleton(checkpoint), None))
+    if made_with != _transformer(digests) or ranges.keys() != layers.keys():
+        raise InvalidOption(f"calibration {path} was made with another transformer than {checkpoint.path}'s")
+    _require_finite(ranges, str(path))
+    return ranges
+
+
+def _transformer(digests: Mapping[str, str]) -> dict[str, str]:
+    return {name: digest for name, digest in digests.items() if name.startswith("transformer/")}
+
+
+def _require_finite(ranges: Ranges, source: str) -> None:
+    if wrong := [name for name, value in ranges.items() if not (math.isfinite(value) and value >= 0)]:
+        raise ExportRefused(
+            f"{source}: what enters {wrong[0]} is not finite, nor that of {len(wrong) - 1} other layers"
+        )
