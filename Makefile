@@ -1,6 +1,7 @@
 # Everything below makes its own .venv; nothing else on the machine is touched.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 TORCH ?= torch==2.13.0
+TRITON ?= triton==3.6.0
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -13,8 +14,8 @@ install: $(STAMP)
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet $(TORCH)
-	$(BIN)/python -m pip install --quiet --editable '.[cpu,export,tensorrt-rtx,server,bench,dev]'
+	$(BIN)/python -m pip install --quiet $(TORCH) $(TRITON)
+	$(BIN)/python -m pip install --quiet --editable '.[cpu,export,tensorrt-rtx,server,bench,kernels,dev]'
 	touch $@
 
 demo: install

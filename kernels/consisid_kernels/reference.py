@@ -1,0 +1,239 @@
+"""What every kernel computes, in plain PyTorch: the specification, by the same names and arguments.
+
+B guidance branches, H heads, D channels of a head, N tokens (text first, then video), L text tokens, C = H·D channels.
+Everything works in the dtype of its inputs; in float64 it is the truth that kernels are measured against.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+FLOAT8 = torch.float8_e4m3fn
+FLOAT8_LARGEST = 448.0
+INT8_LARGEST = 127.0
+
+
+def joint_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q kᵀ / √D) v. q [B, H, M, D], k and v [B, H, N, D] → [B, M, H, D], whose heads join without a copy."""
+    return partial_attention(q, k, v)[0].transpose(1, 2).contiguous()
+
+
+def partial_attention(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Attention to some of the keys: out [B, H, M, D], and the base-2 logarithm [B, H, M] of the softmax's denominator.
+
+    Branches broadcast: a tensor with B = 1 serves all.
+    """
+    scores = (q @ k.mT) * (math.log2(math.e) / math.sqrt(q.shape[-1]))
+    denominator = torch.logsumexp(scores * math.log(2), dim=-1) / math.log(2)
+    return torch.exp2(scores - denominator[..., None]) @ v, denominator
+
+
+def merge_attention(out: Tensor, denominator: Tensor, other: Tensor, other_denominator: Tensor) -> Tensor:
+    """Attention to all keys from `partial_attention` to two parts of them. Branches broadcast."""
+    share = torch.sigmoid((denominator - other_denominator) * math.log(2))[..., None]
+    return out * share + other * (1 - share)
+
+
+def shared_joint_attention(text: tuple[Tensor, Tensor, Tensor], video: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """`joint_attention` of the first layer, whose video tokens are the same in both branches.
+
+    text is q, k, v [B, H, L, D]; video q, k, v [1, H, N, D] → [B, L + N, H, D]. What video pays to video is computed
+    once and merged with each branch's text.
+    """
+    (text_q, text_k, text_v), (video_q, video_k, video_v) = text, video
+    parts = [
+        merge_attention(*partial_attention(q, video_k, video_v), *partial_attention(q, text_k, text_v))
+        for q in (text_q, video_q)
+    ]
+    return torch.cat(parts, dim=2).transpose(1, 2).contiguous()
+
+
+def qkv_epilogue(
+    qkv: Tensor,
+    q_norm: tuple[Tensor, Tensor],
+    k_norm: tuple[Tensor, Tensor],
+    cos: Tensor,
+    sin: Tensor,
+    heads: int,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """From the fused projection to attention's inputs.
+
+    qkv [B, N, 3·C]; norms are weight and bias [D]; cos and sin float32 [N − L, D], interleaved pairs (Su et al. 2021),
+    turn the last N − L tokens. Queries and keys are normalised (LayerNorm over D), then turned. → q, k, v [B, H, N, D].
+    """
+    q, k, v = torch.unflatten(qkv, -1, (3, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+    wide = torch.float64 if qkv.dtype == torch.float64 else torch.float32
+    turned = []
+    for x, (weight, bias) in ((q, q_norm), (k, k_norm)):
+        normed = F.layer_norm(x.to(wide), x.shape[-1:], weight.to(wide), bias.to(wide), eps)
+        length = x.shape[2] - cos.shape[0]
+        text, video = normed[:, :, :length], normed[:, :, length:]
+        even, odd = torch.unflatten(video, -1, (-1, 2)).unbind(-1)
+        swapped = torch.stack((-odd, even), dim=-1).flatten(-2)
+        turned.append(torch.cat((text, video * cos + swapped * sin), dim=2).to(qkv.dtype))
+    return turned[0], turned[1], v.contiguous()
+
+
+def quantise_tokens(x: Tensor, block: int, dtype: torch.dtype = torch.int8) -> tuple[Tensor, Tensor]:
+    """One scale for each `block` tokens of a head: x [B, H, N, D] → 8 bits [B, H, N, D], float32 [B, H, ⌈N/block⌉]."""
+    wide = x.float()
+    count = -(-x.shape[2] // block)
+    padded = F.pad(wide, (0, 0, 0, count * block - x.shape[2]))
+    padded = torch.unflatten(padded, 2, (count, block))
+    largest = INT8_LARGEST if dtype == torch.int8 else FLOAT8_LARGEST
+    scale = padded.abs().amax(dim=(3, 4)).clamp(min=1e-12) / largest
+    scaled = (padded / scale[..., None, None]).flatten(2, 3)[:, :, : x.shape[2]]
+    return (scaled.round() if dtype == torch.int8 else scaled).clamp(-largest, largest).to(dtype), scale
+
+
+def quantise_channels(x: Tensor) -> tuple[Tensor, Tensor]:
+    """One scale for each channel of a head: x [B, H, N, D] → E4M3 [B, H, N, D], float32 [B, H, D]."""
+    scale = x.float().abs().amax(dim=2).clamp(min=1e-12) / FLOAT8_LARGEST
+    return (x.float() / scale[:, :, None]).clamp(-FLOAT8_LARGEST, FLOAT8_LARGEST).to(FLOAT8), scale
+
+
+def joint_attention_8bit(
+    q: tuple[Tensor, Tensor],
+    k: tuple[Tensor, Tensor],
+    v: tuple[Tensor, Tensor],
+    blocks: tuple[int, int],
+    dtype: torch.dtype,
+) -> Tensor:
+    """`joint_attention` of quantised tensors; each is 8 bits [B, H, N, D] and scales.
+
+    q and k come from `quantise_tokens` with these `blocks`, k less its mean over the tokens, which the softmax does not
+    see (Zhang et al. 2024, SageAttention); v from `quantise_channels`. Softmax weights become E4M3 numbers, 448 for the
+    largest of a row, so that none saturates. → `dtype` [B, N, H, D].
+    """
+    (q8, q_scale), (k8, k_scale), (v8, v_scale) = q, k, v
+    rows, columns = (
+        _of_tokens(s, block, x.shape[2]) for s, block, x in zip((q_scale, k_scale), blocks, (q8, k8), strict=True)
+    )
+    scores = (q8.double() * rows) @ (k8.double() * columns).mT / math.sqrt(q8.shape[-1])
+    weights = torch.exp(scores - scores.amax(dim=-1, keepdim=True))
+    narrow = (weights * FLOAT8_LARGEST).float().to(FLOAT8).double() / FLOAT8_LARGEST
+    out = narrow @ v8.double() * v_scale[:, :, None].double() / weights.sum(dim=-1, keepdim=True)
+    return out.transpose(1, 2).contiguous().to(dtype)
+
+
+def _of_tokens(scale: Tensor, block: int, tokens: int) -> Tensor:
+    return scale.double().repeat_interleave(block, dim=2)[:, :, :tokens, None]
+
+
+def modulated_norm(
+    x: Tensor, weight: Tensor, bias: Tensor, modulation: Tensor, step: Tensor, text: int, eps: float
+) -> Tensor:
+    """LayerNorm(x) · (1 + scale) + shift, the first `text` tokens with the text's vectors.
+
+    x [B, N, C]; weight and bias [C]; modulation [T, 6, C] is a table of steps, its rows shift, scale, gate of the
+    video, then of the text (`dit.Modulate`); step int32 [1] picks one.
+    """
+    shift, scale, _ = _vectors(modulation, step, x.shape[1], text)
+    return F.layer_norm(x, x.shape[-1:], weight, bias, eps) * (1 + scale) + shift
+
+
+def gated_residual(x: Tensor, y: Tensor, modulation: Tensor, step: Tensor, text: int) -> Tensor:
+    """x + gate · y; arguments as `modulated_norm`."""
+    return x + _vectors(modulation, step, x.shape[1], text)[2] * y
+
+
+def gated_residual_norm(
+    x: Tensor,
+    y: Tensor,
+    modulation: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    next_modulation: Tensor,
+    step: Tensor,
+    text: int,
+    eps: float,
+) -> tuple[Tensor, Tensor]:
+    """`gated_residual`, and `modulated_norm` of what it gives with the next norm's parameters, in one pass."""
+    x = gated_residual(x, y, modulation, step, text)
+    return x, modulated_norm(x, weight, bias, next_modulation, step, text, eps)
+
+
+def _vectors(modulation: Tensor, step: Tensor, tokens: int, text: int) -> tuple[Tensor, ...]:
+    rows = modulation[int(step)].reshape(2, 3, -1)
+    is_text = (torch.arange(tokens, device=modulation.device) < text)[:, None]
+    return tuple(torch.where(is_text, rows[1, i], rows[0, i]) for i in range(3))
+
+
+def face_attention(
+    x: Tensor, weight: Tensor, bias: Tensor, keys: Tensor, values: Tensor, heads: int, text: int, eps: float
+) -> Tensor:
+    """x, its tokens from `text` on plus what they read from the face: LayerNorm → scores → softmax over slots → values.
+
+    x [B, N, C]; keys [C, heads·Q] and values [heads·Q, C] are folded with the projections (`dit.Prepare`), the scales
+    of the softmax and of the injection included. Softmax over each head's Q slots.
+    """
+    video = x[:, text:]
+    normed = F.layer_norm(video, x.shape[-1:], weight, bias, eps)
+    scores = normed @ keys
+    weights = torch.unflatten(scores, -1, (heads, -1)).softmax(-1).flatten(-2)
+    return torch.cat((x[:, :text], video + weights @ values), dim=1)
+
+
+def guided_step(
+    velocity: Tensor, latents: Tensor, previous: Tensor, draw: Tensor, coefficients: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Classifier-free guidance and one step of the solver, in float32.
+
+    velocity [B, …], negative first where B = 2; latents, previous (x0 of the step before) and draw (standard normal)
+    [1, …]. coefficients float32 [8]: guidance, then `schedule.Step`'s signal, sigma, keep, pull, noise, current,
+    previous; a solver without noise or of first order has zeros there. → next latents, x0.
+    """
+    guidance, signal, sigma, keep, pull, noise, current, before = coefficients.to(latents.dtype).unbind(0)
+    velocity = velocity.to(latents.dtype)
+    if velocity.shape[0] == 2:
+        negative, positive = velocity.chunk(2)
+        velocity = negative + guidance * (positive - negative)
+    x0 = signal * latents - sigma * velocity
+    return keep * latents - pull * (current * x0 - before * previous) + noise * draw, x0
+
+
+def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """GELU(x Wᵀ + b), in its tanh form. x [..., C], weight [out, C], bias [out] → [..., out]."""
+    return F.gelu(F.linear(x, weight, bias), approximate="tanh")
+
+
+def linear_gelu_float8(x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor) -> Tensor:
+    """`linear_gelu` divided by `scale` (float32 [1]), as saturated E4M3: the input of the next, quantised layer."""
+    wide = linear_gelu(x, weight, bias)
+    return (wide / scale.to(wide.dtype)).clamp(-FLOAT8_LARGEST, FLOAT8_LARGEST).to(FLOAT8)
+
+
+def spatial_norm_silu(
+    x: Tensor,
+    groups: int,
+    weight: Tensor,
+    bias: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    enlarge: tuple[int, int],
+    past: Tensor | None,
+    eps: float,
+) -> Tensor:
+    """SiLU(GroupNorm(x) · scale + shift) preceded by its causal past: the input of the VAE's next convolution.
+
+    Channels last: x [1, T, H, W, C]; scale and shift [1, t, h, w, C] at the latents' size, enlarged to nearest by
+    (time, space); past [1, 2, H, W, C] as the chunk before left it, or None before the first frame, which then stands
+    in for its own past and is not repeated in time. → [1, T + 2, H, W, C].
+    """
+    first = past is None
+    normed = F.group_norm(x.movedim(-1, 1), groups, weight, bias, eps).movedim(1, -1)
+    wide = [_enlarged(tensor, enlarge, first) for tensor in (scale, shift)]
+    frames = F.silu(normed * wide[0] + wide[1])
+    before = frames[:, :1].expand(-1, 2, -1, -1, -1) if past is None else past
+    return torch.cat((before, frames), dim=1)
+
+
+def _enlarged(x: Tensor, enlarge: tuple[int, int], first: bool) -> Tensor:
+    time, space = enlarge
+    wide = x.repeat_interleave(time, 1).repeat_interleave(space, 2).repeat_interleave(space, 3)
+    return wide[:, time - 1 :] if first else wide
