@@ -1,6 +1,6 @@
 """Compiles kernels for GPUs that are not here, and reads from the machine code what it costs.
 
-Every module with kernels lists its `VARIANTS`; `budgets.json` holds what each may cost on each architecture it declares.
+Every module with kernels lists its `VARIANTS`; `budgets.json` holds what each may cost on its architectures.
 `python -m consisid_kernels.aot [--write]` compiles all of them and compares, or writes the budgets anew.
 """
 

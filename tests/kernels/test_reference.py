@@ -1,0 +1,157 @@
+"""The kernels' specification is what the networks compute."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from consisid_kernels import reference
+from consisid_runtime.models import dit, vae
+from consisid_runtime.models.dit_config import DiTConfig
+from consisid_runtime.models.vae_config import VAEConfig
+from consisid_runtime.schedule import Schedule
+
+HEADS, WIDTH, TEXT, VIDEO, EPS = 3, 16, 5, 12, 1e-5
+SCHEDULER = {"prediction_type": "v_prediction", "timestep_spacing": "trailing", "rescale_betas_zero_snr": True}
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
+def normal(*shape: int) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64)
+
+
+def close(found: Tensor, wanted: Tensor) -> bool:
+    assert found.shape == wanted.shape
+    return bool((found - wanted).norm() <= 1e-6 * wanted.norm())
+
+
+def test_attention_is_that_of_pytorch_in_parts_and_shared() -> None:
+    q, k, v = (normal(2, HEADS, TEXT + VIDEO, WIDTH) for _ in range(3))
+    wanted = F.scaled_dot_product_attention(q, k, v)
+    assert close(reference.joint_attention(q, k, v), wanted.transpose(1, 2))
+    parts = [reference.partial_attention(q, k[:, :, s], v[:, :, s]) for s in (slice(0, 7), slice(7, None))]
+    assert close(reference.merge_attention(*parts[0], *parts[1]), wanted)
+    text, video = [x[:, :, :TEXT] for x in (q, k, v)], [x[:1, :, TEXT:] for x in (q, k, v)]
+    joint = [torch.cat((a, b.expand(2, -1, -1, -1)), dim=2) for a, b in zip(text, video, strict=True)]
+    found = reference.shared_joint_attention(tuple(text), tuple(video))  # type: ignore[arg-type]
+    assert close(found, reference.joint_attention(*joint))
+
+
+def block() -> dit.Block:
+    config = DiTConfig.from_dict(
+        {"num_attention_heads": HEADS, "attention_head_dim": WIDTH, "num_layers": 1, "cross_attn_interval": 1}
+        | {
+            "is_train_face": True,
+            "use_rotary_positional_embeddings": True,
+            "time_embed_dim": 8,
+            "LFE_output_dim": 32,
+            "in_channels": 32,
+        }
+    )
+    network = dit.DiT(config).double()
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    found = network.transformer_blocks[0]
+    assert isinstance(found, dit.Block)
+    return found
+
+
+def test_a_transformer_block_is_made_of_the_kernels() -> None:
+    layer = block()
+    tokens, width = normal(2, TEXT + VIDEO, HEADS * WIDTH), HEADS * WIDTH
+    modulation, step = normal(3, 2, 6, width), torch.tensor([1], dtype=torch.int32)
+    angle = torch.rand(VIDEO, WIDTH // 2).repeat_interleave(2, 1)
+    cos, sin = angle.cos(), angle.sin()
+    padding = (0, 0, TEXT, 0)
+    turn = (F.pad(cos, padding, value=1.0).double(), F.pad(dit.signed(sin), padding).double())
+    wanted = torch.cat(layer(tokens[:, :TEXT], tokens[:, TEXT:], modulation[1], *turn), dim=1)
+
+    def affine(module: nn.Module) -> tuple[Tensor, Tensor]:
+        return module.weight, module.bias  # type: ignore[return-value]
+
+    attention: dit.Attention = layer.attn1  # type: ignore[assignment]
+    first, second = affine(layer.norm1["norm"]), affine(layer.norm2["norm"])
+    projections = (attention.to_q, attention.to_k, attention.to_v)
+    weight, bias = torch.cat([p.weight for p in projections]), torch.cat([p.bias for p in projections])
+    normed = reference.modulated_norm(tokens, *first, modulation[:, 0], step, TEXT, EPS)
+    norms = affine(attention.norm_q), affine(attention.norm_k)
+    q, k, v = reference.qkv_epilogue(F.linear(normed, weight, bias), *norms, cos, sin, HEADS, 1e-6)
+    mixed = attention.to_out[0](reference.joint_attention(q, k, v).flatten(2))
+    tables = modulation[:, 0], *second, modulation[:, 1]
+    tokens, normed = reference.gated_residual_norm(tokens, mixed, *tables, step, TEXT, EPS)
+    inner, outer = layer.ff.net["0"]["proj"], layer.ff.net["2"]  # type: ignore[index,union-attr]
+    hidden = reference.linear_gelu(normed, inner.weight, inner.bias)
+    found = reference.gated_residual(tokens, outer(hidden), modulation[:, 1], step, TEXT)
+    # Rotation is in float32 in the network.
+    assert close(found, wanted)
+
+
+def test_face_attention_is_that_of_the_step() -> None:
+    x, norm = normal(2, TEXT + VIDEO, 24), nn.LayerNorm(24).double()
+    keys, values = normal(24, HEADS * 4), normal(HEADS * 4, 24)
+    wanted = x.clone()
+    wanted[:, TEXT:] += dit.face_attention(norm(x[:, TEXT:]), keys, values, HEADS)
+    found = reference.face_attention(x, norm.weight, norm.bias, keys, values, HEADS, TEXT, 1e-5)
+    assert close(found, wanted)
+
+
+@pytest.mark.parametrize("solver", ["dpm", "ddim"])
+@pytest.mark.parametrize("guidance", [None, 6.0])
+def test_a_guided_step_is_that_of_the_schedule(solver: str, guidance: float | None) -> None:
+    schedule = Schedule.from_config(SCHEDULER, solver, 5)
+    latents, previous, draw = (normal(1, 3, 4, 2, 2) for _ in range(3))
+    velocity = normal(2 if guidance else 1, 3, 4, 2, 2)
+    for index, step in enumerate(schedule.steps):
+        output = velocity[:1] + (guidance * (velocity[1:] - velocity[:1]) if guidance else 0)
+        wanted = schedule.advance(index, output, latents, previous, draw)
+        numbers = (guidance or 1.0, step.signal, step.sigma, step.keep, step.pull)
+        numbers += (step.noise if step.draws else 0.0, step.current, step.previous)
+        found = reference.guided_step(velocity, latents, previous, draw, torch.tensor(numbers))
+        assert all(close(*pair) for pair in zip(found, wanted, strict=True))
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_spatial_norm_prepares_the_input_of_the_next_convolution(first: bool) -> None:
+    config = VAEConfig.from_dict(
+        {"block_out_channels": [8, 8], "latent_channels": 4, "layers_per_block": 1, "norm_num_groups": 2}
+        | {"temporal_compression_ratio": 2, "scaling_factor": 1.0}
+    )
+    norm = vae.SpatialNorm(8, config, time=2, space=2).double()
+    for parameter in norm.parameters():
+        nn.init.normal_(parameter)
+    latents = normal(1, 4, 3, 2, 3)
+    frames = 5 if first else 6
+    x, past = normal(1, 8, frames, 4, 6), normal(1, 8, 2, 4, 6)
+    chunk = vae.Chunk(latents, () if first else (past,))
+    wanted = chunk.with_past(F.silu(norm(x, chunk))).movedim(1, -1)
+    scale, shift = (conv(latents).movedim(1, -1) for conv in (norm.conv_y, norm.conv_b))
+    group = norm.norm_layer
+    found = reference.spatial_norm_silu(
+        x.movedim(1, -1),
+        group.num_groups,
+        group.weight,
+        group.bias,
+        scale,
+        shift,
+        (2, 2),
+        None if first else past.movedim(1, -1),
+        group.eps,
+    )
+    assert close(found, wanted)
+
+
+def test_quantised_attention_is_close_to_attention() -> None:
+    q, k, v = (normal(1, 2, 70, 64).float() for _ in range(3))
+    quantised = (
+        reference.quantise_tokens(q, 32),
+        reference.quantise_tokens(k - k.mean(dim=2, keepdim=True), 16),
+        reference.quantise_channels(v),
+    )
+    assert quantised[0][1].shape == (1, 2, 3) and quantised[1][1].shape == (1, 2, 5)
+    found = reference.joint_attention_8bit(*quantised, (32, 16), torch.float32)
+    wanted = reference.joint_attention(q, k, v)
+    assert 1e-3 < (found - wanted).norm() / wanted.norm() < 0.06
