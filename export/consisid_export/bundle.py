@@ -171,7 +171,7 @@ def _write_manifest(
         "files": {name: files.get(name) or file_record(folder / name, digest) for name in names},
     }
     manifest["digest"] = manifest_digest(manifest)
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True))
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False))
 
 
 def _still_valid(out: Path, origin: dict[str, Any]) -> bool:

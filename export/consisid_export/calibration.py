@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import math
 import shutil
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from consisid_export.checkpoint import Checkpoint
 from consisid_export.files import replace_file
-from consisid_export.fp8 import Ranges, quantised_layers
+from consisid_export.fp8 import LARGEST_INPUT, Ranges, quantised_layers
 from consisid_export.modules import too_large_to_run
 from consisid_export.partial import Partial
+from consisid_export.photograph import portrait
 from consisid_export.rehearsal import CALIBRATION, STEPS, Progress, Rehearsal
 from consisid_export.skeleton import Skeleton
-from consisid_runtime.errors import ExportRefused, InvalidOption, InvalidRequest
+from consisid_runtime.bundle import manifest_digest
+from consisid_runtime.errors import ExportRefused, InvalidOption, InvalidRequest, NotFinite
 from consisid_runtime.models import networks
 
 FILE = "calibration.json"
@@ -61,35 +64,42 @@ def _calibrate(
         )
     try:
         ranges = rehearsal.largest_inputs(quantised_layers, progress)
-    except InvalidRequest as error:
+    except (InvalidRequest, NotFinite) as error:
         raise ExportRefused(f"the checkpoint cannot be run to calibrate fp8: {error.wire()}") from error
-    runs = [{"prompt": prompt, "seed": seed, "steps": STEPS} for prompt, seed in CALIBRATION]
-    found: dict[str, Any] = {"transformer": _transformer(digests), "runs": runs, "largest_inputs": ranges}
-    _require_finite(ranges, "the checkpoint's runs")
-    replace_file(path, json.dumps(found, indent=1).encode())
+    if too_wide := [name for name, value in ranges.items() if value > LARGEST_INPUT]:
+        raise ExportRefused(
+            f"{ranges[too_wide[0]]:.3g} enters {too_wide[0]}, and the rest of an fp8 graph is fp16, which ends at "
+            f"{LARGEST_INPUT:.0f}; use precision 'bf16'"
+        )
+    found: dict[str, Any] = {
+        "transformer": _transformer(digests),
+        "portrait": hashlib.sha256(portrait()).hexdigest(),
+        "runs": [{"prompt": prompt, "seed": seed, "steps": STEPS} for prompt, seed in CALIBRATION],
+        "versions": {package: version(package) for package in ("consisid-runtime", "torch")},
+        "largest_inputs": ranges,
+    }
+    replace_file(path, json.dumps(found | {"digest": manifest_digest(found)}, indent=1, allow_nan=False).encode())
 
 
 def read_ranges(path: Path, checkpoint: Checkpoint, digests: Mapping[str, str]) -> Ranges:
-    """The ranges in a calibration file. Raises `InvalidOption` unless this checkpoint's transformer was run for it."""
+    """The ranges in a calibration file.
+
+    Raises `InvalidOption` unless it is as it was written, by runs of this checkpoint's transformer.
+    """
     try:
         content = json.loads(path.read_bytes())
+        intact = content["digest"] == manifest_digest(content)
+        ranges: Ranges = content["largest_inputs"]
         made_with = content["transformer"]
-        ranges = {str(name): float(value) for name, value in content["largest_inputs"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidOption(f"calibration {path} cannot be read ({error}); give the {FILE} of an fp8 bundle") from error
+    if not intact:
+        raise InvalidOption(f"calibration {path} was changed after it was made; give the {FILE} of an fp8 bundle")
     layers = quantised_layers(networks.load("dit_step", Skeleton(checkpoint), None))
     if made_with != _transformer(digests) or ranges.keys() != layers.keys():
         raise InvalidOption(f"calibration {path} was made with another transformer than {checkpoint.path}'s")
-    _require_finite(ranges, str(path))
     return ranges
 
 
 def _transformer(digests: Mapping[str, str]) -> dict[str, str]:
     return {name: digest for name, digest in digests.items() if name.startswith("transformer/")}
-
-
-def _require_finite(ranges: Ranges, source: str) -> None:
-    if wrong := [name for name, value in ranges.items() if not (math.isfinite(value) and value >= 0)]:
-        raise ExportRefused(
-            f"{source}: what enters {wrong[0]} is not finite, nor that of {len(wrong) - 1} other layers"
-        )

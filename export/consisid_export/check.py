@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -37,6 +38,15 @@ def relative_error(found: Tensor, wanted: Tensor) -> float:
     return error if torch.isfinite(difference) else float("inf")
 
 
+def require_finite(own: Iterable[float], subject: str) -> None:
+    """Raises `ExportRefused` where PyTorch's own error is infinite: there is nothing to compare with."""
+    if not all(math.isfinite(error) for error in own):
+        raise ExportRefused(
+            f"{subject}: in this precision PyTorch itself gives values that are not finite, so the weights lead out of "
+            "its range; bf16 and fp32 have a larger one"
+        )
+
+
 @torch.no_grad()
 def check(
     network: nn.Module,
@@ -57,6 +67,7 @@ def check(
     for inputs in samples or seeded_samples(signature):
         wanted = _outputs(network, inputs)
         own = [relative_error(*pair) for pair in zip(_outputs(rounded, inputs), wanted, strict=True)] if rounded else []
+        require_finite(own, signature.name)
         found = engine(inputs)
         for i, (port, reference) in enumerate(zip(signature.outputs, wanted, strict=True)):
             if reference.numel() > 1 and bool((reference == reference.flatten()[0]).all()):

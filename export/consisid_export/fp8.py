@@ -25,7 +25,11 @@ SCALE = torch.float16
 Ranges = Mapping[str, float]
 """Layer → the largest absolute value of its input."""
 
+LARGEST_INPUT = torch.finfo(SCALE).max
+"""What a layer's input may reach: beyond it, it is infinite in fp16 anyhow."""
+
 _SMALLEST_SCALE = torch.finfo(SCALE).smallest_normal
+_LARGEST_SCALE = 146.125  # the largest whose product with 448 is finite in fp16
 
 
 def quantised_layers(step: nn.Module) -> dict[str, nn.Linear]:
@@ -36,8 +40,11 @@ def quantised_layers(step: nn.Module) -> dict[str, nn.Linear]:
 
 
 def scale_of(largest: Tensor) -> Tensor:
-    """The scale with which E4M3 reaches `largest`, fp16. Where everything is zero, any scale would do."""
-    return (largest.float() / LARGEST).clamp(min=_SMALLEST_SCALE).to(SCALE)
+    """The scale with which E4M3 reaches `largest`, fp16 and normal there: GPUs may take smaller numbers for zero.
+
+    Where `largest` is below 0.027, the scale is that of 0.027; E4M3 keeps its precision down to a 28,000th of that.
+    """
+    return (largest.float() / LARGEST).clamp(_SMALLEST_SCALE, _LARGEST_SCALE).to(SCALE)
 
 
 def quantise(x: Tensor, scale: Tensor) -> Tensor:
@@ -104,11 +111,13 @@ def insert_quantisation(model: onnx_ir.Model, layers: Collection[str]) -> None:
 
 
 def simulate(step: nn.Module, ranges: Ranges) -> nn.Module:
-    """A copy of an fp16 step that computes what `insert_quantisation` says, in PyTorch's own arithmetic."""
-    network = copy.deepcopy(step)
+    """A copy of a float32 step that computes what `insert_quantisation` says, in PyTorch's own arithmetic."""
+    network = copy.deepcopy(step).to(SCALE)
+    originals = quantised_layers(step)
     for name, layer in quantised_layers(network).items():
-        scale = scale_of(layer.weight.abs().amax(dim=1))[:, None]
-        layer.weight.copy_(dequantise(quantise(layer.weight, scale), scale))
+        weight = originals[name].weight
+        scale = scale_of(weight.abs().amax(dim=1))[:, None]
+        layer.weight.copy_(dequantise(quantise(weight, scale), scale))
         layer.register_forward_pre_hook(_Rounding(scale_of(torch.tensor(ranges[name]))))
     return network
 

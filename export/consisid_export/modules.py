@@ -23,6 +23,7 @@ from consisid_export.precision import exported_dtype, module_precision
 from consisid_export.skeleton import Skeleton
 from consisid_export.structure import check_structure
 from consisid_runtime.engines.onnxruntime import OnnxEngine
+from consisid_runtime.errors import InvalidRequest
 from consisid_runtime.models import networks
 from consisid_runtime.signatures import Signature
 
@@ -39,7 +40,8 @@ class Calibration:
 
     Attributes:
         ranges: the layers, and the largest value that entered each.
-        samples: makes inputs as they occur in a run, to compare on: random ones lie in other ranges.
+        samples: makes inputs as they occur in a run, to compare on: random ones lie in other ranges. Raises
+            `InvalidRequest` where the checkpoint cannot be run.
     """
 
     ranges: Ranges
@@ -104,11 +106,15 @@ def _check(
     engine = _engine(path, signature)
     if engine is None:
         return {"kind": "structural", "reason": f"ONNX Runtime's CPU provider does not implement {dtype}"}
+    network = networks.load(name, checkpoint)
     rounded = None if dtype == torch.float32 else networks.load(name, checkpoint, dtype)
     samples = None
-    if rounded and calibration:
-        rounded, samples = simulate(rounded, calibration.ranges), calibration.samples()
-    result = check(networks.load(name, checkpoint), engine, signature, rounded, samples)
+    if calibration:
+        try:
+            rounded, samples = simulate(network, calibration.ranges), calibration.samples()
+        except InvalidRequest as problem:
+            return {"kind": "structural", "reason": f"the checkpoint cannot be run: {problem.wire()}"}
+    result = check(network, engine, signature, rounded, samples)
     return {"kind": "numeric", "error": result.error, "limit": result.limit}
 
 

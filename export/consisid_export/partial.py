@@ -188,11 +188,11 @@ def _discard(root: Path) -> None:
 
 
 def _kept(root: Path) -> str:
-    modules = len(list((root / "records").glob("*.json")))
-    if not modules:
+    parts = len(list((root / "records").glob("*.json")))
+    if not parts:
         return "nothing was left behind"
     return (
-        f"{modules} finished modules are kept in {root}: the same command goes on from there, and removing the folder "
+        f"{parts} finished parts are kept in {root}: the same command goes on from there, and removing the folder "
         "frees the space"
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,13 @@ from torch import Tensor, nn
 
 from consisid_export.checkpoint import Checkpoint
 from consisid_export.photograph import portrait
+from consisid_export.precision import FLOAT32_MODULES
 from consisid_runtime.bundle import Modules, geometry
 from consisid_runtime.denoise import Denoiser
 from consisid_runtime.encode import Encoder
 from consisid_runtime.engines import Engine
 from consisid_runtime.engines.torch import TorchEngine
+from consisid_runtime.errors import NotFinite
 from consisid_runtime.face import FaceReader
 from consisid_runtime.models import networks
 from consisid_runtime.options import Options, Plan, plan
@@ -64,11 +67,11 @@ class Rehearsal:
     ) -> dict[str, float]:
         """Largest absolute value that enters each of a step's `layers` over the runs of `CALIBRATION`.
 
-        Raises what the stages raise, `NoFace` for one.
+        Raises what the stages raise, `NoFace` for one, and `NotFinite` naming the first layer that gets such values.
         """
         requests = self._requests((prompt, Options(seed=seed, steps=STEPS)) for prompt, seed in CALIBRATION)
-        step = networks.load("dit_step", self._checkpoint, self._dtype)
-        found: dict[str, Tensor] = {}
+        step = self._network("dit_step")
+        found: dict[str, float] = {}
         for name, layer in layers(step).items():
             layer.register_forward_pre_hook(_Largest(name, found))
         engine = self.engine("dit_step", step)
@@ -76,7 +79,7 @@ class Rehearsal:
         for number, request in enumerate(requests, start=1):
             phase = f"calibration {number} of {len(requests)}"
             _run(denoise, request, lambda done, total, phase=phase: progress(phase, done, total))  # type: ignore[misc]
-        return {name: float(largest) for name, largest in found.items()}
+        return found
 
     def step_samples(self) -> list[dict[str, Tensor]]:
         """Inputs of `dit_step` as they occur: early, half-way and late, with guidance; and in a shorter video without.
@@ -113,7 +116,11 @@ class Rehearsal:
         return TorchEngine(network, self._signatures[name], device=self.device)
 
     def _original(self, name: str) -> Engine:
-        return self.engine(name, networks.load(name, self._checkpoint, self._dtype))
+        return self.engine(name, self._network(name))
+
+    def _network(self, name: str) -> nn.Module:
+        dtype = torch.float32 if name in FLOAT32_MODULES else self._dtype
+        return networks.load(name, self._checkpoint, dtype)
 
     def _requests(self, wanted: Iterable[tuple[str, Options]]) -> list[Request]:
         """The stages' networks are gone when this returns: they need not fit into memory beside the transformer."""
@@ -153,13 +160,14 @@ class _View:
 class _Largest:
     """Notes the largest absolute value of a layer's inputs."""
 
-    def __init__(self, name: str, found: dict[str, Tensor]) -> None:
+    def __init__(self, name: str, found: dict[str, float]) -> None:
         self._name, self._found = name, found
 
     def __call__(self, layer: nn.Module, arguments: tuple[Tensor]) -> None:
-        largest = arguments[0].abs().amax().float()
-        # torch.maximum keeps a NaN, which Python's max may lose.
-        self._found[self._name] = torch.maximum(self._found.get(self._name, largest), largest)
+        largest = float(arguments[0].abs().amax())
+        if not math.isfinite(largest):
+            raise NotFinite(f"what enters {self._name} is not finite")
+        self._found[self._name] = max(self._found.get(self._name, 0.0), largest)
 
 
 class _Noting:

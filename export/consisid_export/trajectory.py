@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from consisid_export.check import FP32_LIMIT, relative_error
+from consisid_export.check import FP32_LIMIT, relative_error, require_finite
 from consisid_export.checkpoint import Checkpoint
 from consisid_export.fp8 import Ranges, simulate
 from consisid_export.precision import exported_dtype
@@ -54,7 +52,9 @@ def check_trajectory(
     except InvalidRequest as problem:
         return _record({"kind": "none", "reason": f"the checkpoint cannot be run: {problem.wire()}"})
     error = relative_error(found, wanted)
-    limit = max(FP32_LIMIT, SHARE * relative_error(own[0], wanted)) if own else FP32_LIMIT
+    own_errors = [relative_error(latents, wanted) for latents in own]
+    require_finite(own_errors, f"after {STEPS} denoising steps")
+    limit = max([FP32_LIMIT, *(SHARE * own_error for own_error in own_errors)])
     if not error <= limit:
         raise ExportRefused(
             f"after {STEPS} denoising steps the latents differ from PyTorch's by {error:.1e} (relative L2); the limit "
@@ -69,11 +69,9 @@ def _record(check: dict[str, Any]) -> dict[str, Any]:
 
 def _torch(checkpoint: Checkpoint, rehearsal: Rehearsal, precision: str, ranges: Ranges | None = None) -> Load:
     def load(name: str) -> Any:
-        network = networks.load(name, checkpoint, exported_dtype(name, precision))
         if ranges and name == "dit_step":
-            with torch.no_grad():
-                network = simulate(network, ranges)
-        return rehearsal.engine(name, network)
+            return rehearsal.engine(name, simulate(networks.load(name, checkpoint), ranges))
+        return rehearsal.engine(name, networks.load(name, checkpoint, exported_dtype(name, precision)))
 
     return load
 

@@ -17,7 +17,7 @@ from consisid_runtime.errors import BundleCorrupt, BundleMissing, BundleVersion
 from consisid_runtime.options import Geometry
 from consisid_runtime.signatures import Signature
 
-FORMAT = 2
+FORMAT = 3
 """Of the manifest; `manifest.schema.json` describes it."""
 
 MANIFEST = "manifest.json"

@@ -120,7 +120,7 @@ def test_what_was_damaged_between_two_runs_is_redone(
     checkpoint: Checkpoint, torch_bundle_of: Callable[..., Path], tmp_path: Path, written: list[str]
 ) -> None:
     out, partial = tmp_path / "bundle", tmp_path / ".bundle.partial"
-    with pytest.raises(ExportCancelled, match=r"11 finished modules are kept in .*\.partial"):
+    with pytest.raises(ExportCancelled, match=r"11 finished parts are kept in .*\.partial"):
         export_bundle(checkpoint, out, engine="torch", progress=failing_at(MANIFEST, KeyboardInterrupt()))
     flip(partial / "bundle" / "vae.safetensors", 7000)
     flip(partial / "records" / "parser.json", 30)
@@ -153,7 +153,7 @@ def test_a_full_disk_leaves_what_was_there_and_what_is_finished(
         flip(out / "vae.safetensors", 5000)
         damaged = contents(out)
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    with pytest.raises(OutputUnwritable, match=r"No space left on device; 10 finished modules are kept in .*\.partial"):
+    with pytest.raises(OutputUnwritable, match=r"No space left on device; 10 finished parts are kept in .*\.partial"):
         export_bundle(checkpoint, out, engine="torch", progress=failing_at(MODULES[10], full))
     if there_before:
         assert contents(out) == damaged
@@ -335,7 +335,7 @@ def test_the_bundle_runs_each_engine_with_its_record(
 def test_a_cancelled_build_keeps_the_engines_that_are_finished(
     checkpoint: Checkpoint, tmp_path: Path, pretended: list[dict[str, Any]]
 ) -> None:
-    with pytest.raises(ExportCancelled, match="nothing was written; 10 finished modules are kept"):
+    with pytest.raises(ExportCancelled, match="nothing was written; 10 finished parts are kept"):
         export_bundle(
             checkpoint,
             tmp_path / "b",

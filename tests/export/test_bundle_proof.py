@@ -169,7 +169,7 @@ def test_a_full_disk_leaves_no_bundle_and_more_room_finishes_it(
     assert (status, out.exists()) == (5, False), printed
     assert "OUTPUT_UNWRITABLE" in printed and "No space left on device" in printed
     kept = graphs(disk / ".bundle.partial" / "bundle")
-    assert ("finished modules are kept" in printed) == bool(kept)
+    assert ("finished parts are kept" in printed) == bool(kept)
     small_disk(64 * MEBIBYTE)
     status, printed, _ = finish(nano, out)
     assert status == 0, printed

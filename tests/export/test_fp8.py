@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from consisid_export import modules
+from consisid_export import modules, rehearsal, trajectory
 from consisid_export.checkpoint import Checkpoint
-from consisid_export.fp8 import FLOAT8, dequantise, quantise, quantised_layers, scale_of, write_quantised
+from consisid_export.fp8 import FLOAT8, dequantise, quantise, quantised_layers, scale_of, simulate, write_quantised
 from consisid_export.modules import Calibration, write_module
 from consisid_export.rehearsal import Rehearsal
 from consisid_export.skeleton import Skeleton, stored
@@ -54,6 +54,9 @@ def test_numbers_are_rounded_to_the_nearest_and_saturate() -> None:
     assert ((found - x).abs() / x.abs())[normal].max() <= ROUNDING * 1.001
     assert (found - x)[~normal].abs().max() <= 2**-10 * scale.float() * 1.001
     assert (dequantise(quantise(10 * x, scale), scale).abs() <= 448 * scale).all()
+    assert dequantise(
+        quantise(torch.tensor(65504.0), scale_of(torch.tensor(65504.0))), torch.tensor(146.125)
+    ).isfinite()
     assert dequantise(quantise(torch.zeros(3), scale_of(torch.tensor(0.0))), scale).eq(0).all()
 
 
@@ -100,6 +103,37 @@ def test_the_step_is_as_far_from_fp32_as_pytorch_with_the_same_roundings(exporte
     check = exported[1]["check"]
     assert check["kind"] == "numeric"
     assert 1e-3 < check["error"] <= check["limit"] < 0.1
+
+
+def test_what_is_stored_is_what_pytorch_simulates(
+    checkpoint: Checkpoint, calibration: Calibration, exported: tuple[Path, Any]
+) -> None:
+    stored_values = load_file(exported[0] / "transformer.dit_step.fp8.safetensors")
+    simulated = simulate(networks.load("dit_step", checkpoint), calibration.ranges)
+    for name, layer in quantised_layers(simulated).items():
+        q, scale = stored_values[f"{name}.weight"], stored_values[f"{name}.weight_scale"]
+        assert dequantise(q, scale[:, None]).equal(layer.weight), name
+        largest = calibration.ranges[name]
+        assert stored_values[f"{name}.input_scale"].item() == pytest.approx(largest / 448, rel=2**-10)
+
+
+def test_a_run_in_fp8_ends_where_pytorchs_own_does(
+    checkpoint: Checkpoint,
+    calibration: Calibration,
+    exported: tuple[Path, Any],
+    torch_bundle_of: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module in (rehearsal, trajectory):
+        monkeypatch.setattr(module, "STEPS", 3)
+    folder, signatures = exported[0], networks.signatures(checkpoint)
+    checks = {"dit_step": exported[1]["check"]}
+    for name in ("dit_prepare", "dit_modulate"):
+        checks[name] = write_module(name, checkpoint, folder, signatures[name], precision="fp8")["check"]
+    runs = Rehearsal(checkpoint, torch_bundle_of(), signatures)
+    options: dict[str, Any] = {"precision": "fp8", "ranges": calibration.ranges}
+    found = trajectory.check_trajectory(checkpoint, folder, signatures, checks, runs, **options)["check"]
+    assert 1e-3 < found["error"] <= found["limit"] < 0.1
 
 
 def test_weights_take_half_of_fp16(checkpoint: Checkpoint, exported: tuple[Path, Any]) -> None:

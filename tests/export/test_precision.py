@@ -128,6 +128,18 @@ def test_the_limit_is_twice_pytorchs_own_error(share: float, accepted: bool) -> 
             check(exact, engine, SIGNATURE, rounded)
 
 
+def test_what_leaves_the_range_in_pytorch_too_is_refused() -> None:
+    class Overflowing(Halver):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * float("inf")
+
+    broken = Overflowing(torch.float16)
+    with pytest.raises(
+        ExportRefused, match="halver: in this precision PyTorch itself gives values that are not finite"
+    ):
+        check(Halver(torch.float32), lambda inputs: {"y": broken(inputs["x"])}, SIGNATURE, broken)
+
+
 @pytest.mark.parametrize("module", [name for name in networks.COMPONENTS if name not in FLOAT32_MODULES])
 def test_every_network_takes_and_gives_float32(nano: Path, module: str) -> None:
     """The limit is about 16 roundings: a network that computes something else would be at 1."""

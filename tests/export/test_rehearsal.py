@@ -1,6 +1,5 @@
 """A checkpoint is run before its bundle exists: for fp8's ranges, and for the error of a whole run."""
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from consisid_export.rehearsal import STEPS, Rehearsal
 from consisid_runtime.bundle import Bundle
 from consisid_runtime.denoise import Denoiser
 from consisid_runtime.engines.onnxruntime import OnnxEngine
-from consisid_runtime.errors import ExportRefused, InvalidOption, NoFace
+from consisid_runtime.errors import ExportRefused, InvalidOption, NoFace, NotFinite
 from consisid_runtime.models import networks
 from consisid_runtime.options import Options, plan
 from consisid_runtime.pipeline import Pipeline
@@ -41,10 +40,6 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs of two steps."""
     for module in (rehearsal, calibration, trajectory):
         monkeypatch.setattr(module, "STEPS", 2)
-
-
-def largest(found: Mapping[str, float]) -> str:
-    return json.dumps({"transformer": {}, "runs": [], "largest_inputs": found})
 
 
 def test_ranges_are_what_enters_the_layers_of_real_requests(
@@ -77,14 +72,27 @@ def test_ranges_are_what_enters_the_layers_of_real_requests(
         assert found[f"transformer_blocks.0.attn1.{name}"] == pytest.approx(max(entering), rel=1e-5)
 
 
-def test_a_nan_that_enters_a_layer_is_not_lost() -> None:
-    found: dict[str, Tensor] = {}
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_the_first_layer_that_gets_what_is_not_finite_is_named(value: float) -> None:
+    found: dict[str, float] = {}
     note = rehearsal._Largest("a", found)
-    for value in (1.0, float("nan"), 3.0):
-        note(nn.Identity(), (torch.tensor([value, -2.0]),))
-    assert found["a"].isnan()
-    with pytest.raises(ExportRefused, match="what enters a is not finite"):
-        calibration._require_finite({"a": float("nan"), "b": 1.0}, "x")
+    note(nn.Identity(), (torch.tensor([1.0, -2.0]),))
+    with pytest.raises(NotFinite, match="what enters a is not finite"):
+        note(nn.Identity(), (torch.tensor([value, -3.0]),))
+    assert found == {"a": 2.0}
+
+
+def test_on_a_gpu_networks_are_narrower_but_those_of_faces(runs: Rehearsal, short: None) -> None:
+    exact = runs.largest_inputs(quantised_layers, lambda *_: None)
+    runs._dtype = torch.bfloat16
+    narrow = runs.largest_inputs(quantised_layers, lambda *_: None)
+    assert narrow != exact
+    for name, value in narrow.items():
+        assert value == pytest.approx(exact[name], rel=0.1)
+
+
+def test_the_error_is_measured_on_a_run_that_calibration_has_not_seen() -> None:
+    assert not {*rehearsal.HELD_OUT} & {part for run in rehearsal.CALIBRATION for part in run}
 
 
 def test_samples_are_inputs_of_a_run_of_two_sizes(runs: Rehearsal, short: None) -> None:
@@ -138,6 +146,32 @@ def test_a_run_that_ends_elsewhere_is_refused(
             trajectory.check_trajectory(*arguments, precision="fp32")
 
 
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "fp8"])
+@pytest.mark.parametrize(("share", "accepted"), [(1.19, True), (1.21, False), (float("inf"), False)])
+def test_a_narrow_run_may_be_a_little_further_than_pytorchs_own(
+    runs: Rehearsal, nano_bundle: Path, monkeypatch: pytest.MonkeyPatch, precision: str, share: float, accepted: bool
+) -> None:
+    wanted, error = torch.randn(2, 1, 8, generator=torch.Generator().manual_seed(0)).unbind()
+    monkeypatch.setattr(runs, "held_out", lambda *_: [wanted, wanted + share * error, wanted + error])
+    arguments: Any = (runs._checkpoint, nano_bundle, runs._signatures, NUMERIC, runs)
+    if accepted:
+        check = trajectory.check_trajectory(*arguments, precision=precision)["check"]
+        assert check["error"] == pytest.approx(check["limit"] * share / 1.2, rel=1e-5)
+    else:
+        with pytest.raises(ExportRefused, match="the latents differ"):
+            trajectory.check_trajectory(*arguments, precision=precision)
+
+
+def test_what_pytorch_cannot_compute_either_is_refused(
+    runs: Rehearsal, nano_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact, broken = torch.ones(1, 8), torch.full((1, 8), float("inf"))
+    monkeypatch.setattr(runs, "held_out", lambda *_: [exact, broken, broken])
+    arguments: Any = (runs._checkpoint, nano_bundle, runs._signatures, NUMERIC, runs)
+    with pytest.raises(ExportRefused, match="PyTorch itself gives values that are not finite"):
+        trajectory.check_trajectory(*arguments, precision="fp16")
+
+
 def test_a_run_with_a_module_that_was_not_run_is_structural(runs: Rehearsal, nano_bundle: Path) -> None:
     checks = NUMERIC | {"dit_step": {"kind": "structural", "reason": "too large"}}
     arguments: Any = (runs._checkpoint, nano_bundle, runs._signatures, checks, runs)
@@ -168,10 +202,33 @@ def test_what_is_too_large_for_this_machine_is_refused_with_the_way_out(
         calibration._calibrate(tmp_path / "c", runs._checkpoint, runs, {}, lambda *_: None)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", largest({"a": 1.0}), '{"transformer": {}, "largest_inputs": 3}'])
+def test_what_fp16_cannot_hold_is_refused_with_the_way_out(
+    runs: Rehearsal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(Rehearsal, "largest_inputs", lambda *_: {"a": 1.0, "b": 70_000.0})
+    with pytest.raises(ExportRefused, match=r"7e\+04 enters b, .* use precision 'bf16'"):
+        calibration._calibrate(tmp_path / "c", runs._checkpoint, runs, {}, lambda *_: None)
+
+
+def test_a_calibration_that_was_changed_is_refused(
+    runs: Rehearsal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    layers = quantised_layers(networks.load("dit_step", runs._checkpoint))
+    monkeypatch.setattr(Rehearsal, "largest_inputs", lambda *_: dict.fromkeys(layers, 2.0))
+    path, digests = tmp_path / "c.json", {"transformer/config.json": "1", "vae/config.json": "2"}
+    calibration._calibrate(path, runs._checkpoint, runs, digests, lambda *_: None)
+    assert calibration.read_ranges(path, runs._checkpoint, digests) == dict.fromkeys(layers, 2.0)
+    with pytest.raises(InvalidOption, match="was made with another transformer"):
+        calibration.read_ranges(path, runs._checkpoint, digests | {"transformer/config.json": "3"})
+    path.write_text(path.read_text().replace("2.0", "20.0", 1))
+    with pytest.raises(InvalidOption, match="was changed after it was made"):
+        calibration.read_ranges(path, runs._checkpoint, digests)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"digest": "1", "largest_inputs": 3}'])
 def test_another_calibration_is_refused(checkpoint: Checkpoint, tmp_path: Path, content: str) -> None:
     (tmp_path / "c.json").write_text(content)
-    with pytest.raises(InvalidOption, match=r"calibration .*c\.json (cannot be read|was made with another)"):
+    with pytest.raises(InvalidOption, match=r"calibration .*c\.json cannot be read"):
         export_bundle(checkpoint, tmp_path / "b", precision="fp8", calibration=tmp_path / "c.json")
     assert [path.name for path in tmp_path.iterdir()] == ["c.json"]
     with pytest.raises(InvalidOption, match="is not there"):
