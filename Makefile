@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test proof check bench generate clean
+.PHONY: install demo test proof check gpu tune bench generate clean
 
 install: $(STAMP)
 
@@ -33,8 +33,22 @@ test: check
 proof: install
 	$(BIN)/pytest -m proof
 
+# On a machine with an NVIDIA GPU, in the environment of PYTHON, which has a CUDA build of PyTorch, pytest and typer: nothing
+# is installed. Red tests stop it before anything is measured.
+GPU := PYTHONPATH=runtime:export:kernels:benchmarks timeout 1500
+gpu:
+	$(GPU) $(PYTHON) -m pytest -q tests/kernels -m 'not proof'
+	$(GPU) compute-sanitizer --error-exitcode 1 $(PYTHON) -m pytest -q tests/kernels -m 'not proof and not gpu'
+	$(GPU) $(PYTHON) -m pytest -q tests/runtime -m gpu
+	$(GPU) $(PYTHON) -c 'import typer; from consisid_benchmarks.kernels import command; typer.run(command)'
+
+# Writes the tables of tiles of this GPU; then `make gpu` again.
+tune:
+	$(GPU) $(PYTHON) -m consisid_benchmarks.tune
+
 bench: install
 	$(BIN)/consisid bench pipeline
+	$(BIN)/consisid bench export
 	$(BIN)/consisid bench report
 
 # Files that are written from signatures.py; tests compare them.

@@ -1,6 +1,7 @@
 """The nano checkpoint and its bundles, made once and kept under build/ as long as sources and tools stay the same."""
 
 import json
+import os
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -8,9 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read wherever a kernel is decorated, hence before any is imported
 
 BUILD = Path(__file__).parents[1] / "build" / "test"
 PROOFS = Path(__file__).parents[1] / "benchmarks" / "results" / "proof"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
 
 
 class Proof:

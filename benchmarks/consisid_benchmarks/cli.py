@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
-from consisid_benchmarks import pipeline
+from consisid_benchmarks import export, kernels, pipeline
 from consisid_runtime.cli import Json, emit
 
 # One line a suite: its name and its command.
-SUITES = {
+SUITES: dict[str, Callable[..., None]] = {
+    export.SUITE: export.command,
+    kernels.SUITE: kernels.command,
     pipeline.SUITE: pipeline.command,
 }
 

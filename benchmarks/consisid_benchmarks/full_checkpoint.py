@@ -21,7 +21,7 @@ from consisid_export.nano import configs as nano
 from consisid_export.nano.detector import write_detector
 from consisid_export.nano.recogniser import write_recogniser
 from consisid_export.nano.tokenizer import write_tokenizer
-from consisid_export.tensor_files import write_tensors
+from consisid_export.tensor_files import stored_tensors, write_tensors
 from consisid_runtime.models import networks
 
 TRANSFORMER: dict[str, Any] = nano.TRANSFORMER | {
@@ -78,31 +78,33 @@ _STRIDE = 1_299_709  # a prime: tensors begin at different places of the block
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-def write_full_checkpoint(folder: Path, *, only: str | None = None) -> None:
-    """Write the checkpoint into `folder`.
+def write_full_checkpoint(folder: Path, *, only: str | None = None, layers: int | None = None) -> None:
+    """Write the checkpoint into `folder`. Shards that are there, from a run that was interrupted, are kept.
 
     One block of normal numbers serves every tensor, scaled so that matrices keep their inputs' variance and norms lie
     around 1: drawing six thousand million numbers would take minutes.
 
     Args:
-        only: one of `checkpoint.SAFETENSORS`, written alone with its configuration.
+        only: one of `checkpoint.SAFETENSORS`: of the weights these alone, with all configurations.
+        layers: of the transformer, fewer than the published 42.
     """
     noise = torch.randn(_BLOCK, generator=torch.Generator().manual_seed(0))
-    configs = {"transformer": TRANSFORMER, "vae": VAE, "text_encoder": TEXT_ENCODER}
+    transformer = TRANSFORMER if layers is None else TRANSFORMER | {"num_layers": layers}
+    configs = {"transformer": transformer, "vae": VAE, "text_encoder": TEXT_ENCODER}
+    for component, config in (configs | {"scheduler": nano.SCHEDULER}).items():
+        _write_json(folder / CONFIGS[component], config)
     for component, parts in networks.skeletons(configs).items():
         if only in (None, component):
-            _write_json(folder / CONFIGS[component], configs[component])
             _write_shards(folder / SAFETENSORS[component], _shapes(parts), noise)
     if only is None:
         _write_rest(folder, noise)
 
 
 def _write_rest(folder: Path, noise: Tensor) -> None:
-    _write_json(folder / CONFIGS["scheduler"], nano.SCHEDULER)
     _write_json(folder / "model_index.json", nano.MODEL_INDEX)
     write_tokenizer(folder / "tokenizer")
     pack = folder / "face_encoder" / "models" / "antelopev2"
-    pack.mkdir(parents=True)
+    pack.mkdir(parents=True, exist_ok=True)
     write_detector(pack / "scrfd_10g_bnkps.onnx")
     write_recogniser(pack / "glintr100.onnx", 0)
     networks_by_name: dict[str, tuple[Callable[[], Shapes], torch.dtype]] = {
@@ -137,10 +139,15 @@ def _write_shards(stem: Path, shapes: Shapes, noise: Tensor) -> None:
     for number, shard in enumerate(shards, start=1):
         file = stem.with_name(f"{stem.name}{f'-{number:05}-of-{len(shards):05}' if several else ''}.safetensors")
         layout = {name: (torch.bfloat16, shape) for name, shape in shard.items()}
-        write_tensors(file, layout, lambda name: _values(name, shapes[name], torch.bfloat16, noise))
+        if not _holds(file, layout):
+            write_tensors(file, layout, lambda name: _values(name, shapes[name], torch.bfloat16, noise))
         files |= dict.fromkeys(shard, file.name)
     if several:
         _write_json(stem.with_name(f"{stem.name}.safetensors.index.json"), {"weight_map": files})
+
+
+def _holds(file: Path, layout: Mapping[str, tuple[torch.dtype, tuple[int, ...]]]) -> bool:
+    return file.exists() and {name: (t.dtype, t.shape) for name, t in stored_tensors(file).items()} == layout
 
 
 def _values(name: str, shape: tuple[int, ...], dtype: torch.dtype, noise: Tensor) -> Iterator[Tensor]:

@@ -95,12 +95,13 @@ def plot_path(record: Record) -> Path:
 
 
 def compared(record: Record) -> list[Row]:
-    """The rows worth a plot: of each case, all variants in the record's first metric that more than one variant has."""
-    variants: dict[str, set[str]] = {}
+    """The rows worth a plot: in the record's first metric that several variants of a case have, the cases that do."""
+    variants: dict[tuple[str, str], set[str]] = {}
     for row in record.rows:
-        variants.setdefault(row.metric, set()).add(row.variant)
-    metric = next((metric for metric, found in variants.items() if len(found) > 1), None)
-    return [row for row in record.rows if row.metric == metric]
+        variants.setdefault((row.metric, row.case), set()).add(row.variant)
+    several = {key for key, found in variants.items() if len(found) > 1}
+    metric = next((row.metric for row in record.rows if (row.metric, row.case) in several), None)
+    return [row for row in record.rows if row.metric == metric and (metric, row.case) in several]
 
 
 def spell(value: float, metric: str) -> str:

@@ -55,9 +55,6 @@ def test_shards_and_their_index_are_read_back(tmp_path: Path, monkeypatch: pytes
     write_full_checkpoint(tmp_path, only="transformer")
     files = sorted(path.name for path in (tmp_path / "transformer").iterdir())
     assert files[:2] == ["config.json", "diffusion_pytorch_model-00001-of-00003.safetensors"]
-    for name in ("vae", "text_encoder", "scheduler"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / ("scheduler_config.json" if name == "scheduler" else "config.json")).write_text("{}")
     found = stored(Checkpoint(tmp_path), "transformer")
     dit = networks.load("dit_step", Checkpoint(tmp_path))
     weight = dit.get_parameter("transformer_blocks.0.attn1.to_q.weight")
@@ -65,3 +62,30 @@ def test_shards_and_their_index_are_read_back(tmp_path: Path, monkeypatch: pytes
     scale = torch.cat(list(pieces(found["norm_final.weight"]))).float()
     assert scale.mean() == pytest.approx(1, abs=0.1)
     assert 0 < scale.std() < 0.3
+
+
+def test_an_interrupted_run_keeps_its_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def inodes() -> list[int]:
+        return [path.stat().st_ino for path in sorted((tmp_path / "transformer").glob("*.safetensors"))]
+
+    monkeypatch.setattr(full_checkpoint, "TRANSFORMER", nano.TRANSFORMER)
+    monkeypatch.setattr(full_checkpoint, "SHARD", 2_000_000)
+    write_full_checkpoint(tmp_path, only="transformer")
+    first, second, third = inodes()
+    missing = tmp_path / "transformer" / "diffusion_pytorch_model-00002-of-00003.safetensors"
+    kept = missing.rename(tmp_path / "kept")  # so that its inode is not given to another
+    write_full_checkpoint(tmp_path, only="transformer")
+    assert (inodes()[0], inodes()[2]) == (first, third)
+    assert inodes()[1] != second
+    assert missing.read_bytes() == kept.read_bytes()
+
+
+def test_a_shard_of_another_size_is_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(full_checkpoint, "TRANSFORMER", nano.TRANSFORMER)
+    layers = {}
+    for asked in (None, 2):
+        write_full_checkpoint(tmp_path, only="transformer", layers=asked)
+        names = stored(Checkpoint(tmp_path), "transformer")
+        layers[asked] = {name.split(".")[1] for name in names if name.startswith("transformer_blocks.")}
+        assert Checkpoint(tmp_path).config("transformer")["num_layers"] == len(layers[asked])
+    assert layers[2] == {"0", "1"} < layers[None]

@@ -14,17 +14,13 @@ import onnx
 import pytest
 
 from consisid_benchmarks.export import in_fresh_process
-from consisid_benchmarks.export_variants import step_signature, write_step
+from consisid_benchmarks.export_variants import step_signature, write_step, write_step_in_fp8
 from consisid_benchmarks.full_checkpoint import VAE, write_full_checkpoint
 from consisid_export import tensorrt as adapter
 from consisid_export.checkpoint import Checkpoint
-from consisid_export.fp8 import quantised_layers
-from consisid_export.modules import Calibration, write_module
-from consisid_export.skeleton import Skeleton
 from consisid_export.structure import compare_weights
 from consisid_runtime.bundle import geometry
 from consisid_runtime.engines.tensorrt_library import load
-from consisid_runtime.models import networks
 
 FULL = Path(__file__).parents[2] / "build" / "proof" / "full"
 LAYERS = 42
@@ -110,16 +106,6 @@ def test_the_step_costs_little_and_tensorrt_takes_every_node(
     )
 
 
-def write_in_fp8(checkpoint: Path, folder: Path) -> None:
-    """With made-up ranges: calibration runs the checkpoint, which takes a GPU at this size."""
-    opened = Checkpoint(checkpoint)
-    layers = quantised_layers(networks.load("dit_step", Skeleton(opened), None))
-    calibration = Calibration(dict.fromkeys(layers, 10.0), list)
-    signature = step_signature(opened)
-    record = write_module("dit_step", opened, folder, signature, precision="fp8", calibration=calibration)
-    assert record["check"]["kind"] == "structural"
-
-
 def test_the_step_in_fp8_is_streamed_and_tensorrt_takes_every_node(
     checkpoint: Checkpoint, proof: Callable[[str], Any]
 ) -> None:
@@ -127,7 +113,7 @@ def test_the_step_in_fp8_is_streamed_and_tensorrt_takes_every_node(
     if "fp8" in record.trials:
         return
     with tempfile.TemporaryDirectory(dir=FULL.parent) as folder:
-        cost = in_fresh_process(partial(write_in_fp8, FULL), Path(folder))
+        cost = in_fresh_process(partial(write_step_in_fp8, FULL), Path(folder))
         graph = Path(folder, "dit_step.onnx")
         nodes = [node.op_type for node in onnx.load(graph, load_external_data=False).graph.node]
         sizes = geometry(checkpoint.config("transformer"), VAE)
