@@ -79,10 +79,12 @@ def compile_for(variant: Variant, architecture: int) -> Any:
     """Triton's compiled kernel: `.asm["ptx"]`, `.asm["cubin"]`, `.metadata`. Needs no GPU."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
+    from triton.experimental.gluon._runtime import GluonASTSource
 
     order = list(variant.signature)
     attributes = {(order.index(name),): [["tt.divisibility", 16]] for name in variant.aligned}
-    source = ASTSource(variant.kernel, dict(variant.signature), dict(variant.constants), attributes)
+    source_type = GluonASTSource if variant.kernel.is_gluon() else ASTSource
+    source = source_type(variant.kernel, dict(variant.signature), dict(variant.constants), attributes)
     options = {"num_warps": variant.warps, "num_stages": variant.stages, **variant.options}
     return compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
 

@@ -15,6 +15,7 @@ from torch import Tensor
 FLOAT8 = torch.float8_e4m3fn
 FLOAT8_LARGEST = 448.0
 INT8_LARGEST = 127.0
+_WORD = 0xFFFFFFFF
 
 
 def joint_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -92,9 +93,48 @@ def quantise_tokens(x: Tensor, block: int, dtype: torch.dtype = torch.int8) -> t
 
 
 def quantise_channels(x: Tensor) -> tuple[Tensor, Tensor]:
-    """One scale for each channel of a head: x [B, H, N, D] → E4M3 [B, H, N, D], float32 [B, H, D]."""
+    """One scale for each channel of a head: x [B, H, N, D] → E4M3 [B, H, D, N], float32 [B, H, D].
+
+    Transposed, because tensor cores take 8-bit values with the keys contiguous.
+    """
     scale = x.float().abs().amax(dim=2).clamp(min=1e-12) / FLOAT8_LARGEST
-    return (x.float() / scale[:, :, None]).clamp(-FLOAT8_LARGEST, FLOAT8_LARGEST).to(FLOAT8), scale
+    scaled = (x.float() / scale[:, :, None]).clamp(-FLOAT8_LARGEST, FLOAT8_LARGEST)
+    return scaled.mT.contiguous().to(FLOAT8), scale
+
+
+def qkv_statistics(
+    qkv: Tensor, k_norm: tuple[Tensor, Tensor], cos: Tensor, sin: Tensor, heads: int, eps: float
+) -> tuple[Tensor, Tensor]:
+    """The keys' mean over the tokens and the scale of each channel of the values, both float32 [B, H, D]."""
+    _, k, v = qkv_epilogue(_wide(qkv), k_norm, k_norm, cos, sin, heads, eps)
+    return k.mean(dim=2).float(), (v.abs().amax(dim=2).clamp(min=1e-12) / FLOAT8_LARGEST).float()
+
+
+def qkv_epilogue_8bit(
+    qkv: Tensor,
+    q_norm: tuple[Tensor, Tensor],
+    k_norm: tuple[Tensor, Tensor],
+    cos: Tensor,
+    sin: Tensor,
+    statistics: tuple[Tensor, Tensor],
+    heads: int,
+    eps: float,
+    blocks: tuple[int, int],
+    dtype: torch.dtype = torch.int8,
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """What `joint_attention_8bit` takes, from what `qkv_epilogue` takes and `qkv_statistics` gives.
+
+    `quantise_tokens` of q and of k less its mean, `quantise_channels` of v; nothing is rounded to qkv's dtype between.
+    """
+    mean, scale = statistics
+    q, k, v = qkv_epilogue(_wide(qkv), q_norm, k_norm, cos, sin, heads, eps)
+    v8 = (v.float() / scale[:, :, None]).clamp(-FLOAT8_LARGEST, FLOAT8_LARGEST).mT.contiguous().to(FLOAT8)
+    k = k - mean[:, :, None]
+    return quantise_tokens(q, blocks[0], dtype), quantise_tokens(k, blocks[1], dtype), (v8, scale)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def joint_attention_8bit(
@@ -104,7 +144,7 @@ def joint_attention_8bit(
     blocks: tuple[int, int],
     dtype: torch.dtype,
 ) -> Tensor:
-    """`joint_attention` of quantised tensors; each is 8 bits [B, H, N, D] and scales.
+    """`joint_attention` of quantised tensors; each is 8 bits, q and k [B, H, N, D], v [B, H, D, N], and scales.
 
     q and k come from `quantise_tokens` with these `blocks`, k less its mean over the tokens, which the softmax does not
     see (Zhang et al. 2024, SageAttention); v from `quantise_channels`. Softmax weights become E4M3 numbers, 448 for the
@@ -117,7 +157,7 @@ def joint_attention_8bit(
     scores = (q8.double() * rows) @ (k8.double() * columns).mT / math.sqrt(q8.shape[-1])
     weights = torch.exp(scores - scores.amax(dim=-1, keepdim=True))
     narrow = (weights * FLOAT8_LARGEST).float().to(FLOAT8).double() / FLOAT8_LARGEST
-    out = narrow @ v8.double() * v_scale[:, :, None].double() / weights.sum(dim=-1, keepdim=True)
+    out = narrow @ v8.double().mT * v_scale[:, :, None].double() / weights.sum(dim=-1, keepdim=True)
     return out.transpose(1, 2).contiguous().to(dtype)
 
 
@@ -180,21 +220,58 @@ def face_attention(
 
 
 def guided_step(
-    velocity: Tensor, latents: Tensor, previous: Tensor, draw: Tensor, coefficients: Tensor
+    velocity: Tensor, latents: Tensor, previous: Tensor, draw: Tensor, coefficients: Tensor, step: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Classifier-free guidance and one step of the solver, in float32.
 
     velocity [B, …], negative first where B = 2; latents, previous (x0 of the step before) and draw (standard normal)
-    [1, …]. coefficients float32 [8]: guidance, then `schedule.Step`'s signal, sigma, keep, pull, noise, current,
-    previous; a solver without noise or of first order has zeros there. → next latents, x0.
+    [1, …], all finite. coefficients float32 [T, 8] is a table of steps: guidance, then `schedule.Step`'s signal, sigma,
+    keep, pull, noise, current, previous; a solver without noise or of first order has zeros there. step int32 [1] picks
+    one. → next latents, x0.
     """
-    guidance, signal, sigma, keep, pull, noise, current, before = coefficients.to(latents.dtype).unbind(0)
+    guidance, signal, sigma, keep, pull, noise, current, before = coefficients[int(step)].to(latents.dtype).unbind(0)
     velocity = velocity.to(latents.dtype)
     if velocity.shape[0] == 2:
         negative, positive = velocity.chunk(2)
         velocity = negative + guidance * (positive - negative)
     x0 = signal * latents - sigma * velocity
     return keep * latents - pull * (current * x0 - before * previous) + noise * draw, x0
+
+
+def guided_step_counter(
+    velocity: Tensor, latents: Tensor, previous: Tensor, seed: Tensor, coefficients: Tensor, step: Tensor
+) -> tuple[Tensor, Tensor]:
+    """`guided_step` that draws `counter_noise`; seed int64 [1]."""
+    draw = counter_noise(seed, step, latents.numel(), latents.dtype).reshape(latents.shape)
+    return guided_step(velocity, latents, previous, draw, coefficients, step)
+
+
+def counter_noise(seed: Tensor, step: Tensor, count: int, dtype: torch.dtype) -> Tensor:
+    """`count` standard normal numbers that depend on seed, step and their index only, not on how they are computed.
+
+    Number i is Box and Muller's cosine of the first two words of Philox4x32-10 (Salmon et al. 2011) with the seed as
+    key and (i, step, 0, 0) as counter. Of each word the upper 24 bits count, which float32 holds exactly.
+    """
+    words = philox(torch.arange(count, device=seed.device), step.long(), seed)
+    radius, angle = ((word >> 8).to(dtype) for word in words[:2])
+    return torch.sqrt(-2 * torch.log((radius + 1) / 2**24)) * torch.cos(angle * (2 * math.pi / 2**24))
+
+
+def philox(index: Tensor, step: Tensor, key: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Ten rounds of Philox4x32 on the counters (index, step, 0, 0); key int64. Words are int64 below 2³²."""
+    low, high = key & _WORD, key >> 32 & _WORD
+    zero = torch.zeros_like(index)
+    words = index, step & _WORD, zero, zero
+    for i in range(10):
+        # An int64 product wraps at 2⁶⁴, which leaves both of its 32-bit halves as they are.
+        first, second = words[0] * 0xD2511F53, words[2] * 0xCD9E8D57
+        words = (
+            (second >> 32 & _WORD) ^ words[1] ^ (low + i * 0x9E3779B9 & _WORD),
+            second & _WORD,
+            (first >> 32 & _WORD) ^ words[3] ^ (high + i * 0xBB67AE85 & _WORD),
+            first & _WORD,
+        )
+    return words
 
 
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -206,6 +283,30 @@ def linear_gelu_float8(x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor) -
     """`linear_gelu` divided by `scale` (float32 [1]), as saturated E4M3: the input of the next, quantised layer."""
     wide = linear_gelu(x, weight, bias)
     return (wide / scale.to(wide.dtype)).clamp(-FLOAT8_LARGEST, FLOAT8_LARGEST).to(FLOAT8)
+
+
+def linear_float8(
+    x: Tensor,
+    x_scale: Tensor,
+    weight: Tensor,
+    weight_scale: Tensor,
+    bias: Tensor,
+    dtype: torch.dtype,
+    gelu: bool = False,
+    out_scale: Tensor | None = None,
+) -> Tensor:
+    """(x · x_scale)(W · weight_scale)ᵀ + b of E4M3 numbers, summed in float32 (float64 where `dtype` is).
+
+    x [..., C] with one scale for all, weight [out, C] with one of each row: [out], bias [out]; `gelu` in its tanh form.
+    → `dtype` [..., out]; with `out_scale` divided by it, as saturated E4M3.
+    """
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    out = F.linear(x.to(wide), weight.to(wide)) * (x_scale.to(wide) * weight_scale.to(wide)) + bias.to(wide)
+    if gelu:
+        out = F.gelu(out, approximate="tanh")
+    if out_scale is None:
+        return out.to(dtype)
+    return (out / out_scale.to(wide)).clamp(-FLOAT8_LARGEST, FLOAT8_LARGEST).to(FLOAT8)
 
 
 def spatial_norm_silu(

@@ -1,17 +1,15 @@
-"""Kernels run on the GPU where there is one, else in Triton's interpreter, which reads its switch at decoration."""
-
-import os
+"""Kernels run on the GPU where there is one, else in Triton's interpreter."""
 
 import pytest
 import torch
 
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"
-
 
 @pytest.fixture(autouse=True, scope="session")
 def exact_bfloat16() -> None:
-    """The interpreter holds bfloat16 as integers and multiplies those: widen what enters a matrix product."""
+    """The interpreter holds bfloat16 as integers and multiplies those: widen what enters a matrix product.
+
+    Casts to bfloat16 it truncates, and those to E4M3 it rounds without a carry into the exponent: round to even.
+    """
     if torch.cuda.is_available():
         return
     import numpy as np
@@ -29,7 +27,19 @@ def exact_bfloat16() -> None:
     def dot(self, a, b, *rest):  # type: ignore[no-untyped-def]
         return create_dot(self, widened(a), widened(b), *rest)
 
+    def rounding(cast):  # type: ignore[no-untyped-def]
+        def rounded(self, x, target, *mode):  # type: ignore[no-untyped-def]
+            dtype = {tl.bfloat16: torch.bfloat16, tl.float8e4nv: torch.float8_e4m3fn}.get(target.scalar)
+            if dtype is None or x.dtype.scalar != tl.float32:
+                return cast(self, x, target, *mode)
+            bits = torch.from_numpy(np.ascontiguousarray(x.data)).to(dtype)
+            return TensorHandle(bits.view(getattr(torch, f"uint{8 * dtype.itemsize}")).numpy(), target.scalar)
+
+        return rounded
+
     InterpreterBuilder.create_dot = dot
+    InterpreterBuilder.cast_impl = rounding(InterpreterBuilder.cast_impl)
+    InterpreterBuilder.create_fp_to_fp = rounding(InterpreterBuilder.create_fp_to_fp)
 
 
 @pytest.fixture

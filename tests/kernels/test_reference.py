@@ -105,12 +105,13 @@ def test_a_guided_step_is_that_of_the_schedule(solver: str, guidance: float | No
     schedule = Schedule.from_config(SCHEDULER, solver, 5)
     latents, previous, draw = (normal(1, 3, 4, 2, 2) for _ in range(3))
     velocity = normal(2 if guidance else 1, 3, 4, 2, 2)
+    first = torch.zeros(1, dtype=torch.int32)
     for index, step in enumerate(schedule.steps):
         output = velocity[:1] + (guidance * (velocity[1:] - velocity[:1]) if guidance else 0)
         wanted = schedule.advance(index, output, latents, previous, draw)
         numbers = (guidance or 1.0, step.signal, step.sigma, step.keep, step.pull)
         numbers += (step.noise if step.draws else 0.0, step.current, step.previous)
-        found = reference.guided_step(velocity, latents, previous, draw, torch.tensor(numbers))
+        found = reference.guided_step(velocity, latents, previous, draw, torch.tensor([numbers]), first)
         assert all(close(*pair) for pair in zip(found, wanted, strict=True))
 
 

@@ -1,0 +1,53 @@
+"""Time on a GPU, and what the GPU can do at best."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from statistics import median
+
+
+def seconds(call: Callable[[], object], repeats: int) -> float:
+    """Seconds of `repeats` calls between two CUDA events on the current stream."""
+    import torch
+
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    begin.record()
+    for _ in range(repeats):
+        call()
+    end.record()
+    end.synchronize()
+    return float(begin.elapsed_time(end)) / 1e3
+
+
+def ceilings() -> dict[str, float | None]:
+    """This GPU now: bf16 product of 8192² random matrices; bytes read and written in copying 4 GiB; its clocks."""
+    import torch
+
+    left, right = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    source = torch.randn(2**30, device="cuda")
+    target = torch.empty_like(source)
+    product = _median(lambda: torch.mm(left, right))
+    copy = _median(lambda: target.copy_(source))
+    current, largest = _clocks()
+    return {
+        "matmul_bf16_tflops": round(2 * 8192**3 / product / 1e12, 1),
+        "copy_gbps": round(2 * source.nbytes / copy / 1e9, 1),
+        "sm_clock_mhz": current,
+        "largest_sm_clock_mhz": largest,
+    }
+
+
+def _median(work: Callable[[], object]) -> float:
+    seconds(work, 5)
+    return median(seconds(work, 10) / 10 for _ in range(9))
+
+
+def _clocks() -> tuple[float | None, float | None]:
+    command = ["nvidia-smi", "--query-gpu=clocks.sm,clocks.max.sm", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        current, largest = done.stdout.splitlines()[0].split(",")
+        return float(current), float(largest)
+    except (OSError, subprocess.CalledProcessError, ValueError, IndexError):
+        return None, None

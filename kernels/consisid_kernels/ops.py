@@ -1,0 +1,40 @@
+"""The operators of `reference` as they are used on a GPU.
+
+`joint_attention` is the plain form, not that of `attention_hopper`, until a GPU has shown what that does
+(`consisid bench kernels`).
+"""
+
+from __future__ import annotations
+
+from consisid_kernels.attention import joint_attention, merge_attention, partial_attention, shared_joint_attention
+from consisid_kernels.attention_8bit import joint_attention_8bit, quantise_channels, quantise_tokens
+from consisid_kernels.face_attention import face_attention
+from consisid_kernels.ffn import linear_float8, linear_gelu, linear_gelu_float8
+from consisid_kernels.modulation import gated_residual, gated_residual_norm, modulated_norm
+from consisid_kernels.qkv import qkv_epilogue
+from consisid_kernels.qkv_8bit import qkv_epilogue_8bit, qkv_statistics
+from consisid_kernels.solver import guided_step, guided_step_counter
+from consisid_kernels.vae import spatial_norm_silu
+
+__all__ = [
+    "face_attention",
+    "gated_residual",
+    "gated_residual_norm",
+    "guided_step",
+    "guided_step_counter",
+    "joint_attention",
+    "joint_attention_8bit",
+    "linear_float8",
+    "linear_gelu",
+    "linear_gelu_float8",
+    "merge_attention",
+    "modulated_norm",
+    "partial_attention",
+    "qkv_epilogue",
+    "qkv_epilogue_8bit",
+    "qkv_statistics",
+    "quantise_channels",
+    "quantise_tokens",
+    "shared_joint_attention",
+    "spatial_norm_silu",
+]

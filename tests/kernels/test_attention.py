@@ -1,0 +1,298 @@
+"""Joint attention: at most twice the error of PyTorch's own fused attention at the same precision."""
+
+import math
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+pytest.importorskip("triton")
+
+from consisid_kernels import attention, reference
+
+# Triton's interpreter counts a loop over run-time bounds so.
+overflows = pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")
+DTYPES = [torch.float16, torch.bfloat16, torch.float32]
+Qkv = tuple[Tensor, Tensor, Tensor]
+
+
+@pytest.fixture(autouse=True)
+def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    monkeypatch.setattr(torch, "empty", lambda *shape, **options: torch.full(shape, float("nan"), **options))
+
+
+def error(found: Tensor, exact: Tensor) -> float:
+    return float((found.double() - exact).norm() / exact.norm())
+
+
+def wide(tensors: Qkv) -> Qkv:
+    q, k, v = tensors
+    return q.double(), k.double(), v.double()
+
+
+def inputs(
+    queries: int, keys: int, dtype: torch.dtype, device: str, *, size: int = 64, heads: int = 2, branches: int = 1
+) -> Qkv:
+    """With a channel and a few tokens far from the rest, as keys and values of the network have them."""
+    q, k, v = (torch.randn(branches, heads, tokens, size) for tokens in (queries, keys, keys))
+    k[..., 3] += 8
+    k[:, :, :: max(keys // 3, 1)] *= 3
+    v[:, :, ::7] *= 50
+    return q.to(device, dtype), k.to(device, dtype), v.to(device, dtype)
+
+
+def plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+
+
+def agrees(found: Tensor, tensors: Qkv) -> None:
+    exact = reference.joint_attention(*wide(tensors))
+    assert found.dtype == tensors[0].dtype
+    assert found.is_contiguous()
+    assert error(found, exact) <= 2 * error(plain(*tensors), exact)
+
+
+@pytest.fixture
+def tiled(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Changes the tile that the wrappers find."""
+
+    def change(**changes: int) -> None:
+        own = attention.tile
+        monkeypatch.setattr(attention, "tile", lambda *case: own(*case) | changes)
+
+    return change
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("size", [64, 128])
+@pytest.mark.parametrize(
+    ("queries", "keys"), [(1, 1), (1, 226), (63, 63), (64, 64), (129, 65), (226, 130), (2, 1025)], ids=str
+)
+def test_error_is_at_most_twice_that_of_pytorch(
+    dtype: torch.dtype, size: int, queries: int, keys: int, device: str
+) -> None:
+    tensors = inputs(queries, keys, dtype, device, size=size)
+    agrees(attention.joint_attention(*tensors), tensors)
+
+
+@pytest.mark.parametrize("dtype", DTYPES[:2], ids=str)
+def test_a_long_sequence_of_two_branches(dtype: torch.dtype, device: str) -> None:
+    tensors = inputs(1025, 1025, dtype, device, heads=1, branches=2)
+    agrees(attention.joint_attention(*tensors), tensors)
+
+
+@pytest.mark.parametrize("size", [16, 32])
+def test_small_heads(size: int, device: str) -> None:
+    tensors = inputs(70, 70, torch.bfloat16, device, size=size)
+    agrees(attention.joint_attention(*tensors), tensors)
+
+
+def outgrowing(growth: float, largest: float, dtype: torch.dtype, device: str) -> Qkv:
+    """Row 7 rises by 2^growth over its first block, which is that of the last keys; to two keys, the second half."""
+    q, k, v = inputs(40, 200, torch.float32, device, heads=1)
+    k[:, :, 150:] *= 0.1
+    for key, rise in ((20, growth), (21, growth - 1)):
+        k[:, :, key] = q[:, :, 7] * (rise * 8 / math.log2(math.e) / float(q[:, :, 7].norm()) ** 2)
+    tensors = q.to(dtype), k.to(dtype), (v * largest / v.abs().max()).to(dtype)
+    scores = (tensors[0].double() @ tensors[1].double().mT)[0, 0, 7] / 8 * math.log2(math.e)
+    assert scores[20] - scores[-64:].max() > growth - 20
+    return tensors
+
+
+@overflows
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("growth", "largest"), [(150, 100.0), (60, 1e30)])
+def test_rows_that_outgrow_their_first_block(dtype: torch.dtype, growth: float, largest: float, device: str) -> None:
+    """Exponentials that overflow, and products with values that do."""
+    tensors = outgrowing(growth, min(largest, torch.finfo(dtype).max), dtype, device)
+    agrees(attention.joint_attention(*tensors), tensors)
+
+
+@overflows
+def test_rows_that_outgrow_the_polynomial(tiled: Callable[..., None], device: str) -> None:
+    """It takes 2^150 for 2^126, with which nothing overflows."""
+    tiled(polynomial=1)
+    tensors = outgrowing(150, 0.5, torch.bfloat16, device)
+    agrees(attention.joint_attention(*tensors), tensors)
+
+
+@pytest.mark.parametrize("share", [1, 2, 8])
+def test_exponentials_by_polynomial(share: int, tiled: Callable[..., None], device: str) -> None:
+    tiled(polynomial=share, room=100)
+    tensors = inputs(130, 200, torch.bfloat16, device)
+    agrees(attention.joint_attention(*tensors), tensors)
+
+
+def test_the_polynomial_is_as_good_as_it_says(tiled: Callable[..., None], device: str) -> None:
+    """32 keys of a score after a first block of one key of score 0: their denominator is log₂(1 + 32·2^score)."""
+    scores = torch.linspace(-160, 90, 500, device=device)
+    q = torch.zeros(1, 1, 500, 64, device=device)
+    q[0, 0, :, 0] = scores * 8 / math.log2(math.e)
+    k, v = torch.zeros(1, 1, 33, 64, device=device), torch.ones(1, 1, 33, 64, device=device)
+    k[0, 0, :32, 0] = 1
+    found = {}
+    for share in (0, 1):
+        tiled(block_n=32, polynomial=share, room=100)
+        found[share] = attention.partial_attention(q, k, v)[1][0, 0].double()
+    rounding = 2 * torch.finfo(torch.float32).eps * 64  # of denominators from 64 to 128
+    assert float((found[0] - (1 + 32 * scores.double().exp2()).log2()).abs().max()) < 2 * rounding
+    assert 5e-5 < float((found[1] - found[0]).abs().max()) < 7.5e-5 / math.log(2) + rounding
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_parts_and_their_denominators(dtype: torch.dtype, device: str) -> None:
+    q, k, v = inputs(70, 190, dtype, device)
+    for part in (slice(0, 30), slice(30, 190)):
+        keys, values = k[:, :, part].contiguous(), v[:, :, part].contiguous()
+        out, denominator = attention.partial_attention(q, keys, values)
+        agrees(out.transpose(1, 2), (q, keys, values))
+        exact = reference.partial_attention(*wide((q, keys, values)))[1]
+        theirs = reference.partial_attention(q.float(), keys.float(), values.float())[1]
+        assert denominator.dtype == torch.float32
+        assert error(denominator, exact) <= 2 * error(theirs, exact)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_merged_parts(dtype: torch.dtype, device: str) -> None:
+    q, k, v = inputs(70, 130, dtype, device, branches=2)
+    shared = tuple(tensor[:1] for tensor in inputs(70, 40, dtype, device))
+    one, two = attention.partial_attention(q, k, v), attention.partial_attention(q[:1], *shared[1:])
+    for parts in ((*one, *two), (*two, *one)):
+        found = attention.merge_attention(*parts)
+        exact = reference.merge_attention(*(part.double() for part in parts))
+        theirs = reference.merge_attention(parts[0], parts[1].to(dtype), parts[2], parts[3].to(dtype))
+        assert found.dtype == dtype
+        assert error(found, exact) <= 2 * error(theirs, exact)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_first_layer_s_video_is_shared_by_the_branches(dtype: torch.dtype, device: str) -> None:
+    text = inputs(9, 9, dtype, device, branches=2)
+    video = inputs(140, 140, dtype, device)
+    found = attention.shared_joint_attention(text, video)
+    exact = reference.shared_joint_attention(wide(text), wide(video))
+    theirs = reference.shared_joint_attention(text, video)
+    assert found.is_contiguous()
+    assert error(found, exact) <= 2 * error(theirs, exact)
+    q, k, v = (
+        torch.cat((short, long.expand(2, -1, -1, -1)), 2) for short, long in zip(wide(text), wide(video), strict=True)
+    )
+    assert error(exact, reference.joint_attention(q, k, v)) < 1e-12
+
+
+def test_no_queries_give_nothing(device: str) -> None:
+    q, k, v = inputs(1, 5, torch.float16, device)
+    assert attention.joint_attention(q[:, :, :0], k, v).shape == (1, 0, 2, 64)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"q": torch.zeros(2, 5, 3, 64).transpose(1, 2)}, r"q is non-contiguous torch.float32 \[2, 3, 5, 64\]"),
+        (
+            {"q": torch.zeros(2, 3, 5, 64).double()},
+            "wanted contiguous torch.float16 or torch.bfloat16 or torch.float32",
+        ),
+        ({"q": torch.zeros(2, 3, 5, 48)}, "q has heads of 48 channels; wanted 16, 32, 64 or 128"),
+        ({"k": torch.zeros(2, 4, 7, 64)}, r"k is torch.float32 \[2, 4, 7, 64\] .* \[any, 3, any, 64\]"),
+        ({"k": torch.zeros(2, 3, 7, 64).half()}, "k is torch.float16 .* wanted contiguous torch.float32"),
+        ({"v": torch.zeros(2, 3, 8, 64)}, r"v is .*\[2, 3, 8, 64\] .* \[2, 3, 7, 64\]"),
+        (
+            {"k": torch.zeros(3, 3, 7, 64), "v": torch.zeros(3, 3, 7, 64)},
+            "q has 2 branches, k 3; wanted as many, or one",
+        ),
+        ({"k": torch.zeros(2, 3, 0, 64), "v": torch.zeros(2, 3, 0, 64)}, "k has no tokens; wanted at least one key"),
+    ],
+)
+def test_what_does_not_fit_is_refused(change: dict[str, Tensor], problem: str) -> None:
+    made = {"q": torch.zeros(2, 3, 5, 64), "k": torch.zeros(2, 3, 7, 64), "v": torch.zeros(2, 3, 7, 64)} | change
+    for refuses in (attention.joint_attention, attention.partial_attention):
+        with pytest.raises(ValueError, match=problem):
+            refuses(**made)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"out": torch.zeros(1, 3, 5, 64)}, "out, with tokens before heads, is non-contiguous"),
+        ({"other": torch.zeros(1, 6, 3, 64).transpose(1, 2)}, r"other, .* \[1, 6, 3, 64\] .* \[any, 5, 3, 64\]"),
+        (
+            {"denominator": torch.zeros(1, 3, 5).half()},
+            "denominator is torch.float16 .* wanted contiguous torch.float32",
+        ),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(change: dict[str, Tensor], problem: str) -> None:
+    part = torch.zeros(1, 5, 3, 64).transpose(1, 2)
+    made = {"out": part, "denominator": torch.zeros(1, 3, 5), "other": part, "other_denominator": torch.zeros(1, 3, 5)}
+    with pytest.raises(ValueError, match=problem):
+        attention.merge_attention(**(made | change))
+
+
+def test_a_video_of_two_branches_is_refused() -> None:
+    text = inputs(4, 4, torch.float32, "cpu", branches=2)
+    with pytest.raises(ValueError, match=r"video's q is torch.float32 \[2, 2, 4, 64\] .* \[1, 2, any, 64\]"):
+        attention.shared_joint_attention(text, text)
+
+
+DISASSEMBLE = """
+import subprocess, triton
+from pathlib import Path
+from consisid_kernels import aot, attention
+
+variant = next(v for v in attention.VARIANTS if v.name == "joint_attention/bf16-d64" and v.architectures == (90,))
+Path("kernel.cubin").write_bytes(aot.compile_for(variant, 90).asm["cubin"])
+tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "nvdisasm"
+print(subprocess.run([tool, "-c", "kernel.cubin"], capture_output=True, text=True, check=True).stdout)
+"""
+
+
+def test_hopper_s_machine_code_is_what_the_kernel_was_written_for(tmp_path: Path) -> None:
+    """Products run in groups, not each waited for, as ptxas makes them where it lacks registers (its warning C7510).
+
+    The main loop has one exponential for each score, no maximum, and 5.4 instructions for each.
+    """
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, "-P", "-c", DISASSEMBLE]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    code = [line for line in done.stdout.splitlines() if re.match(r"\s+/\*[0-9a-f]{4,}\*/ |\.L", line)]
+    assert len(code) > 1000, done.stderr
+    assert sum("HGMMA" in line for line in code) == 64
+    assert sum("WARPGROUP.ARRIVE" in line for line in code) == 8
+
+    labels = {line.rstrip(":"): number for number, line in enumerate(code) if line.startswith(".L")}
+    jumps = [(number, re.search(r"BRA.*`\((\.L\w+)\)", line)) for number, line in enumerate(code)]
+    loops = [code[labels[jump[1]] : number] for number, jump in jumps if jump and labels[jump[1]] < number]
+    main = next(loop for loop in loops if sum("MUFU.EX2" in line for line in loop) == 64)
+    assert sum("FMNMX" in line for line in main) == 0
+    assert sum("HGMMA" in line for line in main) == 16
+    assert len(main) <= 5.5 * 64
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", DTYPES[:2], ids=str)
+@pytest.mark.parametrize("size", [64, 128])
+def test_the_network_s_size(dtype: torch.dtype, size: int) -> None:
+    q, k, v = inputs(17_776, 17_776, dtype, "cuda", size=size, heads=48, branches=2)
+    found = attention.joint_attention(q, k, v)
+    assert torch.equal(found, attention.joint_attention(q, k, v))
+    rows = torch.cat((torch.arange(0, 17_776, 1111), torch.arange(17_650, 17_776))).cuda()
+    for branch, head in ((0, 0), (1, 47)):
+        one = tuple(tensor[branch : branch + 1, head : head + 1].contiguous() for tensor in (q[:, :, rows], k, v))
+        agrees(found[branch : branch + 1, rows, head : head + 1].contiguous(), one)
+
+
+@pytest.mark.gpu
+def test_offsets_beyond_32_bits() -> None:
+    q, k, v = inputs(720_000, 70, torch.bfloat16, "cuda", heads=48)
+    assert q.numel() > 2**31
+    found = attention.joint_attention(q, k, v)[:, -300:].contiguous()
+    agrees(found, (q[:, :, -300:].contiguous(), k, v))

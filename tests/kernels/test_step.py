@@ -1,0 +1,46 @@
+"""A denoising step on kernels is as far from float32 as PyTorch's own in that precision, twice at most."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from consisid_export.check import relative_error
+from consisid_export.checkpoint import Checkpoint
+from consisid_export.samples import sample_inputs
+from consisid_runtime.models import networks
+from consisid_runtime.models.fused_step import FusedStep
+
+SIZES = {"branches": 2, "frames": 3, "rows": 3, "columns": 2, "latent_height": 6, "latent_width": 4, "steps": 1}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_a_step_on_kernels(nano: Path, device: str, dtype: torch.dtype) -> None:
+    from consisid_kernels import ops
+
+    checkpoint = Checkpoint.open(nano)
+    inputs = sample_inputs(networks.signatures(checkpoint)["dit_step"], SIZES)
+
+    def velocity(network: nn.Module) -> Tensor:
+        with torch.no_grad():
+            (found,) = network.to(device)(*(tensor.to(device) for tensor in inputs.values()))
+        return found.cpu()
+
+    exact = velocity(networks.load("dit_step", checkpoint))
+    narrow = networks.load("dit_step", checkpoint, dtype)
+    own = relative_error(velocity(narrow), exact)
+    error = relative_error(velocity(FusedStep(narrow, ops)), exact)  # type: ignore[arg-type]
+    assert 0 < error <= 2 * own
+
+
+@pytest.mark.gpu
+def test_the_torch_engine_runs_it_on_a_gpu(nano: Path) -> None:
+    from consisid_runtime.engines.torch import TorchEngine
+
+    checkpoint = Checkpoint.open(nano)
+    signature = networks.signatures(checkpoint)["dit_step"]
+    engine = TorchEngine(networks.load("dit_step", checkpoint, torch.bfloat16), signature, device="cuda")
+    assert isinstance(engine._network, FusedStep)
+    found = engine(sample_inputs(signature, SIZES))["velocity"]
+    assert found.is_cuda and found.isfinite().all()
