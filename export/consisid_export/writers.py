@@ -51,10 +51,8 @@ class Choices:
         if self.engine not in ENGINES:
             raise InvalidOption(f"engine must be one of {', '.join(ENGINES)}, got {self.engine!r}")
         module_precision("dit_step", self.precision)
-        if self.engine == "torch" and self.precision != "fp32":
-            raise InvalidOption(f"engine 'torch' runs in fp32 only, got precision {self.precision!r}")
-        if self.engine == "torch-tensorrt" and self.fp8:
-            raise InvalidOption("engine 'torch-tensorrt' has no fp8; engines 'tensorrt' and 'onnx' have")
+        if self.engine in ("torch", "torch-tensorrt") and self.fp8:
+            raise InvalidOption(f"engine {self.engine!r} has no fp8; engines 'tensorrt' and 'onnx' have")
         if self.calibration and not self.fp8:
             raise InvalidOption(f"calibration is for precision 'fp8', got precision {self.precision!r}")
         if self.dynamic and not self.tensorrt:
@@ -135,7 +133,7 @@ class Writer:
         if not path.exists():
             copy_weights(self.checkpoint, component, path)
         check = {"kind": "none", "reason": "runs the original network"}
-        return {"files": [path.name], "precision": "fp32", "check": check}
+        return {"files": [path.name], "precision": module_precision(name, self.choices.precision), "check": check}
 
     def _tensorrt(self, name: str, signature: Signature, progress: Progress) -> dict[str, Any]:
         sizes = geometry(self.checkpoint.config("transformer"), self.checkpoint.config("vae"))

@@ -117,10 +117,11 @@ class Bundle:
 
             step = name == "dit_step"  # called once a step, always with the same shapes
             return TensorRTEngine(files[0], self.signature(name), record["tensorrt"], device=self.device, capture=step)
-        from consisid_runtime.engines.torch import TorchEngine, Weights
+        from consisid_runtime.engines.torch import DTYPES, TorchEngine, Weights
         from consisid_runtime.models import networks
 
-        return TorchEngine(networks.load(name, Weights(self)), self.signature(name), device=self.device)
+        network = networks.load(name, Weights(self), DTYPES[record["precision"]])
+        return TorchEngine(network, self.signature(name), device=self.device)
 
     def _intact(self, name: str) -> bool:
         if name not in self._verified:

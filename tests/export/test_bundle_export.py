@@ -231,7 +231,7 @@ def test_of_two_exports_to_one_folder_one_wins(checkpoint: Checkpoint, tmp_path:
         ({"precision": "fp4"}, "precision must be one of fp32, fp16, bf16, fp8, got 'fp4'"),
         ({"engine": "torch-tensorrt", "precision": "fp8"}, "'torch-tensorrt' has no fp8"),
         ({"calibration": "c.json"}, "calibration is for precision 'fp8', got precision 'fp32'"),
-        ({"engine": "torch", "precision": "bf16"}, "'torch' runs in fp32 only, got precision 'bf16'"),
+        ({"engine": "torch", "precision": "fp8"}, "'torch' has no fp8"),
         ({"dynamic": True}, "dynamic is for TensorRT engines"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",

@@ -11,14 +11,23 @@ from torch import Tensor, nn
 
 from consisid_runtime.engines import check_device
 from consisid_runtime.errors import MissingExtra
+from consisid_runtime.models.blueprint import dtype_of
+from consisid_runtime.models.dit import Step
+from consisid_runtime.models.fused_step import FusedStep
 from consisid_runtime.signatures import Signature
 
 if TYPE_CHECKING:
     from consisid_runtime.bundle import Bundle
 
 
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+"""A module's precision in the manifest → the dtype of its weights."""
+
+
 class TorchEngine:
     """One network in PyTorch; results stay on its device. It runs on PyTorch's threads, which are the whole process's.
+
+    On CUDA in fp16 and bf16 the denoiser's step runs this project's kernels.
 
     Raises `InvalidOption` for a device that there is not, `MissingExtra` where "cuda" was asked for and is absent.
     """
@@ -27,7 +36,7 @@ class TorchEngine:
         self._device = _device(device)
         self._outputs = [port.name for port in signature.outputs]
         self._inputs = [port.name for port in signature.inputs]
-        self._network = network.to(self._device)
+        self._network = _on_kernels(network.to(self._device), self._device)
 
     @torch.no_grad()
     def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -45,6 +54,16 @@ class Weights:
 
     def tensors(self, component: str) -> dict[str, Tensor]:
         return load_file(self._bundle.file(f"{component}.safetensors"))
+
+
+def _on_kernels(network: nn.Module, device: torch.device) -> nn.Module:
+    if not isinstance(network, Step) or device.type != "cuda" or dtype_of(network) == torch.float32:
+        return network
+    try:
+        from consisid_kernels import ops
+    except ImportError as missing:
+        raise MissingExtra("fp16 and bf16 on CUDA need Triton: pip install 'consisid-runtime[kernels]'") from missing
+    return FusedStep(network, ops)
 
 
 def _device(name: str) -> torch.device:
