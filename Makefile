@@ -55,6 +55,7 @@ bench: install
 generate: install
 	$(BIN)/python -m consisid_export.repository model_repository
 	$(BIN)/python -m consisid_export.tensor_table docs/life-of-a-request.md
+	$(BIN)/python -m consisid_kernels.cost_table kernels/README.md
 
 clean:
 	rm -rf $(VENV) build dist demo.mp4 demo.png
