@@ -130,10 +130,20 @@ def _section(record: Record) -> str:
         f"{', '.join(f'{package} {version}' for package, version in record.versions.items())}.",
     ]
     picture = [f"![{record.suite} on {machine.name}]({plot_path(record).as_posix()})"] if compared(record) else []
-    return "\n\n".join([head, _table(record.rows), *picture, " ".join(notes)])
+    return "\n\n".join([head, *_tables(record.rows), *picture, " ".join(notes)])
 
 
-def _table(rows: Sequence[Row]) -> str:
+def _tables(rows: Sequence[Row]) -> list[str]:
+    """A table of the cases that several variants ran, and one of the others, a line each."""
+    variants: dict[str, set[str]] = {}
+    for row in rows:
+        variants.setdefault(row.case, set()).add(row.variant)
+    side_by_side = [row for row in rows if len(variants[row.case]) > 1]
+    alone = [row for row in rows if len(variants[row.case]) == 1]
+    return [table(part) for part, table in ((side_by_side, _side_by_side), (alone, _alone)) if part]
+
+
+def _side_by_side(rows: Sequence[Row]) -> str:
     cells = {(row.case, row.metric, row.variant): row for row in rows}
     variants = list(dict.fromkeys(variant for _, _, variant in cells))
     lines = [["case", "metric", *(f"`{variant}`" for variant in variants), "n"]]
@@ -142,12 +152,30 @@ def _table(rows: Sequence[Row]) -> str:
         found = [cells.get((case, metric, variant)) for variant in variants]
         counts = sorted({row.n for row in found if row})
         lines.append([case, f"`{metric}`", *(_cell(row, rows) for row in found), "/".join(map(str, counts))])
+    return _markdown(lines)
+
+
+def _alone(rows: Sequence[Row]) -> str:
+    cells = {(row.case, row.variant, row.metric): row for row in rows}
+    metrics = list(dict.fromkeys(row.metric for row in rows))
+    lines = [["case", "variant", *(f"`{metric}`" for metric in metrics), "n"]]
+    lines.append(["---", "---", *("---:" for _ in metrics), "---:"])
+    for case, variant in dict.fromkeys((row.case, row.variant) for row in rows):
+        found = [cells.get((case, variant, metric)) for metric in metrics]
+        counts = sorted({row.n for row in found if row})
+        lines.append([case, f"`{variant}`", *(_cell(row, rows) for row in found), "/".join(map(str, counts))])
+    return _markdown(lines)
+
+
+def _markdown(lines: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _cell(row: Row | None, rows: Sequence[Row]) -> str:
     if row is None:
         return "–"
-    text = f"{spell(row.median, row.metric)} ({spell(row.p20, row.metric)} – {spell(row.p80, row.metric)})"
+    text = spell(row.median, row.metric)
+    if row.n > 1:
+        text += f" ({spell(row.p20, row.metric)} – {spell(row.p80, row.metric)})"
     ratio = relative(row, rows)
     return text if ratio is None else f"{text}, **{ratio:.2f} × {OURS}**"

@@ -3,7 +3,7 @@
 
     y = ((x − mean_g)·rstd_g·w + b)·scale + shift        out = past ++ y / (1 + e^(−y))
 
-Memory bounds it. A group has up to 5·10⁷ values all over x, of which no cache holds much, so that x is read twice:
+Memory bounds it. A group has up to 2.5·10⁷ values all over x, of which no cache holds much, so that x is read twice:
 
     1. _channel_statistics  mean and Σ(x − mean)² of each channel over a chunk of positions, by Welford's recurrence
     2. _group_statistics    those of a group from all chunks, by Chan, Golub & LeVeque's, and from them rstd
@@ -49,13 +49,13 @@ def _channel_statistics(
     squares = tl.zeros([ROWS, BLOCK], tl.float32)
     full = length // ROWS
     for step in tl.range(full, num_stages=STAGES):
-        value = tl.load(x + step.to(tl.int64) * (ROWS * CHANNELS), mask=inside, other=0.0).to(tl.float32)
+        value = tl.load(x + step * (ROWS * CHANNELS), mask=inside, other=0.0).to(tl.float32)
         away = value - mean
         mean += away * (1.0 / (step + 1))
         squares += away * (value - mean)
     real = row < length - full * ROWS
     if full * ROWS < length:
-        at = x + full.to(tl.int64) * (ROWS * CHANNELS)
+        at = x + full * (ROWS * CHANNELS)
         value = tl.load(at, mask=inside & real[:, None], other=0.0).to(tl.float32)
         away = tl.where(real[:, None], value - mean, 0.0)
         mean += away * (1.0 / (full + 1))
@@ -269,8 +269,8 @@ def _variant(
 
 
 def _variants(number: int) -> Iterator[Variant]:
-    """The last level's first norm, of 256 channels, and its others; the latents are enlarged by 4 and 8."""
-    for channels in (128, 256, 512):
+    """The fewest and the most channels of the full-size decoder, in its 32 groups."""
+    for channels, enlarge in ((128, (4, 8)), (512, (2, 2))):
         size = channels // 32
         found = tile("spatial_norm_silu", "groups", number)
         constants: dict[str, Any] = _group_constants(channels, size, found)
@@ -281,7 +281,6 @@ def _variants(number: int) -> Iterator[Variant]:
             types = {"x": f"*{kind}"}
             yield _variant(f"channels-{kind}-c{channels}", _channel_statistics, types, constants, found, number)
             found = tile("spatial_norm_silu", kind, number)
-            enlarge = {128: (4, 8), 256: (4, 4), 512: (2, 2)}[channels]
             constants = _constants(channels, size, enlarge, 720, found)
             types = dict.fromkeys(("out", "x", "weight", "bias", "scale", "shift", "past"), f"*{kind}")
             yield _variant(f"{kind}-c{channels}", _spatial_norm_silu, types, constants, found, number)

@@ -11,8 +11,12 @@ pytest.importorskip("triton")
 
 from consisid_kernels import reference, vae
 
-# Triton's interpreter counts a loop over run-time bounds so.
-pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array with ndim > 0:DeprecationWarning")
+pytestmark = [
+    # Triton's interpreter counts a loop over run-time bounds so.
+    pytest.mark.filterwarnings("ignore:Conversion of an array with ndim > 0:DeprecationWarning"),
+    # SiLU of a large negative value divides by infinity.
+    pytest.mark.filterwarnings("ignore:overflow encountered in exp2:RuntimeWarning"),
+]
 DTYPES = [torch.float16, torch.bfloat16, torch.float32]
 FIRST_OR_NEXT = pytest.mark.parametrize("first", [True, False], ids=["first", "next"])
 EPS = 1e-6
@@ -111,14 +115,16 @@ def test_statistics_of_many_chunks(
     agrees(inputs((3, 3, 5), 8, 2, (2, 3), first, torch.float32, device))
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_statistics_far_from_zero(dtype: torch.dtype, tiled: Callable[..., None], device: str) -> None:
-    """Where a sum of squares less the square of a sum has no digits left: the values' mean is 10⁴, or what fp16 can."""
-    tiled(elements=64, steps=1)
-    made = inputs((2, 3, 5), 8, 2, (2, 3), False, dtype, device)
-    spread = 1.0 if dtype == torch.float32 else 64.0
-    made["x"] = (torch.randn(made["x"].shape) * spread + 1e4).to(device, dtype)
-    agrees(made)
+@pytest.mark.parametrize("elements", [64, 4096])
+def test_statistics_far_from_zero(elements: int, tiled: Callable[..., None], device: str) -> None:
+    """Where a sum of squares less a squared sum has no digits left, and PyTorch's own result has none on a CPU.
+
+    Only the mean's own rounding remains: float32 numbers near 10⁴ are 2⁻¹⁰ of the deviation apart; wrong by two.
+    """
+    tiled(elements=elements, steps=1)
+    made = inputs((2, 3, 5), 8, 2, (2, 3), False, torch.float32, device)
+    made["x"] = torch.randn(made["x"].shape).to(device) + 1e4
+    assert error(vae.spatial_norm_silu(**made), reference.spatial_norm_silu(**wide(made))) <= 2 * 2**-10
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -153,7 +159,6 @@ def test_constant_frames(device: str) -> None:
     assert error(found, exact) < 1e-3
 
 
-@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
 def test_large_negative_values_vanish(device: str) -> None:
     made = inputs((1, 1, 1), 8, 2, (1, 1), False, torch.float32, device)
     made["shift"] = torch.full_like(made["shift"], -1000.0)
@@ -185,7 +190,7 @@ def test_more_values_than_32_bits_number(first: bool) -> None:
         for name in ("x", "scale", "shift", "past")
         if made[name] is not None
     }
-    for part in vae.spatial_norm_silu(**made | tall).split(32, dim=2):
+    for part in torch.split(vae.spatial_norm_silu(**made | tall), 32, dim=2):
         assert error(part, exact) <= allowed
 
 
