@@ -11,13 +11,15 @@ from consisid_kernels.aot import BUDGETS, MATRIX
 BEGIN, END = "<!-- costs -->", "<!-- /costs -->"
 _SHOWN = (
     "bf16",
-    "bf16-d64",
+    "bf16-c128",
     "bf16-c3072",
-    "int8-d64-bf16",
-    "e4m3-d64-bf16",
-    "bf16-i8-d64",
+    "bf16-d64",
     "bf16-fp8e4nv-d64",
+    "bf16-i8-d64",
+    "channels-bf16-c128",
+    "e4m3-d64-bf16",
     "int8-bf16-d64",
+    "int8-d64-bf16",
 )
 """Variants: the checkpoint's own dtype and head size."""
 
