@@ -44,6 +44,7 @@ def export_bundle(
     calibration: str | Path | None = None,
     copy: bool = False,
     dynamic: bool = False,
+    plugins: bool = False,
     progress: Progress | None = None,
 ) -> bool:
     """Write the bundle of `checkpoint` to `out`, unless one made from the same files by the same tools is there.
@@ -59,13 +60,14 @@ def export_bundle(
         copy: copy the checkpoint's weights. Otherwise those that are stored as they are needed are hard-linked: the
             bundle then costs no disk, and whoever changes the checkpoint's files in place damages it.
         dynamic: let TensorRT engines take videos of other sizes than the checkpoint's own.
+        plugins: let TensorRT's step compute attention by this project's kernels, built into the engine.
         progress: called with (module, done, total).
 
     Returns whether anything was written. Raises `ExportRefused` when a graph differs from its original,
     `OutputUnwritable` when `out` cannot be written, `OutputBusy` while another process exports to it,
     `ExportCancelled` on Ctrl-C, `MissingExtra` and `InvalidOption`; none leaves a half-written bundle.
     """
-    choices = Choices(engine, precision, Path(calibration) if calibration else None, copy, dynamic)
+    choices = Choices(engine, precision, Path(calibration) if calibration else None, copy, dynamic, plugins)
     report = progress or (lambda module, done, total: None)
     out = Path(out).resolve()
     origin = choices.origin() | {"exporter": source_digest()}

@@ -46,6 +46,7 @@ def export(
     ] = None,
     copy: Annotated[bool, typer.Option("--copy", help="Copy the weights instead of linking them.")] = False,
     dynamic: Annotated[bool, typer.Option("--dynamic", help="TensorRT engines for other video sizes too.")] = False,
+    plugins: Annotated[bool, typer.Option("--plugins", help="TensorRT: attention by this project's kernels.")] = False,
     as_json: Json = False,
 ) -> None:
     """Turn a checkpoint into a bundle; every graph is compared with its original. Goes on where it was interrupted."""
@@ -61,6 +62,7 @@ def export(
             calibration=calibration,
             copy=copy,
             dynamic=dynamic,
+            plugins=plugins,
             progress=display.update,
         )
     emit(

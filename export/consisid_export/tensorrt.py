@@ -35,6 +35,7 @@ def build_engine(
     progress: Progress | None = None,
     dynamic: bool = False,
     timing_cache: str | Path | None = None,
+    plugins: bool = False,
 ) -> dict[str, Any]:
     """Build `onnx_path` into an engine at `out_path`, all or nothing.
 
@@ -47,6 +48,7 @@ def build_engine(
         progress: called with (phase, done, total); returning False cancels the build.
         dynamic: with a geometry, accept other sizes than the checkpoint's own.
         timing_cache: file that keeps kernel timings from one build to the next. TensorRT-RTX has none.
+        plugins: compute a step's attentions by this project's kernels; TensorRT-RTX has no plugins.
 
     Returns a record for the manifest: library, version, architectures, profiles, layers, the log's warnings, seconds.
     Raises `ExportRefused` with TensorRT's own words, `ExportCancelled` on Ctrl-C or by `progress`, `MissingExtra`,
@@ -59,6 +61,8 @@ def build_engine(
     log = log_of(trt)
     log.lines.clear()
     capabilities = _capabilities(trt, name, compute_capabilities)
+    if plugins:
+        _use_plugins(name, capabilities)
     builder = _start(trt, log)
     config = builder.create_builder_config()
     if name == "tensorrt-rtx":
@@ -66,7 +70,7 @@ def build_engine(
     config.clear_flag(trt.BuilderFlag.TF32)  # float32 in the graph means float32
     network = builder.create_network(_network_flags(trt))
     parser = trt.OnnxParser(network, log)
-    if not parser.parse(tensorrt_graph(onnx_path, signature, chosen).SerializeToString(), str(onnx_path)):
+    if not parser.parse(tensorrt_graph(onnx_path, signature, chosen, plugins).SerializeToString(), str(onnx_path)):
         problems = "\n  ".join(_parse_errors(parser))
         raise ExportRefused(f"{signature.name}: TensorRT cannot read the graph:\n  {problems}\n{reasons(log)}")
     shapes = [_add_profile(builder, config, signature, profile) for profile in chosen]
@@ -120,6 +124,14 @@ def chosen_profiles(
         return relevant(signature, profiles(sizes, dynamic=dynamic) if isinstance(sizes, Geometry) else sizes)
     except KeyError as missing:
         raise ExportRefused(f"{signature.name}: no range is declared for the size {missing}") from None
+
+
+def _use_plugins(library: str, capabilities: tuple[str, ...]) -> None:
+    if library != "tensorrt":
+        raise InvalidOption(f"plugins are for library 'tensorrt', got {library!r}, which has none")
+    from consisid_export.plugins import register_plugins
+
+    register_plugins(int(capabilities[0][2:]))
 
 
 def _network_flags(trt: Any) -> int:

@@ -7,18 +7,24 @@ from pathlib import Path
 import onnx
 from onnx import helper
 
+from consisid_export.plugin_graph import use_plugins
 from consisid_runtime.ranges import Profile
 from consisid_runtime.signatures import Signature
 
 
-def tensorrt_graph(path: Path, signature: Signature, profiles: tuple[Profile, ...]) -> onnx.ModelProto:
+def tensorrt_graph(
+    path: Path, signature: Signature, profiles: tuple[Profile, ...], plugins: bool = False
+) -> onnx.ModelProto:
     """`path`'s graph for TensorRT; its external weights stay where they are.
 
     Args:
         signature: bound to the checkpoint's sizes.
         profiles: sizes that are the same in all of them become numbers in the graph.
+        plugins: attentions become nodes of this project's plugins.
     """
     model = onnx.load(path, load_external_data=False)
+    if plugins:
+        use_plugins(model)
     _translate_attention(model)
     fixed = {
         symbol: extent.minimum

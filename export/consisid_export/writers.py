@@ -39,6 +39,7 @@ class Choices:
         calibration: for fp8, the ranges of an earlier export instead of runs of the checkpoint.
         copy: copy the checkpoint's weights instead of linking them.
         dynamic: TensorRT engines for videos of other sizes than the checkpoint's.
+        plugins: TensorRT engines whose step computes attention by this project's kernels.
     """
 
     engine: str = "onnx"
@@ -46,6 +47,7 @@ class Choices:
     calibration: Path | None = None
     copy: bool = False
     dynamic: bool = False
+    plugins: bool = False
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:
@@ -57,6 +59,11 @@ class Choices:
             raise InvalidOption(f"calibration is for precision 'fp8', got precision {self.precision!r}")
         if self.dynamic and not self.tensorrt:
             raise InvalidOption(f"dynamic is for TensorRT engines; engine {self.engine!r} takes every size as it is")
+
+        if self.plugins and (self.engine != "tensorrt" or self.precision not in ("fp16", "bf16")):
+            raise InvalidOption(
+                f"plugins are for engine 'tensorrt' in fp16 or bf16, got engine {self.engine!r} in {self.precision}"
+            )
 
     @property
     def fp8(self) -> bool:
@@ -76,7 +83,12 @@ class Choices:
             "engine": "tensorrt" if self.tensorrt else self.engine,
             "builder": self.engine,
             "precision": self.precision,
-            "options": {"copy": self.copy, "dynamic": self.dynamic, "calibration": self._calibration()},
+            "options": {
+                "copy": self.copy,
+                "dynamic": self.dynamic,
+                "plugins": self.plugins,
+                "calibration": self._calibration(),
+            },
             "architectures": [],
             "versions": versions,
         }
@@ -155,7 +167,8 @@ class Writer:
             with self.work.scratch() as folder:
                 graph = self._onnx(name, signature, folder, copy=False)
                 entry["graph"] = {key: graph[key] for key in ("opset", "check")}
-                record = build_engine(folder / f"{name}.onnx", signature, sizes, out, progress=progress, **shared)
+                shared |= {"plugins": self.choices.plugins and name == "dit_step", "progress": progress}
+                record = build_engine(folder / f"{name}.onnx", signature, sizes, out, **shared)
         return entry | {"tensorrt": {key: value for key, value in record.items() if key != "seconds"}}
 
 

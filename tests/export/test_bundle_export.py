@@ -233,6 +233,7 @@ def test_of_two_exports_to_one_folder_one_wins(checkpoint: Checkpoint, tmp_path:
         ({"calibration": "c.json"}, "calibration is for precision 'fp8', got precision 'fp32'"),
         ({"engine": "torch", "precision": "fp8"}, "'torch' has no fp8"),
         ({"dynamic": True}, "dynamic is for TensorRT engines"),
+        ({"plugins": True}, "plugins are for engine 'tensorrt' in fp16 or bf16, got engine 'onnx' in fp32"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )

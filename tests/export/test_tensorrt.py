@@ -413,3 +413,8 @@ def test_torch_tensorrt_gets_a_program_with_only_the_varying_axes_open(checkpoin
     tokens = torch.randint(32, (2, 64), generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(program.module()(tokens), network(tokens))
     assert not program.range_constraints
+
+
+def test_tensorrt_rtx_has_no_plugins(build: Build, halved: Callable[[str, str], Path]) -> None:
+    with pytest.raises(InvalidOption, match="plugins are for library 'tensorrt', got 'tensorrt-rtx', which has none"):
+        build("dit_step", halved("dit_step", "fp16"), plugins=True)
