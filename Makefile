@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test proof check gpu tune bench generate clean
+.PHONY: install demo test proof check gpu gpu-test gpu-sanitize gpu-bench tune bench generate clean
 
 install: $(STAMP)
 
@@ -35,16 +35,23 @@ proof: install
 
 # On a machine with an NVIDIA GPU, in the environment of PYTHON, which has a CUDA build of PyTorch, pytest and typer: nothing
 # is installed. Red tests stop it before anything is measured.
-GPU := PYTHONPATH=runtime:export:kernels:benchmarks timeout 1500
-gpu:
-	$(GPU) $(PYTHON) -m pytest -q tests/kernels -m 'not proof'
-	$(GPU) compute-sanitizer --error-exitcode 1 $(PYTHON) -m pytest -q tests/kernels -m 'not proof and not gpu'
-	$(GPU) $(PYTHON) -m pytest -q tests/runtime -m gpu
-	$(GPU) $(PYTHON) -c 'import typer; from consisid_benchmarks.kernels import command; typer.run(command)'
+ON_GPU := PYTHONPATH=$(CURDIR)/runtime:$(CURDIR)/export:$(CURDIR)/kernels:$(CURDIR)/benchmarks $(PYTHON)
+gpu: gpu-test gpu-sanitize gpu-bench
+
+gpu-test:
+	$(ON_GPU) -P -m pytest -q tests/kernels tests/runtime/test_engine_tensorrt.py -m 'not proof' -o filterwarnings=default
+
+# Of small sizes; compute-sanitizer needs more rights than some virtual machines give.
+gpu-sanitize:
+	compute-sanitizer --error-exitcode 1 --target-processes all \
+	  env $(ON_GPU) -P -m pytest -q tests/kernels -m 'not proof and not gpu' -o filterwarnings=default
+
+gpu-bench:
+	$(ON_GPU) -P -c 'import typer; from consisid_benchmarks.kernels import command; typer.run(command)'
 
 # Writes the tables of tiles of this GPU; then `make gpu` again.
 tune:
-	$(GPU) $(PYTHON) -m consisid_benchmarks.tune
+	$(ON_GPU) -P -m consisid_benchmarks.tune
 
 bench: install
 	$(BIN)/consisid bench pipeline

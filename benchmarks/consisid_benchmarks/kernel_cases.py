@@ -24,7 +24,10 @@ _BACKENDS = {
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """One model and video. The default is ConsisID-preview at 49 frames of 480×720, with guidance."""
+    """One model and video. The default is ConsisID-preview at 49 frames of 480×720, with guidance.
+
+    Latents are those of sixteen videos: one's would stay in the second-level cache from run to run.
+    """
 
     branches: int = 2
     heads: int = 48
@@ -33,7 +36,7 @@ class Size:
     video: int = 17_550
     face_slots: int = 512
     face_heads: int = 16
-    latents: tuple[int, ...] = (1, 13, 16, 60, 90)
+    latents: tuple[int, ...] = (1, 16 * 13, 16, 60, 90)
     frames: tuple[int, ...] = (1, 8, 240, 360, 256)
     groups: int = 32
     enlarge: tuple[int, int] = (4, 4)
@@ -59,7 +62,7 @@ class Case:
     Attributes:
         name: kernel, sizes and dtype.
         calls: variant → what is timed; "ours" first. All give the same, within rounding.
-        flops, traffic: the least work there is: operations of matrix products; bytes of every input and output, once.
+        flops, traffic: the least work there is: operations of matrix products; bytes that must be read and written.
         apart: largest accepted relative L2 distance of a variant's result from ours.
     """
 
@@ -72,15 +75,33 @@ class Case:
 
 def cases(size: Size) -> Iterator[Case]:
     """One after the other, so that only one case's tensors are alive."""
-    for make in (_attention, _qkv, _norm, _residual_norm, _face, _feed_forward, _solver, _spatial_norm):
+    from consisid_benchmarks import kernel_cases_8bit as narrow
+
+    for make in (
+        _attention,
+        narrow.attention,
+        _shared_attention,
+        _qkv,
+        narrow.epilogue,
+        _norm,
+        _residual,
+        _residual_norm,
+        _face,
+        _feed_forward,
+        narrow.linear,
+        _solver,
+        _spatial_norm,
+    ):
         yield make(size)
 
 
-def _named(kernel: str, size: Size, *numbers: int) -> str:
+def named(kernel: str, size: Size, *numbers: int) -> str:
+    """A case's name."""
     return f"{kernel}/{'x'.join(map(str, numbers))}-{str(size.dtype).removeprefix('torch.')}"
 
 
-def _traffic(*tensors: Tensor) -> int:
+def traffic(*tensors: Tensor) -> int:
+    """Bytes of all."""
     return sum(tensor.nbytes for tensor in tensors)
 
 
@@ -108,7 +129,23 @@ def _attention(size: Size) -> Case:
     calls["ours/hopper"] = lambda: attention_hopper.joint_attention(q, k, v)
     calls |= {name: peer(backend) for name, backend in _BACKENDS.items()}
     flops = 4 * size.branches * size.heads * size.tokens**2 * size.head_dim
-    return Case(_named("joint_attention", size, *shape), calls, flops, _traffic(q, k, v, q))
+    return Case(named("joint_attention", size, *shape), calls, flops, traffic(q, k, v, q))
+
+
+def _shared_attention(size: Size) -> Case:
+    """The first layer's, beside attention of both branches in full."""
+    from consisid_kernels import ops
+
+    text = [size.normal(size.branches, size.heads, size.text, size.head_dim) for _ in range(3)]
+    video = [size.normal(1, size.heads, size.video, size.head_dim) for _ in range(3)]
+    whole = [torch.cat((a, b.expand(size.branches, -1, -1, -1)), 2) for a, b in zip(text, video, strict=True)]
+    calls: dict[str, Call] = {
+        "ours": lambda: ops.shared_joint_attention((text[0], text[1], text[2]), (video[0], video[1], video[2])),
+        "ours/in-full": lambda: ops.joint_attention(whole[0], whole[1], whole[2]),
+    }
+    queries = size.branches * size.text * size.tokens + size.video * (size.video + size.branches * size.text)
+    flops = 4 * size.heads * size.head_dim * queries
+    return Case(named("shared_joint_attention", size, *whole[0].shape), calls, flops)
 
 
 def _modulation(size: Size) -> tuple[Tensor, Tensor]:
@@ -123,7 +160,7 @@ def _qkv(size: Size) -> Case:
     angle = torch.rand(size.video, size.head_dim, device=size.device)
     arguments: tuple[Any, ...] = (qkv, *norms, angle.cos(), angle.sin(), size.heads, 1e-6)
     calls: dict[str, Call] = {"ours": lambda: ops.qkv_epilogue(*arguments), **_plain("qkv_epilogue", *arguments)}
-    return Case(_named("qkv_epilogue", size, *qkv.shape), calls, traffic=_traffic(qkv, qkv, angle, angle))
+    return Case(named("qkv_epilogue", size, *qkv.shape), calls, traffic=traffic(qkv, qkv, angle, angle))
 
 
 def _norm(size: Size) -> Case:
@@ -133,7 +170,16 @@ def _norm(size: Size) -> Case:
     affine = size.normal(size.width), size.normal(size.width)
     arguments: tuple[Any, ...] = (x, *affine, *_modulation(size), size.text, 1e-5)
     calls: dict[str, Call] = {"ours": lambda: ops.modulated_norm(*arguments), **_plain("modulated_norm", *arguments)}
-    return Case(_named("modulated_norm", size, *x.shape), calls, traffic=_traffic(x, x))
+    return Case(named("modulated_norm", size, *x.shape), calls, traffic=traffic(x, x))
+
+
+def _residual(size: Size) -> Case:
+    from consisid_kernels import ops
+
+    x, y = (size.normal(size.branches, size.tokens, size.width) for _ in range(2))
+    arguments: tuple[Any, ...] = (x, y, *_modulation(size), size.text)
+    calls: dict[str, Call] = {"ours": lambda: ops.gated_residual(*arguments), **_plain("gated_residual", *arguments)}
+    return Case(named("gated_residual", size, *x.shape), calls, traffic=traffic(x, y, x))
 
 
 def _residual_norm(size: Size) -> Case:
@@ -144,7 +190,7 @@ def _residual_norm(size: Size) -> Case:
     arguments: tuple[Any, ...] = (x, y, table, *affine, table, step, size.text, 1e-5)
     calls: dict[str, Call] = {"ours": lambda: ops.gated_residual_norm(*arguments)}
     calls |= _plain("gated_residual_norm", *arguments)
-    return Case(_named("gated_residual_norm", size, *x.shape), calls, traffic=_traffic(x, y, x, x))
+    return Case(named("gated_residual_norm", size, *x.shape), calls, traffic=traffic(x, y, x, x))
 
 
 def _face(size: Size) -> Case:
@@ -157,7 +203,7 @@ def _face(size: Size) -> Case:
     arguments: tuple[Any, ...] = (x, *affine, keys, values, size.face_heads, size.text, 1e-5)
     calls: dict[str, Call] = {"ours": lambda: ops.face_attention(*arguments), **_plain("face_attention", *arguments)}
     flops = 4 * size.branches * size.video * size.width * size.face_slots
-    return Case(_named("face_attention", size, *x.shape), calls, flops, _traffic(x, x, keys, values))
+    return Case(named("face_attention", size, *x.shape), calls, flops, traffic(x, x, keys, values))
 
 
 def _feed_forward(size: Size) -> Case:
@@ -174,7 +220,7 @@ def _feed_forward(size: Size) -> Case:
     calls: dict[str, Call] = {"ours": lambda: ops.linear_gelu(x, weight, bias), "torch-cublaslt-epilogue": epilogue}
     calls |= _plain("linear_gelu", x, weight, bias)
     flops = 2 * size.branches * size.tokens * size.width * 4 * size.width
-    return Case(_named("linear_gelu", size, *x.shape), calls, flops)
+    return Case(named("linear_gelu", size, *x.shape), calls, flops)
 
 
 def _solver(size: Size) -> Case:
@@ -185,8 +231,8 @@ def _solver(size: Size) -> Case:
     table, step = torch.rand(50, 8, device=size.device), _modulation(size)[1]
     arguments: tuple[Any, ...] = (velocity, latents, previous, draw, table, step)
     calls: dict[str, Call] = {"ours": lambda: ops.guided_step(*arguments), **_plain("guided_step", *arguments)}
-    traffic = _traffic(velocity, latents, previous, draw, latents, latents)
-    return Case(_named("guided_step", size, *latents.shape), calls, traffic=traffic)
+    least = traffic(velocity, latents, previous, draw, latents, latents)
+    return Case(named("guided_step", size, *latents.shape), calls, traffic=least)
 
 
 def _spatial_norm(size: Size) -> Case:
@@ -201,4 +247,4 @@ def _spatial_norm(size: Size) -> Case:
     calls: dict[str, Call] = {"ours": lambda: ops.spatial_norm_silu(*arguments)}
     calls |= _plain("spatial_norm_silu", *arguments)
     # The statistics are of all of x, so that it is read twice.
-    return Case(_named("spatial_norm_silu", size, *x.shape), calls, traffic=_traffic(x, x, x, past, past, *fields))
+    return Case(named("spatial_norm_silu", size, *x.shape), calls, traffic=traffic(x, x, x, past, past, *fields))
