@@ -10,11 +10,13 @@ STAMP := $(VENV)/.installed
 
 install: $(STAMP)
 
-# torch first and pinned: a plain `torch` would bring gigabytes of CUDA libraries that a CPU does not need.
+# torch first and pinned: a plain `torch` would bring gigabytes of CUDA libraries that a CPU does not need. CUDA builds bring
+# their own Triton.
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet $(TORCH) $(TRITON)
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -c 'import triton' 2> /dev/null || $(BIN)/python -m pip install --quiet $(TRITON)
 	$(BIN)/python -m pip install --quiet --editable '.[cpu,export,tensorrt-rtx,server,bench,kernels,dev]'
 	touch $@
 
@@ -29,7 +31,7 @@ check: install
 test: check
 	$(BIN)/pytest -m 'not proof'
 
-# What takes longer than a test may.
+# What takes longer than a test may: 40 minutes on 2 cores, and 25 GB of disk. What has a record is not repeated.
 proof: install
 	$(BIN)/pytest -m proof
 

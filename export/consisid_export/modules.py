@@ -23,7 +23,7 @@ from consisid_export.precision import exported_dtype, module_precision
 from consisid_export.skeleton import Skeleton
 from consisid_export.structure import check_structure
 from consisid_runtime.engines.onnxruntime import OnnxEngine
-from consisid_runtime.errors import InvalidRequest
+from consisid_runtime.errors import InvalidRequest, MissingExtra
 from consisid_runtime.models import networks
 from consisid_runtime.signatures import Signature
 
@@ -124,5 +124,7 @@ def _engine(path: Path, signature: Signature) -> OnnxEngine | None:
 
     try:
         return OnnxEngine(path, signature, device="cpu")
-    except NoKernel:
-        return None
+    except MissingExtra as error:
+        if isinstance(error.__cause__, NoKernel):
+            return None
+        raise

@@ -11,7 +11,14 @@ from typing import Annotated, Any
 
 import typer
 
-from consisid_runtime.errors import ConsisIDError, InvalidRequest, MissingExtra, OutputUnwritable, ServerError
+from consisid_runtime.errors import (
+    ConsisIDError,
+    ExportCancelled,
+    InvalidRequest,
+    MissingExtra,
+    OutputUnwritable,
+    ServerError,
+)
 
 app = typer.Typer(
     name="consisid",
@@ -24,7 +31,8 @@ app = typer.Typer(
 
 EXIT_CODES = """\
 Exit codes: 0 done, 1 unexpected failure, 2 wrong use of the command, 3 the request cannot be done,
-4 bundle or checkpoint unusable, 5 output cannot be written, 6 server failed or unreachable, 7 an extra is missing."""
+4 bundle or checkpoint unusable, 5 output cannot be written, 6 server failed or unreachable, 7 an extra is missing,
+130 cancelled with Ctrl-C."""
 
 _as_json = ContextVar("_as_json", default=False)
 
@@ -39,7 +47,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instea
 
 def exit_code(error: ConsisIDError) -> int:
     """The process's exit code for an error; listed in `EXIT_CODES`."""
-    for kind, code in ((InvalidRequest, 3), (OutputUnwritable, 5), (ServerError, 6), (MissingExtra, 7)):
+    for kind, code in (
+        (InvalidRequest, 3),
+        (OutputUnwritable, 5),
+        (ServerError, 6),
+        (MissingExtra, 7),
+        (ExportCancelled, 130),
+    ):
         if isinstance(error, kind):
             return code
     return 1 if error.code == ConsisIDError.code else 4

@@ -17,6 +17,7 @@ EXTRAS = {
     "tensorrt": "build and run TensorRT engines (from NVIDIA's package index, needs a GPU)",
     "tensorrt-rtx": "build TensorRT-RTX engines without a GPU, run them on a GeForce or RTX card",
     "torch-tensorrt": "build TensorRT engines from PyTorch (from NVIDIA's package index, needs a GPU)",
+    "kernels": "run the PyTorch engine in fp16 and bf16 on an NVIDIA GPU",
     "export": "turn checkpoints into bundles (export, nano)",
     "server": "serve with NVIDIA's Triton server (serve)",
     "bench": "measure against diffusers (bench)",
@@ -39,7 +40,7 @@ def table(found: dict[str, Any]) -> str:
     """The same for people."""
     lines = [
         f"consisid-runtime {found['version']}, Python {found['python']}",
-        f"GPU: {found['gpu'] or 'none (nvidia-smi found no device)'}",
+        f"GPU: {found['gpu'] or 'none found (nvidia-smi is not there, or lists none)'}",
         "",
     ]
     for extra, state in found["extras"].items():

@@ -55,6 +55,7 @@ def table(found: dict[str, Any]) -> str:
     for name, module in found["modules"].items():
         lines.append(f"{name:18} {module['precision']}, {_check(module)}")
         lines += [f"    {side[:-1]:7} {port}" for side in ("inputs", "outputs") for port in module[side]]
+    lines.append("errors: relative L2 distance to the network in float32 (docs/bundles.md)")
     lines.append(f"{found['trajectory']['steps']} denoising steps: {_check(found['trajectory'])}")
     return "\n".join([*lines, "", f"licences of the weights, {LICENCE_NOTE}:", *_licences(found["licences"])])
 

@@ -92,6 +92,10 @@ def test_an_unexpected_failure_of_a_server_is_one_here() -> None:
     assert statuses == {"INTERNAL": 1, "NOT_FINITE": 4, "SERVER_ERROR": 6}
 
 
+def test_cancelling_ends_as_shells_expect() -> None:
+    assert exit_code(errors.ExportCancelled()) == 130
+
+
 @pytest.mark.parametrize("arguments", [("inspect", "BUNDLE"), ("inspect", "/nonexistent", "--json")])
 @pytest.mark.parametrize("sink", ["/dev/full", "broken pipe"])
 def test_results_that_nobody_can_read(arguments: tuple[str, ...], sink: str, nano_bundle: Path) -> None:

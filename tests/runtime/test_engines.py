@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import onnx
 import onnxruntime
 import pytest
 from torch import nn
@@ -41,3 +42,13 @@ def test_cuda_without_its_libraries_does_not_become_the_cpu(nano_bundle: Path, m
     with pytest.raises(MissingExtra, match="CUDA or cuDNN libraries are missing"):
         OnnxEngine(Path("x.onnx"), signature, device="cuda")
     OnnxEngine(Path("x.onnx"), signature, device="auto")
+
+
+def test_a_precision_that_onnx_runtime_lacks_is_named(tmp_path: Path, nano_bundle: Path) -> None:
+    kind = onnx.TensorProto.BFLOAT16
+    values = [onnx.helper.make_tensor_value_info(name, kind, [1]) for name in ("x", "y")]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Erf", ["x"], ["y"])], "g", values[:1], values[1:])
+    path = tmp_path / "erf.onnx"
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 23)], ir_version=10), path)
+    with pytest.raises(MissingExtra, match=r"text_encoder cannot run here: .* lacks an operator .*Erf"):
+        OnnxEngine(path, Bundle.open(nano_bundle).signature("text_encoder"), device="cpu")

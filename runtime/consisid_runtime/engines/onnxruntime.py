@@ -17,7 +17,8 @@ from consisid_runtime.signatures import Signature
 class OnnxEngine:
     """One ONNX Runtime session. Its threads do not spin: engines side by side would starve each other.
 
-    Raises `InvalidOption` for a device that there is not, `MissingExtra` where "cuda" was asked for and cannot run.
+    Raises `InvalidOption` for a device that there is not, `MissingExtra` where "cuda" was asked for and cannot run, or
+    an operator has no kernel in the graph's precision: the error's cause is then ONNX Runtime's `NotImplemented`.
     """
 
     def __init__(self, path: Path, signature: Signature, *, device: str = "auto", threads: int | None = None) -> None:
@@ -33,7 +34,16 @@ class OnnxEngine:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         self._outputs = [port.name for port in signature.outputs]
-        self._session = onnxruntime.InferenceSession(path, options, providers=providers(device))
+        from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NoKernel
+
+        try:
+            self._session = onnxruntime.InferenceSession(path, options, providers=providers(device))
+        except NoKernel as problem:
+            raise MissingExtra(
+                f"{signature.name} cannot run here: this build of ONNX Runtime, on {', '.join(providers(device))}, "
+                f"lacks an operator in the bundle's precision ({str(problem).splitlines()[0]}); bf16 runs on TensorRT, "
+                "or by engine 'torch'; on a CPU, ONNX Runtime runs fp32, fp16 and fp8"
+            ) from problem
         # ONNX Runtime goes on without a provider that fails to load.
         if device == "cuda" and "CUDAExecutionProvider" not in self._session.get_providers():
             raise MissingExtra(
