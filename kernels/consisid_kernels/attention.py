@@ -28,40 +28,13 @@ from torch import Tensor
 from consisid_kernels.aot import MATRIX, Variant
 from consisid_kernels.checks import DTYPES, architecture, on, require, tile
 
-
-@triton.jit
-def _polynomial(s, m, SCALE: tl.constexpr):
-    """2^(s·SCALE − m) on the FMA units: 2^n in the exponent's bits, and 2^r by a cubic, |r| ≤ 1/2, wrong by 7.5e-5.
-
-    Powers beyond ±126 are taken for ±126: clamped as a number from 0 to 1, which costs no instruction (FFMA.SAT).
-    Adding 1.5·2^23 rounds, since it leaves no bits for a fraction.
-    """
-    ROUND: tl.constexpr = 12582912.0 - 126.0
-    share = tl.clamp(s * (SCALE / 252) + (0.5 - m * (1 / 252)), 0.0, 1.0)
-    shifted = share * 252.0 + ROUND
-    r = share * 252.0 - (shifted - ROUND)
-    power = ((0.05517167 * r + 0.24261113) * r + 0.69326097) * r + 0.99992806
-    bits = power.to(tl.int32, bitcast=True) + (shifted.to(tl.int32, bitcast=True) << 23)
-    return bits.to(tl.float32, bitcast=True)
-
-
-@triton.jit
-def _weights(s, m, SCALE: tl.constexpr, POLYNOMIAL: tl.constexpr):
-    """2^(s·SCALE − m); one in POLYNOMIAL groups of eight columns by the polynomial, none if that is 0.
-
-    A register's group is known when the kernel is compiled, so that each is computed in one way only.
-    """
-    p = tl.exp2(s * SCALE - m[:, None])
-    if POLYNOMIAL:
-        group = tl.arange(0, s.shape[1]) // 8
-        p = tl.where((group % POLYNOMIAL == 0)[None, :], _polynomial(s, m[:, None], SCALE), p)
-    return p
+_LOWEST = tl.constexpr(torch.finfo(torch.float32).min)
 
 
 @triton.jit
 def _attend(
     q, k_ptr, v_ptr, tokens,
-    SCALE: tl.constexpr, BLOCK: tl.constexpr, RUNNING: tl.constexpr, POLYNOMIAL: tl.constexpr,
+    SCALE: tl.constexpr, BLOCK: tl.constexpr, RUNNING: tl.constexpr,
 ):  # fmt: skip
     """m, total [rows] and acc [rows, D]; m is the first block's maximum, or the running one."""
     D: tl.constexpr = q.shape[1]
@@ -73,7 +46,8 @@ def _attend(
     real = key < tokens - full * BLOCK
     k = tl.load(k_ptr + start + offsets, mask=real[:, None], other=0.0)
     s = tl.where(real[None, :], tl.dot(q, k.T, input_precision="ieee"), float("-inf"))
-    m = tl.max(s, 1) * SCALE
+    # Where all scores of the block are -inf: a number, which can be taken from -inf.
+    m = tl.maximum(tl.max(s, 1) * SCALE, _LOWEST)
     p = tl.exp2(s * SCALE - m[:, None])
     total = tl.sum(p, 1)
     v = tl.load(v_ptr + start + offsets, mask=real[:, None], other=0.0)
@@ -89,7 +63,7 @@ def _attend(
             total *= shrink
             acc *= shrink[:, None]
             m = new
-        p = _weights(s, m, SCALE, POLYNOMIAL)
+        p = tl.exp2(s * SCALE - m[:, None])
         total += tl.sum(p, 1)
         acc = tl.dot(p.to(v.dtype), v, acc, input_precision="ieee")
         k_ptr += BLOCK * D
@@ -101,7 +75,7 @@ def _attend(
 def _attention(
     q_ptr, k_ptr, v_ptr, q_tokens, k_tokens, heads, out_ptr, denominator_ptr,
     D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-    Q_SHARED: tl.constexpr, K_SHARED: tl.constexpr, ROOM: tl.constexpr, POLYNOMIAL: tl.constexpr,
+    Q_SHARED: tl.constexpr, K_SHARED: tl.constexpr, ROOM: tl.constexpr,
 ):  # fmt: skip
     """A program: BLOCK_M queries of one head. Neighbours share a head, whose keys and values then stay in L2.
 
@@ -123,13 +97,13 @@ def _attention(
     k_ptr += k_head * k_tokens * D
     v_ptr += k_head * k_tokens * D
 
-    m, total, acc = _attend(q, k_ptr, v_ptr, k_tokens, SCALE, BLOCK_N, ROOM == 0, POLYNOMIAL)
+    m, total, acc = _attend(q, k_ptr, v_ptr, k_tokens, SCALE, BLOCK_N, ROOM == 0)
     if ROOM:
         strays = tl.max(tl.max(tl.where(tl.abs(acc) < float("inf"), 0, 1), 1), 0)
         if (strays > 0) | (tl.max(total, 0) >= 2.0**ROOM):
             # 0, but not to the compiler, which would keep addresses for this loop in registers during the other.
             nothing = tl.multiple_of(strays >> 1, 16)
-            m, total, acc = _attend(q, k_ptr + nothing, v_ptr + nothing, k_tokens, SCALE, BLOCK_N, True, 0)
+            m, total, acc = _attend(q, k_ptr + nothing, v_ptr + nothing, k_tokens, SCALE, BLOCK_N, True)
     out = (acc / total[:, None]).to(out_ptr.dtype.element_ty)
     out_ptr += ((branch.to(tl.int64) * q_tokens + first) * heads + head) * D
     tl.store(out_ptr + (row[:, None] * (heads * D) + column[None, :]), out, mask=inside[:, None])
@@ -164,6 +138,8 @@ def _denominator(q: Tensor, k: Tensor) -> Tensor:
 def _attend_to(q: Tensor, k: Tensor, v: Tensor, denominator: Tensor | None = None) -> Tensor:
     """out [B, M, H, D]."""
     _check(q, k, v)
+    if not k.shape[2]:
+        raise ValueError("k has no tokens; wanted at least one key")
     (q_branches, heads, tokens, size), k_branches = q.shape, k.shape[0]
     branches = max(q_branches, k_branches)
     out = torch.empty(branches, tokens, heads, size, dtype=q.dtype, device=q.device)
@@ -187,8 +163,6 @@ def _check(q: Tensor, k: Tensor, v: Tensor) -> None:
     require("v", v, k.shape, (q.dtype,), q.device)
     if branches != k.shape[0] and 1 not in (branches, k.shape[0]):
         raise ValueError(f"q has {branches} branches, k {k.shape[0]}; wanted as many, or one that serves all")
-    if not k.shape[2]:
-        raise ValueError("k has no tokens; wanted at least one key")
 
 
 def _case(dtype: str, size: int) -> str:
@@ -196,10 +170,11 @@ def _case(dtype: str, size: int) -> str:
 
 
 def _constants(size: int, found: dict[str, int]) -> dict[str, int]:
-    names = {"BLOCK_M": "block_m", "BLOCK_N": "block_n", "ROOM": "room", "POLYNOMIAL": "polynomial"}
+    names = {"BLOCK_M": "block_m", "BLOCK_N": "block_n", "ROOM": "room"}
     return {"D": size} | {name: found[key] for name, key in names.items()}
 
 
+# merged_stride is a multiple of 16, as heads' sizes are.
 @triton.jit(do_not_specialize=["tokens", "heads"])
 def _merge(
     merged_ptr, out_ptr, denominator_ptr, other_ptr, other_denominator_ptr, tokens, heads, merged_stride,
@@ -259,7 +234,7 @@ def shared_joint_attention(text: tuple[Tensor, Tensor, Tensor], video: tuple[Ten
     """`reference.shared_joint_attention`.
 
     Raises:
-        ValueError: as `joint_attention`, or text and video differ in heads, channels, dtype or device.
+        ValueError: as `joint_attention`, but text may be empty; or they differ in heads, channels, dtype or device.
     """
     (text_q, text_k, text_v), (video_q, video_k, video_v) = text, video
     _check(*text)
@@ -267,20 +242,29 @@ def shared_joint_attention(text: tuple[Tensor, Tensor, Tensor], video: tuple[Ten
     require("video's q", video_q, (1, heads, None, size), (text_q.dtype,), text_q.device)
     joined = torch.empty(branches, length + video_q.shape[2], heads, size, dtype=text_q.dtype, device=text_q.device)
     for q, merged in ((text_q, joined[:, :length]), (video_q, joined[:, length:])):
+        if not text_k.shape[2]:
+            merged.copy_(_attend_to(q, video_k, video_v))
+            continue
         to_video, to_text = _denominator(q, video_k), _denominator(q, text_k)
         parts = _attend_to(q, video_k, video_v, to_video), _attend_to(q, text_k, text_v, to_text)
         _merge_into(merged, parts[0], to_video, parts[1], to_text)
     return joined
 
 
-def _variant(dtype: str, size: int, number: int) -> Variant:
+def _variant(dtype: str, size: int, number: int, part: bool = False, shared: str = "") -> Variant:
+    """Of all keys or a part of them; `shared` is "", "q" or "k"."""
     found = tile("joint_attention", _case(dtype, size), number)
-    pointers = ("out_ptr", "q_ptr", "k_ptr", "v_ptr")
-    constants: dict[str, Any] = _constants(size, found) | {"Q_SHARED": False, "K_SHARED": False}
-    constants["denominator_ptr"] = None
-    types = dict.fromkeys(pointers, f"*{dtype}") | dict.fromkeys(("q_tokens", "k_tokens", "heads"), "i32")
+    types = dict.fromkeys(("out_ptr", "q_ptr", "k_ptr", "v_ptr"), f"*{dtype}")
+    constants: dict[str, Any] = _constants(size, found) | {"Q_SHARED": shared == "q", "K_SHARED": shared == "k"}
+    if part:
+        types["denominator_ptr"] = "*fp32"
+    else:
+        constants["denominator_ptr"] = None
+    pointers = tuple(types)
+    types |= dict.fromkeys(("q_tokens", "k_tokens", "heads"), "i32")
+    name = f"{'partial' if part else 'joint'}_attention/{dtype}-d{size}{shared and f'-shared-{shared}'}"
     return Variant(
-        f"joint_attention/{dtype}-d{size}", _attention,
+        name, _attention,
         {name: types.get(name, "constexpr") for name in _attention.arg_names}, constants, (number,),
         warps=found["num_warps"], stages=found["num_stages"], aligned=pointers, matrix=True,
     )  # fmt: skip
@@ -299,6 +283,13 @@ def _merge_variant(dtype: str, number: int) -> Variant:
     )  # fmt: skip
 
 
-VARIANTS = [_variant(dtype, size, number) for dtype in ("bf16", "fp16") for size in (64, 128) for number in MATRIX] + [
-    _merge_variant(dtype, number) for dtype in ("bf16", "fp16") for number in MATRIX
+VARIANTS = [
+    variant
+    for dtype in ("bf16", "fp16")
+    for number in MATRIX
+    for variant in (
+        *(_variant(dtype, size, number, part) for size in (64, 128) for part in (False, True)),
+        *(_variant(dtype, 64, number, True, shared) for shared in ("q", "k")),
+        _merge_variant(dtype, number),
+    )
 ]

@@ -40,7 +40,6 @@ HEAD_SIZES = (64, 128)
 NARROW = {torch.int8: "int8", FLOAT8: "e4m3"}
 """What queries and keys may be, by the name that tile tables and variants give it."""
 
-_SMALLEST = tl.constexpr(1e-12)
 _LOG2_LARGEST = tl.constexpr(math.log2(FLOAT8_LARGEST))
 _TYPES = {"int8": "i8", "e4m3": "fp8e4nv"}
 _FLOAT8_ARCHITECTURES = (89, 90, 100, 120)
@@ -48,6 +47,19 @@ _CHUNK, _ROWS = 1024, 64
 """Tokens whose channels' maxima one program takes; tokens in its registers at once."""
 _MAXIMA = {"CHUNK": _CHUNK, "ROWS": _ROWS}
 _CHANNELS = {"CHUNKS": 32, "ROWS": _ROWS, "LARGEST": FLOAT8_LARGEST}
+
+
+@triton.jit
+def magnitude(x):
+    """The bits of |x|. As integers they have the order of the numbers, with NaN above infinity: maxima keep it."""
+    return x.to(tl.int32, bitcast=True) & 0x7FFFFFFF
+
+
+@triton.jit
+def scale_of(largest, LARGEST: tl.constexpr):
+    """From the largest `magnitude`."""
+    number = largest.to(tl.float32, bitcast=True)
+    return tl.div_rn(tl.maximum(number, 1e-12, propagate_nan=tl.PropagateNan.ALL), LARGEST)
 
 
 @triton.jit
@@ -59,7 +71,7 @@ def _narrow(x, scale, LARGEST: tl.constexpr, dtype: tl.constexpr):
     return scaled.to(dtype)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens", "blocks"])
 def _quantise_tokens(
     out, scales, x, tokens, blocks,
     BLOCK: tl.constexpr, ROWS: tl.constexpr, D: tl.constexpr, LARGEST: tl.constexpr,
@@ -71,7 +83,7 @@ def _quantise_tokens(
     at = (head * tokens + token[:, None]) * D + tl.arange(0, D)[None, :]
     inside = ((row < BLOCK) & (token < tokens))[:, None]
     value = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
-    scale = tl.div_rn(tl.maximum(tl.max(tl.max(tl.abs(value), 1), 0), _SMALLEST), LARGEST)
+    scale = scale_of(tl.max(tl.max(magnitude(value), 1), 0), LARGEST)
     tl.store(out + at, _narrow(value, scale, LARGEST, out.dtype.element_ty), mask=inside)
     tl.store(scales + head * blocks + block, scale)
 
@@ -108,31 +120,32 @@ def _token_constants(block: int, size: int, dtype: torch.dtype) -> dict[str, Any
     return {"BLOCK": block, "ROWS": triton.next_power_of_2(block), "D": size, "LARGEST": largest}
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens"])
 def _channel_maxima(maxima, x, tokens, CHUNK: tl.constexpr, ROWS: tl.constexpr, D: tl.constexpr):
     head = tl.program_id(1).to(tl.int64)
     channel = tl.arange(0, D)
-    largest = tl.zeros((ROWS, D), tl.float32)
+    largest = tl.zeros((ROWS, D), tl.int32)
     for start in tl.range(0, CHUNK, ROWS):
         token = tl.program_id(0).to(tl.int64) * CHUNK + start + tl.arange(0, ROWS)
         at = (head * tokens + token[:, None]) * D + channel[None, :]
-        largest = tl.maximum(largest, tl.abs(tl.load(x + at, mask=(token < tokens)[:, None], other=0.0).to(tl.float32)))
+        value = tl.load(x + at, mask=(token < tokens)[:, None], other=0.0).to(tl.float32)
+        largest = tl.maximum(largest, magnitude(value))
     tl.store(maxima + (head * tl.num_programs(0) + tl.program_id(0)) * D + channel, tl.max(largest, 0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens", "chunks"])
 def _quantise_channels(
     out, scales, maxima, x, tokens, row, chunks,
     CHUNKS: tl.constexpr, ROWS: tl.constexpr, D: tl.constexpr, LARGEST: tl.constexpr,
 ):  # fmt: skip
     head = tl.program_id(1).to(tl.int64)
     channel = tl.arange(0, D)
-    largest = tl.full((D,), _SMALLEST, tl.float32)
+    largest = tl.zeros((D,), tl.int32)
     for start in tl.range(0, chunks, CHUNKS):
         chunk = start + tl.arange(0, CHUNKS)
         at = (head * chunks + chunk[:, None]) * D + channel[None, :]
-        largest = tl.maximum(largest, tl.max(tl.load(maxima + at, mask=(chunk < chunks)[:, None], other=0.0), 0))
-    scale = tl.div_rn(largest, LARGEST)
+        largest = tl.maximum(largest, tl.max(tl.load(maxima + at, mask=(chunk < chunks)[:, None], other=0), 0))
+    scale = scale_of(largest, LARGEST)
     token = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     inside = (token < tokens)[:, None]
     at = (head * tokens + token[:, None]) * D + channel[None, :]
@@ -155,7 +168,7 @@ def quantise_channels(x: Tensor) -> tuple[Tensor, Tensor]:
     chunks = triton.cdiv(tokens, _CHUNK)
     out = torch.empty((branches, heads, size, row), dtype=FLOAT8, device=x.device)
     scales = torch.empty((branches, heads, size), dtype=torch.float32, device=x.device)
-    maxima = torch.empty((branches, heads, chunks, size), dtype=torch.float32, device=x.device)
+    maxima = torch.empty((branches, heads, chunks, size), dtype=torch.int32, device=x.device)
     if x.numel():
         with on(x.device):
             _channel_maxima[chunks, branches * heads](maxima, x, tokens, **_MAXIMA, D=size, num_warps=8)
@@ -332,13 +345,13 @@ def _quantise_variants(dtype: str, size: int) -> Iterator[Variant]:
             warps=_warps(size), aligned=("out", "scales", "x"),
         )  # fmt: skip
     constants = _MAXIMA | {"D": size}
-    signature = {"maxima": "*fp32", "x": f"*{dtype}", "tokens": "i32"} | dict.fromkeys(constants, "constexpr")
+    signature = {"maxima": "*i32", "x": f"*{dtype}", "tokens": "i32"} | dict.fromkeys(constants, "constexpr")
     yield Variant(
         f"channel_maxima/{dtype}-d{size}", _channel_maxima, signature, constants, _FLOAT8_ARCHITECTURES,
         warps=8, aligned=("maxima", "x"),
     )  # fmt: skip
     constants = _CHANNELS | {"D": size}
-    signature = {"out": "*fp8e4nv", "scales": "*fp32", "maxima": "*fp32", "x": f"*{dtype}"}
+    signature = {"out": "*fp8e4nv", "scales": "*fp32", "maxima": "*i32", "x": f"*{dtype}"}
     signature |= dict.fromkeys(("tokens", "row", "chunks"), "i32") | dict.fromkeys(constants, "constexpr")
     yield Variant(
         f"quantise_channels/{dtype}-d{size}", _quantise_channels, signature, constants, _FLOAT8_ARCHITECTURES,

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from triton import language as tl
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma, warpgroup_mma, warpgroup_mma_wait
@@ -45,18 +46,25 @@ _copy = getattr(tma, "async_load", None) or tma.async_copy_global_to_shared
 """Later Triton's name, or 3.6's."""
 _ROWS = gl.constexpr(ROWS)
 _CONSUMERS = gl.constexpr(CONSUMERS)
+_LOWEST = gl.constexpr(torch.finfo(torch.float32).min)
+_KEEP_NAN = gl.constexpr(tl.PropagateNan.ALL)
 
 
 @gluon.jit
 def _polynomial(x):
-    """`attention._polynomial` of a number: 2^n in the exponent's bits and 2^r by a cubic, wrong by 7.5e-5."""
+    """2^x on the FMA units: 2^n in the exponent's bits, and 2^r by a cubic, |r| ≤ 1/2, wrong by 7.5e-5.
+
+    x beyond ±126 is taken for ±126: clamped as a number from 0 to 1, which costs no instruction (FFMA.SAT). Adding
+    1.5·2^23 rounds, since it leaves no bits for a fraction. Saturation makes 0 of NaN; as 2^x > x, a maximum with x,
+    which keeps it, brings back NaN and changes nothing else.
+    """
     ROUND: gl.constexpr = 12582912.0 - 126.0
     share = gl.minimum(gl.maximum(x * (1 / 252) + 0.5, 0.0), 1.0)
     shifted = share * 252.0 + ROUND
     r = share * 252.0 - (shifted - ROUND)
     power = ((0.05517167 * r + 0.24261113) * r + 0.69326097) * r + 0.99992806
     bits = power.to(gl.int32, bitcast=True) + (shifted.to(gl.int32, bitcast=True) << 23)
-    return bits.to(gl.float32, bitcast=True)
+    return gl.maximum(bits.to(gl.float32, bitcast=True), x, propagate_nan=_KEEP_NAN)
 
 
 @gluon.jit
@@ -164,7 +172,7 @@ def _attend(q, ring, tokens, blocks, first, FOLLOW: gl.constexpr, POLYNOMIAL: gl
     key = (blocks - 1) * (2 * HALF) + gl.arange(0, HALF, gl.SliceLayout(0, scores))
     s = gl.where((key < tokens)[None, :], s, float("-inf"))
     s_next = gl.where((key + HALF < tokens)[None, :], s_next, float("-inf"))
-    m = gl.maximum(gl.max(s, 1), gl.max(s_next, 1)) * SCALE
+    m = gl.maximum(gl.maximum(gl.max(s, 1), gl.max(s_next, 1)) * SCALE, _LOWEST)
     p, m, total, _ = _weights(s, m, total, q, False, POLYNOMIAL)
     s = s_next
 

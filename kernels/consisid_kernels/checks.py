@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from consisid_kernels.aot import MATRIX
+
 TILES = Path(__file__).with_name("tiles")
 """One table a kernel, KERNEL.json: architecture or "default" → case → tile. `consisid_benchmarks.tune` writes them."""
 
@@ -43,11 +45,20 @@ def architecture(device: torch.device) -> int | None:
     return 10 * major + minor
 
 
+def family(architecture: int | None) -> int | None:
+    """What kernels are compiled for that is closest below, of the same major version: 100 for 103, 80 for 86."""
+    if architecture is None:
+        return None
+    return max((n for n in MATRIX if n // 10 == architecture // 10 and n <= architecture), default=None)
+
+
 @cache
 def tile(kernel: str, case: str, architecture: int | None) -> dict[str, int]:
-    """The tile of a kernel: that of the architecture where its table lists the case, else the default."""
+    """The tile of a kernel: that of the architecture where its table lists the case, of its family, or the default."""
     table = json.loads((TILES / f"{kernel}.json").read_text())
-    own: dict[str, dict[str, int]] = table["default"] | table.get(str(architecture), {})
+    own: dict[str, dict[str, int]] = table["default"]
+    for number in (family(architecture), architecture):
+        own = own | table.get(str(number), {})
     return own[case]
 
 

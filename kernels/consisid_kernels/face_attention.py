@@ -37,7 +37,7 @@ def _statistics(x, at, real, channel, eps, CHANNELS: tl.constexpr, BLOCK_C: tl.c
         inside = (start + channel < CHANNELS)[None, :]
         value = tl.load(x + at + start + channel[None, :], mask=real & inside, other=0.0).to(tl.float32)
         count = tl.minimum(CHANNELS - start, BLOCK_C).to(tl.float32)
-        block_mean = tl.sum(value, 1, keep_dims=True) / count
+        block_mean = tl.div_rn(tl.sum(value, 1, keep_dims=True), count)
         centred = tl.where(inside, value - block_mean, 0.0)
         moved = block_mean - mean
         share = count / (start + count)
@@ -46,7 +46,7 @@ def _statistics(x, at, real, channel, eps, CHANNELS: tl.constexpr, BLOCK_C: tl.c
     return mean, tl.rsqrt(squares / CHANNELS + eps)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens", "text"])
 def _face_attention(
     out, x, weight, bias, keys, values, tokens, text, eps,
     CHANNELS: tl.constexpr, SLOTS: tl.constexpr, HEAD_SLOTS: tl.constexpr, BLOCK_S: tl.constexpr,

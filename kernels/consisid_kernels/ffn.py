@@ -24,20 +24,24 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.nn import functional as F
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from consisid_kernels.aot import Variant
-from consisid_kernels.checks import DTYPES, architecture, on, require, tile
+from consisid_kernels.checks import DTYPES, architecture, family, on, require, tile
 from consisid_kernels.reference import FLOAT8, FLOAT8_LARGEST
 
 WIDE = (torch.float16, torch.bfloat16)
+ARCHITECTURES = (90, 100)
+"""Families that these are for. Below 9.0 there is no TMA: nothing overlaps its loads, and the 16-bit form spills. For
+12.0, ptxas 12.9 gives every kernel with TMA 8 bytes of stack."""
 
 _ALPHA = tl.constexpr(2 * math.sqrt(2 / math.pi) * math.log2(math.e))
 _BETA = tl.constexpr(0.044715 * 2 * math.sqrt(2 / math.pi) * math.log2(math.e))
 _LARGEST = tl.constexpr(FLOAT8_LARGEST)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def _linear(
     out, x, weight, bias, x_scale, weight_scale, out_scale, rows, columns, channels,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP: tl.constexpr,
@@ -75,12 +79,14 @@ def _linear(
 
 
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """`reference.linear_gelu` of fp16 or bf16; C and out are multiples of 16.
+    """`reference.linear_gelu` of fp16 or bf16; C and out are multiples of 16. PyTorch's own outside `ARCHITECTURES`.
 
     Raises:
         ValueError: an argument has another shape, dtype or device than the specification says, or is not contiguous.
     """
     _check(x, weight, bias, WIDE)
+    if not _serves(x.device):
+        return F.gelu(F.linear(x, weight, bias.to(x.dtype)), approximate="tanh")
     return _launch(x, weight, bias, (None, None, None), x.dtype, gelu=True)
 
 
@@ -88,8 +94,9 @@ def linear_gelu_float8(x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor) -
     """`reference.linear_gelu_float8` of fp16 or bf16; C and out are multiples of 16; scale of any dtype.
 
     Raises:
-        ValueError: as `linear_gelu`.
+        ValueError: as `linear_gelu`, or the device is not of `ARCHITECTURES`.
     """
+    _require_architecture(x.device)
     _check(x, weight, bias, WIDE)
     return _launch(x, weight, bias, (None, None, _scalar("scale", scale, x.device)), FLOAT8, gelu=True)
 
@@ -107,8 +114,9 @@ def linear_float8(
     """`reference.linear_float8` to fp16 or bf16; C and out are multiples of 16; scales of any dtype.
 
     Raises:
-        ValueError: as `linear_gelu`, or dtype is another.
+        ValueError: as `linear_gelu_float8`, or dtype is another.
     """
+    _require_architecture(x.device)
     _check(x, weight, bias, (FLOAT8,))
     if dtype not in WIDE:
         raise ValueError(f"dtype is {dtype}; wanted one of {list(WIDE)}")
@@ -116,6 +124,18 @@ def linear_float8(
     narrow = None if out_scale is None else _scalar("out_scale", out_scale, x.device)
     scales = _scalar("x_scale", x_scale, x.device), weight_scale, narrow
     return _launch(x, weight, bias, scales, dtype if narrow is None else FLOAT8, gelu)
+
+
+def _serves(device: torch.device) -> bool:
+    number = architecture(device)
+    return number is None or family(number) in ARCHITECTURES
+
+
+def _require_architecture(device: torch.device) -> None:
+    if not _serves(device):
+        number = architecture(device) or 0
+        wanted = " and ".join(f"{known // 10}.x" for known in ARCHITECTURES)
+        raise ValueError(f"{device} has compute capability {number / 10}; layers of E4M3 numbers are for {wanted}")
 
 
 def _check(x: Tensor, weight: Tensor, bias: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
@@ -153,9 +173,11 @@ def _launch(
         TensorDescriptor.from_tensor(tensor.view(-1, tensor.shape[-1]), block)
         for tensor, block in ((out, [m, n]), (x, [m, k]), (weight, [n, k]))
     )
+    # On 10.0 a bias of 16 bits would have the whole tile in its own layout, and spill.
+    vectors = (None if vector is None else vector.float() for vector in (bias, *scales))
     with on(x.device):
         _linear[(min(tiles, _processors(x.device)),)](
-            *tensors, bias, *scales, rows, columns, channels, **_constants(found, gelu, dtype),
+            *tensors, *vectors, rows, columns, channels, **_constants(found, gelu, dtype),
             num_warps=found["num_warps"], num_stages=found["num_stages"],
         )  # fmt: skip
     return out
@@ -201,11 +223,9 @@ def _variant(name: str, dtype: torch.dtype, out: torch.dtype, number: int, gelu:
     )  # fmt: skip
 
 
-# Below 9.0 there is no TMA: the same code runs, but nothing overlaps its loads. For 12.0, ptxas 12.9 gives every kernel
-# with TMA 8 bytes of stack.
 VARIANTS = [
     variant
-    for number in (90, 100)
+    for number in ARCHITECTURES
     for variant in (
         *(_variant(f"linear_gelu/{DTYPES[dtype]}", dtype, dtype, number) for dtype in WIDE),
         *(_variant(f"linear_gelu_float8/{DTYPES[dtype]}", dtype, FLOAT8, number) for dtype in WIDE),

@@ -52,11 +52,11 @@ def _affine(modulation, step, part, weight, bias, channel, inside, CHANNELS: tl.
 
 @triton.jit
 def _normalised(x, inside, eps, CHANNELS: tl.constexpr):
-    centred = tl.where(inside, x - tl.sum(x, 0) / CHANNELS, 0.0)
-    return centred * tl.rsqrt(tl.sum(centred * centred, 0) / CHANNELS + eps)
+    centred = tl.where(inside, x - tl.sum(x, 0) * (1.0 / CHANNELS), 0.0)
+    return centred * tl.rsqrt(tl.sum(centred * centred, 0) * (1.0 / CHANNELS) + eps)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens", "text"])
 def _modulated_norm(
     out, x, weight, bias, modulation, step, tokens, text, eps,
     CHANNELS: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr, STAGES: tl.constexpr, AFFINE: tl.constexpr,
@@ -87,7 +87,7 @@ def modulated_norm(
     return out
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens", "text"])
 def _gated_residual(
     out, x, y, modulation, step, tokens, text,
     CHANNELS: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr, STAGES: tl.constexpr,
@@ -117,7 +117,7 @@ def gated_residual(x: Tensor, y: Tensor, modulation: Tensor, step: Tensor, text:
     return out
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens", "text"])
 def _gated_residual_norm(
     out, normed, x, y, modulation, weight, bias, next_modulation, step, tokens, text, eps,
     CHANNELS: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr, STAGES: tl.constexpr, AFFINE: tl.constexpr,

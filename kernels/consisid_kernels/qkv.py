@@ -44,7 +44,7 @@ def norm_and_turn(x, inside, weight, bias, cos, sin, eps, DIM: tl.constexpr):
     return normed * cos + tl.reshape(tl.join(-odd, even), x.shape) * sin
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens", "text"])
 def _qkv_epilogue(
     q, k, v, qkv, q_weight, q_bias, k_weight, k_bias, cos, sin, tokens, text, eps,
     HEADS: tl.constexpr, DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK: tl.constexpr, GROUP: tl.constexpr,
@@ -110,6 +110,8 @@ def check_qkv(
     if heads < 1 or width % (6 * heads):
         raise ValueError(f"qkv has {width} channels; wanted 3 · {heads} heads · an even number")
     dim = width // (3 * heads)
+    if not 8 < dim <= 128:
+        raise ValueError(f"qkv has heads of {dim} channels; wanted 10 to 128")
     for name, norm in norms.items():
         for part, vector in zip(("weight", "bias"), norm, strict=True):
             require(f"{name}'s {part}", vector, (dim,), DTYPES, qkv.device)

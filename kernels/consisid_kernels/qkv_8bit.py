@@ -19,6 +19,7 @@ import triton.language as tl
 from torch import Tensor
 
 from consisid_kernels.aot import Variant
+from consisid_kernels.attention_8bit import magnitude, scale_of
 from consisid_kernels.checks import DTYPES, architecture, on, require, tile
 from consisid_kernels.qkv import check_qkv, load_angles, load_vector, norm_and_turn
 from consisid_kernels.reference import FLOAT8, FLOAT8_LARGEST, INT8_LARGEST
@@ -30,7 +31,7 @@ _ROWS = 64
 """Tiles whose sums and maxima are joined at a time."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens", "text"])
 def _tile_statistics(
     sums, maxima, qkv, k_weight, k_bias, cos, sin, tokens, text, eps,
     HEADS: tl.constexpr, DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK: tl.constexpr, GROUP: tl.constexpr,
@@ -52,10 +53,10 @@ def _tile_statistics(
         turned = tl.where(mask, norm_and_turn(k_part, inside, *affine, *angles, eps, DIM), 0.0)
         at = ((branch * HEADS + head) * tl.num_programs(1) + tl.program_id(1)) * DIM + channel
         tl.store(sums + at, tl.sum(turned, 0), mask=inside)
-        tl.store(maxima + at, tl.max(tl.abs(v_part), 0), mask=inside)
+        tl.store(maxima + at, tl.max(magnitude(v_part), 0), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tiles", "tokens"])
 def _join_statistics(
     k_mean, v_scale, sums, maxima, tiles, tokens,
     DIM: tl.constexpr, BLOCK_D: tl.constexpr, ROWS: tl.constexpr, LARGEST: tl.constexpr,
@@ -64,15 +65,15 @@ def _join_statistics(
     inside = channel < DIM
     head = tl.program_id(0).to(tl.int64)
     total = tl.zeros((ROWS, BLOCK_D), tl.float32)
-    largest = tl.zeros((ROWS, BLOCK_D), tl.float32)
+    largest = tl.zeros((ROWS, BLOCK_D), tl.int32)
     for start in range(0, tiles, ROWS):
         row = start + tl.arange(0, ROWS)
         at = (head * tiles + row)[:, None] * DIM + channel[None, :]
         mask = (row < tiles)[:, None] & inside[None, :]
         total += tl.load(sums + at, mask=mask, other=0.0)
-        largest = tl.maximum(largest, tl.load(maxima + at, mask=mask, other=0.0))
-    tl.store(k_mean + head * DIM + channel, tl.sum(total, 0) / tokens, mask=inside)
-    tl.store(v_scale + head * DIM + channel, tl.maximum(tl.max(largest, 0), 1e-12) / LARGEST, mask=inside)
+        largest = tl.maximum(largest, tl.load(maxima + at, mask=mask, other=0))
+    tl.store(k_mean + head * DIM + channel, tl.div_rn(tl.sum(total, 0), tokens.to(tl.float32)), mask=inside)
+    tl.store(v_scale + head * DIM + channel, scale_of(tl.max(largest, 0), LARGEST), mask=inside)
 
 
 def qkv_statistics(
@@ -89,7 +90,10 @@ def qkv_statistics(
         raise ValueError("qkv has no tokens; a mean needs at least one")
     found = tile("qkv_epilogue_8bit", f"statistics-d{triton.next_power_of_2(dim)}", architecture(qkv.device))
     tiles = triton.cdiv(tokens, found["block"])
-    sums, maxima = (_floats((branches, heads, tiles, dim), qkv) for _ in range(2))
+    sums, maxima = (
+        torch.empty((branches, heads, tiles, dim), dtype=dtype, device=qkv.device)
+        for dtype in (torch.float32, torch.int32)
+    )
     k_mean, v_scale = (_floats((branches, heads, dim), qkv) for _ in range(2))
     pointers = sums, maxima, qkv, *k_norm, cos, sin
     with on(qkv.device):
@@ -136,9 +140,9 @@ def _tokens_8bit(
         if mean is not None:
             x -= load_vector(mean + head * DIM, channel, inside)
         # Beyond the last token x is a norm's bias; beyond a head's last channel it is 0.
-        of_token = tl.where(real, tl.max(tl.abs(x), 1), 0.0)
+        of_token = tl.where(real, tl.max(magnitude(x), 1), 0)
         largest = tl.max(tl.reshape(of_token, (BLOCK // QUANT, QUANT)), 1)
-        scale = tl.maximum(largest, 1e-12) / LARGEST
+        scale = scale_of(largest, LARGEST)
         tl.store(scales + head * scale_count + scale_number, scale, mask=scale_number < scale_count)
         inverse = tl.reshape(tl.broadcast_to(1 / scale[:, None], (BLOCK // QUANT, QUANT)), (BLOCK,))
         at = (head * tokens + token)[:, None] * DIM + channel[None, :]
@@ -165,11 +169,11 @@ def _channels_8bit(
         x = tl.load(part + source + number * DIM, mask=mask, other=0.0).to(tl.float32)
         inverse = 1 / tl.load(scale + head * DIM + channel, mask=channel < DIM, other=1.0)[None, :]
         at = (head * DIM + channel)[None, :] * row + token[:, None]
-        x = tl.minimum(tl.maximum(x * inverse, -LARGEST), LARGEST)
+        x = tl.clamp(x * inverse, -LARGEST, LARGEST, propagate_nan=tl.PropagateNan.ALL)
         tl.store(out + at, x.to(out.dtype.element_ty), mask=stored)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens", "text"])
 def _qkv_epilogue_8bit(
     q, q_scale, k, k_scale, v, qkv, q_weight, q_bias, k_weight, k_bias, cos, sin, k_mean, v_scale, tokens, text, row,
     eps,
@@ -269,7 +273,8 @@ def _variant(
     name: str, kernel: Any, dtype: str, constants: dict[str, Any], types: dict[str, str], warps: int, architecture: int
 ) -> Variant:
     narrow = {"qkv", "q_weight", "q_bias", "k_weight", "k_bias"}
-    whole = dict.fromkeys(("tokens", "text", "tiles", "row"), "i32") | {"eps": "fp32", "v": "*fp8e4nv"} | types
+    whole = dict.fromkeys(("tokens", "text", "tiles", "row"), "i32")
+    whole |= {"eps": "fp32", "v": "*fp8e4nv", "maxima": "*i32"} | types
     signature = {
         argument: "constexpr"
         if argument in constants

@@ -87,9 +87,14 @@ def quantise_tokens(x: Tensor, block: int, dtype: torch.dtype = torch.int8) -> t
     padded = F.pad(wide, (0, 0, 0, count * block - x.shape[2]))
     padded = torch.unflatten(padded, 2, (count, block))
     largest = INT8_LARGEST if dtype == torch.int8 else FLOAT8_LARGEST
-    scale = padded.abs().amax(dim=(3, 4)).clamp(min=1e-12) / largest
+    scale = _over(padded.abs().amax(dim=(3, 4)).clamp(min=1e-12), largest)
     scaled = (padded / scale[..., None, None]).flatten(2, 3)[:, :, : x.shape[2]]
     return (scaled.round() if dtype == torch.int8 else scaled).clamp(-largest, largest).to(dtype), scale
+
+
+def _over(x: Tensor, number: float) -> Tensor:
+    """The quotient itself: PyTorch on CUDA multiplies by the reciprocal of what is no tensor on the device."""
+    return x / x.new_full((), number)
 
 
 def quantise_channels(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -97,7 +102,7 @@ def quantise_channels(x: Tensor) -> tuple[Tensor, Tensor]:
 
     Transposed, because tensor cores take 8-bit values with the keys contiguous.
     """
-    scale = x.float().abs().amax(dim=2).clamp(min=1e-12) / FLOAT8_LARGEST
+    scale = _over(x.float().abs().amax(dim=2).clamp(min=1e-12), FLOAT8_LARGEST)
     scaled = (x.float() / scale[:, :, None]).clamp(-FLOAT8_LARGEST, FLOAT8_LARGEST)
     return scaled.mT.contiguous().to(FLOAT8), scale
 
@@ -107,7 +112,7 @@ def qkv_statistics(
 ) -> tuple[Tensor, Tensor]:
     """The keys' mean over the tokens and the scale of each channel of the values, both float32 [B, H, D]."""
     _, k, v = qkv_epilogue(_wide(qkv), k_norm, k_norm, cos, sin, heads, eps)
-    return k.mean(dim=2).float(), (v.abs().amax(dim=2).clamp(min=1e-12) / FLOAT8_LARGEST).float()
+    return k.mean(dim=2).float(), _over(v.abs().amax(dim=2).clamp(min=1e-12), FLOAT8_LARGEST).float()
 
 
 def qkv_epilogue_8bit(
@@ -199,7 +204,7 @@ def gated_residual_norm(
 
 
 def _vectors(modulation: Tensor, step: Tensor, tokens: int, text: int) -> tuple[Tensor, ...]:
-    rows = modulation[int(step)].reshape(2, 3, -1)
+    rows = modulation.index_select(0, step).reshape(2, 3, -1)
     is_text = (torch.arange(tokens, device=modulation.device) < text)[:, None]
     return tuple(torch.where(is_text, rows[1, i], rows[0, i]) for i in range(3))
 
@@ -229,7 +234,8 @@ def guided_step(
     keep, pull, noise, current, previous; a solver without noise or of first order has zeros there. step int32 [1] picks
     one. → next latents, x0.
     """
-    guidance, signal, sigma, keep, pull, noise, current, before = coefficients[int(step)].to(latents.dtype).unbind(0)
+    row = coefficients.index_select(0, step).to(latents.dtype)
+    guidance, signal, sigma, keep, pull, noise, current, before = row.unbind(1)
     velocity = velocity.to(latents.dtype)
     if velocity.shape[0] == 2:
         negative, positive = velocity.chunk(2)

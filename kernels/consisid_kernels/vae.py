@@ -62,7 +62,7 @@ def _channel_statistics(
         squares += away * (value - mean)
 
     count = (full + real.to(tl.int32)).to(tl.float32)[:, None]
-    centre = tl.sum(mean * (count / length), 0)
+    centre = tl.sum(mean * tl.div_rn(count, length.to(tl.float32)), 0)
     away = mean - centre[None, :]
     partial += tl.program_id(0).to(tl.int64) * CHANNELS + channel
     tl.store(partial, centre, mask=channel < CHANNELS)
@@ -93,14 +93,14 @@ def _group_statistics(
         more = tl.maximum(tl.minimum(positions - index * chunk, chunk), 0).to(tl.float32)
         before = count
         count += more
-        share = (more / tl.maximum(count, 1.0))[:, None]
+        share = tl.div_rn(more, tl.maximum(count, 1.0))[:, None]
         mean += away * share
         squares += others + away * away * (before[:, None] * share)
 
     total = positions.to(tl.float32) * SIZE
-    centre = tl.sum(tl.sum(mean * (count[:, None] / total), 1), 0)
+    centre = tl.sum(tl.sum(mean * tl.div_rn(count, total)[:, None], 1), 0)
     away = tl.where(inside, mean - centre, 0.0)
-    variance = tl.sum(tl.sum(squares + away * away * count[:, None], 1), 0) / total
+    variance = tl.div_rn(tl.sum(tl.sum(squares + away * away * count[:, None], 1), 0), total)
     tl.store(statistics + group, centre)
     tl.store(statistics + tl.num_programs(0) + group, tl.div_rn(1.0, tl.sqrt_rn(variance + eps)))
 

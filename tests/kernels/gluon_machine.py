@@ -247,6 +247,15 @@ def store(at: Pointer, x: Tensor, mask: Tensor) -> None:
     at.memory.view(-1)[at.offsets[inside]] = x[inside]
 
 
+def maximum(x: Value, y: Any, propagate_nan: Any = None) -> Any:
+    """NaN is no number, and the other one is taken, unless it is to be kept."""
+    return (torch.maximum if propagate_nan is not None else torch.fmax)(x, value(y))
+
+
+def reduced_maximum(x: Value, axis: int) -> Any:
+    return torch.where(x.isnan(), -torch.inf, x).amax(axis) if x.is_floating_point() else x.amax(axis)
+
+
 def map_groups(f: Callable[..., tuple[Value, ...]], x: Value, pack: int) -> tuple[Value]:
     out = torch.empty_like(x)
     for i, part in enumerate(f(*(x[:, i::pack] for i in range(pack)))):
@@ -268,8 +277,8 @@ def executable(module: ModuleType, machine: Machine) -> dict[str, Any]:
         zeros=lambda shape, dtype, _: value(torch.zeros(shape, dtype=dtype)), zeros_like=torch.zeros_like,
         full=lambda shape, x, dtype, _: value(torch.full(shape, int(x), dtype=dtype)),
         arange=lambda start, end, _: value(torch.arange(start, end)), convert_layout=lambda x, _: x,
-        max=torch.amax, sum=torch.sum, abs=torch.abs, exp2=torch.exp2, where=torch.where, store=store,
-        maximum=lambda x, y: torch.maximum(x, value(y)), minimum=lambda x, y: torch.minimum(x, value(y)),
+        max=reduced_maximum, sum=torch.sum, abs=torch.abs, exp2=torch.exp2, where=torch.where, store=store,
+        maximum=maximum, minimum=lambda x, y: torch.fmin(x, value(y)),
         map_elementwise=map_groups,
     )  # fmt: skip
     names["mbarrier"] = SimpleNamespace(

@@ -40,6 +40,25 @@ def test_a_sample_keeps_its_budget(only: str) -> None:
     assert exceeded(found, BUDGET) == []
 
 
+UNLIKE = """
+from consisid_kernels import aot
+
+for variant in aot.variants():
+    for parameter in variant.kernel.params:
+        if variant.signature.get(parameter.name) in ("i32", "i64"):
+            if (parameter.name in variant.aligned) == parameter.do_not_specialize:
+                print(variant.name, parameter.name)
+"""
+
+
+def test_integers_are_compiled_as_they_are_launched() -> None:
+    """Triton specialises a launch on integers that 16 divides, unless told not to: those are declared `aligned`."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, "-P", "-c", UNLIKE]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == ""
+
+
 @pytest.mark.proof
 def test_every_variant_keeps_its_budget() -> None:
     found = measured("")

@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -60,17 +59,6 @@ def agrees(found: Tensor, tensors: Qkv) -> None:
     assert error(found, exact) <= 2 * error(plain(*tensors), exact)
 
 
-@pytest.fixture
-def tiled(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Changes the tile that the wrappers find."""
-
-    def change(**changes: int) -> None:
-        own = attention.tile
-        monkeypatch.setattr(attention, "tile", lambda *case: own(*case) | changes)
-
-    return change
-
-
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("size", [64, 128])
 @pytest.mark.parametrize(
@@ -117,34 +105,24 @@ def test_rows_that_outgrow_their_first_block(dtype: torch.dtype, growth: float, 
 
 
 @overflows
-def test_rows_that_outgrow_the_polynomial(tiled: Callable[..., None], device: str) -> None:
-    """It takes 2^150 for 2^126, with which nothing overflows."""
-    tiled(polynomial=1)
-    tensors = outgrowing(150, 0.5, torch.bfloat16, device)
-    agrees(attention.joint_attention(*tensors), tensors)
+@pytest.mark.parametrize("dtype", DTYPES[1:], ids=str)
+@pytest.mark.parametrize("keys", [128, 190])
+def test_a_last_block_at_minus_infinity_has_no_weight(keys: int, dtype: torch.dtype, device: str) -> None:
+    """Products beyond float32's largest number, of all keys of the block that comes first."""
+    q, k, v = (tensor / 8 for tensor in inputs(70, keys, dtype, device))
+    q[..., 0], k[..., 0] = 1e20, 0
+    k[:, :, 64:, 0] = -1e20
+    agrees(attention.joint_attention(q, k, v), (q, k[:, :, :64], v[:, :, :64]))
 
 
-@pytest.mark.parametrize("share", [1, 2, 8])
-def test_exponentials_by_polynomial(share: int, tiled: Callable[..., None], device: str) -> None:
-    tiled(polynomial=share, room=100)
-    tensors = inputs(130, 200, torch.bfloat16, device)
-    agrees(attention.joint_attention(*tensors), tensors)
-
-
-def test_the_polynomial_is_as_good_as_it_says(tiled: Callable[..., None], device: str) -> None:
-    """32 keys of a score after a first block of one key of score 0: their denominator is log₂(1 + 32·2^score)."""
-    scores = torch.linspace(-160, 90, 500, device=device)
-    q = torch.zeros(1, 1, 500, 64, device=device)
-    q[0, 0, :, 0] = scores * 8 / math.log2(math.e)
-    k, v = torch.zeros(1, 1, 33, 64, device=device), torch.ones(1, 1, 33, 64, device=device)
-    k[0, 0, :32, 0] = 1
-    found = {}
-    for share in (0, 1):
-        tiled(block_n=32, polynomial=share, room=100)
-        found[share] = attention.partial_attention(q, k, v)[1][0, 0].double()
-    rounding = 2 * torch.finfo(torch.float32).eps * 64  # of denominators from 64 to 128
-    assert float((found[0] - (1 + 32 * scores.double().exp2()).log2()).abs().max()) < 2 * rounding
-    assert 5e-5 < float((found[1] - found[0]).abs().max()) < 7.5e-5 / math.log(2) + rounding
+@overflows
+@pytest.mark.filterwarnings("ignore:All-NaN slice encountered:RuntimeWarning")
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("key", [0, 129])
+def test_a_key_that_is_not_a_number_is_seen_by_all(key: int, dtype: torch.dtype, device: str) -> None:
+    q, k, v = inputs(70, 130, dtype, device)
+    k[:, :, key, 5] = math.nan
+    assert attention.joint_attention(q, k, v).isnan().all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -186,6 +164,17 @@ def test_the_first_layer_s_video_is_shared_by_the_branches(dtype: torch.dtype, d
         torch.cat((short, long.expand(2, -1, -1, -1)), 2) for short, long in zip(wide(text), wide(video), strict=True)
     )
     assert error(exact, reference.joint_attention(q, k, v)) < 1e-12
+
+
+@pytest.mark.parametrize("queries", [0, 9])
+def test_an_empty_text_takes_no_part(queries: int, device: str) -> None:
+    q, k, v = inputs(9, 9, torch.bfloat16, device, branches=2)
+    text = q[:, :, :queries].contiguous(), k[:, :, :0].contiguous(), v[:, :, :0].contiguous()
+    video = inputs(70, 70, torch.bfloat16, device)
+    found = attention.shared_joint_attention(text, video)
+    exact = reference.shared_joint_attention(wide(text), wide(video))
+    assert found.shape == exact.shape == (2, queries + 70, 2, 64)
+    assert error(found, exact) <= 2 * error(reference.shared_joint_attention(text, video), exact)
 
 
 def test_no_queries_give_nothing(device: str) -> None:
@@ -296,3 +285,12 @@ def test_offsets_beyond_32_bits() -> None:
     assert q.numel() > 2**31
     found = attention.joint_attention(q, k, v)[:, -300:].contiguous()
     agrees(found, (q[:, :, -300:].contiguous(), k, v))
+
+
+@pytest.mark.gpu
+def test_offsets_of_keys_and_values_beyond_32_bits() -> None:
+    """Of the last head, whose first key is beyond them."""
+    q, k, v = inputs(70, 720_000, torch.bfloat16, "cuda", heads=48)
+    assert k[:, :-1].numel() > 2**31
+    found = attention.joint_attention(q, k, v)[:, :, -1:].contiguous()
+    agrees(found, tuple(tensor[:, -1:].contiguous() for tensor in (q, k, v)))

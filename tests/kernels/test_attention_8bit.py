@@ -5,9 +5,11 @@ import os
 import re
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
+from float8_sums import products
 from torch import Tensor
 
 pytest.importorskip("triton")
@@ -25,7 +27,7 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def poison(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
         if not dtype.is_floating_point:
-            return torch.full(shape, 99, dtype=dtype, device=device)
+            return torch.full(shape, 99 if dtype == torch.int8 else 2**31 - 1, dtype=dtype, device=device)
         return torch.full(shape, float("nan"), device=device).to(dtype)
 
     monkeypatch.setattr(torch, "empty", poison)
@@ -49,21 +51,29 @@ def quantised(q: Tensor, k: Tensor, v: Tensor, blocks: tuple[int, int], narrow: 
 
 
 def emulated(q: Pair, k: Pair, v: Pair, blocks: tuple[int, int], dtype: torch.dtype, columns: int = 64) -> Tensor:
-    """The kernel's arithmetic in plain PyTorch, float32: the maximum so far, weights of 448 at most, exact products."""
+    """The kernel's arithmetic in plain PyTorch, float32: the maximum so far, weights of 448 at most.
+
+    Products are exact on a CPU; on a GPU those of E4M3 numbers are summed as its tensor cores do (`float8_sums`).
+    """
+
+    def times(a: Tensor, b: Tensor) -> Tensor:
+        wide = a.float(), b.float()
+        return products(*wide, a.shape[-1]) if a.is_cuda and a.dtype != torch.int8 else wide[0] @ wide[1].mT
+
     rows, keys = (
         scale.repeat_interleave(block, dim=2)[:, :, : x.shape[2], None]
         for (x, scale), block in zip((q, k), blocks, strict=True)
     )
     factor = math.log2(math.e) / math.sqrt(q[0].shape[-1])
-    scores = (q[0].float() @ k[0].float().mT) * (rows * keys.mT * factor)
+    scores = times(q[0], k[0]) * (rows * keys.mT * factor)
     top = torch.full_like(scores[..., :1], -torch.inf)
     total, out = torch.zeros_like(top), torch.zeros(*scores.shape[:3], v[0].shape[2], device=scores.device)
     for part, values in zip(scores.split(columns, dim=-1), v[0].float().split(columns, dim=-1), strict=True):
         new = torch.maximum(top, part.amax(dim=-1, keepdim=True))
         weights, shrink = torch.exp2(part - (new - math.log2(448))), torch.exp2(top - new)
         total = total * shrink + weights.sum(dim=-1, keepdim=True)
-        narrow = weights.clamp(max=448).to(torch.float8_e4m3fn).float()
-        out, top = out * shrink + narrow @ values.mT, new
+        narrow = weights.clamp(max=448).to(torch.float8_e4m3fn)
+        out, top = out * shrink + times(narrow, values), new
     return (out / total * v[1][:, :, None]).transpose(1, 2).to(dtype)
 
 
@@ -152,6 +162,28 @@ def test_the_largest_weight_is_not_rounded(narrow: torch.dtype, device: str) -> 
     stored, scale = tensors[2]
     # Exponents near 100 are rounded by 2^-18 at most, and that is the relative error of the weight beside 448.
     torch.testing.assert_close(found, stored[..., 150].float() * scale, rtol=2**-17, atol=0)
+
+
+@pytest.mark.filterwarnings("ignore:(invalid value|divide by zero) encountered:RuntimeWarning")
+@pytest.mark.parametrize("narrow", NARROW, ids=str)
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("which", ["q", "k", "v"])
+def test_what_is_not_finite_reaches_the_output(which: str, number: float, narrow: torch.dtype, device: str) -> None:
+    """Of a block of queries, all rows: of a key, every row; of a value, its channel. As in the specification."""
+    tensors = {name: heads(1100, 64, device) for name in "qkv"}
+    # Among the first: what comes later must not cover it.
+    tensors[which][0, 1, 3, 7] = number
+    tensors["q"] = tensors["q"][:, :, :40].contiguous()
+    blocks = (32, 64)
+
+    def attention(module: Any) -> Tensor:
+        q, k = (module.quantise_tokens(tensors[name], n, narrow) for name, n in zip("qk", blocks, strict=True))
+        found: Tensor = module.joint_attention_8bit(q, k, module.quantise_channels(tensors["v"]), blocks, torch.float32)
+        return found
+
+    found, wanted = attention(attention_8bit), attention(reference)
+    assert not wanted.isfinite().all()
+    assert torch.equal(found.isfinite(), wanted.isfinite())
 
 
 def test_rows_of_values_may_be_padded(device: str) -> None:

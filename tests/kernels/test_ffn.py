@@ -1,17 +1,22 @@
 """Linear layers with their epilogues: at most twice PyTorch's own error at the same precision."""
 
+import json
 import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
+from float8_sums import products
 from torch import Tensor
 
 pytest.importorskip("triton")
 
 from consisid_kernels import ffn, reference
+from consisid_kernels.checks import family
 
 pytestmark = [
     # Far on the negative side GELU divides by infinity, as it should.
@@ -20,9 +25,22 @@ pytestmark = [
 DTYPES = [torch.float16, torch.bfloat16]
 FLOAT8 = torch.float8_e4m3fn
 SHAPES = [(1, 16, 16), (63, 48, 80), (226, 208, 144), (300, 64, 272), (1100, 16, 80)]
+BLOCK_K = 128
+"""Channels whose sum starts from zero, in every tile of E4M3."""
 FLOAT32 = 2**-10
 """Share of numbers that float32 may round to the other side of a boundary: its sums here are good to about 2^-15, and
 E4M3 has a boundary every 2^-4."""
+
+
+def elsewhere() -> bool:
+    """A GPU that layers of E4M3 numbers are not for."""
+    if not torch.cuda.is_available():
+        return False
+    major, minor = torch.cuda.get_device_capability()
+    return family(10 * major + minor) not in ffn.ARCHITECTURES
+
+
+needs_float8 = pytest.mark.skipif(elsewhere(), reason="its kernels are for other GPUs")
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +76,29 @@ def quantised(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor
     return (x / x_scale.float()).clamp(-448, 448).to(FLOAT8), x_scale, narrow, weight_scale
 
 
+def plain_float8(
+    x: Tensor,
+    x_scale: Tensor,
+    weight: Tensor,
+    weight_scale: Tensor,
+    bias: Tensor,
+    dtype: torch.dtype,
+    gelu: bool = False,
+    out_scale: Tensor | None = None,
+) -> Tensor:
+    """`reference.linear_float8`; on a GPU with sums as its tensor cores make them (`float8_sums`)."""
+    if not x.is_cuda:
+        return reference.linear_float8(x, x_scale, weight, weight_scale, bias, dtype, gelu, out_scale)
+    out = products(x, weight, BLOCK_K) * (x_scale.float() * weight_scale.float()) + bias.float()
+    out = F.gelu(out, approximate="tanh") if gelu else out
+    return out.to(dtype) if out_scale is None else (out / out_scale.float()).clamp(-448, 448).to(FLOAT8)
+
+
+def test_float8_sums_start_anew_as_the_tiles_say() -> None:
+    table = json.loads((Path(ffn.__file__).parent / "tiles" / "linear.json").read_text())
+    assert {tiles["e4m3"]["block_k"] for tiles in table.values() if "e4m3" in tiles} == {BLOCK_K}
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_gelu(dtype: torch.dtype, shape: tuple[int, int, int], device: str) -> None:
@@ -69,6 +110,7 @@ def test_gelu(dtype: torch.dtype, shape: tuple[int, int, int], device: str) -> N
     assert torch.equal(found, ffn.linear_gelu(*tensors))
 
 
+@needs_float8
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_gelu_to_float8(dtype: torch.dtype, shape: tuple[int, int, int], device: str) -> None:
@@ -79,6 +121,7 @@ def test_gelu_to_float8(dtype: torch.dtype, shape: tuple[int, int, int], device:
     assert displaced(found, exact, scale) <= 2 * displaced(plain, exact, scale) + FLOAT32
 
 
+@needs_float8
 @pytest.mark.parametrize("gelu", [False, True], ids=["plain", "gelu"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -88,12 +131,13 @@ def test_float8(dtype: torch.dtype, gelu: bool, shape: tuple[int, int, int], dev
     exact = reference.linear_float8(*tensors, torch.float64, gelu)
     found = ffn.linear_float8(*tensors, dtype, gelu)
     assert found.dtype == dtype
-    assert error(found, exact) <= 2 * error(reference.linear_float8(*tensors, dtype, gelu), exact)
+    assert error(found, exact) <= 2 * error(plain_float8(*tensors, dtype, gelu), exact)
     scale = (exact.abs().max() / 448).half()
-    narrow, plain = (module.linear_float8(*tensors, dtype, gelu, scale) for module in (ffn, reference))
+    narrow, plain = (layer(*tensors, dtype, gelu, scale) for layer in (ffn.linear_float8, plain_float8))
     assert displaced(narrow, exact, scale) <= 2 * displaced(plain, exact, scale) + FLOAT32
 
 
+@needs_float8
 def test_float8_saturates_and_keeps_what_is_not_a_number(device: str) -> None:
     x, weight, bias = (tensor.half() for tensor in layer(40, 32, 16, device))
     x[3] = float("nan")
@@ -101,6 +145,19 @@ def test_float8_saturates_and_keeps_what_is_not_a_number(device: str) -> None:
     assert found[3].isnan().all()
     rest = found[torch.arange(40) != 3]
     assert rest.max() == 448 and not rest.isnan().any()
+
+
+@pytest.mark.parametrize("architecture", [80, 89, 120])
+def test_elsewhere_gelu_is_pytorch_s(architecture: int, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ffn, "architecture", lambda _: architecture)
+    x, weight, bias = (tensor.half() for tensor in layer(40, 32, 16, device))
+    monkeypatch.setattr(ffn, "_linear", None)
+    assert torch.equal(ffn.linear_gelu(x, weight, bias), reference.linear_gelu(x, weight, bias))
+    number, scale = architecture / 10, torch.ones(1, device=device)
+    with pytest.raises(ValueError, match=f"compute capability {number}; layers of E4M3 numbers are for 9.x and 10.x"):
+        ffn.linear_gelu_float8(x, weight, bias, scale)
+    with pytest.raises(ValueError, match=f"compute capability {number}; layers of E4M3 numbers are for 9.x and 10.x"):
+        ffn.linear_float8(x.to(FLOAT8), scale, weight.to(FLOAT8), bias, bias, torch.float16)
 
 
 def test_leading_dimensions_are_kept(device: str) -> None:
@@ -128,6 +185,7 @@ def test_other_inputs_are_refused(change, message: str, device: str) -> None:  #
         ffn.linear_gelu(*tensors)
 
 
+@needs_float8
 def test_other_scales_are_refused(device: str) -> None:
     x, weight, bias = layer(10, 32, 32, device)
     narrow, x_scale, narrow_weight, weight_scale = quantised(x, weight)
@@ -167,7 +225,9 @@ def test_the_network_s_size(dtype: torch.dtype) -> None:
     exact = reference.linear_gelu(x[rows].double(), weight.double(), bias.double())
     found, plain = (module.linear_gelu(x, weight, bias)[rows] for module in (ffn, reference))
     assert error(found, exact) <= 2 * error(plain, exact)
+    if elsewhere():
+        return
     tensors = *quantised(x.float(), weight.float()), bias
     exact = reference.linear_float8(tensors[0][rows], *tensors[1:], torch.float64)
-    plain = reference.linear_float8(tensors[0][rows], *tensors[1:], dtype)
+    plain = plain_float8(tensors[0][rows], *tensors[1:], dtype)
     assert error(ffn.linear_float8(*tensors, dtype)[rows], exact) <= 2 * error(plain, exact)

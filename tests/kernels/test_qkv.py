@@ -93,6 +93,8 @@ def test_an_empty_sequence_is_left_alone(device: str) -> None:
         (3, torch.zeros(6, 16).double(), "cos is torch.float64"),
         (4, torch.zeros(5, 16), r"sin is torch.float32 \[5, 16\] on cpu; wanted .*\[6, 16\]"),
         (5, 0, "qkv has 96 channels; wanted 3 · 0 heads"),
+        (5, 16, "qkv has heads of 2 channels; wanted 10 to 128"),
+        (0, torch.zeros(2, 9, 6 * 130), "qkv has heads of 130 channels; wanted 10 to 128"),
     ],
 )
 def test_what_does_not_fit_is_refused(place: int, change: Any, problem: str) -> None:

@@ -21,7 +21,8 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
 
     def empty(shape: Any, *, dtype: torch.dtype, device: torch.device) -> Tensor:
-        return torch.full(shape, 99 if dtype == torch.int8 else float("nan"), dtype=dtype, device=device)
+        poison = {torch.int8: 99, torch.int32: 2**31 - 1}.get(dtype, float("nan"))
+        return torch.full(shape, poison, dtype=dtype, device=device)
 
     monkeypatch.setattr(torch, "empty", empty)
 
@@ -133,6 +134,23 @@ def test_the_joint_attention_s_error_is_that_of_the_specification(device: str) -
         for module in (qkv_8bit, reference)
     )
     assert error(found, exact) <= 1.01 * error(plain, exact)
+
+
+@pytest.mark.filterwarnings("ignore:(invalid value|divide by zero) encountered:RuntimeWarning")
+@pytest.mark.parametrize("narrow", [torch.int8, FLOAT8], ids=str)
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+@pytest.mark.parametrize("part", [0, 1, 2], ids=["q", "k", "v"])
+def test_what_is_not_finite_is_seen_in_the_scales(part: int, number: float, narrow: torch.dtype, device: str) -> None:
+    made = inputs(1, 2, 150, 64, 20, torch.bfloat16, device)
+    made[0][0, 3, part * 128 + 5] = number
+    found, wanted = (
+        quantised(module, made, statistics(module, made), dtype=narrow) for module in (qkv_8bit, reference)
+    )
+    for (numbers, scale), (plain, plain_scale) in zip(found, wanted, strict=True):
+        assert torch.equal(scale.isfinite(), plain_scale.isfinite())
+        assert torch.equal(scale.isnan(), plain_scale.isnan())
+        assert torch.equal(numbers.float().isnan(), plain.float().isnan())
+    assert not wanted[part][1].isfinite().all()
 
 
 @pytest.mark.gpu

@@ -4,6 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from consisid_kernels import reference
 from consisid_runtime.models import dit, vae
@@ -156,3 +158,38 @@ def test_quantised_attention_is_close_to_attention() -> None:
     found = reference.joint_attention_8bit(*quantised, (32, 16), torch.float32)
     wanted = reference.joint_attention(q, k, v)
     assert 1e-3 < (found - wanted).norm() / wanted.norm() < 0.06
+
+
+class Divisions(TorchDispatchMode):
+    """Collects the divisors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[object] = []
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):  # type: ignore[no-untyped-def]
+        if function is torch.ops.aten.div.Tensor:
+            self.found.append(arguments[1])
+        return function(*arguments, **(options or {}))
+
+
+def test_scales_are_quotients_on_a_gpu_too() -> None:
+    """PyTorch on CUDA multiplies by the reciprocal of a divisor that is no tensor on the device."""
+    x = normal(1, 2, 70, 64)
+    with Divisions() as divisions:
+        reference.quantise_tokens(x, 32)
+        reference.quantise_tokens(x, 32, reference.FLOAT8)
+        reference.quantise_channels(x)
+    assert len(divisions.found) == 6
+    assert all(isinstance(divisor, Tensor) for divisor in divisions.found)
+
+
+def test_a_step_is_picked_without_waiting_for_the_device() -> None:
+    """What reads a number from the device does not work on tensors without numbers."""
+    with FakeTensorMode():
+        step = torch.ones(1, dtype=torch.int32)
+        x, table, weight = torch.ones(2, 9, 16), torch.ones(3, 6, 16), torch.ones(16)
+        assert reference.modulated_norm(x, weight, weight, table, step, TEXT, EPS).shape == x.shape
+        latents, rows = torch.ones(1, 3, 4), torch.ones(3, 8)
+        found = reference.guided_step(torch.ones(2, 3, 4), latents, latents, latents, rows, step)
+        assert [tensor.shape for tensor in found] == [latents.shape] * 2
