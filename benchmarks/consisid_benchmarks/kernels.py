@@ -66,7 +66,11 @@ def measure(size: Size, bounds: Mapping[str, float | None], *, rounds: int, prog
 
     rows: list[Row] = []
     for case in cases(size):
-        calls = usable(case)
+        try:
+            calls = usable(case)
+        except ValueError as refused:  # a kernel that has no form for this architecture
+            print(f"{case.name}: left out: {refused}")
+            continue
         arms = [Arm(name, partial(_sample, captured(call), case, bounds)) for name, call in calls.items()]
         rows += interleave(case.name, arms, rounds=rounds, warmup=3, progress=progress)
     return rows

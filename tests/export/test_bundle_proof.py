@@ -156,7 +156,7 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
         libc.umount(str(disk).encode())
 
 
-@pytest.mark.parametrize("room", [1, 4, 14, 18])
+@pytest.mark.parametrize("room", [1, 4, 14, 17])
 def test_a_full_disk_leaves_no_bundle_and_more_room_finishes_it(
     nano: Path, whole: tuple[Path, float], small_disk: Callable[[int], Path], proof: Callable[[str], Any], room: int
 ) -> None:
