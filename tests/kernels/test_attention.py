@@ -16,7 +16,6 @@ pytest.importorskip("triton")
 
 from consisid_kernels import attention, reference
 
-# Triton's interpreter counts a loop over run-time bounds so.
 overflows = pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")
 DTYPES = [torch.float16, torch.bfloat16, torch.float32]
 Qkv = tuple[Tensor, Tensor, Tensor]
@@ -56,7 +55,18 @@ def agrees(found: Tensor, tensors: Qkv) -> None:
     exact = reference.joint_attention(*wide(tensors))
     assert found.dtype == tensors[0].dtype
     assert found.is_contiguous()
-    assert error(found, exact) <= 2 * error(plain(*tensors), exact)
+    assert error(found, exact) <= 2 * error(plain(*tensors), exact) + of_scores(tensors)
+
+
+def of_scores(tensors: Qkv) -> float:
+    """What rounding a score to float32 does to its weight: with few queries, PyTorch's own may be luckier by chance.
+
+    Narrower weights are rounded by more than that anyhow.
+    """
+    q, k, _ = wide(tensors)
+    if tensors[0].dtype != torch.float32:
+        return 0.0
+    return float(2**-24 * (q @ k.mT).abs().max() / math.sqrt(q.shape[-1]))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
