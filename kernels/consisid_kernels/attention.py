@@ -143,7 +143,8 @@ def _attend_to(q: Tensor, k: Tensor, v: Tensor, denominator: Tensor | None = Non
     (q_branches, heads, tokens, size), k_branches = q.shape, k.shape[0]
     branches = max(q_branches, k_branches)
     out = torch.empty(branches, tokens, heads, size, dtype=q.dtype, device=q.device)
-    found = tile("joint_attention", _case(DTYPES[q.dtype], size), architecture(q.device))
+    table = "joint_attention" if denominator is None else "partial_attention"
+    found = tile(table, _case(DTYPES[q.dtype], size), architecture(q.device))
     shared = {"Q_SHARED": q_branches < branches, "K_SHARED": k_branches < branches}
     if out.numel():
         with on(q.device):
@@ -253,7 +254,7 @@ def shared_joint_attention(text: tuple[Tensor, Tensor, Tensor], video: tuple[Ten
 
 def _variant(dtype: str, size: int, number: int, part: bool = False, shared: str = "") -> Variant:
     """Of all keys or a part of them; `shared` is "", "q" or "k"."""
-    found = tile("joint_attention", _case(dtype, size), number)
+    found = tile("partial_attention" if part else "joint_attention", _case(dtype, size), number)
     types = dict.fromkeys(("out_ptr", "q_ptr", "k_ptr", "v_ptr"), f"*{dtype}")
     constants: dict[str, Any] = _constants(size, found) | {"Q_SHARED": shared == "q", "K_SHARED": shared == "k"}
     if part:
