@@ -32,6 +32,14 @@ _LOWEST = tl.constexpr(torch.finfo(torch.float32).min)
 
 
 @triton.jit
+def _weights(s, m, SCALE: tl.constexpr, dtype: tl.constexpr):
+    """2^(s·SCALE − m). Where weights stay float32, the difference is taken first: it is exact for those that count."""
+    if dtype == tl.float32:
+        return tl.exp2((s - tl.maximum(m / SCALE, _LOWEST)[:, None]) * SCALE)
+    return tl.exp2(s * SCALE - m[:, None])
+
+
+@triton.jit
 def _attend(
     q, k_ptr, v_ptr, tokens,
     SCALE: tl.constexpr, BLOCK: tl.constexpr, RUNNING: tl.constexpr,
@@ -48,7 +56,7 @@ def _attend(
     s = tl.where(real[None, :], tl.dot(q, k.T, input_precision="ieee"), float("-inf"))
     # Where all scores of the block are -inf: a number, which can be taken from -inf.
     m = tl.maximum(tl.max(s, 1) * SCALE, _LOWEST)
-    p = tl.exp2(s * SCALE - m[:, None])
+    p = _weights(s, m, SCALE, v_ptr.dtype.element_ty)
     total = tl.sum(p, 1)
     v = tl.load(v_ptr + start + offsets, mask=real[:, None], other=0.0)
     acc = tl.dot(p.to(v.dtype), v, input_precision="ieee")
@@ -63,7 +71,7 @@ def _attend(
             total *= shrink
             acc *= shrink[:, None]
             m = new
-        p = tl.exp2(s * SCALE - m[:, None])
+        p = _weights(s, m, SCALE, v_ptr.dtype.element_ty)
         total += tl.sum(p, 1)
         acc = tl.dot(p.to(v.dtype), v, acc, input_precision="ieee")
         k_ptr += BLOCK * D

@@ -45,7 +45,7 @@ def measured(only: str, *, triton: Path | None = None) -> dict[str, dict[str, in
 )
 def test_a_sample_keeps_its_budget(only: str) -> None:
     found = measured(only)
-    assert len(found) >= 2
+    assert found and found.keys() == {name for name in BUDGET if only in name.split()[0]}
     assert exceeded(found, BUDGET) == []
 
 
