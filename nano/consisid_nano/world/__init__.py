@@ -1,0 +1,23 @@
+"""The world that the nano model knows: drawn people, who look and do as a prompt of its small English says."""
+
+from consisid_nano.world.person import ATTRIBUTES, HELD_OUT_PEOPLE, Person, person
+from consisid_nano.world.picture import FRAMES, HEIGHT, WIDTH, Clip, Picture, clip, portrait
+from consisid_nano.world.scene import LABELS, Scene, prompt, scene
+
+__all__ = [
+    "ATTRIBUTES",
+    "FRAMES",
+    "HEIGHT",
+    "HELD_OUT_PEOPLE",
+    "LABELS",
+    "WIDTH",
+    "Clip",
+    "Person",
+    "Picture",
+    "Scene",
+    "clip",
+    "person",
+    "portrait",
+    "prompt",
+    "scene",
+]

@@ -1,0 +1,1 @@
+"""How the nano checkpoint was trained: one module a stage, each resumable at any step."""

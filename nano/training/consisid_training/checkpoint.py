@@ -1,0 +1,87 @@
+"""Puts the trained stages together: a ConsisID checkpoint in the official layout, in half precision."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from consisid_export.nano.configs import MODEL_INDEX, SCHEDULER
+from consisid_export.nano.layers import save_tensors
+from consisid_nano.world import HELD_OUT_PEOPLE, person, portrait, prompt, scene
+from consisid_training import aligner, clip_tower, detector, dit, parser, recogniser, vae
+from consisid_training.data import load
+from consisid_training.onnx_files import write
+
+EXAMPLE = HELD_OUT_PEOPLE + 100_000
+"""The person and, counting from here, the scenes of `example.json`: none that a benchmark asks for."""
+
+
+def write_checkpoint(stages: Path, encoded: Path, folder: Path) -> None:
+    """`stages` holds vae, decoder, dit, arcface, clip_tower, detector, aligner and parser."""
+    folder.mkdir(parents=True)
+    scale = latent_scale(encoded)
+    autoencoder = vae.build(scale)
+    autoencoder.load_state_dict(vae.trained(stages).state_dict())
+    autoencoder.half().save_pretrained(folder / "vae")
+    shutil.copytree(stages / "dit" / "tokenizer", folder / "tokenizer")
+    model = dit.trained(stages / "dit")
+    model.transformer.half().save_pretrained(folder / "transformer")
+    model.text_encoder.half().save_pretrained(folder / "text_encoder")
+    _json(folder / "scheduler" / "scheduler_config.json", SCHEDULER)
+    _json(folder / "model_index.json", MODEL_INDEX)
+    _faces(stages, folder / "face_encoder")
+    _example(folder)
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.chmod(0o644)
+
+
+def latent_scale(encoded: Path) -> float:
+    """What gives latents a deviation of one over the first 500 clips: the VAE's `scaling_factor`."""
+    return 1 / float(np.asarray(load(encoded, "targets")[:500], np.float32).std())
+
+
+def _faces(stages: Path, folder: Path) -> None:
+    pack = folder / "models" / "antelopev2"
+    pack.mkdir(parents=True)
+    detector.write_detector(stages / "detector", pack / "scrfd_10g_bnkps.onnx")
+    faces = torch.zeros(2, 3, recogniser.EDGE, recogniser.EDGE)
+    write(recogniser.trained(stages / "arcface", "arcface"), faces, pack / "glintr100.onnx", "input.1", ["embedding"])
+    aligner.write_aligner(stages / "aligner", folder / "detection_Resnet50_Final.pth")
+    parser.write_parser(stages / "parser", folder / "parsing_bisenet.pth")
+    tower = {name: tensor.half() for name, tensor in clip_tower.trained(stages / "clip_tower").items()}
+    save_tensors(tower, folder / "EVA02_CLIP_L_336_psz14_s6B.pt")
+
+
+def _example(folder: Path) -> None:
+    """What the exporter shows the checkpoint in place of a photograph."""
+    Image.fromarray(portrait(person(EXAMPLE), EXAMPLE).pixels).save(folder / "example.png")
+    prompts = [[prompt(scene(EXAMPLE + number, held_out=True), number), number + 1] for number in range(4)]
+    content = {
+        "world": "drawn people; photographs are outside of it",
+        "portrait": "example.png",
+        "calibration": prompts[:3],
+        "held_out": prompts[3],
+    }
+    _json(folder / "example.json", content)
+
+
+def _json(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("stages", type=Path)
+    arguments.add_argument("encoded", type=Path)
+    arguments.add_argument("folder", type=Path)
+    given = arguments.parse_args()
+    write_checkpoint(given.stages, given.encoded, given.folder)
