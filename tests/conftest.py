@@ -95,9 +95,9 @@ def nano_bundle(nano: Path) -> Path:
 @pytest.fixture(scope="session")
 def portrait() -> bytes:
     """A PNG with one face: the public-domain photograph of Eileen Collins that scikit-image ships."""
-    from consisid_export.photograph import portrait
+    from consisid_export.example import photograph
 
-    return portrait()
+    return photograph()
 
 
 @pytest.fixture

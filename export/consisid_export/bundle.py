@@ -164,14 +164,17 @@ def _write_manifest(
     folder = work.folder
     files = {name: record for module in modules for name, record in work.finished[module]["files"].items()}
     names = sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
+    example = checkpoint.example()
     manifest: dict[str, Any] = {
         "format": FORMAT,
         **origin,
         "config": {name: checkpoint.config(name) for name in ("transformer", "vae", "text_encoder", "scheduler")},
-        "licences": licences(origin["checkpoint"]),
+        "licences": licences(origin["checkpoint"], example.licence),
         "modules": {name: work.finished[name]["entry"] for name in modules},
         "files": {name: files.get(name) or file_record(folder / name, digest) for name in names},
     }
+    if example.world is not None:
+        manifest["world"] = example.world
     manifest["digest"] = manifest_digest(manifest)
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False))
 

@@ -15,8 +15,7 @@ from consisid_export.files import replace_file
 from consisid_export.fp8 import LARGEST_INPUT, Ranges, quantised_layers
 from consisid_export.modules import too_large_to_run
 from consisid_export.partial import Partial
-from consisid_export.photograph import portrait
-from consisid_export.rehearsal import CALIBRATION, STEPS, Progress, Rehearsal
+from consisid_export.rehearsal import STEPS, Progress, Rehearsal
 from consisid_export.skeleton import Skeleton
 from consisid_runtime.bundle import manifest_digest
 from consisid_runtime.errors import ExportRefused, InvalidOption, InvalidRequest, NotFinite
@@ -71,10 +70,11 @@ def _calibrate(
             f"{ranges[too_wide[0]]:.3g} enters {too_wide[0]}, and the rest of an fp8 graph is fp16, which ends at "
             f"{LARGEST_INPUT:.0f}; use precision 'bf16'"
         )
+    example = checkpoint.example()
     found: dict[str, Any] = {
         "transformer": _transformer(digests),
-        "portrait": hashlib.sha256(portrait()).hexdigest(),
-        "runs": [{"prompt": prompt, "seed": seed, "steps": STEPS} for prompt, seed in CALIBRATION],
+        "portrait": hashlib.sha256(example.portrait).hexdigest(),
+        "runs": [{"prompt": prompt, "seed": seed, "steps": STEPS} for prompt, seed in example.calibration],
         "versions": {package: version(package) for package in ("consisid-runtime", "torch")},
         "largest_inputs": ranges,
     }

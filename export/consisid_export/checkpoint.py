@@ -20,6 +20,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from consisid_export import example
+from consisid_export.example import Example
 from consisid_runtime.errors import CheckpointInvalid
 from consisid_runtime.models import networks
 
@@ -80,11 +82,15 @@ class Checkpoint:
             raise CheckpointInvalid(f"{PICKLES[component]}: expected a mapping of names to tensors")
         return dict(loaded)
 
+    def example(self) -> Example:
+        """What to run this checkpoint on: its own example, or the photograph and prompts for those that know any."""
+        return example.read(self.path)
+
     def files(self) -> list[Path]:
         """Every file that the export reads, in a fixed order."""
         weights = [shard for component in SAFETENSORS for shard in self._shards(component)]
         others = [*CONFIGS.values(), *PICKLES.values(), TOKENIZER, DETECTOR, RECOGNISER]
-        return sorted([*weights, *(self.path / name for name in others)])
+        return sorted({*weights, *(self.path / name for name in others), *example.files(self.path)})
 
     @cached_property
     def _configs(self) -> dict[str, dict[str, Any]]:
@@ -118,6 +124,7 @@ class Checkpoint:
         for file, outputs in _ONNX_OUTPUTS.items():
             if file not in found:
                 attempt(file, lambda file=file, outputs=outputs: _require_outputs(self.path / file, outputs))  # type: ignore[misc]
+        attempt(example.FILE, lambda: _require_example(self.path))
         for component in (*SAFETENSORS, *PICKLES):
             file = PICKLES.get(component) or f"{SAFETENSORS[component]}.safetensors"
             attempt(file, lambda component=component: self._require_files(component))  # type: ignore[misc]
@@ -145,6 +152,10 @@ def _require_mapping(path: Path) -> None:
     _require_file(path)
     if not isinstance(json.loads(path.read_bytes()), dict):
         raise ValueError("expected a JSON object")
+
+
+def _require_example(folder: Path) -> None:
+    example.read(folder)
 
 
 def _require_outputs(path: Path, outputs: int) -> None:

@@ -21,17 +21,27 @@ def register(app: typer.Typer) -> None:
 
 def nano(
     folder: Annotated[Path, typer.Argument(help="Where to write it.")],
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the random weights.")] = 0,
+    random: Annotated[bool, typer.Option("--random", help="Untrained instead, made here: noise, of any seed.")] = False,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of the random weights; 0 if not given.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a small, complete checkpoint of ConsisID's architecture: random weights, under 20 MB."""
-    from consisid_export.nano import write_nano
+    """Write a small, complete checkpoint of ConsisID's architecture, under 20 MB.
 
-    written = write_nano(folder, seed=seed)
+    The trained one comes from the distribution consisid-nano: it knows drawn people, and no photographs.
+    """
+    from consisid_export.nano import write_nano
+    from consisid_export.nano.trained import unpack_nano
+    from consisid_runtime.errors import InvalidOption
+
+    if seed is not None and not random:
+        raise InvalidOption(
+            f"seed is of random weights, got {seed} for the trained ones; add --random, or leave it out"
+        )
+    written = write_nano(folder, seed=seed or 0) if random else unpack_nano(folder)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     emit(
         as_json,
-        {"checkpoint": str(folder), "written": written, "bytes": size},
+        {"checkpoint": str(folder), "weights": "random" if random else "trained", "written": written, "bytes": size},
         f"{folder}: {'written' if written else 'already there and intact'}, {size / 2**20:.1f} MiB",
     )
 
@@ -100,9 +110,14 @@ def repository(
 
 def demo(
     folder: Annotated[Path, typer.Option("--folder", help="Keeps the checkpoint and the bundle.")] = Path("build/demo"),
-    out: Annotated[Path, typer.Option("--out", help="Gets demo.mp4 and demo.png.")] = Path(),
+    out: Annotated[Path, typer.Option("--out", help="Gets demo.png, and demo.mp4 or demo.gif.")] = Path(),
+    people: Annotated[int, typer.Option("--people", min=1, max=10, help="How many people.")] = 1,
+    prompts: Annotated[int, typer.Option("--prompts", min=1, max=10, help="What each is asked to do.")] = 1,
 ) -> None:
-    """Do everything once with the nano checkpoint: export, serve, request, look."""
+    """Do everything once with the trained nano checkpoint: export, serve, request, look.
+
+    People and prompts are held out of its training. Several videos become a grid, demo.gif, in place of demo.mp4.
+    """
     from consisid_export.demo import run_demo
 
-    run_demo(folder, out, typer.echo)
+    run_demo(folder, out, typer.echo, people=people, prompts=prompts)

@@ -7,27 +7,28 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from consisid_export.bundle import export_bundle
 from consisid_export.checkpoint import Checkpoint
-from consisid_export.nano import write_nano
-from consisid_export.photograph import portrait
+from consisid_export.contact_sheet import Part, Take, animation, contact_sheet
+from consisid_export.files import replace_file
+from consisid_export.nano.trained import unpack_nano
 from consisid_runtime import Client, Options
 from consisid_runtime.commands import watching
 from consisid_runtime.progress import Display
 from consisid_runtime.server import Server
-from consisid_runtime.video import Video
 
-PROMPT = "An astronaut smiles at the camera, a flag and a rocket behind her."
-OPTIONS = Options(seed=7)
-TILE = 192
+OPTIONS = Options(seed=7, steps=25, guidance=3.0)
+"""What the trained nano checkpoint is asked with."""
 
 
-def run_demo(folder: Path, out: Path, say: Callable[[str], None]) -> None:
-    """Everything from nothing: writes `demo.mp4` and `demo.png` into `out`, keeps checkpoint and bundle in `folder`."""
+def run_demo(folder: Path, out: Path, say: Callable[[str], None], *, people: int = 1, prompts: int = 1) -> None:
+    """Everything from nothing: every one of the first held-out people does what every prompt says.
+
+    Keeps checkpoint and bundle in `folder`, writes `demo.png` into `out`; beside it `demo.mp4` of a single video, or
+    `demo.gif` of several. Raises `MissingExtra` without consisid-nano.
+    """
     begin = time.perf_counter()
 
     def done(text: str) -> None:
@@ -37,39 +38,57 @@ def run_demo(folder: Path, out: Path, say: Callable[[str], None]) -> None:
         begin = now
 
     checkpoint = folder / "nano"
-    written = write_nano(checkpoint)
-    done(f"{'wrote' if written else 'reused, still valid:'} checkpoint {checkpoint}")
+    written = unpack_nano(checkpoint)
+    done(f"{'unpacked' if written else 'reused, still valid:'} checkpoint {checkpoint}")
     with Display("export") as display:
         exported = export_bundle(Checkpoint.open(checkpoint), folder / "bundle", progress=display.update)
     done(f"{'exported' if exported else 'reused, still valid:'} bundle {folder / 'bundle'}")
+    cast = [Part(portrait(number)) for number in range(people)]
+    texts = [prompt(number) for number in range(prompts)]
     with Server(folder / "bundle", grpc_port=0, http_port=0, metrics_port=0) as server:
         done(f"Triton server ready at {server.grpc_url}")
-        photo = portrait()
         with watching(server.grpc_url), Client(server.grpc_url) as client:
-            video = client.generate(photo, PROMPT, OPTIONS)
-        done("video received")
+            for part in cast:
+                for text in texts:
+                    video = client.generate(part.portrait, text, OPTIONS, raw_frames=True)
+                    part.takes.append(Take(text, video.frames))
+        done(f"{people * prompts} videos received" if people * prompts > 1 else "video received")
     done("server stopped")
-    video.save(out / "demo.mp4")
-    contact_sheet(photo, PROMPT, video).save(out / "demo.png")
     say("stages on the server: " + ", ".join(f"{name} {took:.2f} s" for name, took in video.info["seconds"].items()))
-    say(f"look at {out / 'demo.mp4'} and {out / 'demo.png'} (random weights: the frames are noise by design)")
+    replace_file(out / "demo.png", _encoded(contact_sheet(cast, _note())))
+    if people * prompts > 1:
+        first, *others = animation(cast)
+        moving = {"append_images": others, "duration": 1000 // OPTIONS.fps, "loop": 0, "optimize": False}
+        replace_file(out / "demo.gif", _encoded(first, "GIF", save_all=True, **moving))
+    else:
+        video.save(out / "demo.mp4")
+    say(f"look at {out / 'demo.png'} and {out / ('demo.gif' if people * prompts > 1 else 'demo.mp4')}")
 
 
-def contact_sheet(photo: bytes, prompt: str, video: Video, *, tiles: int = 6) -> Image.Image:
-    """The portrait, then `tiles` frames spread over the video, with the prompt below."""
-    chosen = np.linspace(0, len(video.frames) - 1, tiles).round().astype(int)
-    pictures = [Image.open(io.BytesIO(photo)).convert("RGB"), *(_picture(video.frames[i]) for i in chosen)]
-    scaled = [picture.resize((round(picture.width * TILE / picture.height), TILE)) for picture in pictures]
-    gap, line = 6, 22
-    sheet = Image.new("RGB", (sum(p.width + gap for p in scaled) + gap, TILE + 2 * gap + line), "white")
-    left = gap
-    for picture in scaled:
-        sheet.paste(picture, (left, gap))
-        left += picture.width + gap
-    labels = f"{prompt}   frames {', '.join(map(str, chosen))} of {len(video.frames)}"
-    ImageDraw.Draw(sheet).text((gap, TILE + gap + 4), labels, fill="black")
-    return sheet
+def portrait(number: int) -> bytes:
+    """A PNG, 512×512, of a drawn person whom nothing was trained on."""
+    from consisid_nano import world
+
+    who = world.HELD_OUT_PEOPLE + number
+    return _encoded(Image.fromarray(world.portrait(world.person(who), who).pixels))
 
 
-def _picture(frame: NDArray[np.uint8]) -> Image.Image:
-    return Image.fromarray(frame)
+def prompt(number: int) -> str:
+    """A sentence for a combination of place, clothes, expression, motion and speech that nothing was trained on."""
+    from consisid_nano import world
+
+    where = world.HELD_OUT_PEOPLE + number
+    return world.prompt(world.scene(where, held_out=True), where)
+
+
+def _note() -> str:
+    return (
+        f"consisid-nano: people and scenes held out of its training, the first ones there are; seed {OPTIONS.seed}, "
+        f"{OPTIONS.steps} steps, guidance {OPTIONS.guidance:g}"
+    )
+
+
+def _encoded(picture: Image.Image, form: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, form, **options)
+    return buffer.getvalue()

@@ -35,13 +35,15 @@ _KNOWN = {
 _WEIGHTS = (".safetensors", ".pt", ".pth", ".onnx", ".model")
 
 
-def licences(files: Iterable[str]) -> dict[str, dict[str, str]]:
+def licences(files: Iterable[str], own: str | None = None) -> dict[str, dict[str, str]]:
     """Weight file → "licence" and, where known, its "source".
 
     Args:
         files: paths inside the checkpoint; those that are no weights are left out.
+        own: what the checkpoint itself says of all of them.
     """
-    return {file: _licence(file) for file in sorted(files) if file.endswith(_WEIGHTS)}
+    weights = [file for file in sorted(files) if file.endswith(_WEIGHTS)]
+    return {file: _licence(file) if own is None else {"licence": own} for file in weights}
 
 
 def _licence(file: str) -> dict[str, str]:

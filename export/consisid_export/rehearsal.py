@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from consisid_export.checkpoint import Checkpoint
-from consisid_export.photograph import portrait
 from consisid_export.precision import FLOAT32_MODULES
 from consisid_runtime.bundle import Modules, geometry
 from consisid_runtime.denoise import Denoiser
@@ -26,14 +25,6 @@ from consisid_runtime.signatures import Signature
 from consisid_runtime.text import TextReader
 
 STEPS = 20
-CALIBRATION = (
-    ("A woman smiles at the camera while she walks along a beach at sunset, waves behind her.", 1),
-    ("Close-up of a man in a dark suit who reads a newspaper in a café, steam rising from his cup.", 2),
-    ("A person in a red raincoat runs through a neon-lit street at night, the camera following.", 3),
-)
-"""Prompts and seeds; the portrait is `photograph.portrait`."""
-
-HELD_OUT = ("A scientist in a white coat looks up from a microscope and laughs.", 4)
 
 Load = Callable[[str], Engine]
 Progress = Callable[[str, int, int], None]
@@ -58,6 +49,7 @@ class Rehearsal:
 
     def __init__(self, checkpoint: Checkpoint, folder: Path, signatures: Mapping[str, Signature]) -> None:
         self._checkpoint, self._folder, self._signatures = checkpoint, folder, signatures
+        self._example = checkpoint.example()
         self._geometry = geometry(checkpoint.config("transformer"), checkpoint.config("vae"))
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self._dtype = torch.float32 if self.device == "cpu" else torch.bfloat16
@@ -65,11 +57,13 @@ class Rehearsal:
     def largest_inputs(
         self, layers: Callable[[nn.Module], Mapping[str, nn.Module]], progress: Progress
     ) -> dict[str, float]:
-        """Largest absolute value that enters each of a step's `layers` over the runs of `CALIBRATION`.
+        """Largest absolute value that enters each of a step's `layers` over the example's calibration runs.
 
         Raises what the stages raise, `NoFace` for one, and `NotFinite` naming the first layer that gets such values.
         """
-        requests = self._requests((prompt, Options(seed=seed, steps=STEPS)) for prompt, seed in CALIBRATION)
+        requests = self._requests(
+            (prompt, Options(seed=seed, steps=STEPS)) for prompt, seed in self._example.calibration
+        )
         step = self._network("dit_step")
         found: dict[str, float] = {}
         for name, layer in layers(step).items():
@@ -86,7 +80,7 @@ class Rehearsal:
 
         Raises what the stages raise.
         """
-        prompt, seed = HELD_OUT
+        prompt, seed = self._example.held_out
         shorter = 2 * self._geometry.temporal + 1
         full, short = (
             Options(seed=seed, steps=STEPS),
@@ -107,7 +101,7 @@ class Rehearsal:
 
         Raises what the stages raise.
         """
-        prompt, seed = HELD_OUT
+        prompt, seed = self._example.held_out
         (request,) = self._requests([(prompt, Options(seed=seed, steps=STEPS))])
         return [_run(self._denoiser(load), request) for load in loads]
 
@@ -129,7 +123,7 @@ class Rehearsal:
         made = []
         for prompt, options in wanted:
             resolved = plan(options, self._geometry)
-            face, text = read_face(portrait(), resolved), read_text(prompt, resolved)
+            face, text = read_face(self._example.portrait, resolved), read_text(prompt, resolved)
             made.append(Request(text.states, face.tokens, encode(face.portrait, face.keypoints, resolved), resolved))
         return made
 
@@ -147,6 +141,7 @@ class _View:
         self, checkpoint: Checkpoint, folder: Path, signatures: Mapping[str, Signature], load: Load, device: str
     ) -> None:
         self.config, self.module, self.device = checkpoint.config, load, device
+        self.world = checkpoint.example().world
         self.geometry = geometry(checkpoint.config("transformer"), checkpoint.config("vae"))
         self._folder, self._signatures = folder, signatures
 

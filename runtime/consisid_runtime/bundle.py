@@ -28,6 +28,7 @@ class Modules(Protocol):
 
     device: str
     geometry: Geometry
+    world: str | None
 
     def config(self, component: str) -> Mapping[str, Any]: ...
 
@@ -46,6 +47,7 @@ class Bundle:
         manifest: its manifest, as parsed.
         fingerprint: SHA-256 of the manifest's content, hence of every file it names.
         geometry: the sizes this checkpoint works in.
+        world: what it knows, where that is not photographs of people.
         device: where its modules run: "cpu", "cuda" or "auto".
     """
 
@@ -54,6 +56,7 @@ class Bundle:
         self.manifest = manifest
         self.fingerprint: str = manifest["digest"]
         self.geometry = geometry(manifest["config"]["transformer"], manifest["config"]["vae"])
+        self.world: str | None = manifest.get("world")
         self.device = device
         self._threads = threads
         self._verified: set[str] = set()

@@ -66,6 +66,7 @@ class FaceReader:
     """
 
     def __init__(self, bundle: Modules, threads: int = THREADS) -> None:
+        self._world = bundle.world
         self._finder = FaceFinder(
             bundle.file("face/detector.onnx"), bundle.file("face/recogniser.onnx"), bundle.device, threads
         )
@@ -87,11 +88,12 @@ class FaceReader:
         photo = read_pixels(image)
         bgr = np.ascontiguousarray(fit(photo)[..., ::-1])
         faces = self._finder.find(bgr)
-        index = _choose(plan.options.face_index, faces, photo)
+        index = _choose(plan.options.face_index, faces, photo, self._world)
         face = faces[index]
-        matrix = crop_transform(_landmarks(self._align(bgr), faces, index))
+        matrix = crop_transform(_landmarks(self._align(bgr), faces, index, self._world))
         if matrix is None:
-            raise NoFace(f"face {index} cannot be aligned: its landmarks coincide; use a larger or clearer photograph")
+            problem = f"face {index} cannot be aligned: its landmarks coincide"
+            raise _no_face(problem, "a larger or clearer picture", self._world)
         aligned = warp(bgr, matrix, CROP, CROP_BORDER)[..., ::-1].copy()
         crop = torch.from_numpy(aligned).permute(2, 0, 1)[None].float() / 255.0
         background = self._background(crop)
@@ -132,10 +134,10 @@ class FaceReader:
         return torch.cat((who, look / look.norm(dim=1, keepdim=True)), dim=1), clip["clip_hidden"]
 
 
-def _choose(wanted: int | str | None, faces: list[Found], photo: Pixels) -> int:
+def _choose(wanted: int | str | None, faces: list[Found], photo: Pixels, world: str | None) -> int:
     count, size = len(faces), f"{photo.shape[1]}×{photo.shape[0]}"
     if not count:
-        raise NoFace(f"no face was found in the {size} image; use a photograph that shows one face large and clear")
+        raise _no_face(f"no face was found in the {size} image", "a picture that shows one face large and clear", world)
     if wanted == "only" and count > 1:
         raise MultipleFaces(
             f"{count} faces were found in the {size} image where one was asked for; crop it, or choose with "
@@ -149,7 +151,7 @@ def _choose(wanted: int | str | None, faces: list[Found], photo: Pixels) -> int:
     return wanted if isinstance(wanted, int) else 0
 
 
-def _landmarks(aligned: Detections, faces: list[Found], index: int) -> Floats:
+def _landmarks(aligned: Detections, faces: list[Found], index: int, world: str | None) -> Floats:
     """The aligner's landmarks [5, 2] of the chosen face.
 
     An aligned face counts as the detected one it overlaps most, so that a neighbour never stands in for the chosen one.
@@ -158,12 +160,17 @@ def _landmarks(aligned: Detections, faces: list[Found], index: int) -> Floats:
     own = np.where(overlap.argmax(axis=0) == index, overlap[index], 0.0) if overlap.size else np.zeros(1)
     best = int(own.argmax())
     if own[best] <= 0:
-        raise NoFace(
-            f"face {index} was found by the detector but not by the aligner; use a photograph that shows it more "
-            "from the front, larger, or less covered"
+        raise _no_face(
+            f"face {index} was found by the detector but not by the aligner",
+            "a picture that shows it more from the front, larger, or less covered",
+            world,
         )
     landmarks: Floats = aligned.landmarks[best]
     return landmarks
+
+
+def _no_face(problem: str, remedy: str, world: str | None) -> NoFace:
+    return NoFace(f"{problem}; {f'this checkpoint knows {world}: ' if world else ''}use {remedy}")
 
 
 def _grey(image: Tensor) -> Tensor:

@@ -36,6 +36,7 @@ def summary(path: Path) -> dict[str, Any]:
             for name, module in manifest["modules"].items()
         },
         "trajectory": {"steps": manifest["trajectory"]["steps"], **manifest["trajectory"]["check"]},
+        "world": manifest.get("world"),
         "licences": manifest["licences"],
         "verified": True,
     }
@@ -49,6 +50,7 @@ def table(found: dict[str, Any]) -> str:
         f"{found['bundle']}: {found['engine']} {found['precision']}{targets}, {found['bytes'] / 2**20:.1f} MiB, "
         f"{video['frames']} frames of {video['height']}×{video['width']}; every digest verified",
         f"fingerprint {found['fingerprint']}",
+        *([f"knows {found['world']}"] if found["world"] else []),
         "made with " + ", ".join(f"{name} {version}" for name, version in found["versions"].items()),
         "",
     ]

@@ -53,9 +53,10 @@ def test_ranges_are_what_enters_the_layers_of_real_requests(
     step = pipeline.bundle.module("dit_step")
     pipeline.bundle._modules["dit_step"] = lambda inputs: (seen.append(dict(inputs)), step(inputs))[1]
     pipeline.denoise = Denoiser(pipeline.bundle)
-    for prompt, seed in rehearsal.CALIBRATION:
+    shown = runs._checkpoint.example().calibration
+    for prompt, seed in shown:
         pipeline.generate(portrait, prompt, Options(seed=seed, steps=2))
-    assert len(seen) == 2 * len(rehearsal.CALIBRATION)
+    assert len(seen) == 2 * len(shown)
     network = networks.load("dit_step", runs._checkpoint)
     block: Any = network.transformer_blocks[0]  # type: ignore[index,union-attr]
     entering = []
@@ -91,10 +92,6 @@ def test_on_a_gpu_networks_are_narrower_but_those_of_faces(runs: Rehearsal, shor
         assert value == pytest.approx(exact[name], rel=0.1)
 
 
-def test_the_error_is_measured_on_a_run_that_calibration_has_not_seen() -> None:
-    assert not {*rehearsal.HELD_OUT} & {part for run in rehearsal.CALIBRATION for part in run}
-
-
 def test_samples_are_inputs_of_a_run_of_two_sizes(runs: Rehearsal, short: None) -> None:
     samples = runs.step_samples()
     assert [sample["text_tokens"].shape[0] for sample in samples] == [2, 2, 2, 1, 1, 1]
@@ -112,7 +109,7 @@ def test_the_last_latents_are_those_of_the_pipeline(
     runs: Rehearsal, short: None, torch_bundle_of: Callable[..., Path], portrait: bytes
 ) -> None:
     pipeline = Pipeline.open(torch_bundle_of(), device="cpu")
-    prompt, seed = rehearsal.HELD_OUT
+    prompt, seed = runs._checkpoint.example().held_out
     request = plan(Options(seed=seed, steps=2), pipeline.bundle.geometry)
     face, text = pipeline.read_face(portrait, request), pipeline.read_text(prompt, request)
     moments = pipeline.encode(face.portrait, face.keypoints, request)

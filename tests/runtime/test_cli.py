@@ -121,9 +121,20 @@ def test_a_cut_prompt_is_told(cut: int, told: str, tmp_path: Path, capsys: pytes
 
 
 def test_nano_takes_the_seeds_that_there_are(tmp_path: Path) -> None:
-    done = run("nano", tmp_path / "nano", "--seed", "99999999999999999999")
+    done = run("nano", tmp_path / "nano", "--random", "--seed", "99999999999999999999")
     assert done.returncode == 3, done.stderr
-    assert done.stderr.startswith("INVALID_OPTION: seed")
+    assert done.stderr.startswith("INVALID_OPTION: seed must be")
+
+
+def test_the_trained_nano_has_no_seed(tmp_path: Path) -> None:
+    done = run("nano", tmp_path / "nano", "--seed", "0")
+    assert done.returncode == 3, done.stderr
+    assert done.stderr.startswith("INVALID_OPTION: seed is of random weights, got 0 for the trained ones; add --random")
+
+
+def test_a_demo_of_nobody_is_wrong_use() -> None:
+    done = run("demo", "--people", "0")
+    assert done.returncode == 2 and "--people" in done.stderr
 
 
 def test_wrong_use_names_the_flag() -> None:

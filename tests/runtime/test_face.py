@@ -34,8 +34,8 @@ class FakeBundle:
 
     device = "cpu"
 
-    def __init__(self, folder: Path, engines: dict[str, Engine], clip_size: int = 56) -> None:
-        self.folder, self.engines, self.clip_size = folder, engines, clip_size
+    def __init__(self, folder: Path, engines: dict[str, Engine], clip_size: int = 56, world: str | None = None) -> None:
+        self.folder, self.engines, self.clip_size, self.world = folder, engines, clip_size, world
 
     def file(self, name: str) -> Path:
         return self.folder / Path(name).name
@@ -159,7 +159,9 @@ def skin_everywhere(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @pytest.fixture
 def reader_of(tmp_path: Path) -> Callable[..., FaceReader]:
-    def make(detected: Sequence[Box], aligned: Sequence[Box] | None = None, **engines: Engine) -> FaceReader:
+    def make(
+        detected: Sequence[Box], aligned: Sequence[Box] | None = None, world: str | None = None, **engines: Engine
+    ) -> FaceReader:
         scale = 426 / 320  # of SCRFD, which cuts the height of its canvas to whole pixels
         faces = [([v * scale for v in box], MAKE["points_in"]([v * scale for v in box]), 0.8) for box in detected]
         MAKE["write_detector"](tmp_path / "detector.onnx", faces)
@@ -170,7 +172,7 @@ def reader_of(tmp_path: Path) -> Callable[..., FaceReader]:
             "clip": average_colour,
             "local_extractor": identity_as_tokens,
         }
-        return FaceReader(FakeBundle(tmp_path, given | engines), threads=1)  # type: ignore[arg-type]
+        return FaceReader(FakeBundle(tmp_path, given | engines, world=world), threads=1)  # type: ignore[arg-type]
 
     return make
 
@@ -247,6 +249,37 @@ def test_no_face(reader_of: Callable[..., FaceReader]) -> None:
 def test_a_face_that_the_aligner_misses(reader_of: Callable[..., FaceReader], aligned: list[Box]) -> None:
     with pytest.raises(NoFace, match="not by the aligner"):
         reader_of([box for box, _ in PEOPLE], aligned)(encode(draw(PEOPLE)), request(face_index=0))
+
+
+@pytest.mark.parametrize(
+    ("detected", "aligned", "message"),
+    [
+        (
+            [],
+            [],
+            "no face was found in the 480×320 image; this checkpoint knows drawn cats: use a picture that .* clear",
+        ),
+        (
+            [SMALL_AND_CENTRAL[0]],
+            [],
+            "not by the aligner; this checkpoint knows drawn cats: use a picture that .* front",
+        ),
+        ([SMALL_AND_CENTRAL[0]], [(9.0, 9.0, 9.0, 9.0)], "coincide; this checkpoint knows drawn cats: use a larger"),
+    ],
+    ids=["nothing found", "not aligned", "no landmarks"],
+)
+def test_no_face_says_what_the_checkpoint_knows(
+    reader_of: Callable[..., FaceReader],
+    monkeypatch: pytest.MonkeyPatch,
+    detected: list[Box],
+    aligned: list[Box],
+    message: str,
+) -> None:
+    if aligned:
+        monkeypatch.setattr("consisid_runtime.face.crop_transform", lambda landmarks: None)
+        aligned = detected
+    with pytest.raises(NoFace, match=message):
+        reader_of(detected, aligned, world="drawn cats")(encode(draw([])), request())
 
 
 def test_an_overlapping_neighbour_never_stands_in(reader_of: Callable[..., FaceReader]) -> None:

@@ -20,7 +20,7 @@ from PIL import Image
 from tritonclient.utils import InferenceServerException
 
 from consisid_runtime import Client, Options, Pipeline, Video
-from consisid_runtime.bundle import Bundle
+from consisid_runtime.bundle import MANIFEST, Bundle, manifest_digest
 from consisid_runtime.errors import CODES, BundleCorrupt, ConsisIDError, ImageUnreadable
 from consisid_runtime.options import plan
 from consisid_runtime.server import Server
@@ -31,15 +31,23 @@ from consisid_runtime.transport import Transport, connect
 pytestmark = pytest.mark.server
 
 PROMPT = "a man reading by the sea"
+WORLD = "drawn people; photographs are outside of it"
 QUICK = Options(seed=3, steps=2, frames=9)
 
 
 @pytest.fixture(scope="module")
-def server(nano_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """On a copy with a name that the Python backend cannot read."""
+def served(nano_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy with a name that the Python backend cannot read, of a checkpoint that says what it knows."""
     folder = tmp_path_factory.mktemp("served") / "bü"
     shutil.copytree(nano_bundle, folder)
-    with Server(folder) as started:
+    manifest = json.loads((folder / MANIFEST).read_text()) | {"world": WORLD}
+    (folder / MANIFEST).write_text(json.dumps(manifest | {"digest": manifest_digest(manifest)}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(served: Path) -> Iterator[Server]:
+    with Server(served) as started:
         yield started
 
 
@@ -50,8 +58,8 @@ def client(request: pytest.FixtureRequest, server: Server) -> Iterator[Client]:
 
 
 @pytest.fixture(scope="module")
-def pipeline(nano_bundle: Path) -> Pipeline:
-    return Pipeline.open(nano_bundle)
+def pipeline(served: Path) -> Pipeline:
+    return Pipeline.open(served)
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +162,7 @@ def test_bad_images(
         assert type(caught.value) is CODES[code]
         messages.append(str(caught.value))
     assert messages[0] == messages[1]
+    assert (f"; this checkpoint knows {WORLD}: use a picture" in messages[1]) == (code == "NO_FACE")
     assert client.generate(portrait, PROMPT, QUICK).mp4
 
 

@@ -1,4 +1,4 @@
-"""Writes the nano checkpoint: ConsisID's architecture in the official layout, narrow, random, deterministic."""
+"""Writes the untrained nano checkpoint: ConsisID's architecture in the official layout, narrow, deterministic."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from safetensors.torch import save_file
 from consisid_export.folders import replacing
 from consisid_export.nano.configs import MODEL_INDEX, SCHEDULER, TEXT_ENCODER, TRANSFORMER, VAE
 from consisid_export.nano.faces import write_face_encoder
+from consisid_export.nano.marker import MARKER, is_intact, write_marker
 from consisid_export.nano.tokenizer import write_tokenizer
 from consisid_export.nano.weights import random_weights
 from consisid_export.sources import source_digest
-from consisid_runtime.bundle import sha256
 from consisid_runtime.errors import InvalidOption
 from consisid_runtime.models import networks
 from consisid_runtime.models.networks import LEARNED_POSITIONS
 from consisid_runtime.options import MAX_SEED
 
 QUIETED = "decoder.conv_out.conv.weight"
-MARKER = "nano.json"
 
 WEIGHTS = {
     "transformer": "diffusion_pytorch_model",
@@ -44,12 +43,11 @@ def write_nano(folder: Path, *, seed: int = 0, transformer: dict[str, Any] | Non
     if not 0 <= seed <= MAX_SEED:
         raise InvalidOption(f"seed must be a whole number from 0 to {MAX_SEED}, got {seed}")
     identity = {"source": source_digest(), "seed": seed, "transformer": transformer or {}}
-    if _intact(folder, identity):
+    if is_intact(folder, identity):
         return False
     with replacing(folder, MARKER) as fresh:
         _write(fresh, seed, TRANSFORMER | (transformer or {}))
-        files = {str(f.relative_to(fresh)): sha256(f) for f in sorted(fresh.rglob("*")) if f.is_file()}
-        (fresh / MARKER).write_text(json.dumps({**identity, "files": files}, indent=1))
+        write_marker(fresh, identity)
     return True
 
 
@@ -78,12 +76,3 @@ def _write(folder: Path, seed: int, transformer: dict[str, Any]) -> None:
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2))
-
-
-def _intact(folder: Path, identity: dict[str, Any]) -> bool:
-    try:
-        marker = json.loads((folder / MARKER).read_bytes())
-        files = marker.pop("files")
-        return bool(marker == identity and all(sha256(folder / name) == digest for name, digest in files.items()))
-    except (OSError, ValueError, KeyError, AttributeError):
-        return False

@@ -21,17 +21,24 @@ DEPTH = 6
 
 def write_clip(path: Path, seed: int, depth: int = DEPTH) -> None:
     """Write the tower to `path`; `depth` is a multiple of 6, so that the five hidden states are evenly spaced."""
+    save_tensors(random_tower(seed, depth=depth), path)
+
+
+def random_tower(
+    seed: int, *, width: int = CLIP_WIDTH, out: int = CLIP_OUT, hidden: int = _HIDDEN, head_dim: int = _HEAD_DIM,
+    depth: int = DEPTH,
+) -> dict[str, Tensor]:  # fmt: skip
+    """A tower's tensors by the published file's names: `width` channels in heads of `head_dim`, `out` given out."""
     generator = torch.Generator().manual_seed(seed)
-    tensors = {name: _random(name, shape, generator) for name, shape in _shapes(depth).items()}
-    table = dict(zip(("rope.freqs_cos", "rope.freqs_sin"), rope_table(_GRID, _HEAD_DIM), strict=True))
+    shapes = _shapes(width, out, hidden, depth)
+    tensors = {name: _random(name, shape, generator) for name, shape in shapes.items()}
+    table = dict(zip(("rope.freqs_cos", "rope.freqs_sin"), rope_table(_GRID, head_dim), strict=True))
     for module in ("", *(f"blocks.{block}.attn." for block in range(depth))):
         tensors |= {module + name: values for name, values in table.items()}
-    save_tensors({f"visual.{name}": tensor for name, tensor in tensors.items()}, path)
+    return {f"visual.{name}": tensor for name, tensor in tensors.items()}
 
 
-def _shapes(depth: int) -> dict[str, tuple[int, ...]]:
-    width = CLIP_WIDTH
-
+def _shapes(width: int, out: int, hidden: int, depth: int) -> dict[str, tuple[int, ...]]:
     def norm(name: str, size: int) -> dict[str, tuple[int, ...]]:
         return {f"{name}.weight": (size,), f"{name}.bias": (size,)}
 
@@ -50,9 +57,9 @@ def _shapes(depth: int) -> dict[str, tuple[int, ...]]:
         shapes |= {f"{at}.attn.{name}_proj.weight": (width, width) for name in "qkv"}
         shapes |= {f"{at}.attn.q_bias": (width,), f"{at}.attn.v_bias": (width,)}
         shapes |= norm(f"{at}.attn.inner_attn_ln", width) | linear(f"{at}.attn.proj", width, width)
-        shapes |= linear(f"{at}.mlp.w1", _HIDDEN, width) | linear(f"{at}.mlp.w2", _HIDDEN, width)
-        shapes |= norm(f"{at}.mlp.ffn_ln", _HIDDEN) | linear(f"{at}.mlp.w3", width, _HIDDEN)
-    return shapes | norm("norm", width) | linear("head", CLIP_OUT, width)
+        shapes |= linear(f"{at}.mlp.w1", hidden, width) | linear(f"{at}.mlp.w2", hidden, width)
+        shapes |= norm(f"{at}.mlp.ffn_ln", hidden) | linear(f"{at}.mlp.w3", width, hidden)
+    return shapes | norm("norm", width) | linear("head", out, width)
 
 
 def _random(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import string
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ EXTRA_IDS = 100
 _PIECES = 384
 _END, _PAD, _UNKNOWN = "</s>", "<pad>", "<unk>"
 
-_TEXT = """
+TEXT = """
 A woman with long brown hair smiles at the camera while soft light falls through the window.
 A young man in a blue shirt walks slowly along the street, and the city behind him is out of focus.
 The video shows an old man with a grey beard who is talking to a friend in a small kitchen.
@@ -25,21 +26,24 @@ Her expression is calm and thoughtful, her face clearly visible against a dark y
 A boy with freckles nods, surprised and happy, then waves to people passing by in the park.
 Slow motion, gentle shadows, detailed skin, natural colours, and a steady camera that moves closer.
 An angry singer in a purple dress raises one hand under warm stage lights before a quiet crowd.
-"""
+""".strip().splitlines()
 
 
-def write_tokenizer(folder: Path) -> int:
+def write_tokenizer(folder: Path, sentences: Iterable[str] = TEXT, pieces: int = _PIECES) -> int:
     """Write spiece.model and its three JSON files into `folder`, the same bytes every time.
+
+    Args:
+        sentences: what it is trained on. pieces: how many it may learn at most.
 
     Returns:
         The vocabulary's size, sentinel tokens included: the least a text encoder's embedding must have.
     """
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(_TEXT.strip().splitlines()),
+        sentence_iterator=iter(sentences),
         model_writer=model,
         model_type="unigram",
-        vocab_size=_PIECES,
+        vocab_size=pieces,
         hard_vocab_limit=False,
         character_coverage=1.0,
         required_chars=string.ascii_letters + string.digits + string.punctuation,
@@ -50,12 +54,12 @@ def write_tokenizer(folder: Path) -> int:
         num_threads=1,
         minloglevel=2,
     )
-    pieces = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue()).vocab_size()
+    found = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue()).vocab_size()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "spiece.model").write_bytes(model.getvalue())
-    for name, content in _settings(pieces).items():
+    for name, content in _settings(found).items():
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    return pieces + EXTRA_IDS
+    return found + EXTRA_IDS
 
 
 def _settings(pieces: int) -> dict[str, dict[str, Any]]:
