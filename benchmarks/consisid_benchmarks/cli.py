@@ -7,12 +7,16 @@ from typing import Annotated
 
 import typer
 
-from consisid_benchmarks import export, kernels, pipeline
+from consisid_benchmarks import export, fidelity, kernels, pipeline
+from consisid_benchmarks.fidelity import nano_cli
 from consisid_runtime.cli import Json, emit
 
 # One line a suite: its name and its command.
 SUITES: dict[str, Callable[..., None]] = {
     export.SUITE: export.command,
+    fidelity.SUITE: fidelity.command,
+    nano_cli.COMMAND: nano_cli.command,
+    nano_cli.GATE_COMMAND: nano_cli.gate_command,
     kernels.SUITE: kernels.command,
     pipeline.SUITE: pipeline.command,
 }

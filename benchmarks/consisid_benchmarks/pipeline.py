@@ -103,13 +103,13 @@ def measure(
     """
     from consisid_benchmarks.harness import Arm, interleave
     from consisid_benchmarks.variants import make, maker, read_features
-    from consisid_export.photograph import portrait
+    from consisid_export.checkpoint import Checkpoint
     from consisid_runtime.bundle import Bundle
     from consisid_runtime.options import plan
     from consisid_runtime.pipeline import Pipeline
 
     request = plan(options, Bundle.open(sources["ours"]).geometry)
-    photo = portrait()
+    photo = Checkpoint.open(sources["diffusers-eager"]).example().portrait
     inputs = (read_features(sources["ours"], photo, request, threads=threads), PROMPT, request)
     makers = {variant: maker(variant, source, threads) for variant, source in sources.items()}
     require_same_video({variant: made(*inputs).frames for variant, made in makers.items()})

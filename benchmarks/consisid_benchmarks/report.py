@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from consisid_benchmarks.fidelity import nano_record, nano_report
 from consisid_benchmarks.plots import plot
 from consisid_benchmarks.record import OURS, Record, Row, read, relative, unit
 
@@ -47,20 +48,26 @@ def update(root: Path, *, check: bool = False) -> Result:
     """
     try:
         paths = sorted(path for path in (root / RESULTS).glob("*/*.json") if path.parent.name != PROOFS)
-        records = [read(path) for path in paths]
+        # Means over people with intervals: a record of its own kind.
+        people = [nano_record.read(path) for path in paths if path.stem == nano_record.SUITE]
+        records = [read(path) for path in paths if path.stem != nano_record.SUITE]
     except ValueError as error:
         return Result([], [str(error)])
     stale: list[str] = []
     readme = root / "README.md"
     text = readme.read_text()
-    filled, problems = fill(text, {suite: block(suite, records) for suite in _suites(text, records)})
+    blocks = {suite: block(suite, records) for suite in _suites(text, records)}
+    if people or nano_record.SUITE in blocks:
+        blocks[nano_record.SUITE] = nano_report.block(people)
+    filled, problems = fill(text, blocks)
     if filled != text:
         stale.append(readme.name)
         if not check:
             readme.write_text(filled)
-    for record in records:
-        path = plot_path(record)
-        picture = plot(compared(record))
+    pictures = {plot_path(record): plot(compared(record)) for record in records}
+    for each in people:
+        pictures |= {RESULTS / each.machine.name / name: drawn for name, drawn in nano_report.plots(each).items()}
+    for path, picture in pictures.items():
         known = (root / path).read_bytes() if (root / path).exists() else None
         # Another matplotlib draws other bytes: checking asks for the plot, writing makes it.
         if picture is not None and (known is None if check else known != picture):

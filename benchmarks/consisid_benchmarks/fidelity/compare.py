@@ -1,0 +1,34 @@
+"""Another bundle of the same checkpoint through the gate: is it as good as `exact`?"""
+
+from __future__ import annotations
+
+from consisid_benchmarks.fidelity import distance
+from consisid_benchmarks.fidelity.gate import LIMITS, run
+from consisid_benchmarks.fidelity.judges import Judges
+from consisid_benchmarks.fidelity.nano_run import Progress, Workbench
+from consisid_benchmarks.fidelity.nano_variants import EXACT
+from consisid_benchmarks.fidelity.nano_worker import kept
+from consisid_benchmarks.fidelity.verdict import Distances, Verdict, judge
+
+
+def compare(
+    candidate: Workbench, reference: Workbench, count: int, processes: int, progress: Progress | None = None
+) -> Verdict:
+    """The verdict on a candidate's videos beside the reference's, on the first `count` cases.
+
+    Args:
+        candidate, reference: with the same judges; their bundles, or options such as steps, differ.
+        processes, progress: as `Workbench.run` has them.
+
+    Raises what making and judging raises, and `ValueError` for videos of other sizes.
+    """
+    rows = [bench.run({EXACT: count}, processes, progress) for bench in (candidate, reference)]
+    clip = Judges.open(reference.subject.judges, "cpu").clip
+    latents, psnr, features = [], [], []
+    for number in range(count):
+        found, wanted = (kept(bench.folder, EXACT, number) for bench in (candidate, reference))
+        latents.append(distance.relative_distance(found.latents, wanted.latents))
+        psnr.append(distance.psnr(found.frames, wanted.frames))
+        features.append(clip.feature_distance(found.frames, wanted.frames))
+    found_run, wanted_run = (run(each, EXACT, count) for each in rows)
+    return judge(found_run, wanted_run, Distances(latents, psnr, features), LIMITS)

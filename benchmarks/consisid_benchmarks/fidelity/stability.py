@@ -1,0 +1,34 @@
+"""Does the video hold still where it should: flicker, and the identity from frame to frame."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from consisid_runtime.video import Frames
+
+
+def flicker(frames: Frames) -> float | None:
+    """Mean |x[t−1] − 2 x[t] + x[t+1]| over pixels and channels, in levels of 255; None below three frames.
+
+    A second difference: brightness that changes steadily costs nothing, a pixel that jumps there and back costs most.
+    Motion of textured things still costs something, so compare videos of the same scene.
+
+    Args:
+        frames: uint8 [F, H, W, 3].
+    """
+    if len(frames) < 3:
+        return None
+    levels = frames.astype(np.float32)
+    return float(np.mean(np.abs(levels[:-2] - 2 * levels[1:-1] + levels[2:]), dtype=np.float64))
+
+
+def identity_stability(embeddings: npt.NDArray[np.float32]) -> float | None:
+    """Mean cosine similarity of the faces in neighbouring frames; None below two frames.
+
+    Args:
+        embeddings: [F, D], unit rows, zero where a frame has no face: a face that comes and goes counts as unstable.
+    """
+    if len(embeddings) < 2:
+        return None
+    return float(np.mean(np.sum(embeddings[:-1] * embeddings[1:], axis=1), dtype=np.float64))

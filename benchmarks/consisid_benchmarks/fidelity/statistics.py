@@ -1,0 +1,98 @@
+"""Means with confidence intervals, paired differences, proportions, and who is taken for whom."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats  # type: ignore[import-untyped, unused-ignore]
+
+Floats = npt.NDArray[np.float64]
+Booleans = npt.NDArray[np.bool_]
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean over `n` samples and its 95 % confidence interval; `low` and `high` are None where there is none."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        interval = "no interval" if self.low is None or self.high is None else f"{self.low:.4g} to {self.high:.4g}"
+        return f"{self.mean:.4g} ({interval}, n = {self.n})"
+
+
+def estimate(values: npt.ArrayLike) -> Estimate:
+    """The mean of independent samples [n], with Student's t interval; one sample has none.
+
+    Raises `ValueError` without samples, or where one is not finite: the caller leaves out what was not measured.
+    """
+    samples = np.asarray(values, np.float64)
+    if samples.ndim != 1 or not len(samples):
+        raise ValueError(f"a mean needs samples [n ≥ 1], got shape {list(samples.shape)}")
+    if not np.isfinite(samples).all():
+        raise ValueError(f"{int((~np.isfinite(samples)).sum())} of {len(samples)} samples are not finite")
+    mean, n = float(samples.mean()), len(samples)
+    if n == 1:
+        return Estimate(mean, None, None, n)
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * samples.std(ddof=1) / np.sqrt(n))
+    return Estimate(mean, mean - half, mean + half, n)
+
+
+def paired_difference(candidate: npt.ArrayLike, reference: npt.ArrayLike) -> Estimate:
+    """The mean of candidate − reference over pairs [n], [n].
+
+    What both members of a pair share (the person, the prompt, the noise) cancels, so the interval is that of the change
+    alone. Raises `ValueError` for unequal lengths, and as `estimate` does.
+    """
+    first, second = np.asarray(candidate, np.float64), np.asarray(reference, np.float64)
+    if first.shape != second.shape:
+        raise ValueError(f"pairs need equal lengths, got {list(first.shape)} and {list(second.shape)}")
+    return estimate(first - second)
+
+
+def proportion(outcomes: npt.ArrayLike) -> Estimate:
+    """The share of successes [n], with Wilson's score interval, which keeps a width where all succeed.
+
+    Raises `ValueError` without outcomes.
+    """
+    successes = np.asarray(outcomes, np.bool_)
+    if successes.ndim != 1 or not len(successes):
+        raise ValueError(f"a share needs outcomes [n ≥ 1], got shape {list(successes.shape)}")
+    interval = stats.binomtest(int(successes.sum()), len(successes)).proportion_ci(CONFIDENCE, method="wilson")
+    return Estimate(float(successes.mean()), float(interval.low), float(interval.high), len(successes))
+
+
+def rank1(similarity: npt.ArrayLike, person: npt.ArrayLike) -> Booleans:
+    """Whether each video is most similar to the right person, more than to anybody else.
+
+    A tie is a miss: a video without a face, equally unlike everybody, identifies nobody.
+
+    Args:
+        similarity: [videos, people].
+        person: column of the right person, integers [videos].
+
+    Returns booleans [videos]. Raises `ValueError` for other shapes, fewer than two people or an unknown column.
+    """
+    table, right = np.asarray(similarity, np.float64), np.asarray(person)
+    if table.ndim != 2 or table.shape[1] < 2 or right.shape != table.shape[:1]:
+        raise ValueError(
+            "similarity must be [videos, people ≥ 2] and person [videos], "
+            f"got {list(table.shape)} and {list(right.shape)}"
+        )
+    if not np.issubdtype(right.dtype, np.integer) or ((right < 0) | (right >= table.shape[1])).any():
+        raise ValueError(f"person must hold columns 0 to {table.shape[1] - 1}, got {right}")
+    rows = np.arange(len(table))
+    others = table.copy()
+    others[rows, right] = -np.inf
+    return np.asarray(table[rows, right] > others.max(axis=1), np.bool_)

@@ -1,0 +1,103 @@
+"""Against transformers' own forward, which the judge calls, and formulas written out again, which it does not."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import CLIPModel
+
+from consisid_benchmarks.fidelity.clip_score import ClipJudge
+from consisid_runtime.errors import CheckpointInvalid
+from consisid_runtime.video import Frames
+
+PROMPT = "a person smiles in red"
+
+
+@pytest.fixture(scope="module")
+def judge(judge_folder: Path) -> ClipJudge:
+    return ClipJudge(judge_folder / "clip", "cpu")
+
+
+@pytest.fixture(scope="module")
+def model(judge_folder: Path) -> CLIPModel:
+    return CLIPModel.from_pretrained(judge_folder / "clip").eval()
+
+
+@pytest.fixture(scope="module")
+def video() -> Frames:
+    """Patches of 8 × 8 pixels, of other colours in each frame."""
+    patches = np.random.default_rng(0).integers(0, 256, (18, 8, 12, 3), dtype=np.uint8)
+    return patches.repeat(8, axis=1).repeat(8, axis=2)
+
+
+def prepared(video: Frames) -> torch.Tensor:
+    """Shorter edge to 32 bicubic, the middle 32 × 32, normalised: CLIP's preparation, by hand."""
+    small = [np.asarray(Image.fromarray(frame).resize((48, 32), Image.Resampling.BICUBIC)) for frame in video]
+    middle = np.stack(small)[:, :, 8:40].astype(np.float32) / 255
+    return torch.from_numpy((middle - 0.4) / 0.2).permute(0, 3, 1, 2)
+
+
+def test_scores_are_a_hundred_times_the_cosine(judge: ClipJudge, model: CLIPModel, video: Frames) -> None:
+    ids = torch.tensor([[0, 3, 4, 5, 6, 1]])  # "in red" cut to the context of six, the end kept
+    with torch.inference_mode():
+        out = model(input_ids=ids, pixel_values=prepared(video))
+    cosines = torch.nn.functional.cosine_similarity(out.image_embeds, out.text_embeds)
+    expected = 100 * np.maximum(cosines.double().numpy(), 0)
+    found = judge.scores(video, PROMPT)
+    assert found.shape == (18,) and np.ptp(found) > 1
+    assert np.abs(found - expected).max() < 1e-3  # of 100, in float32
+    # What ConsisID's evaluation reads, up to the model's own scale.
+    scale = model.logit_scale.exp().item()
+    assert np.allclose(out.logits_per_image[:, 0].numpy() / scale, cosines.numpy(), atol=1e-6)
+
+
+def test_negative_cosines_count_as_zero(judge: ClipJudge, video: Frames) -> None:
+    scores = np.stack([judge.scores(video, word) for word in ("red", "blue", "a", "person", "smiles")])
+    assert (scores >= 0).all()
+    assert (scores == 0).any() and (scores > 0).any()
+
+
+def test_feature_distance_by_hand(judge: ClipJudge, model: CLIPModel) -> None:
+    rng = np.random.default_rng(1)
+    pair = rng.integers(0, 256, (2, 1, 32, 32, 3), dtype=np.uint8)
+    with torch.inference_mode():
+        hidden = [
+            model.vision_model(
+                torch.from_numpy((one.astype(np.float32) / 255 - 0.4) / 0.2).permute(0, 3, 1, 2),
+                output_hidden_states=True,
+            ).hidden_states
+            for one in pair
+        ]
+    blocks = []
+    for a, b in zip(*(states[1:] for states in hidden), strict=True):
+        unit = [(x / x.norm(dim=-1, keepdim=True))[0].double().numpy() for x in (a, b)]
+        blocks.append(np.mean(np.sum((unit[0] - unit[1]) ** 2, axis=-1)))
+    assert len(blocks) == 2
+    assert judge.feature_distance(pair[0], pair[1]) == pytest.approx(np.mean(blocks), rel=1e-4)
+
+
+def test_feature_distance_grows_with_damage_and_sees_the_edges(judge: ClipJudge, video: Frames) -> None:
+    assert judge.feature_distance(video, video) == 0.0
+    noise = np.random.default_rng(2).normal(0, 1, video.shape)
+    distances = [
+        judge.feature_distance(np.clip(video + levels * noise, 0, 255).astype(np.uint8), video) for levels in (8, 32)
+    ]
+    assert 0 < distances[0] < distances[1] < 4
+    sides = video.copy()
+    sides[:, :, :10] = 0
+    assert judge.feature_distance(sides, video) > 0
+    with pytest.raises(ValueError, match="equal shapes"):
+        judge.feature_distance(video[:2], video)
+
+
+def test_the_batch_does_not_show(judge: ClipJudge, video: Frames) -> None:
+    alone = np.concatenate([judge.scores(frame[None], PROMPT) for frame in video])
+    assert np.abs(alone - judge.scores(video, PROMPT)).max() < 1e-3
+
+
+def test_a_folder_that_is_no_clip_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(CheckpointInvalid, match="no CLIP folder"):
+        ClipJudge(tmp_path, "cpu")

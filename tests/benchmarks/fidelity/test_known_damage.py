@@ -1,0 +1,42 @@
+"""Damage done on purpose to the trained nano model must not pass the gate, and what costs nothing must."""
+
+from pathlib import Path
+
+import pytest
+
+import consisid_nano
+from consisid_benchmarks.fidelity import experiments
+from consisid_benchmarks.fidelity.nano_record import Findings
+from consisid_benchmarks.fidelity.nano_run import Workbench
+from consisid_benchmarks.fidelity.nano_variants import CONTROLS, DAMAGES, names
+from consisid_benchmarks.fidelity.nano_worker import Subject
+from consisid_export.bundle import export_bundle
+from consisid_export.checkpoint import Checkpoint
+
+WORK = Path(__file__).parents[3] / "build" / "test" / "fidelity"
+
+
+@pytest.fixture(scope="module")
+def findings() -> Findings:
+    """Of the small set; measurements of the same bundle, judges and code are kept."""
+    try:
+        checkpoint, judges = consisid_nano.checkpoint(), consisid_nano.judges()
+    except consisid_nano.DataMissing as missing:
+        pytest.skip(f"no trained weights: {missing}")
+    export_bundle(Checkpoint.open(checkpoint), WORK / "bundle")
+    bench = Workbench(experiments.small_subject(Subject(WORK / "bundle", checkpoint, judges)), WORK)
+    return experiments.find(bench.run(experiments.small(), processes=1))
+
+
+@pytest.mark.parametrize("name", names(DAMAGES))
+def test_known_damage_is_caught(name: str, findings: Findings) -> None:
+    assert not findings.verdicts[name]["passed"]
+
+
+@pytest.mark.parametrize("name", names(CONTROLS))
+def test_what_costs_nothing_passes(name: str, findings: Findings) -> None:
+    assert findings.verdicts[name]["failed"] == []
+
+
+def test_making_a_video_again_gives_the_same_bits(findings: Findings) -> None:
+    assert findings.figures["again"]["latents"]["mean"] == 0
