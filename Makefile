@@ -12,12 +12,12 @@ install: $(STAMP)
 
 # torch first and pinned: a plain `torch` would bring gigabytes of CUDA libraries that a CPU does not need. CUDA builds bring
 # their own Triton.
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml nano/pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet $(TORCH)
 	$(BIN)/python -c 'import triton' 2> /dev/null || $(BIN)/python -m pip install --quiet $(TRITON)
-	$(BIN)/python -m pip install --quiet --editable '.[cpu,export,tensorrt-rtx,server,bench,kernels,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[cpu,export,tensorrt-rtx,server,bench,kernels,dev]' --editable ./nano
 	touch $@
 
 demo: install
@@ -26,7 +26,8 @@ demo: install
 check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy -p consisid_kernels -p consisid_runtime -p consisid_export -p consisid_benchmarks
+	$(BIN)/mypy -p consisid_kernels -p consisid_runtime -p consisid_export -p consisid_benchmarks \
+	  -p consisid_nano -p consisid_training
 
 test: check
 	$(BIN)/pytest -m 'not proof'
@@ -37,7 +38,7 @@ proof: install
 
 # On a machine with an NVIDIA GPU, in the environment of PYTHON, which has a CUDA build of PyTorch, pytest and typer: nothing
 # is installed. Red tests stop it before anything is measured.
-ON_GPU := PYTHONPATH=$(CURDIR)/runtime:$(CURDIR)/export:$(CURDIR)/kernels:$(CURDIR)/benchmarks $(PYTHON)
+ON_GPU := PYTHONPATH=$(CURDIR)/runtime:$(CURDIR)/export:$(CURDIR)/kernels:$(CURDIR)/benchmarks:$(CURDIR)/nano $(PYTHON)
 gpu: gpu-test gpu-sanitize gpu-bench
 
 gpu-test:
@@ -67,4 +68,4 @@ generate: install
 	$(BIN)/python -m consisid_kernels.cost_table kernels/README.md
 
 clean:
-	rm -rf $(VENV) build dist demo.mp4 demo.png
+	rm -rf $(VENV) build dist demo.mp4 demo.png demo.gif

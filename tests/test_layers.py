@@ -9,12 +9,19 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 MAY_IMPORT = {
+    "consisid_nano": set(),
     "consisid_kernels": set(),
     "consisid_runtime": {"consisid_kernels"},
-    "consisid_export": {"consisid_kernels", "consisid_runtime"},
-    "consisid_benchmarks": {"consisid_kernels", "consisid_runtime", "consisid_export"},
+    "consisid_export": {"consisid_kernels", "consisid_runtime", "consisid_nano"},
+    "consisid_benchmarks": {"consisid_kernels", "consisid_runtime", "consisid_export", "consisid_nano"},
+    "consisid_training": {"consisid_runtime", "consisid_export", "consisid_nano"},
 }
-SOURCES = [(package, path) for package in MAY_IMPORT for path in sorted(ROOT.glob(f"*/{package}/**/*.py"))]
+FOLDERS = {"consisid_training": "nano/training"}
+SOURCES = [
+    (package, path)
+    for package in MAY_IMPORT
+    for path in sorted(ROOT.glob(f"{FOLDERS.get(package, '*')}/{package}/**/*.py"))
+]
 HEAVY = {"torch", "onnxruntime", "onnx", "insightface", "cv2", "av", "PIL", "transformers", "diffusers", "tensorrt"}
 THIN = ("import consisid_runtime", "from consisid_runtime import Client, Options", "import consisid_runtime.cli")
 ORACLES = {"diffusers", "transformers", "facexlib", "consisid_eva_clip", "torchvision"}
@@ -46,6 +53,14 @@ def test_oracles_stay_outside_the_product(package: str, path: Path) -> None:
         assert not imported(path) & ORACLES
 
 
+@pytest.mark.parametrize(
+    "path", [path for package, path in SOURCES if package == "consisid_nano"], ids=lambda path: path.stem
+)
+def test_the_drawn_world_needs_numpy_and_opencv_only(path: Path) -> None:
+    allowed = {"numpy", "cv2"} if path.parent.name == "world" else set()
+    assert imported(path) <= {"consisid_nano", *allowed, *sys.stdlib_module_names}
+
+
 @pytest.mark.parametrize("statement", THIN)
 def test_the_client_imports_nothing_heavy(statement: str) -> None:
     probe = f"import sys; {statement}; print(*sys.modules)"
@@ -64,5 +79,7 @@ def test_the_client_imports_in_half_a_second() -> None:
 
 def test_a_kernel_package_name_is_not_shadowed() -> None:
     assert not [
-        folder for folder in ("export", "runtime", "kernels", "benchmarks") if (ROOT / folder / "__init__.py").exists()
+        folder
+        for folder in ("export", "runtime", "kernels", "benchmarks", "nano")
+        if (ROOT / folder / "__init__.py").exists()
     ]

@@ -15,6 +15,8 @@ from consisid_training.pictures import Shot
 
 Floats = NDArray[np.float32]
 
+UNDECIDED = 0.3
+
 _NONE = -1
 _NEAR, _FAR = 0.16, 0.3
 """An anchor that near a face's centre, in edges of the face, must find it; one farther than the other must not."""
@@ -25,14 +27,13 @@ class Anchors:
     """Centres [A, 2] and edges [A] in pixels.
 
     Attributes:
-        octaves: anchors whose edge is at most this far from a face's must find it; `undecided` octaves further they
+        octaves: anchors whose edge is at most this far from a face's must find it; `UNDECIDED` octaves further they
             may find it or not.
     """
 
     centres: Floats
     edges: Floats
     octaves: float
-    undecided: float = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ def _match(anchors: Anchors, boxes: Floats) -> tuple[NDArray[np.int64], NDArray[
         octaves = np.abs(np.log2(anchors.edges / edge[face]))
         fitting = octaves <= anchors.octaves
         near = fitting & (distance < max(_NEAR, float(distance[fitting].min(initial=np.inf)) + 1e-3))
-        possible = near | (octaves <= anchors.octaves + anchors.undecided) & (distance < _FAR)
+        possible = near | (octaves <= anchors.octaves + UNDECIDED) & (distance < _FAR)
         own[possible & (near | ~sure)] = face
         sure |= near
     return own, sure, edge

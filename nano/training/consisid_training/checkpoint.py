@@ -66,6 +66,7 @@ def _example(folder: Path) -> None:
     prompts = [[prompt(scene(EXAMPLE + number, held_out=True), number), number + 1] for number in range(4)]
     content = {
         "world": "drawn people; photographs are outside of it",
+        "licence": "Apache-2.0",
         "portrait": "example.png",
         "calibration": prompts[:3],
         "held_out": prompts[3],

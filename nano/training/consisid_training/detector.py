@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from consisid_export.nano.graph import Graph
-from consisid_training.anchors import Anchors, loss, wanted
+from consisid_training.anchors import UNDECIDED, Anchors, loss, wanted
 from consisid_training.norms import settle
+from consisid_training.parts import Parts, position_kernels
 from consisid_training.pictures import Shot, nobody, people, worn
 from consisid_training.stage import Stage, weights
+from consisid_training.tiles import Tiles, mosaic
 
 SEED = 41
 STRIDES = (8, 16, 32)
@@ -27,11 +29,14 @@ EDGES = ((52.0, 78.0), (117.0, 176.0), (264.0, 396.0))
 """Of the faces that each stride's two anchors stand for, in pixels of the input."""
 OCTAVES = 0.38
 
+_KINDS = {"mosaics": 9, "people": 3, "nobody": 4}
+_GRIDS = ((1, 1), (1, 1), (1, 2), (1, 2), (2, 2), (2, 2), (2, 3))
 _POOL = 4  # the network looks at cells of so many pixels
 _SIZE = 640  # insightface's input
 _WIDTHS = (16, 32, 56, 56)  # at strides 8, 16, 32 and 64
 _RESIDUAL = (1, 2, 2, 0)  # convolutions after each halving
 _PYRAMID = 40
+_REACH = 9
 _HIDDEN = -4.6  # the logit of a face before anything is learned
 
 
@@ -51,11 +56,22 @@ class Detector(nn.Module):
         )
         self.across = nn.ModuleList(_conv(width, _PYRAMID, 1) for width in _WIDTHS)
         self.smooth = nn.ModuleList(_conv(_PYRAMID, _PYRAMID, 3) for _ in STRIDES[1:])  # the finest costs too much
-        self.heads = nn.ModuleList(nn.Conv2d(_PYRAMID, 2 * 15, 1) for _ in STRIDES)
+        # Landmarks lie up to five cells from the cell that finds the face.
+        self.wide = nn.ModuleList(_conv(_PYRAMID, 2 * _PYRAMID, _REACH, groups=_PYRAMID) for _ in STRIDES[1:])
+        self.heads = nn.ModuleList(nn.Conv2d((3 if level else 1) * _PYRAMID, 2 * 15, 1) for level in range(3))
         for head in self.heads:
             nn.init.constant_(cast(Tensor, head.bias)[:2], _HIDDEN)
+        for wide in self.wide:
+            assert isinstance(wide, nn.Sequential)
+            position_kernels(cast(nn.Conv2d, wide[0]).weight)
+        reach = 2 ** (OCTAVES + UNDECIDED)
+        self.parts = Parts([_PYRAMID] * 2, STRIDES[1:], [(low / reach, high * reach) for low, high in EDGES[1:]])
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.heads_and_features(pictures)[0]
+
+    def heads_and_features(self, pictures: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor], list[Tensor]]:
+        """What `forward` returns, and the features at strides 16 and 32 that it read landmarks from."""
         levels, x = [], pictures
         for level, halving in enumerate(self.halvings):
             x = F.relu(halving(x))
@@ -63,47 +79,63 @@ class Detector(nn.Module):
                 x = F.relu(x + again(x))
             levels.append(x)
         coarser = F.relu(self.across[3](levels[3]))
-        found = []
+        found, features = [], []
         for level in (2, 1, 0):
             x = levels[level]
             enlarged = F.interpolate(coarser, size=x.shape[-2:], mode="nearest")
             coarser = F.relu(self.across[level](x) + enlarged)
-            coarser = F.relu(self.smooth[level - 1](coarser)) if level else coarser
-            found.append(self.heads[level](coarser))
+            seen = coarser
+            if level:
+                coarser = F.relu(self.smooth[level - 1](coarser))
+                features.append(coarser)
+                seen = torch.cat((coarser, F.relu(self.wide[level - 1](coarser))), dim=1)
+            found.append(self.heads[level](seen))
         parts = zip(*(_split(heads.float()) for heads in reversed(found)), strict=True)
         score, corners, points = (torch.cat(levels, dim=1) for levels in parts)
-        return score.sigmoid(), corners, points
+        return (score.sigmoid(), corners, points), features[::-1]
 
 
-def train(folder: Path, steps: int, batch: int = 16) -> None:
+def train(folder: Path, steps: int) -> None:
     cv2.setNumThreads(1)
     network = Detector()
-    stage = Stage(folder, network, steps=steps, rate=4e-3, small_rate=2e-3, seed=SEED, small=("heads",), average=0.99)
-    grid = anchors(_SIZE)
+    stage = Stage(
+        folder, network, steps=steps, rate=8e-3, small_rate=4e-3, seed=SEED, small=("heads", "wide"), average=0.99
+    )
+    grid, tiles = anchors(_SIZE), Tiles(SEED, _SIZE // _POOL, 1500, 4)
     for step in stage.loop():
-        rng = stage.rng(step)
-        shots = [draw(rng, empty=number % 4 == 0) for number in range(batch)]
+        shots = _batch(stage.rng(step), tiles.at(step))
         with torch.autocast("cpu", torch.bfloat16):
-            score, corners, points = network(_tensor(shots))
+            (score, corners, points), features = network.heads_and_features(_tensor(shots))
+            parts = network.parts.loss(features, shots)
         total, measured = loss(score[..., 0], corners, points, wanted(grid, shots))
-        stage.update(total, **measured)
+        stage.update(total + parts, **measured, parts=parts.item())
     rng = stage.rng(steps, stream=1)
-    settle(stage, (_tensor([draw(rng, empty=number % 4 == 0) for number in range(batch)]) for _ in range(16)))
+    settle(stage, (_tensor(_batch(rng, tiles.at(steps))) for _ in range(24)))
 
 
-def draw(rng: np.random.Generator, *, empty: bool) -> Shot:
-    """What the network sees of one picture in insightface's input, which it fills from the top left corner.
+def _batch(rng: np.random.Generator, tiles: Sequence[Shot]) -> list[Shot]:
+    """What the network sees of insightface's input, which a picture fills from the top left corner.
 
     Pixels [160, 160, 3]; boxes and keypoints in pixels of the input.
     """
-    edge = _SIZE // _POOL
-    aspect = float(rng.choice((2 / 3, 3 / 4, 1, 1, 1, 4 / 3, 3 / 2, 3 / 2, 16 / 9)))
-    height, width = (edge, round(edge * aspect)) if aspect <= 1 else (round(edge / aspect), edge)
-    shot = nobody(rng, height, width) if empty else people(rng, height, width, 72 / _POOL, 540 / _POOL)
-    filled = np.zeros((edge, edge, 3), np.uint8)
-    filled[:height, :width] = worn(shot.pixels, rng)
-    # The keypoints count pixels' edges, as the world does; insightface's input is _POOL times as large.
-    return Shot(filled, shot.boxes * _POOL, shot.keypoints * _POOL)
+    edge, shots = _SIZE // _POOL, []
+    for number in range(sum(_KINDS.values())):
+        aspect = float(rng.choice((2 / 3, 3 / 4, 1, 1, 1, 4 / 3, 3 / 2, 3 / 2, 16 / 9)))
+        height, width = (edge, round(edge * aspect)) if aspect <= 1 else (round(edge / aspect), edge)
+        if number < _KINDS["mosaics"]:
+            rows, columns = _GRIDS[int(rng.integers(len(_GRIDS)))]
+            height, width = height if rows > 1 else max(height, edge // 2), width // columns * columns
+            shot = mosaic(rng, tiles, (height // rows, width // columns), rows, columns)
+            height = shot.pixels.shape[0]
+        elif number < _KINDS["mosaics"] + _KINDS["people"]:
+            shot = people(rng, height, width, 72 / _POOL, 540 / _POOL)
+        else:
+            shot = nobody(rng, height, width)
+        filled = np.zeros((edge, edge, 3), np.uint8)
+        filled[:height, :width] = worn(shot.pixels, rng)
+        # Boxes and keypoints count from pixels' edges, as the world does.
+        shots.append(Shot(filled, shot.boxes * _POOL, shot.keypoints * _POOL))
+    return shots
 
 
 def anchors(size: int) -> Anchors:
@@ -131,7 +163,10 @@ def write_detector(folder: Path, path: Path) -> None:
         plain, norm = cast(nn.Conv2d, block[0]), cast(nn.BatchNorm2d, block[1])  # type: ignore[index]
         mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
         weight, bias = fuse_conv_bn_weights(plain.weight, None, mean, variance, norm.eps, norm.weight, norm.bias)
-        return graph.conv(x, weight.numpy(force=True), bias.numpy(force=True), stride)
+        tensors = graph.constant(weight.numpy(force=True)), graph.constant(bias.numpy(force=True))
+        return graph.add(
+            "Conv", x, *tensors, pads=[weight.shape[-1] // 2] * 4, strides=[stride] * 2, group=plain.groups
+        )
 
     def relu(*terms: str) -> str:
         return graph.add("Relu", graph.add("Add", *terms) if len(terms) == 2 else terms[0])
@@ -147,8 +182,11 @@ def write_detector(folder: Path, path: Path) -> None:
     for level in (2, 1, 0):
         x = conv(network.across[level], levels[level])
         coarser = relu(x, _enlarged(graph, coarser, x))
-        coarser = relu(conv(network.smooth[level - 1], coarser)) if level else coarser
-        outputs |= _heads(graph, coarser, cast(nn.Conv2d, network.heads[level]), level)
+        seen = coarser
+        if level:
+            coarser = relu(conv(network.smooth[level - 1], coarser))
+            seen = graph.add("Concat", coarser, relu(conv(network.wide[level - 1], coarser)), axis=1)
+        outputs |= _heads(graph, seen, cast(nn.Conv2d, network.heads[level]), level)
     ordered = {f"{name}_{stride}": width for name, width in _OUTPUTS.items() for stride in STRIDES}
     assert outputs.keys() == ordered.keys()
     graph.save(
@@ -204,10 +242,9 @@ def _tensor(shots: Sequence[Shot]) -> Tensor:
     return (pixels.float() - 127.5) / 128
 
 
-def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(outputs)
-    )  # fmt: skip
+def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs))
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ def train(folder: Path, steps: int, batch: int = 6) -> None:
     cv2.setNumThreads(1)
     network = untrained()
     stage = Stage(
-        folder, network, steps=steps, rate=4e-3, small_rate=2e-3, seed=SEED, small=("conv_out.conv_out",), average=0.99
+        folder, network, steps=steps, rate=8e-3, small_rate=4e-3, seed=SEED, small=("conv_out.conv_out",), average=0.99
     )
     for step in stage.loop():
         rng = stage.rng(step)

@@ -51,18 +51,23 @@ def people(rng: np.random.Generator, height: int, width: int, low: float, high: 
         most = min(high, 0.84 * height, 2 * slot / (1.6 if count == 1 else 2.4))
         unit = np.exp(rng.uniform(np.log(min(low, most)), np.log(most))) / 2
         pose = _pose(rng, unit, slot, height, spread=count == 1)
-        who, where, pose = _somebody(rng), _scene(rng), replace(pose, x=pose.x + slot * number)
-        mimic = _mimic(rng, where)
-        draw_body(canvas, who, replace(pose, yaw=0.0, pitch=0.0), where.garment, where.colour)
-        draw_head(canvas, who, pose, mimic)
-        edge = pose.rim(outline(who))
-        boxes.append(np.concatenate([edge.min(axis=0), edge.max(axis=0)]))
-        points.append(keypoints(who, pose, mimic))
+        box, place = _draw(canvas, replace(pose, x=pose.x + slot * number), rng)
+        boxes.append(box)
+        points.append(place)
     pixels, labels = canvas.finished()
     if rng.random() < 0.25:
         assert labels is not None
         pixels = np.where(labels[..., None] > 0, pixels, _unworldly(rng, height, width))
     return Shot(lit(pixels, rng), np.array(boxes, np.float32), np.array(points, np.float32))
+
+
+def close_up(rng: np.random.Generator, size: int) -> Shot:
+    """One person in the middle of [size, size] pixels, the face half as high."""
+    canvas = Canvas(size, size)
+    draw_place(canvas, str(rng.choice(list(PLACES))), int(rng.integers(2**31)))
+    pose = _pose(rng, size / 4, size, size, spread=False)
+    box, place = _draw(canvas, replace(pose, x=size * 0.5, y=size * 0.48), rng)
+    return Shot(lit(canvas.finished()[0], rng), box[None].astype(np.float32), place[None].astype(np.float32))
 
 
 def nobody(rng: np.random.Generator, height: int, width: int) -> Shot:
@@ -129,6 +134,16 @@ def _pose(rng: np.random.Generator, unit: float, width: float, height: int, *, s
         y = rng.uniform(0.4 * unit, height - unit)
     yaw, pitch = (rng.uniform(-1, 1), rng.uniform(-0.4, 0.9)) if rng.random() < 0.5 else rng.uniform(-0.5, 0.5, 2)
     return Pose(x=x, y=y, unit=unit, yaw=yaw, pitch=pitch, roll=rng.uniform(-0.15, 0.15))
+
+
+def _draw(canvas: Canvas, pose: Pose, rng: np.random.Generator) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Draw somebody; box [4] and keypoints [5, 2] of the face."""
+    who, where = _somebody(rng), _scene(rng)
+    mimic = _mimic(rng, where)
+    draw_body(canvas, who, replace(pose, yaw=0.0, pitch=0.0), where.garment, where.colour)
+    draw_head(canvas, who, pose, mimic)
+    edge = pose.rim(outline(who))
+    return np.concatenate([edge.min(axis=0), edge.max(axis=0)]), keypoints(who, pose, mimic)
 
 
 def _somebody(rng: np.random.Generator) -> Person:

@@ -1,0 +1,20 @@
+"""The trained data in this tree is what was committed, complete, and small."""
+
+import pytest
+
+import consisid_nano
+from consisid_export.checkpoint import Checkpoint
+from consisid_export.nano.marker import MARKER
+from consisid_nano import digests
+
+
+@pytest.mark.parametrize("folder", ["checkpoint", "judges"])
+def test_every_file_is_what_was_committed(folder: str) -> None:
+    assert digests.verified(folder)
+
+
+def test_the_checkpoint_is_complete_and_knows_its_world() -> None:
+    example = Checkpoint.open(consisid_nano.checkpoint()).example()
+    assert example.world == "drawn people; photographs are outside of it"
+    assert example.held_out[0] not in {prompt for prompt, _ in example.calibration}
+    assert not (consisid_nano.checkpoint() / MARKER).exists()

@@ -1,0 +1,137 @@
+"""The drawn world: the same from the same number, labelled truly, and slow enough for the VAE."""
+
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pytest
+
+from consisid_nano.world import (
+    ATTRIBUTES,
+    FRAMES,
+    HEIGHT,
+    HELD_OUT_PEOPLE,
+    LABELS,
+    WIDTH,
+    Scene,
+    clip,
+    person,
+    portrait,
+    prompt,
+    scene,
+)
+from consisid_nano.world.head import EYE, HAIR, SKIN
+from consisid_nano.world.scene import EXPRESSIONS, MOTIONS, PLACES, SPEECH
+
+SCENE = Scene("beach", "shirt", "red", "calm", "still", "silent")
+
+
+@pytest.mark.parametrize("draw", [lambda: portrait(person(5), 7, 256).pixels, lambda: clip(person(5), SCENE, 7).pixels])
+def test_the_same_numbers_draw_the_same_picture(draw) -> None:
+    assert np.array_equal(draw(), draw())
+
+
+def test_another_number_is_another_person_and_another_picture() -> None:
+    assert person(5) != person(6)
+    assert not np.array_equal(portrait(person(5), 7, 128).pixels, portrait(person(5), 8, 128).pixels)
+    assert not np.array_equal(clip(person(5), SCENE, 7).pixels, clip(person(6), SCENE, 7).pixels)
+
+
+def test_sizes_and_types() -> None:
+    picture, video = portrait(person(1), 1, 200), clip(person(1), SCENE, 1)
+    assert (picture.pixels.shape, picture.labels.shape) == ((200, 200, 3), (200, 200))
+    assert video.pixels.shape == (FRAMES, HEIGHT, WIDTH, 3)
+    assert (video.boxes.shape, video.keypoints.shape) == ((FRAMES, 4), (FRAMES, 5, 2))
+    assert picture.pixels.dtype == video.pixels.dtype == np.uint8
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_keypoints_and_labels_are_where_they_say(seed: int) -> None:
+    who = replace(person(seed), glasses="none", hair_style="bald", beard="none")
+    picture = portrait(who, seed, 512)
+    for x, y in picture.keypoints[:2]:
+        assert picture.labels[int(y), int(x)] == EYE
+        # The pupil is the darkest spot of the eye.
+        assert picture.pixels[int(y), int(x)].max() < 60
+    left, top, right, bottom = picture.box
+    rows, columns = np.nonzero(picture.labels == SKIN)
+    assert (
+        left - 2 <= columns.min() and columns.max() <= right + 2 and rows.max() <= bottom + 2 and top - 2 <= rows.min()
+    )
+    assert not (picture.labels == HAIR).any()
+
+
+@pytest.mark.parametrize("name", ["glasses", "scar", "mole"])
+def test_marks_are_drawn(name: str) -> None:
+    bare = replace(person(3), hair_style="bald", glasses="none", scar="none", mole="none", freckles=())
+    without = portrait(bare, 1, 512).pixels
+    for value in ATTRIBUTES[name][1:]:
+        marked = portrait(replace(bare, **{name: value}), 1, 512).pixels
+        assert (np.abs(marked.astype(int) - without).max(axis=2) > 30).sum() > 40, value
+
+
+def test_freckles_are_drawn_on_every_skin() -> None:
+    freckled = next(person(seed) for seed in range(100) if person(seed).freckles)
+    for skin in ((255, 224, 200), (186, 128, 88), (112, 72, 48)):
+        who = replace(freckled, skin=skin)
+        bare = portrait(replace(who, freckles=()), 1, 512).pixels.astype(int)
+        assert (np.abs(portrait(who, 1, 512).pixels - bare).max(axis=2) > 25).sum() > 200
+
+
+@pytest.mark.parametrize("motion", MOTIONS)
+@pytest.mark.parametrize("speech", SPEECH)
+def test_heads_move_slowly(motion: str, speech: str) -> None:
+    points = clip(person(2), replace(SCENE, motion=motion, speech=speech), 3).keypoints
+    speed = np.linalg.norm(np.diff(points[:, :3], axis=0), axis=2).max()
+    assert speed <= (2.0 if motion == "nods" else 1.5)
+    assert (speed < 1e-3) == (motion == "still")
+
+
+def test_motions_go_where_they_say() -> None:
+    def nose(motion: str) -> np.ndarray:
+        return clip(person(2), replace(SCENE, motion=motion), 3).keypoints[:, 2]
+
+    assert nose("left")[-1, 0] - nose("left")[0, 0] < -15
+    assert nose("right")[-1, 0] - nose("right")[0, 0] > 15
+    assert np.ptp(nose("nods")[:, 1]) > 3
+    video = clip(person(2), replace(SCENE, motion="closer"), 3)
+    apart = np.linalg.norm(video.keypoints[:, 0] - video.keypoints[:, 1], axis=1)
+    assert apart[-1] > 1.4 * apart[0]
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_every_label_shows(label: str) -> None:
+    """Two values of any label never give the same frames."""
+    seen = [clip(person(4), replace(SCENE, **{label: value}), 9).pixels[4].astype(int) for value in LABELS[label]]
+    for i, j in product(range(len(seen)), repeat=2):
+        if i < j and label != "motion":
+            assert np.abs(seen[i] - seen[j]).max() > 30
+
+
+def test_held_out_scenes_are_one_in_eight_of_every_value() -> None:
+    scenes = [Scene(*values) for values in product(*LABELS.values())]
+    share = np.mean([each.held_out for each in scenes])
+    assert 0.10 < share < 0.15
+    for position, names in enumerate(LABELS.values()):
+        for name in names:
+            own = [each.held_out for each in scenes if list(each.labels().values())[position] == name]
+            assert 0.05 < np.mean(own) < 0.2, name
+    assert not scene(5, held_out=False).held_out and scene(5, held_out=True).held_out
+    assert not any(scene(seed, held_out=False).held_out for seed in range(50))
+
+
+def test_prompts_say_every_label_in_words_of_the_grammar() -> None:
+    for seed in range(60):
+        wanted = scene(seed)
+        said = prompt(wanted, seed).lower()
+        assert wanted.colour in said and wanted.garment in said
+        for table, name in ((PLACES, wanted.place), (EXPRESSIONS, wanted.expression), (MOTIONS, wanted.motion),
+                            (SPEECH, wanted.speech)):  # fmt: skip
+            assert any(phrase in said for phrase in table[name])
+
+
+def test_people_share_out_over_all_attributes() -> None:
+    people = [person(HELD_OUT_PEOPLE + number).attributes() for number in range(400)]
+    for name, values in ATTRIBUTES.items():
+        counts = {value: sum(who[name] == value for who in people) for value in values}
+        assert min(counts.values()) > 15, (name, counts)
