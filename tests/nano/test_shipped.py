@@ -5,7 +5,7 @@ import pytest
 import consisid_nano
 from consisid_export.checkpoint import Checkpoint
 from consisid_export.nano.marker import MARKER
-from consisid_nano import digests
+from consisid_nano import digests, package
 
 
 @pytest.mark.parametrize("folder", ["checkpoint", "judges"])
@@ -18,3 +18,10 @@ def test_the_checkpoint_is_complete_and_knows_its_world() -> None:
     assert example.world == "drawn people; photographs are outside of it"
     assert example.held_out[0] not in {prompt for prompt, _ in example.calibration}
     assert not (consisid_nano.checkpoint() / MARKER).exists()
+
+
+def test_no_file_says_where_it_was_made() -> None:
+    files = [file for folder in package.DATA for file in (package.PACKAGE / folder).rglob("*") if file.is_file()]
+    for file in files:
+        content = file.read_bytes()
+        assert b"site-packages" not in content and b"consisid_training" not in content, file

@@ -26,11 +26,20 @@ def write(network: nn.Module, sample: Tensor, path: Path, input_name: str, outpu
     program.optimize()
     model = program.model_proto
     store_as_half(model)
+    _strip(model)
     # ArcFace loaders guess the input's normalisation from node names that begin with an operator's: these do not.
     for number, node in enumerate(model.graph.node):
         node.name = f"node_{number}_{node.op_type}"
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Take out what the exporter notes of where it ran: lines of code and paths."""
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output):
+        del part.metadata_props[:]
+        part.doc_string = ""
 
 
 def store_as_half(model: onnx.ModelProto) -> None:
