@@ -92,17 +92,24 @@ def _section(record: NanoRecord) -> str:
 
 
 def order(figures: dict[str, Figures]) -> str:
-    """One sentence: how the ablations rank here and in the paper."""
+    """How the ablations rank here and in the paper, and which of them these videos cannot tell from `exact`."""
     known = {name: figures[name]["facesim_arc"]["mean"] for name in paper.ABLATIONS if name in figures}
     here = sorted(known, key=lambda name: known[name])
     there = sorted(known, key=lambda name: paper.ABLATIONS[name])
     ours, theirs = (" < ".join(f"`{name}`" for name in ranked) for ranked in (here, there))
-    if here == there:
-        return f"The order by FaceSim-Arc is the paper's: {ours}."
-    return (
-        f"The order by FaceSim-Arc is {ours}; the paper's is {theirs}. The paper retrains without a component, here a "
-        "model trained with both, each dropped now and then, is deprived of one."
+    said = (
+        f"The order by FaceSim-Arc is the paper's: {ours}."
+        if here == there
+        else f"The order by FaceSim-Arc is {ours}; the paper's is {theirs}. The paper retrains without a component, "
+        "here a model trained with both, each dropped now and then, is deprived of one."
     )
+    alike = [f"`{name}`" for name in here if _within_chance(figures[name]["facesim_arc"].get("change"))]
+    return f"{said} Not to be told from `exact` by it: {', '.join(alike)}." if alike else said
+
+
+def _within_chance(change: dict[str, Any] | None) -> bool:
+    """Whether the interval of a paired difference to `exact` holds 0."""
+    return change is not None and (change["low"] is None or change["low"] <= 0 <= change["high"])
 
 
 def _who(figures: dict[str, Figures]) -> list[list[str]]:

@@ -30,14 +30,16 @@ class Parts(nn.Module):
         super().__init__()
         self._strides, self._edges = strides, edges
         self.heads = nn.ModuleList(nn.Conv2d(width, _KINDS, 1) for width in widths)
+        for parameter in self.heads.parameters():
+            nn.init.zeros_(parameter)
 
     def loss(self, levels: Sequence[Tensor], shots: Sequence[Shot]) -> Tensor:
-        """Squared error of the maps, summed over the cells and averaged over the keypoints."""
+        """Squared error of the maps, summed over cells and averaged over keypoints, at least a face a picture."""
         total = torch.zeros(())
         for head, features, stride, edges in zip(self.heads, levels, self._strides, self._edges, strict=True):
             wanted = torch.from_numpy(_maps(shots, features.shape[-2:], stride, edges))
             squared = F.mse_loss(head(features).float(), wanted, reduction="sum")
-            total = total + squared / wanted.sum().clamp(min=1.0)
+            total = total + squared / wanted.sum().clamp(min=float(_KINDS * len(shots)))
         return _WEIGHT * total
 
 

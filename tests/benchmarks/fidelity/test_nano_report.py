@@ -90,6 +90,14 @@ def test_the_order_is_compared_with_the_papers(record: NanoRecord) -> None:
     assert order(figures).startswith("The order by FaceSim-Arc is the paper's")
 
 
+def test_an_order_within_chance_is_no_order(record: NanoRecord) -> None:
+    figures = record.findings.figures
+    figures["no-local"]["facesim_arc"] |= {"change": {"mean": -0.006, "low": -0.015, "high": 0.003, "n": 24}}
+    assert order(figures).endswith("Not to be told from `exact` by it: `no-local`.")
+    figures["no-local"]["facesim_arc"] |= {"change": {"mean": -0.006, "low": -0.009, "high": -0.003, "n": 24}}
+    assert "`no-local`." not in order(figures)
+
+
 def test_plots_are_the_same_bytes_for_the_same_record(record: NanoRecord) -> None:
     first = plots(record)
     assert list(first) == ["fidelity-steps.png", "fidelity-spectra.png"]
