@@ -4,8 +4,7 @@ import errno
 import json
 import os
 import shutil
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import onnx
@@ -15,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch._subclasses.fake_tensor import FakeTensor
 
 from consisid_benchmarks.full_checkpoint import TEXT_ENCODER, TRANSFORMER, VAE
+from consisid_benchmarks.memory import in_fresh_process
 from consisid_export import tensor_files
 from consisid_export.checkpoint import SAFETENSORS, Checkpoint
 from consisid_export.modules import write_module
@@ -24,6 +24,8 @@ from consisid_export.structure import check_structure, compare_weights, external
 from consisid_export.tensor_files import Stored, pieces, stored_tensors, write_converted, write_tensors
 from consisid_runtime.errors import CheckpointInvalid, ExportRefused
 from consisid_runtime.models import networks
+from consisid_runtime.models.dit_config import DiTConfig
+from consisid_runtime.signatures import DIT_MODULATE
 
 WHOLE = "transformer.diffusion_pytorch_model.safetensors"
 VAE_FILE = "vae.diffusion_pytorch_model.safetensors"
@@ -199,18 +201,11 @@ def test_a_converted_file_is_what_the_library_reads(tmp_path: Path) -> None:
     assert stored_tensors(tmp_path / "x")["steps"].offset % 8 == 0
 
 
-MEASURE = """
-import json, resource, sys
-from pathlib import Path
-from consisid_export.checkpoint import Checkpoint
-from consisid_export.modules import write_module
-from consisid_runtime.models.dit_config import DiTConfig
-from consisid_runtime.signatures import DIT_MODULATE
-checkpoint = Checkpoint(Path(sys.argv[1]))
-sizes = DiTConfig.from_dict(checkpoint.config("transformer")).dims
-record = write_module("dit_modulate", checkpoint, Path(sys.argv[2]), DIT_MODULATE.bind(sizes), precision="bf16")
-print(json.dumps([record["check"]["kind"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024]))
-"""
+def _write_modulate(source: Path, out: Path) -> str:
+    checkpoint = Checkpoint(source)
+    sizes = DiTConfig.from_dict(checkpoint.config("transformer")).dims
+    record = write_module("dit_modulate", checkpoint, out, DIT_MODULATE.bind(sizes), precision="bf16")
+    return str(record["check"]["kind"])
 
 
 def test_the_full_size_costs_neither_memory_nor_disk(tmp_path: Path) -> None:
@@ -232,13 +227,8 @@ def test_the_full_size_costs_neither_memory_nor_disk(tmp_path: Path) -> None:
     write_tensors(file, {name: (torch.bfloat16, shape) for name, shape in shapes.items()}, lambda name: [])
     size = file.stat().st_size + 2 * sum(torch.Size(shape).numel() for shape in shapes.values())
     os.truncate(file, size)
-    run = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", MEASURE, str(source), str(out)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    kind, peak = json.loads(run.stdout.splitlines()[-1])
+    kind, peak = in_fresh_process(partial(_write_modulate, source, out))
     assert kind == "structural"
+    assert peak is not None
     assert peak < 2 << 30
     assert sum(path.stat().st_size for path in out.iterdir() if path.stat().st_nlink == 1) < size / 1000

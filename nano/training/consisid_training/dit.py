@@ -1,4 +1,4 @@
-"""Trains the transformer with its local facial extractor, and the text encoder with it.
+"""Trains the transformer, and the text encoder with it; the local facial extractor comes from `local`.
 
 The networks are diffusers' `ConsisIDTransformer3DModel` and transformers' `T5EncoderModel`. Of the paper's recipe
 (arXiv 2411.17440): the portrait is another picture of the person in the clip (cross-face), the local path joins after
@@ -20,31 +20,13 @@ from torch import Tensor, nn
 
 from consisid_export.nano.tokenizer import write_tokenizer
 from consisid_nano.world import HEIGHT, WIDTH, prompt, scene
-from consisid_training import clip_tower, recogniser
+from consisid_training import local
 from consisid_training.attention import PlainAttention
+from consisid_training.configs import LENGTH, TEXT_ENCODER, TRANSFORMER
 from consisid_training.data import load, scene_of
 from consisid_training.stage import Stage, weights
 
 SEED = 61
-LENGTH = 32
-TRANSFORMER: dict[str, Any] = {
-    "LFE_depth": 5, "LFE_dim_head": 32, "LFE_ff_mult": 4, "LFE_id_dim": recogniser.OUT + clip_tower.OUT,
-    "LFE_num_heads": 2, "LFE_num_id_token": 5, "LFE_num_querie": 16, "LFE_num_scale": 5, "LFE_output_dim": 128,
-    "LFE_vit_dim": clip_tower.WIDTH, "activation_fn": "gelu-approximate", "attention_bias": True,
-    "attention_head_dim": 64, "cross_attn_dim_head": 64, "cross_attn_interval": 2, "cross_attn_num_heads": 2,
-    "dropout": 0.0, "flip_sin_to_cos": True, "freq_shift": 0, "in_channels": 32, "is_kps": False,
-    "is_train_face": True, "local_face_scale": 1.0, "max_text_seq_length": LENGTH, "norm_elementwise_affine": True,
-    "norm_eps": 1e-05, "num_attention_heads": 3, "num_layers": 6, "out_channels": 16, "patch_size": 2,
-    "sample_frames": 17, "sample_height": 16, "sample_width": 24, "spatial_interpolation_scale": 1.875,
-    "temporal_compression_ratio": 4, "temporal_interpolation_scale": 1.0, "text_embed_dim": 64, "time_embed_dim": 64,
-    "timestep_activation_fn": "silu", "use_learned_positional_embeddings": True,
-    "use_rotary_positional_embeddings": True,
-}  # fmt: skip
-TEXT_ENCODER: dict[str, Any] = {
-    "d_ff": 128, "d_kv": 16, "d_model": 64, "dropout_rate": 0.0, "feed_forward_proj": "gated-gelu",
-    "layer_norm_epsilon": 1e-06, "num_heads": 4, "num_layers": 2, "relative_attention_max_distance": 128,
-    "relative_attention_num_buckets": 32, "tie_word_embeddings": False,
-}  # fmt: skip
 DROP_PROMPT, DROP_IMAGE, DROP_FACE = 0.1, 0.35, 0.12
 COARSE = 0.1  # of the steps: only the global path
 FRAMES = 5  # latent frames of a whole clip
@@ -64,6 +46,7 @@ class Model(nn.Module):
         self.text_encoder: Any = transformers.T5EncoderModel(
             transformers.T5Config(vocab_size=vocabulary, **TEXT_ENCODER)
         )
+        self.transformer.local_facial_extractor.requires_grad_(False)
         self._local: Tensor | None = None
         for layer in self.transformer.perceiver_cross_attention:
             nn.init.zeros_(layer.to_out.weight)
@@ -169,7 +152,9 @@ class Samples:
         return mask
 
 
-def train(data: Path, encoded: Path, folder: Path, steps: int, batch: int, people: int, short: float) -> None:
+def train(
+    data: Path, encoded: Path, extractor: Path, folder: Path, *, steps: int, batch: int, people: int, short: float
+) -> None:
     """`short` is the share of steps that see the first three latent frames only, which costs half."""
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if world > 1:
@@ -183,6 +168,7 @@ def train(data: Path, encoded: Path, folder: Path, steps: int, batch: int, peopl
         distributed.barrier()
     samples = Samples(data, encoded, tokenizer, people)
     network = Model(samples._pieces.vocab_size() + 100)
+    network.transformer.local_facial_extractor.load_state_dict(local.trained(extractor))
     stage = Stage(
         folder, network, steps=steps, rate=2e-3, small_rate=1.4e-3, seed=SEED, average=0.999,
         small=("shared", "embed_tokens", "proj_out", "relative_attention_bias", "latents"), writes=rank == 0,
@@ -244,6 +230,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("encoded", type=Path)
+    parser.add_argument("extractor", type=Path, help="where `local` was trained")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--steps", type=int, default=12_000)
     parser.add_argument("--batch", type=int, default=8, help="of each process")
@@ -251,5 +238,5 @@ if __name__ == "__main__":
     parser.add_argument("--short", type=float, default=0.5)
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # one process a core: two threads of one would wait for each other
-    train(arguments.data, arguments.encoded, arguments.folder, arguments.steps, arguments.batch, arguments.people,
-          arguments.short)  # fmt: skip
+    train(arguments.data, arguments.encoded, arguments.extractor, arguments.folder, steps=arguments.steps,
+          batch=arguments.batch, people=arguments.people, short=arguments.short)  # fmt: skip

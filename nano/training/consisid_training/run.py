@@ -39,7 +39,8 @@ def stages(folder: Path, processes: int) -> list[list[str]]:
         ["consisid_training.parser", at("parser")],
         ["consisid_training.latents", train, str(folder), encoded, "video", "--people", str(PEOPLE)],
         ["consisid_training.latents", train, str(folder), encoded, "face", "--people", str(PEOPLE)],
-        [*dit, "consisid_training.dit", train, encoded, at("dit"), "--people", str(PEOPLE)],
+        ["consisid_training.local", encoded, at("local"), "--steps", "800"],
+        [*dit, "consisid_training.dit", train, encoded, at("local"), at("dit"), "--people", str(PEOPLE)],
         ["consisid_training.vae", train, str(folder), "decoder", "--steps", "1000"],
     ]
 
