@@ -93,6 +93,14 @@ def nano_bundle(nano: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def trained_bundle_of() -> Callable[[str], Path]:
+    """Folder of the trained checkpoint's bundle for an engine."""
+    import consisid_nano
+
+    return lambda engine: exported(consisid_nano.checkpoint(), BUILD / f"trained-{engine}", engine)
+
+
+@pytest.fixture(scope="session")
 def portrait() -> bytes:
     """A PNG with one face: the public-domain photograph of Eileen Collins that scikit-image ships."""
     from consisid_export.example import photograph

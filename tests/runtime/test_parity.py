@@ -10,6 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+import consisid_nano
+from consisid_export import example
 from consisid_runtime.options import Options, plan
 from consisid_runtime.pipeline import Pipeline
 
@@ -81,18 +83,23 @@ def features() -> Features:
 
 @pytest.fixture(scope="module")
 def reference_of(checkpoint_of: Callable[..., Path]) -> Callable[..., Any]:
-    from diffusers import ConsisIDPipeline
-
     loaded: dict[Path, Any] = {}
 
     def load(**transformer: Any) -> Any:
         folder = checkpoint_of(**transformer)
         if folder not in loaded:
-            loaded[folder] = ConsisIDPipeline.from_pretrained(folder, dtype=torch.float32)
-            loaded[folder].set_progress_bar_config(disable=True)
+            loaded[folder] = reference_at(folder)
         return loaded[folder]
 
     return load
+
+
+def reference_at(folder: Path) -> Any:
+    from diffusers import ConsisIDPipeline
+
+    pipeline = ConsisIDPipeline.from_pretrained(folder, dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
 
 
 def run_reference(pipeline: Any, case: Case, options: Options, features: Features) -> tuple[torch.Tensor, Any]:
@@ -133,6 +140,18 @@ def run_ours(pipeline: Pipeline, case: Case, options: Options, features: Feature
     return latents, pipeline.decode(latents, request)
 
 
+@dataclass
+class Spy:
+    """A module that remembers what it was last given."""
+
+    module: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
+    given: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def __call__(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        self.given = inputs
+        return self.module(inputs)
+
+
 def compare(pipeline: Pipeline, reference: Any, case: Case, features: Features) -> None:
     options = Options(**{"steps": 4, "seed": 7, **case.options})
     latents, frames = run_ours(pipeline, case, options, features)
@@ -157,3 +176,20 @@ def test_the_exported_video_is_the_references(
     case: Case, features: Features, nano_bundle: Path, reference_of: Callable[..., Any]
 ) -> None:
     compare(Pipeline.open(nano_bundle, device="cpu"), reference_of(), case, features)
+
+
+@pytest.mark.parametrize("engine", ["torch", "onnx"])
+def test_a_trained_checkpoints_video_is_the_references(
+    engine: str, trained_bundle_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From its own portrait; both sides are given what the runtime's face networks make of it."""
+    folder = consisid_nano.checkpoint()
+    pipeline = Pipeline.open(trained_bundle_of(engine), device="cpu")
+    photo = example.read(folder)
+    spy = Spy(pipeline.bundle.module("local_extractor"))
+    monkeypatch.setattr(pipeline.read_face, "_extractor", spy)
+    face = pipeline.read_face(photo.portrait, plan(Options(), pipeline.bundle.geometry))
+    features = Features(spy.given["identity"], spy.given["clip_hidden"], Image.fromarray(face.portrait), face.keypoints)
+    prompt, seed = photo.held_out
+    case = Case({"seed": seed, "steps": 10, "guidance": 3.0}, prompt=prompt)
+    compare(pipeline, reference_at(folder), case, features)

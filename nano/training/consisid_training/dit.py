@@ -24,6 +24,7 @@ from consisid_training import local
 from consisid_training.attention import PlainAttention
 from consisid_training.configs import LENGTH, TEXT_ENCODER, TRANSFORMER
 from consisid_training.data import load, scene_of
+from consisid_training.device import DEVICE, half
 from consisid_training.stage import Stage, weights
 
 SEED = 61
@@ -83,7 +84,7 @@ def rotary(frames: int, rows: int, columns: int) -> tuple[Tensor, Tensor]:
     from diffusers.models.embeddings import get_3d_rotary_pos_embed
 
     found: Any = get_3d_rotary_pos_embed(
-        TRANSFORMER["attention_head_dim"], ((0, 0), (rows, columns)), (rows, columns), frames
+        TRANSFORMER["attention_head_dim"], ((0, 0), (rows, columns)), (rows, columns), frames, device=DEVICE
     )
     return cast("tuple[Tensor, Tensor]", found)
 
@@ -170,14 +171,15 @@ def train(
     network = Model(samples._pieces.vocab_size() + 100)
     network.transformer.local_facial_extractor.load_state_dict(local.trained(extractor))
     stage = Stage(
-        folder, network, steps=steps, rate=2e-3, small_rate=1.4e-3, seed=SEED, average=0.999,
+        folder, network, steps=steps, rate=2e-3, small_rate=1.4e-3, seed=SEED, average=0.999, device=DEVICE,
         small=("shared", "embed_tokens", "proj_out", "relative_attention_bias", "latents"), writes=rank == 0,
     )  # fmt: skip
-    signal = alphas()
+    signal = alphas().to(DEVICE)
     for step in stage.loop():
         rng = stage.rng(step, stream=rank)
         progress = step / steps
         drawn = samples.draw(batch, 3 if progress < short else FRAMES, progress < COARSE, rng)
+        drawn = {name: tensor.to(DEVICE) for name, tensor in drawn.items()}
         loss, errors = _loss(network, drawn, signal, rng, masked=step % 2 == 1)
         loss.backward()  # type: ignore[no-untyped-call]
         if world > 1:
@@ -194,12 +196,13 @@ def _loss(
     """
     targets = drawn["targets"]
     size = len(targets)
-    times = torch.from_numpy(np.minimum((np.arange(size) + rng.random(size)) / size * 1000, 999).astype(np.int64))
+    spread = np.minimum((np.arange(size) + rng.random(size)) / size * 1000, 999).astype(np.int64)
+    times = torch.from_numpy(spread).to(targets.device)
     share = signal[times].view(-1, 1, 1, 1, 1)
-    noise = torch.from_numpy(rng.standard_normal(targets.shape, np.float32))
+    noise = torch.from_numpy(rng.standard_normal(targets.shape, np.float32)).to(targets.device)
     noisy = share.sqrt() * targets + (1 - share).sqrt() * noise
     velocity = share.sqrt() * noise - (1 - share).sqrt() * targets
-    with torch.autocast("cpu", torch.bfloat16):
+    with half():
         made = network(noisy, drawn["image"], times, drawn)
     squared = (made.float() - velocity).square()
     error, mask = squared.mean(), drawn["mask"]
@@ -217,7 +220,7 @@ def _over(squared: Tensor, mask: Tensor) -> Tensor:
 def _average(network: nn.Module, stage: Stage) -> None:
     """Every process applies the mean gradient; one that was told to stop stops all."""
     gradients = [p.grad for p in network.parameters() if p.grad is not None]
-    flat = torch.cat([g.flatten() for g in gradients] + [torch.tensor([float(stage.stopping)])])
+    flat = torch.cat([g.flatten() for g in gradients] + [gradients[0].new_tensor([float(stage.stopping)])])
     distributed.all_reduce(flat)
     stage.stopping = bool(flat[-1] > 0)
     at = 0

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from consisid_runtime.models.eva_clip import EvaVision
 from consisid_training import clip_tower, recogniser, vae
 from consisid_training.data import load
+from consisid_training.device import DEVICE, half
 
 _memmap: Any = np.lib.format.open_memmap
 _BLOCK = 50
@@ -62,12 +63,12 @@ class _Work:
         (self.folder / f"{self.part}-blocks" / str(start)).touch()
 
     def _video(self, rows: slice) -> dict[str, Any]:
-        network = self._loaded = self._loaded or vae.trained(self.stages)
+        network = self._loaded = self._loaded or vae.trained(self.stages).to(DEVICE)
 
         def moments(pixels: Any) -> torch.Tensor:
-            frames = torch.from_numpy(np.array(pixels)).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
-            with torch.autocast("cpu", torch.bfloat16):
-                return network.encode(frames).latent_dist.parameters.float()  # type: ignore[no-any-return]
+            frames = torch.from_numpy(np.array(pixels)).to(DEVICE).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+            with half():
+                return network.encode(frames).latent_dist.parameters.float().cpu()  # type: ignore[no-any-return]
 
         clips, colours = load(self.data, "clips"), load(self.data, "colours")
         targets = [moments(clips[row : row + 5])[:, :16] for row in range(rows.start, rows.stop, 5)]

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from consisid_nano.world import ATTRIBUTES, HEIGHT, WIDTH, person
 from consisid_training.configs import TRANSFORMER
 from consisid_training.data import load
+from consisid_training.device import DEVICE, half
 from consisid_training.stage import Stage, weights
 
 SEED = 55
@@ -65,25 +66,26 @@ def trained(folder: Path) -> dict[str, Tensor]:
 def train(encoded: Path, folder: Path, steps: int, batch: int = 48) -> None:
     identity, hidden, moments = (load(encoded, name) for name in ("identity", "hidden", "moments"))
     some = np.asarray(moments[:500, :, :16], np.float32).reshape(1000, -1)
-    centre, scale = torch.from_numpy(some.mean(0)), float(some.std())
+    centre, scale = torch.from_numpy(some.mean(0)).to(DEVICE), float(some.std())
     people = [person(row) for row in range(len(identity))]
     shapes = torch.from_numpy(np.stack([who.shape() for who in people]))
     shapes = (shapes - shapes.mean(0)) / (shapes.std(0) + 1e-6)
     classes = torch.tensor(
         [[names.index(who.attributes()[name]) for name, names in ATTRIBUTES.items()] for who in people]
     )
+    shapes, classes = shapes.to(DEVICE), classes.to(DEVICE)
     stage = Stage(
         folder, Reader(shapes.shape[1]), steps=steps, rate=2e-3, small_rate=1e-3, seed=SEED, average=0.99,
-        small=("proj_out", "latents", "heads", "picture"),
+        small=("proj_out", "latents", "heads", "picture"), device=DEVICE,
     )  # fmt: skip
     for step in stage.loop():
         rng = stage.rng(step)
         rows, view = rng.integers(len(identity), size=batch), int(rng.integers(2))
 
         def pick(array: Any, rows: Any = rows) -> Tensor:
-            return torch.from_numpy(np.stack([array[row] for row in rows]).astype(np.float32))
+            return torch.from_numpy(np.stack([array[row] for row in rows]).astype(np.float32)).to(DEVICE)
 
-        with torch.autocast("cpu", torch.bfloat16):
+        with half():
             said, picture = stage.network(pick(identity), pick(hidden))
         wanted = (pick(moments)[:, view, :16].flatten(1) - centre) / scale
         picture_error = F.mse_loss(picture.float(), wanted)

@@ -35,13 +35,16 @@ class Stage:
         small: parts of parameters' names that AdamW takes though they are matrices (embeddings, outputs).
         average: decay of the averaged weights that are kept beside, 0 for none.
         writes: whether this process is the one that saves and logs.
+        device: where `network` is moved to, with what is kept of it.
     """
 
     def __init__(
         self, folder: Path, network: nn.Module, *, steps: int, rate: float, small_rate: float, seed: int,
         small: tuple[str, ...] = (), decay: float = 0.45, average: float = 0.0, writes: bool = True,
+        device: torch.device | str = "cpu",
     ) -> None:  # fmt: skip
-        self.folder, self.network, self.steps, self.seed = folder, network, steps, seed
+        self.folder, self.network, self.steps, self.seed = folder, network.to(device), steps, seed
+        self._device = device
         self._decay, self._average, self._writes = decay, average, writes
         self._optimizers = _optimizers(network, rate, small_rate, small)
         self._rates = [group["lr"] for optimizer in self._optimizers for group in optimizer.param_groups]
@@ -131,7 +134,7 @@ class Stage:
         os.replace(fresh, self.folder / "state.pt")
 
     def _load(self) -> None:
-        state = torch.load(self.folder / "state.pt", weights_only=True)
+        state = torch.load(self.folder / "state.pt", weights_only=True, map_location=self._device)
         self.network.load_state_dict(state["network"])
         for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
@@ -143,7 +146,7 @@ class Stage:
 
 def weights(folder: Path) -> dict[str, Tensor]:
     """What a stage has learned so far: averaged where it averages."""
-    state = torch.load(folder / "state.pt", weights_only=True)
+    state = torch.load(folder / "state.pt", weights_only=True, map_location="cpu")
     found: dict[str, Tensor] = state["averaged"] or state["network"]
     return found
 

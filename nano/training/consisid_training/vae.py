@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from consisid_training.data import load
+from consisid_training.device import DEVICE, half
 from consisid_training.stage import Stage, weights
 
 CONFIG: dict[str, Any] = {
@@ -60,13 +61,13 @@ def trained(folder: Path) -> Any:
 def train(data: Path, folder: Path, steps: int) -> None:
     """Both halves: four fifths of the steps on parts of frames, the rest on whole ones."""
     vae = build()
-    stage = Stage(folder / "vae", vae, steps=steps, rate=2e-3, small_rate=2e-3, seed=SEED, average=0.998)
+    stage = Stage(folder / "vae", vae, steps=steps, rate=2e-3, small_rate=2e-3, seed=SEED, average=0.998, device=DEVICE)
     clips, colours = load(data, "clips"), load(data, "colours")
     for step in stage.loop():
         rng = stage.rng(step)
         pixels = _pictures(colours, rng) if step % PORTRAITS == 0 else _videos(clips, rng, step < WHOLE * steps)
         wanted = _normalise(pixels)
-        with torch.autocast("cpu", torch.bfloat16):
+        with half():
             posterior = vae.encode(wanted).latent_dist
             made = vae.decode(posterior.sample()).sample
         loss, measured = _loss(made.float(), wanted)
@@ -78,7 +79,7 @@ def train(data: Path, folder: Path, steps: int) -> None:
 def train_decoder(data: Path, folder: Path, steps: int) -> None:
     """The decoder alone, on whole clips: what the encoder writes, hence what the transformer learns, stays as it is."""
     vae = trained(folder)
-    vae.decoder.requires_grad_(True).train()
+    vae.to(DEVICE).decoder.requires_grad_(True).train()
     stage = Stage(
         folder / "decoder",
         vae.decoder,
@@ -88,12 +89,13 @@ def train_decoder(data: Path, folder: Path, steps: int) -> None:
         seed=SEED + 1,
         average=0.998,
         decay=0.7,
+        device=DEVICE,
     )
     clips, colours = load(data, "clips"), load(data, "colours")
     for step in stage.loop():
         rng = stage.rng(step)
         wanted = _normalise(_pictures(colours, rng) if step % 10 == 0 else _videos(clips, rng, cropped=False))
-        with torch.autocast("cpu", torch.bfloat16):
+        with half():
             with torch.no_grad():
                 latents = vae.encode(wanted).latent_dist.sample()
             made = vae.decode(latents).sample
@@ -103,7 +105,7 @@ def train_decoder(data: Path, folder: Path, steps: int) -> None:
 
 def _normalise(pixels: Any) -> Tensor:
     """uint8 [N, F, H, W, 3] → float32 [N, 3, F, H, W] in −1…1."""
-    return torch.from_numpy(pixels).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+    return torch.from_numpy(pixels).to(DEVICE).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
 
 
 def _loss(made: Tensor, wanted: Tensor) -> tuple[Tensor, dict[str, float]]:

@@ -1,5 +1,6 @@
 """Damage done on purpose to the trained nano model must not pass the gate, and what costs nothing must."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,21 +11,15 @@ from consisid_benchmarks.fidelity.nano_record import Findings
 from consisid_benchmarks.fidelity.nano_run import Workbench
 from consisid_benchmarks.fidelity.nano_variants import CONTROLS, DAMAGES, names
 from consisid_benchmarks.fidelity.nano_worker import Subject
-from consisid_export.bundle import export_bundle
-from consisid_export.checkpoint import Checkpoint
 
 WORK = Path(__file__).parents[3] / "build" / "test" / "fidelity"
 
 
 @pytest.fixture(scope="module")
-def findings() -> Findings:
+def findings(trained_bundle_of: Callable[[str], Path]) -> Findings:
     """Of the small set; measurements of the same bundle, judges and code are kept."""
-    try:
-        checkpoint, judges = consisid_nano.checkpoint(), consisid_nano.judges()
-    except consisid_nano.DataMissing as missing:
-        pytest.skip(f"no trained weights: {missing}")
-    export_bundle(Checkpoint.open(checkpoint), WORK / "bundle")
-    bench = Workbench(experiments.small_subject(Subject(WORK / "bundle", checkpoint, judges)), WORK)
+    subject = Subject(trained_bundle_of("onnx"), consisid_nano.checkpoint(), consisid_nano.judges())
+    bench = Workbench(experiments.small_subject(subject), WORK)
     return experiments.find(bench.run(experiments.small(), processes=1))
 
 
