@@ -1,4 +1,4 @@
-"""Benchmark records → README's tables and the plots. What README says between a suite's markers comes from here alone:
+"""Benchmark records → the documents' tables and the plots. What stands between a suite's markers comes from here alone:
 
 <!-- bench:pipeline -->
 …
@@ -17,6 +17,9 @@ from consisid_benchmarks.plots import plot
 from consisid_benchmarks.record import OURS, Record, Row, read, relative, unit
 
 RESULTS = Path("benchmarks/results")
+README = "README.md"
+PEOPLE = "docs/fidelity.md"
+"""Has every table of the experiments with people, of which README has the first."""
 PROOFS = "proof"
 """Folder of records of another kind, which `make proof` writes."""
 _OPENING = re.compile(r"<!-- bench:([a-z0-9._-]+) -->")
@@ -42,7 +45,7 @@ class Result:
 
 
 def update(root: Path, *, check: bool = False) -> Result:
-    """Bring `root`'s README and plots up to date with its records; with `check` only say what is not.
+    """Bring `root`'s documents and plots up to date with its records; with `check` only say what is not.
 
     Nothing is touched when a file among the results is not a record: that is then the problem.
     """
@@ -53,17 +56,22 @@ def update(root: Path, *, check: bool = False) -> Result:
         records = [read(path) for path in paths if path.stem != nano_record.SUITE]
     except ValueError as error:
         return Result([], [str(error)])
+    text = (root / README).read_text()
+    blocks = {README: {suite: block(suite, records) for suite in _suites(text, records)}, PEOPLE: {}}
+    if people or nano_record.SUITE in blocks[README]:
+        blocks[README][nano_record.SUITE] = nano_report.summary(people)
+        blocks[PEOPLE][nano_record.SUITE] = nano_report.block(people)
     stale: list[str] = []
-    readme = root / "README.md"
-    text = readme.read_text()
-    blocks = {suite: block(suite, records) for suite in _suites(text, records)}
-    if people or nano_record.SUITE in blocks:
-        blocks[nano_record.SUITE] = nano_report.block(people)
-    filled, problems = fill(text, blocks)
-    if filled != text:
-        stale.append(readme.name)
-        if not check:
-            readme.write_text(filled)
+    problems: list[str] = []
+    for name, contents in blocks.items():
+        path = root / name
+        before = path.read_text() if path.exists() else ""
+        after, missing = fill(before, contents, name)
+        problems += missing
+        if after != before:
+            stale.append(name)
+            if not check:
+                path.write_text(after)
     pictures = {plot_path(record): plot(compared(record)) for record in records}
     for each in people:
         pictures |= {RESULTS / each.machine.name / name: drawn for name, drawn in nano_report.plots(each).items()}
@@ -77,13 +85,13 @@ def update(root: Path, *, check: bool = False) -> Result:
     return Result(stale, problems)
 
 
-def fill(text: str, blocks: Mapping[str, str]) -> tuple[str, list[str]]:
-    """`text` with every suite's block between its markers, and a sentence for each block that found no place."""
+def fill(text: str, blocks: Mapping[str, str], name: str = README) -> tuple[str, list[str]]:
+    """A document's `text` with each suite's block between its markers; a sentence for each that found no place."""
     problems = []
     for suite, content in blocks.items():
         opening, closing = f"<!-- bench:{suite} -->", f"<!-- /bench:{suite} -->"
         if text.count(opening) != 1 or text.count(closing) != 1 or text.index(opening) > text.index(closing):
-            problems.append(f"README.md needs the lines {opening} and {closing} once each, in this order")
+            problems.append(f"{name} needs the lines {opening} and {closing} once each, in this order")
             continue
         before, _, rest = text.partition(opening)
         text = f"{before}{opening}\n{content}\n{closing}{rest.partition(closing)[2]}"

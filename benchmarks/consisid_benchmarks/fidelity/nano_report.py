@@ -1,4 +1,4 @@
-"""The record of the nano experiments → README's tables, and the plots beside the record."""
+"""The record of the nano experiments → tables, and the plots beside the record."""
 
 from __future__ import annotations
 
@@ -37,12 +37,21 @@ _SHARES = ("rank1", "prompt_accuracy", "faces_found")
 _SAID = {"clip_score": "CLIPScore", "prompt_accuracy": "prompt accuracy"}
 _HOW = _SAID | {"fid": "FID"}
 
+_NOTHING = f"Not measured yet: `consisid bench {SUITE}-nano`."
+_RESULTS = Path("../benchmarks/results")
+"""From the documents that have all tables."""
+
 Figures = dict[str, dict[str, Any]]
 
 
+def summary(records: Iterable[NanoRecord]) -> str:
+    """Markdown of what README says of every machine's record."""
+    return "\n\n".join(map(_summary, records)) or _NOTHING
+
+
 def block(records: Iterable[NanoRecord]) -> str:
-    """Markdown of every machine's record."""
-    return "\n\n".join(map(_section, records)) or f"Not measured yet: `consisid bench {SUITE}-nano`."
+    """Markdown of everything in every machine's record."""
+    return "\n\n".join(map(_section, records)) or _NOTHING
 
 
 def plots(record: NanoRecord) -> dict[str, bytes]:
@@ -51,30 +60,22 @@ def plots(record: NanoRecord) -> dict[str, bytes]:
     return {name: picture for name, picture in made.items() if picture is not None}
 
 
+def _summary(record: NanoRecord) -> str:
+    return "\n\n".join((*_introduction(record), *_identity(record), _outcome(record)))
+
+
 def _section(record: NanoRecord) -> str:
-    figures, machine, settings = record.findings.figures, record.machine, record.settings
-    people = figures[EXACT]["facesim_arc"]["n"]
-    options = settings["options"]
-    folder = Path("benchmarks/results") / machine.name
+    figures = record.findings.figures
+    folder = _RESULTS / record.machine.name
     spectra, steps = (folder / f"{SUITE}-{name}.png" for name in ("spectra", "steps"))
     return "\n\n".join(
         (
-            f"**{machine.name}** ({machine.cpu}, {machine.cores} cores), commit `{record.commit}`, "
-            f"{record.when[:10]}, bundle `{record.digests['bundle'][:12]}`",
-            f"{people} held-out people, each in a held-out scene; {options['steps']} steps of {options['scheduler']}, "
-            f"guidance {options['guidance']:g}. In parentheses 95 % intervals; “±” is that of the paired difference to "
-            f"`{EXACT}`: same people, prompts and noise.",
-            f"Who is it? Similarity to the portrait; rank-1 among other portraits of {settings['gallery']} people.",
-            _table(("video", *_WHO.values(), *_HOW.values()), _who(figures)),
+            *_introduction(record),
+            *_identity(record),
             "Does it show what the prompt asked for?",
             _table(("", TRUTH, RECONSTRUCTED, EXACT, "empty-prompt"), _shown(figures, "prompt.", ("empty-prompt",))),
             "Does it show the person's attributes, and which path carries them?",
             _table(("", TRUTH, RECONSTRUCTED, EXACT, *_PATHS), _shown(figures, "person.", _PATHS)),
-            _table(
-                ("deprived of", "FaceSim-Arc", "change", "to the other person", "rank-1", *_HOW.values(), "paper"),
-                _ablations(figures),
-            ),
-            order(figures),
             "With another person's signal in one path: whose attribute is shown, where the two people differ?",
             _table(("", *(f"{name}: {whose}" for name in _SWAPPED for whose in ("own", "other"))), _whose(figures)),
             f"![Spectra of the ablations]({spectra.as_posix()})",
@@ -88,6 +89,43 @@ def _section(record: NanoRecord) -> str:
             "The gate, with limits on all of these; a control must pass, damage must fail, a probe may do either:",
             _table(("", "verdict", "failed by", "distance", "PSNR", "change of FaceSim-Arc"), _gate(record)),
         )
+    )
+
+
+def _introduction(record: NanoRecord) -> tuple[str, str]:
+    machine, options = record.machine, record.settings["options"]
+    people = record.findings.figures[EXACT]["facesim_arc"]["n"]
+    return (
+        f"**{machine.name}** ({machine.cpu}, {machine.cores} cores), commit `{record.commit}`, "
+        f"{record.when[:10]}, bundle `{record.digests['bundle'][:12]}`",
+        f"{people} held-out people, each in a held-out scene; {options['steps']} steps of {options['scheduler']}, "
+        f"guidance {options['guidance']:g}. In parentheses 95 % intervals; “±” is that of the paired difference to "
+        f"`{EXACT}`: same people, prompts and noise.",
+    )
+
+
+def _identity(record: NanoRecord) -> tuple[str, ...]:
+    figures = record.findings.figures
+    return (
+        f"Who is it? Similarity to the portrait; rank-1 among other portraits of {record.settings['gallery']} people.",
+        _table(("video", *_WHO.values(), *_HOW.values()), _who(figures)),
+        _table(
+            ("deprived of", "FaceSim-Arc", "change", "to the other person", "rank-1", *_HOW.values(), "paper"),
+            _ablations(figures),
+        ),
+        order(figures),
+    )
+
+
+def _outcome(record: NanoRecord) -> str:
+    """What the gate made of damage and controls, in one sentence."""
+    verdicts = record.findings.verdicts
+    damage, controls = ([name for name in names(kind) if name in verdicts] for kind in (DAMAGES, CONTROLS))
+    caught = sum(not verdicts[name]["passed"] for name in damage)
+    passed = sum(verdicts[name]["passed"] for name in controls)
+    return (
+        f"The gate caught {caught} of {len(damage)} kinds of known damage and let {passed} of {len(controls)} controls "
+        "pass."
     )
 
 
