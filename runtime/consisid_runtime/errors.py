@@ -15,6 +15,8 @@
     │   ├── BundleCorrupt        BUNDLE_CORRUPT
     │   └── BundleVersion        BUNDLE_VERSION
     ├── CheckpointInvalid        CHECKPOINT_INVALID
+    ├── CollectionInvalid        COLLECTION_INVALID
+    │   └── VideoUnreadable      VIDEO_UNREADABLE
     ├── ExportRefused            EXPORT_REFUSED
     ├── ExportCancelled          EXPORT_CANCELLED
     ├── NotFinite                NOT_FINITE
@@ -98,6 +100,16 @@ class BundleVersion(BundleError):
 
 class CheckpointInvalid(ConsisIDError):
     code = "CHECKPOINT_INVALID"
+
+
+class CollectionInvalid(ConsisIDError):
+    """A folder of videos to be judged, or its table."""
+
+    code = "COLLECTION_INVALID"
+
+
+class VideoUnreadable(CollectionInvalid):
+    code = "VIDEO_UNREADABLE"
 
 
 class ExportRefused(ConsisIDError):

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from consisid_export.folders import replacing
-from consisid_runtime.errors import ConsisIDError, ImageUnreadable, InvalidOption
+from consisid_runtime.errors import CollectionInvalid, ConsisIDError, VideoUnreadable
 from consisid_runtime.image import Pixels, read_pixels
 from consisid_runtime.image_file import read_file
 from consisid_runtime.video import Frames, decode_mp4
@@ -57,11 +57,11 @@ class Item:
         return f"{TABLE}, row {self.row} ({self.name})"
 
     def frames(self) -> Frames:
-        """The video, uint8 [F, H, W, 3] RGB. Raises `ImageUnreadable`, naming the row."""
+        """The video, uint8 [F, H, W, 3] RGB. Raises `VideoUnreadable`, naming the row."""
         return _read_video(self.video, str(self))
 
     def reference_frames(self) -> Frames | None:
-        """The video to compare with, or None. Raises `ImageUnreadable`, naming the row."""
+        """The video to compare with, or None. Raises `VideoUnreadable`, naming the row."""
         return None if self.reference is None else _read_video(self.reference, str(self))
 
     def portrait_pixels(self) -> Pixels:
@@ -75,8 +75,8 @@ class Item:
 def read_collection(folder: Path) -> list[Item]:
     """The rows of `folder`'s table. Files are there, but not read yet.
 
-    Raises `InvalidOption`, naming the row, for a table that is missing, empty or lacks a column, an empty cell where
-    one is needed, a path that leaves the folder, a file that is not there, or a video listed twice.
+    Raises `CollectionInvalid`, naming the row, for a table that is missing, empty or lacks a column, an empty cell
+    where one is needed, a path that leaves the folder, a file that is not there, or a video listed twice.
     """
     root = folder.resolve()
     header, rows = _read_table(folder / TABLE)
@@ -84,7 +84,7 @@ def read_collection(folder: Path) -> list[Item]:
     seen: dict[Path, Item] = {}
     for item in items:
         if item.video in seen:
-            raise InvalidOption(f"{item}: row {seen[item.video].row} names the same video; list each once")
+            raise CollectionInvalid(f"{item}: row {seen[item.video].row} names the same video; list each once")
         seen[item.video] = item
     return items
 
@@ -172,21 +172,21 @@ def _read_table(path: Path) -> tuple[list[str], list[list[str]]]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             lines: Iterable[list[str]] = [cells for cells in csv.reader(file, strict=True) if cells]
     except OSError as error:
-        raise InvalidOption(
+        raise CollectionInvalid(
             f"{path} cannot be read: {error.strerror}; it lists the videos, with the columns {', '.join(REQUIRED)}"
         ) from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InvalidOption(f"{path} is no table of comma-separated values in UTF-8: {error}") from error
+        raise CollectionInvalid(f"{path} is no table of comma-separated values in UTF-8: {error}") from error
     header, *rows = [[cell.strip() for cell in cells] for cells in lines] or [[]]
     if absent := [name for name in REQUIRED if name not in header]:
-        raise InvalidOption(f"{path} lacks the columns {', '.join(absent)}; its first line is {','.join(header)!r}")
+        raise CollectionInvalid(f"{path} lacks the columns {', '.join(absent)}; its first line is {','.join(header)!r}")
     if "" in header or len(set(header)) != len(header):
-        raise InvalidOption(f"{path} has columns without a name, or two of one name: {','.join(header)!r}")
+        raise CollectionInvalid(f"{path} has columns without a name, or two of one name: {','.join(header)!r}")
     if not rows:
-        raise InvalidOption(f"{path} lists no videos")
+        raise CollectionInvalid(f"{path} lists no videos")
     for number, cells in enumerate(rows, 1):
         if len(cells) != len(header):
-            raise InvalidOption(
+            raise CollectionInvalid(
                 f"{path.name}, row {number}: {len(cells)} cells for {len(header)} columns; quote what has a comma"
             )
     return header, rows
@@ -195,7 +195,7 @@ def _read_table(path: Path) -> tuple[list[str], list[list[str]]]:
 def _item(root: Path, number: int, cells: dict[str, str]) -> Item:
     where = f"{TABLE}, row {number}"
     if empty := [name for name in REQUIRED if not cells[name]]:
-        raise InvalidOption(f"{where}: {', '.join(empty)} is empty")
+        raise CollectionInvalid(f"{where}: {', '.join(empty)} is empty")
 
     def file(column: str) -> Path:
         path = root / cells[column]
@@ -203,11 +203,11 @@ def _item(root: Path, number: int, cells: dict[str, str]) -> Item:
             resolved = path.resolve()
             inside, there = resolved.is_relative_to(root), resolved.is_file()
         except (OSError, RuntimeError, ValueError) as error:  # circles of links, names too long, a NUL
-            raise InvalidOption(f"{where}: {column} {cells[column]!r} is no path: {error}") from error
+            raise CollectionInvalid(f"{where}: {column} {cells[column]!r} is no path: {error}") from error
         if not inside:
-            raise InvalidOption(f"{where}: {column} {cells[column]!r} leaves the folder; copy the file into it")
+            raise CollectionInvalid(f"{where}: {column} {cells[column]!r} leaves the folder; copy the file into it")
         if not there:
-            raise InvalidOption(f"{where}: {column} {cells[column]!r} is no file in the folder")
+            raise CollectionInvalid(f"{where}: {column} {cells[column]!r} is no file in the folder")
         return resolved
 
     labels = {name: cell for name, cell in cells.items() if name not in (*REQUIRED, REFERENCE) and cell}
@@ -221,5 +221,5 @@ def _read_video(path: Path, where: str) -> Frames:
     try:
         frames: npt.NDArray[np.uint8] = decode_mp4(path.read_bytes())
     except (OSError, ValueError, IndexError, av.FFmpegError) as error:
-        raise ImageUnreadable(f"{where}: {path.name} holds no video that FFmpeg can read: {error}") from error
+        raise VideoUnreadable(f"{where}: {path.name} holds no video that FFmpeg can read: {error}") from error
     return frames

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from consisid_benchmarks.fidelity.networks import OnnxNetwork
-from consisid_runtime.errors import CheckpointInvalid, InvalidOption
+from consisid_runtime.errors import CheckpointInvalid, CollectionInvalid
 from consisid_runtime.video import Frames
 
 
@@ -42,11 +42,11 @@ class AttributeJudge:
     def predict(self, frames: Frames) -> dict[str, str]:
         """The likeliest class of each attribute in a video, uint8 [F, H, W, 3] RGB.
 
-        Raises `InvalidOption` for a video of another shape than the network's: fewer frames do not show a motion.
+        Raises `CollectionInvalid` for a video of another shape than the network's: fewer frames do not show a motion.
         """
         _, count, _, height, width = self._network.shape
         if any(want not in (None, got) for want, got in zip((count, height, width), frames.shape[:3], strict=True)):
-            raise InvalidOption(
+            raise CollectionInvalid(
                 f"prompt accuracy is judged on {count} frames of {width}×{height}, this video has {len(frames)} of "
                 f"{frames.shape[2]}×{frames.shape[1]}"
             )
@@ -60,10 +60,12 @@ class AttributeJudge:
         return chosen
 
     def check_labels(self, labels: Mapping[str, str], where: str) -> None:
-        """Raises `InvalidOption`, naming `where`, for a label that is none of its attribute's classes."""
+        """Raises `CollectionInvalid`, naming `where`, for a label that is none of its attribute's classes."""
         for name, label in labels.items():
             if name in self.classes and label not in self.classes[name]:
-                raise InvalidOption(f"{where}: {name} is {label!r}, the judge knows {', '.join(self.classes[name])}")
+                raise CollectionInvalid(
+                    f"{where}: {name} is {label!r}, the judge knows {', '.join(self.classes[name])}"
+                )
 
 
 def hits(predicted: Mapping[str, str], labels: Mapping[str, str]) -> dict[str, bool]:

@@ -16,7 +16,7 @@ from consisid_benchmarks.fidelity.faces import Faces, aligned_faces, published_s
 from consisid_benchmarks.fidelity.frechet import TooFewSamples, frechet_distance, squared_distance
 from consisid_benchmarks.fidelity.judges import RECOGNISERS, Judges
 from consisid_benchmarks.fidelity.statistics import Estimate, estimate, proportion
-from consisid_runtime.errors import InvalidOption
+from consisid_runtime.errors import CollectionInvalid
 from consisid_runtime.video import Frames
 
 Progress = Callable[[str, int, int], None]
@@ -72,7 +72,7 @@ def score(items: Sequence[Item], judges: Judges, frames: int | None = None, prog
             takes 16. Distances, flicker and attributes always see all.
         progress: called with what is being done, videos done, videos in all.
 
-    Raises `NoFace` for a portrait without a face, `ImageUnreadable` for files that cannot be read, `InvalidOption` for
+    Raises `NoFace` for a portrait without a face, `ImageUnreadable` for files that cannot be read, `CollectionInvalid` for
     a reference of another shape or a label that its judge does not know; each names the row.
     """
     portraits, videos, pooled, outcomes = _Portraits(), [], [], []
@@ -136,15 +136,15 @@ def _paired(item: Item, video: Frames, judges: Judges) -> Values:
         if "clip_distance" not in judges.missing:
             values["clip_distance"] = judges.clip.feature_distance(video, reference)
     except ValueError as error:
-        raise InvalidOption(f"{item}: the video and its reference cannot be compared: {error}") from error
+        raise CollectionInvalid(f"{item}: the video and its reference cannot be compared: {error}") from error
     return values
 
 
 def _hits(item: Item, video: Frames, judges: Judges) -> dict[str, bool]:
     try:
         return prompt_accuracy.hits(judges.attributes.predict(video), item.labels)
-    except InvalidOption as error:
-        raise InvalidOption(f"{item}: {error}") from error
+    except CollectionInvalid as error:
+        raise CollectionInvalid(f"{item}: {error}") from error
 
 
 def _fid(portraits: _Portraits, pooled: list[npt.NDArray[np.float32]]) -> Estimate | str | None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from consisid_benchmarks.fidelity.collection import encode_lossless, read_collection, writing_collection
-from consisid_runtime.errors import ImageTooSmall, ImageUnreadable, InvalidOption, OutputUnwritable
+from consisid_runtime.errors import CollectionInvalid, ImageTooSmall, ImageUnreadable, OutputUnwritable, VideoUnreadable
 from consisid_runtime.video import Frames, encode_mp4
 
 RNG = np.random.default_rng(0)
@@ -86,23 +86,23 @@ def test_other_systems_files_are_read(folder: Path) -> None:
 def test_tables_that_cannot_be_used_say_why(folder: Path, table: str, message: str) -> None:
     (folder.parent / "secret.mkv").write_bytes(b"x")
     (folder / "link.mkv").symlink_to(folder.parent / "secret.mkv")
-    with pytest.raises(InvalidOption) as caught:
+    with pytest.raises(CollectionInvalid) as caught:
         read_collection(rewrite(folder, table))
     assert message in str(caught.value)
 
 
 def test_a_table_that_is_missing_or_no_text(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(InvalidOption, match="cannot be read: No such file"):
+    with pytest.raises(CollectionInvalid, match="cannot be read: No such file"):
         read_collection(tmp_path)
     (folder / "videos.csv").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InvalidOption, match="UTF-8"):
+    with pytest.raises(CollectionInvalid, match="UTF-8"):
         read_collection(folder)
 
 
 @pytest.mark.parametrize("content", [b"", b"no video at all" * 50, encode_mp4(NOISE, 8)[:600]])
 def test_an_unreadable_video_names_its_row(folder: Path, content: bytes) -> None:
     (folder / "two.mkv").write_bytes(content)
-    with pytest.raises(ImageUnreadable, match=r"row 2 \(two\.mkv\): two\.mkv holds no video"):
+    with pytest.raises(VideoUnreadable, match=r"row 2 \(two\.mkv\): two\.mkv holds no video"):
         read_collection(folder)[1].frames()
 
 
@@ -114,7 +114,7 @@ def test_a_sound_is_no_video(folder: Path) -> None:
         sound = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
         sound.sample_rate = 8000
         container.mux(stream.encode(sound))
-    with pytest.raises(ImageUnreadable, match="row 2"):
+    with pytest.raises(VideoUnreadable, match="row 2"):
         read_collection(folder)[1].frames()
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from consisid_benchmarks.fidelity.prompt_accuracy import AttributeJudge, accuracy, hits
-from consisid_runtime.errors import CheckpointInvalid, InvalidOption
+from consisid_runtime.errors import CheckpointInvalid, CollectionInvalid
 from consisid_runtime.video import Frames
 
 
@@ -37,13 +37,13 @@ def test_accuracy_counts_what_is_labelled_and_judged(judge: AttributeJudge) -> N
 
 @pytest.mark.parametrize("shape", [(3, 96, 96, 3), (4, 96, 64, 3)])
 def test_a_video_of_another_shape_is_refused(judge: AttributeJudge, shape: tuple[int, ...]) -> None:
-    with pytest.raises(InvalidOption, match="4 frames of 96×96, this video has"):
+    with pytest.raises(CollectionInvalid, match="4 frames of 96×96, this video has"):
         judge.predict(np.zeros(shape, np.uint8))
 
 
 def test_a_label_that_is_no_class_is_named(judge: AttributeJudge) -> None:
     judge.check_labels({"colour": "red", "seed": "7"}, "row 1")
-    with pytest.raises(InvalidOption, match="row 2: colour is 'pink', the judge knows red, green, blue"):
+    with pytest.raises(CollectionInvalid, match="row 2: colour is 'pink', the judge knows red, green, blue"):
         judge.check_labels({"colour": "pink"}, "row 2")
 
 

@@ -13,7 +13,7 @@ from consisid_benchmarks.fidelity.collection import read_collection, writing_col
 from consisid_benchmarks.fidelity.distance import MAX_PSNR
 from consisid_benchmarks.fidelity.judges import WANTED, Judges
 from consisid_benchmarks.fidelity.score import Scores, score
-from consisid_runtime.errors import CheckpointInvalid, InvalidOption, NoFace, OutputUnwritable
+from consisid_runtime.errors import CheckpointInvalid, CollectionInvalid, NoFace, OutputUnwritable
 from consisid_runtime.video import Frames
 
 EVERY_METRIC = set(WANTED) | {"flicker", "psnr", "ssim"}
@@ -126,16 +126,16 @@ def test_requests_that_cannot_be_scored_name_the_row(
 ) -> None:
     judges = Judges.open(judge_folder, "cpu", threads=1)
     bad = collection(tmp_path / "a", person_video, portrait_pixels, reference=person_video[:3])
-    with pytest.raises(InvalidOption, match=r"row 1 \(one\.mkv\): the video and its reference cannot be compared"):
+    with pytest.raises(CollectionInvalid, match=r"row 1 \(one\.mkv\): the video and its reference cannot be compared"):
         score(read_collection(bad), judges)
     bad = collection(tmp_path / "b", person_video, NOBODY[0])
     with pytest.raises(NoFace, match=r"row 1 \(one\.mkv\): portrait one\.png shows no face"):
         score(read_collection(bad), judges)
     bad = collection(tmp_path / "c", person_video, portrait_pixels, labels={"colour": "pink"})
-    with pytest.raises(InvalidOption, match=r"row 1 \(one\.mkv\): colour is 'pink'"):
+    with pytest.raises(CollectionInvalid, match=r"row 1 \(one\.mkv\): colour is 'pink'"):
         score(read_collection(bad), judges)
     bad = collection(tmp_path / "d", person_video[:3], portrait_pixels, labels={"colour": "red"})
-    with pytest.raises(InvalidOption, match=r"row 1 \(one\.mkv\): prompt accuracy is judged on 4 frames"):
+    with pytest.raises(CollectionInvalid, match=r"row 1 \(one\.mkv\): prompt accuracy is judged on 4 frames"):
         score(read_collection(bad), judges)
 
 
@@ -181,7 +181,7 @@ def test_the_command_refuses_before_it_works(
 ) -> None:
     invoke = CliRunner().invoke
     wrong = [
-        ([str(tmp_path), "--judges", str(judge_folder)], InvalidOption),
+        ([str(tmp_path), "--judges", str(judge_folder)], CollectionInvalid),
         ([str(folder), "--judges", str(tmp_path)], CheckpointInvalid),
         ([str(folder), "--judges", str(judge_folder), "--out", str(tmp_path / "no" / "x.json")], OutputUnwritable),
     ]
