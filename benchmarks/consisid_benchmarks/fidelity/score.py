@@ -72,8 +72,9 @@ def score(items: Sequence[Item], judges: Judges, frames: int | None = None, prog
             takes 16. Distances, flicker and attributes always see all.
         progress: called with what is being done, videos done, videos in all.
 
-    Raises `NoFace` for a portrait without a face, `ImageUnreadable` for files that cannot be read, `CollectionInvalid` for
-    a reference of another shape or a label that its judge does not know; each names the row.
+    Raises `NoFace` for a portrait without a face, `ImageUnreadable` and `VideoUnreadable` for files that cannot be
+    read, `CollectionInvalid` for a reference of another shape or a label that its judge does not know; each names the
+    row.
     """
     portraits, videos, pooled, outcomes = _Portraits(), [], [], []
     for done, item in enumerate(items):

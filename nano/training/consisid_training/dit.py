@@ -50,7 +50,6 @@ class Model(nn.Module):
         self.transformer.local_facial_extractor.requires_grad_(False)
         self._local: Tensor | None = None
         for layer in self.transformer.perceiver_cross_attention:
-            nn.init.zeros_(layer.to_out.weight)
             layer.register_forward_hook(lambda module, inputs, output: self._switched(output))
         for block in self.transformer.transformer_blocks:
             for norm in (block.norm1, block.norm2):
@@ -67,6 +66,13 @@ class Model(nn.Module):
             id_cond=batch["identity"], id_vit_hidden=list(batch["hidden"].unbind(1)), return_dict=False,
         )[0]  # fmt: skip
         return cast(Tensor, made)
+
+    def read_tokens_as(self, tensors: dict[str, Tensor]) -> None:
+        """Start with the extractor and the attentions of `local.trained`; at first nothing comes out of these."""
+        missing, unexpected = self.transformer.load_state_dict(tensors, strict=False)
+        assert not unexpected and not any(name.startswith(("local_", "perceiver_")) for name in missing)
+        for layer in self.transformer.perceiver_cross_attention:
+            nn.init.zeros_(layer.to_out.weight)
 
     def _switched(self, output: Tensor) -> Tensor:
         return output if self._local is None else output * self._local.to(output.dtype)
@@ -169,7 +175,7 @@ def train(
         distributed.barrier()
     samples = Samples(data, encoded, tokenizer, people)
     network = Model(samples._pieces.vocab_size() + 100)
-    network.transformer.local_facial_extractor.load_state_dict(local.trained(extractor))
+    network.read_tokens_as(local.trained(extractor))
     stage = Stage(
         folder, network, steps=steps, rate=2e-3, small_rate=1.4e-3, seed=SEED, average=0.999, device=DEVICE,
         small=("shared", "embed_tokens", "proj_out", "relative_attention_bias", "latents"), writes=rank == 0,

@@ -1,8 +1,8 @@
-"""Trains the local facial extractor, before the transformer that reads it: what its tokens have to tell of a person.
+"""Trains the local facial extractor, before the transformer that reads it, with the attention that will read it.
 
 Trained with the transformer from the start it collapses: what is the same for everybody grows in its tokens until the
-share that tells people apart is a few per cent of what LayerNorm leaves of it. Here the tokens have to name the
-attributes and to give the picture's latents back, both read from them as the transformer reads them: normalised.
+share that tells people apart is a few per cent of what LayerNorm leaves of it. Here queries of places and of attributes
+read the tokens as the transformer does and have to give the portrait's latents and the attributes back.
 """
 
 from __future__ import annotations
@@ -23,25 +23,37 @@ from consisid_training.device import DEVICE, half
 from consisid_training.stage import Stage, weights
 
 SEED = 55
-_LATENTS = 16 * (HEIGHT // 4) * (WIDTH // 4)
+_PATCHES = (HEIGHT // 8) * (WIDTH // 8)
+_VALUES = 2 * 2 * 16
+"""Latents of a patch."""
+_READERS = TRANSFORMER["num_layers"] // TRANSFORMER["cross_attn_interval"]
 
 
 class Reader(nn.Module):
-    """The extractor, and for training only what reads its tokens."""
+    """The extractor, the transformer's attentions to its tokens, and for training only what reads through these."""
 
     def __init__(self, numbers: int) -> None:
         super().__init__()
+        width = TRANSFORMER["num_attention_heads"] * TRANSFORMER["attention_head_dim"]
         self.extractor = extractor()
-        tokens = TRANSFORMER["LFE_num_querie"] * TRANSFORMER["LFE_output_dim"]
-        self.hidden = nn.Linear(tokens, 256)
-        self.heads = nn.Linear(256, sum(map(len, ATTRIBUTES.values())) + numbers)
-        self.picture = nn.Linear(tokens, _LATENTS)
+        self.attentions = nn.ModuleList(_attention(width) for _ in range(_READERS))
+        self.mixing = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+            for _ in range(_READERS)
+        )
+        self.queries = nn.Parameter(torch.randn(_PATCHES + len(ATTRIBUTES) + 1, width))
+        self.picture = nn.Linear(width, _VALUES)
+        self.heads = nn.ModuleList(nn.Linear(width, size) for size in (*map(len, ATTRIBUTES.values()), numbers))
 
-    def forward(self, identity: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores and numbers [B, n], and latents [B, 6144]; from [B, 576] and [B, 5, 577, 64]."""
+    def forward(self, identity: Tensor, hidden: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Latents in patches [B, 96, 64], and scores of each attribute and numbers; from [B, 576], [B, 5, 577, 64]."""
         tokens = self.extractor(identity, list(hidden.unbind(1)))
-        seen = F.layer_norm(tokens, tokens.shape[-1:]).flatten(1)
-        return self.heads(F.gelu(self.hidden(seen))), self.picture(seen)
+        x = self.queries.expand(len(tokens), -1, -1)
+        for attention, mix in zip(self.attentions, self.mixing, strict=True):
+            x = x + attention(tokens, x)
+            x = x + mix(x)
+        said = [head(x[:, _PATCHES + i]) for i, head in enumerate(self.heads)]
+        return self.picture(x[:, :_PATCHES]), said
 
 
 def extractor() -> Any:
@@ -57,15 +69,29 @@ def extractor() -> Any:
     return make(**{ours: TRANSFORMER[f"LFE_{theirs}"] for ours, theirs in names.items()})
 
 
+def _attention(width: int) -> Any:
+    from diffusers.models.transformers.consisid_transformer_3d import PerceiverCrossAttention
+
+    make: Any = PerceiverCrossAttention
+    return make(
+        width, TRANSFORMER["cross_attn_dim_head"], TRANSFORMER["cross_attn_num_heads"], TRANSFORMER["LFE_output_dim"]
+    )
+
+
 def trained(folder: Path) -> dict[str, Tensor]:
-    """The extractor's tensors, as far as it has been trained in `folder`."""
-    found = weights(folder)
-    return {name.removeprefix("extractor."): t for name, t in found.items() if name.startswith("extractor.")}
+    """The extractor's and the attentions' tensors by the transformer's names, as far as trained in `folder`."""
+    names = {"extractor": "local_facial_extractor", "attentions": "perceiver_cross_attention"}
+    found = {}
+    for name, tensor in weights(folder).items():
+        part, _, rest = name.partition(".")
+        if part in names:
+            found[f"{names[part]}.{rest}"] = tensor
+    return found
 
 
 def train(encoded: Path, folder: Path, steps: int, batch: int = 48) -> None:
     identity, hidden, moments = (load(encoded, name) for name in ("identity", "hidden", "moments"))
-    some = np.asarray(moments[:500, :, :16], np.float32).reshape(1000, -1)
+    some = np.asarray(moments[:500, :, :16], np.float32).reshape(-1, 16, *moments.shape[3:])
     centre, scale = torch.from_numpy(some.mean(0)).to(DEVICE), float(some.std())
     people = [person(row) for row in range(len(identity))]
     shapes = torch.from_numpy(np.stack([who.shape() for who in people]))
@@ -76,7 +102,7 @@ def train(encoded: Path, folder: Path, steps: int, batch: int = 48) -> None:
     shapes, classes = shapes.to(DEVICE), classes.to(DEVICE)
     stage = Stage(
         folder, Reader(shapes.shape[1]), steps=steps, rate=2e-3, small_rate=1e-3, seed=SEED, average=0.99,
-        small=("proj_out", "latents", "heads", "picture"), device=DEVICE,
+        small=("proj_out", "latents", "heads", "picture", "queries"), device=DEVICE,
     )  # fmt: skip
     for step in stage.loop():
         rng = stage.rng(step)
@@ -86,14 +112,13 @@ def train(encoded: Path, folder: Path, steps: int, batch: int = 48) -> None:
             return torch.from_numpy(np.stack([array[row] for row in rows]).astype(np.float32)).to(DEVICE)
 
         with half():
-            said, picture = stage.network(pick(identity), pick(hidden))
-        wanted = (pick(moments)[:, view, :16].flatten(1) - centre) / scale
-        picture_error = F.mse_loss(picture.float(), wanted)
-        scores = said.float().split([*map(len, ATTRIBUTES.values()), shapes.shape[1]], dim=1)
-        numbers_error = F.mse_loss(scores[-1], shapes[rows])
+            picture, said = stage.network(pick(identity), pick(hidden))
+        wanted = (pick(moments)[:, view, :16] - centre) / scale
+        picture_error = F.mse_loss(picture.float(), F.unfold(wanted, 2, stride=2).transpose(1, 2))
+        numbers_error = F.mse_loss(said[-1].float(), shapes[rows])
         loss, measured = picture_error + numbers_error, {}
-        for name, score, target in zip(ATTRIBUTES, scores, classes[rows].T, strict=False):
-            loss = loss + 0.3 * F.cross_entropy(score, target)
+        for name, score, target in zip(ATTRIBUTES, said, classes[rows].T, strict=False):
+            loss = loss + 0.3 * F.cross_entropy(score.float(), target)
             measured[name] = (score.argmax(1) == target).float().mean().item()
         stage.update(loss, picture=picture_error.item(), numbers=numbers_error.item(), **measured)
 
