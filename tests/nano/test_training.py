@@ -1,6 +1,8 @@
 """What every training stage stands on: resuming, the optimisers, the attention, the files."""
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,31 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(FloatingPointError, match="loss is nan"):
         for _ in stage.loop():
             stage.update(own(torch.full((2, 3, 8, 8), torch.nan)).sum())
+
+
+def test_two_runs_in_one_folder_do_not_meet(tmp_path: Path) -> None:
+    def stage() -> Stage:
+        return Stage(tmp_path, network(), steps=3, rate=1e-2, small_rate=1e-2, seed=3)
+
+    first = stage().loop()
+    next(first)
+    with pytest.raises(RuntimeError, match="another run is training in"):
+        next(stage().loop())
+    first.close()
+    assert next(stage().loop()) == 0
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_told_to_stop_one_process_stops_and_one_of_several_waits_for_the_others(together: bool, tmp_path: Path) -> None:
+    own = network()
+    stage = Stage(tmp_path, own, steps=9, rate=1e-2, small_rate=1e-2, seed=3, together=together)
+    for step in stage.loop():
+        stage.update(own(torch.ones(2, 3, 8, 8)).square().mean())
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        stage.stopping = stage.stopping or step == 5
+    assert stage.told
+    assert stage.step == (6 if together else 3)
 
 
 def test_a_finished_run_does_nothing_more(tmp_path: Path) -> None:

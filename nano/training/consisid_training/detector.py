@@ -18,6 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from consisid_export.nano.graph import Graph
 from consisid_training.anchors import UNDECIDED, Anchors, loss, wanted
 from consisid_training.norms import settle
+from consisid_training.onnx_files import halve
 from consisid_training.parts import Parts, position_kernels
 from consisid_training.pictures import Shot, nobody, people, worn
 from consisid_training.stage import Stage, weights
@@ -156,7 +157,7 @@ def trained(folder: Path) -> Detector:
 
 
 def write_detector(folder: Path, path: Path) -> None:
-    """Write what was trained in `folder`: float32 ONNX, input [1, 3, H, W], H and W multiples of 32."""
+    """Write what was trained in `folder`: ONNX, input [1, 3, H, W], H and W multiples of 32."""
     network, graph = trained(folder), Graph()
 
     def conv(block: nn.Module, x: str, stride: int = 1) -> str:
@@ -194,6 +195,7 @@ def write_detector(folder: Path, path: Path) -> None:
         {"input.1": [1, 3, "height", "width"]},
         {name: [f"anchors_{name.rsplit('_', 1)[1]}", width] for name, width in ordered.items()},
     )
+    halve(path)
 
 
 _OUTPUTS = {"score": 1, "bbox": 4, "kps": 10}

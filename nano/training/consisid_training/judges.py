@@ -9,14 +9,14 @@ from pathlib import Path
 import torch
 
 from consisid_nano.world import ATTRIBUTES, FRAMES, HEIGHT, LABELS, WIDTH
-from consisid_training import attributes, clip_judge, recogniser
+from consisid_training import attributes, clip_judge, detector, recogniser
 from consisid_training.onnx_files import write
 
 _RECOGNISERS = {"judge_arcface": "arcface.onnx", "judge_curricular": "curricular.onnx"}
 
 
 def write_judges(stages: Path, folder: Path) -> None:
-    """`stages` holds judge_arcface, judge_curricular, judge_person, judge_scene and judge_clip."""
+    """`stages` holds judge_arcface, judge_curricular, judge_person, judge_scene, judge_clip and detector."""
     faces = torch.zeros(2, 3, recogniser.EDGE, recogniser.EDGE)
     for stage, name in _RECOGNISERS.items():
         write(recogniser.trained(stages / stage, stage), faces, folder / name, "input.1", ["embedding"])
@@ -28,6 +28,7 @@ def write_judges(stages: Path, folder: Path) -> None:
     write(scene, clips, folder / "attributes.onnx", "clip", list(LABELS))
     for name, classes in (("person", ATTRIBUTES), ("attributes", LABELS)):
         (folder / f"{name}.json").write_text(json.dumps(classes, indent=1) + "\n")
+    detector.write_detector(stages / "detector", folder / "detector.onnx")
     clip_judge.write(stages / "judge_clip", folder / "clip")
 
 

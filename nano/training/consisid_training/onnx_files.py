@@ -35,6 +35,14 @@ def write(network: nn.Module, sample: Tensor, path: Path, input_name: str, outpu
     path.write_bytes(model.SerializeToString(deterministic=True))
 
 
+def halve(path: Path) -> None:
+    """Store the weights of a file in half precision, as `write` does."""
+    model = onnx.load(path)
+    store_as_half(model)
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
 def _strip(model: onnx.ModelProto) -> None:
     """Take out what the exporter notes of where it ran: lines of code and paths."""
     graph = model.graph

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -34,14 +36,16 @@ class Stage:
         rate: Muon's learning rate, for matrices and kernels; `small_rate` AdamW's, for all else.
         small: parts of parameters' names that AdamW takes though they are matrices (embeddings, outputs).
         average: decay of the averaged weights that are kept beside, 0 for none.
-        writes: whether this process is the one that saves and logs.
+        writes: whether this process is the one that saves and logs; only one may, in a folder.
         device: where `network` is moved to, with what is kept of it.
+        together: several processes take the same steps: being told to stop is only noted in `told`, and they stop
+            when `stopping` is set, which they have to agree upon.
     """
 
     def __init__(
         self, folder: Path, network: nn.Module, *, steps: int, rate: float, small_rate: float, seed: int,
         small: tuple[str, ...] = (), decay: float = 0.45, average: float = 0.0, writes: bool = True,
-        device: torch.device | str = "cpu",
+        device: torch.device | str = "cpu", together: bool = False,
     ) -> None:  # fmt: skip
         self.folder, self.network, self.steps, self.seed = folder, network.to(device), steps, seed
         self._device = device
@@ -51,7 +55,8 @@ class Stage:
         self.averaged = {name: t.detach().clone() for name, t in network.state_dict().items()} if average else {}
         self.step = 0
         self._seconds = 0.0
-        self.stopping = False
+        self.told = self.stopping = False
+        self._together = together
         self._measured: dict[str, list[float]] = {}
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / "state.pt").exists():
@@ -61,7 +66,14 @@ class Stage:
         return np.random.default_rng([self.seed, stream, step])
 
     def loop(self) -> Iterator[int]:
-        """Steps still to do. Stops early, with everything saved, at SIGTERM or SIGINT."""
+        """Steps still to do. Stops early, with everything saved, at SIGTERM or SIGINT.
+
+        Raises `RuntimeError` where another run is training in the folder.
+        """
+        with _locked(self.folder / "lock") if self._writes else nullcontext():
+            yield from self._steps()
+
+    def _steps(self) -> Iterator[int]:
         previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         began = saved = time.monotonic()
         try:
@@ -141,7 +153,18 @@ class Stage:
         self.averaged, self.step, self._seconds = state["averaged"], state["step"], state["seconds"]
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.stopping = True
+        self.told = True
+        self.stopping = self.stopping or not self._together
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RuntimeError(f"another run is training in {path.parent}; wait for it, or stop it") from None
+        yield
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
