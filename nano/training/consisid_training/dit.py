@@ -19,18 +19,20 @@ import torch.distributed as distributed
 from torch import Tensor, nn
 
 from consisid_export.nano.tokenizer import write_tokenizer
-from consisid_nano.world import HEIGHT, WIDTH, prompt, scene
+from consisid_nano.world import prompt, scene
 from consisid_training import local
 from consisid_training.attention import PlainAttention
-from consisid_training.configs import LENGTH, TEXT_ENCODER, TRANSFORMER
-from consisid_training.data import load, scene_of
+from consisid_training.configs import TEXT_ENCODER, TRANSFORMER
 from consisid_training.device import DEVICE, half
+from consisid_training.samples import FRAMES, Samples
 from consisid_training.stage import Stage, weights
 
 SEED = 61
-DROP_PROMPT, DROP_IMAGE, DROP_FACE = 0.1, 0.35, 0.12
 COARSE = 0.1  # of the steps: only the global path
-FRAMES = 5  # latent frames of a whole clip
+CHECK = 250
+"""Steps from one look at people who are not trained on to the next."""
+_KNOWN_BY = {"both": (1, 1), "local": (0, 1), "neither": (0, 0)}
+"""Name in the log → whether image latents and face tokens are given."""
 
 
 class Model(nn.Module):
@@ -106,59 +108,6 @@ def alphas() -> Tensor:
     return cast(Tensor, made.alphas_cumprod).float()
 
 
-class Samples:
-    """Draws batches from the encoded set."""
-
-    def __init__(self, data: Path, encoded: Path, tokenizer: Path, people: int) -> None:
-        import sentencepiece
-
-        self.people = people
-        self.arrays = {name: load(encoded, name) for name in ("targets", "moments", "identity", "hidden")}
-        self.points = load(data, "points")
-        self.scale = 1 / float(np.asarray(self.arrays["targets"][:500], np.float32).std())
-        self._pieces = sentencepiece.SentencePieceProcessor(model_file=str(tokenizer / "spiece.model"))
-
-    def ids(self, texts: list[str]) -> Tensor:
-        rows = [[*self._pieces.encode(text), 1][:LENGTH] for text in texts]
-        return torch.tensor([row + [0] * (LENGTH - len(row)) for row in rows])
-
-    def draw(self, size: int, frames: int, coarse: bool, rng: np.random.Generator) -> dict[str, Tensor]:
-        rows = rng.integers(self.people, size=size)
-
-        def pick(name: str) -> Tensor:
-            return torch.from_numpy(np.stack([self.arrays[name][row] for row in rows]).astype(np.float32))
-
-        def keep(share: float) -> Tensor:
-            return torch.from_numpy((rng.random(size) >= share).astype(np.float32))
-
-        mean, logvar = pick("moments")[np.arange(size), rng.integers(2, size=size)].chunk(2, dim=1)
-        image = mean + (0.5 * logvar).exp() * torch.from_numpy(rng.standard_normal(mean.shape, np.float32))
-        targets = pick("targets")[:, :frames] * self.scale
-        padded = torch.zeros_like(targets)
-        padded[:, 0] = image * self.scale * keep(DROP_IMAGE)[:, None, None, None]
-        said = keep(DROP_PROMPT)
-        texts = [prompt(scene_of(int(row)), int(rng.integers(2**31))) if said[i] else "" for i, row in enumerate(rows)]
-        return {
-            "targets": targets, "image": padded, "ids": self.ids(texts), "identity": pick("identity"),
-            "hidden": pick("hidden"), "local": torch.zeros(size) if coarse else keep(DROP_FACE),
-            "mask": self._faces(rows, frames),
-        }  # fmt: skip
-
-    def _faces(self, rows: Any, frames: int) -> Tensor:
-        """Where faces are, per latent: float32 [B, frames, 1, 16, 24]."""
-        mask = torch.zeros(len(rows), frames, 1, HEIGHT // 4, WIDTH // 4)
-        for i, row in enumerate(rows):
-            for frame in range(frames):
-                seen = self.points[row][max(0, 4 * frame - 3) : 4 * frame + 1].reshape(-1, 2)
-                (left, top), (right, bottom) = seen.min(0), seen.max(0)
-                apart = 0.6 * (right - left)
-                box = [
-                    max(0, round(edge / 4)) for edge in (left - apart, top - 1.4 * apart, right + apart, bottom + apart)
-                ]
-                mask[i, frame, 0, box[1] : box[3] + 1, box[0] : box[2] + 1] = 1
-        return mask
-
-
 def train(
     data: Path, encoded: Path, extractor: Path, folder: Path, *, steps: int, batch: int, people: int, short: float
 ) -> None:
@@ -174,7 +123,7 @@ def train(
     if world > 1:
         distributed.barrier()
     samples = Samples(data, encoded, tokenizer, people)
-    network = Model(samples._pieces.vocab_size() + 100)
+    network = Model(samples.vocabulary)
     network.read_tokens_as(local.trained(extractor))
     stage = Stage(
         folder, network, steps=steps, rate=2e-3, small_rate=1.4e-3, seed=SEED, average=0.999, device=DEVICE,
@@ -185,40 +134,48 @@ def train(
     for step in stage.loop():
         rng = stage.rng(step, stream=rank)
         progress = step / steps
-        drawn = samples.draw(batch, 3 if progress < short else FRAMES, progress < COARSE, rng)
-        drawn = {name: tensor.to(DEVICE) for name, tensor in drawn.items()}
-        loss, errors = _loss(network, drawn, signal, rng, masked=step % 2 == 1)
-        loss.backward()  # type: ignore[no-untyped-call]
+        drawn = samples.draw(rng.choice(samples.seen, batch), 3 if progress < short else FRAMES, rng)
+        if progress < COARSE:
+            drawn["local"].zero_()
+        squared = _squared(network, drawn, signal, rng)
+        error, face = squared.mean(), _over(squared, drawn["mask"].to(DEVICE))
+        (face if step % 2 else error).backward()  # type: ignore[no-untyped-call]
         if world > 1:
             _average(network, stage)
-        stage.apply(loss=loss.item(), **errors)
+        checked = _check(network, samples, signal) if rank == 0 and (step + 1) % CHECK == 0 else {}
+        stage.apply(error=error.item(), face=face.item(), **checked)
 
 
-def _loss(
-    network: Model, drawn: dict[str, Tensor], signal: Tensor, rng: np.random.Generator, masked: bool
-) -> tuple[Tensor, dict[str, float]]:
-    """Squared error of the velocity (Salimans & Ho 2022) at stratified times, the noisiest most often: who somebody is,
-    is decided there.
+def _squared(network: Model, drawn: dict[str, Tensor], signal: Tensor, rng: np.random.Generator) -> Tensor:
+    """Squared error of the velocity (Salimans & Ho 2022), shape of the targets, at stratified times.
 
-    For the log the same over whole frames, and over the faces of those who are known by the local path alone.
+    The noisiest come most often: who somebody is, is decided there.
     """
+    drawn = {name: tensor.to(DEVICE) for name, tensor in drawn.items()}
     targets = drawn["targets"]
     size = len(targets)
     spread = np.minimum(np.sqrt((np.arange(size) + rng.random(size)) / size) * 1000, 999).astype(np.int64)
-    times = torch.from_numpy(spread).to(targets.device)
+    times = torch.from_numpy(spread).to(DEVICE)
     share = signal[times].view(-1, 1, 1, 1, 1)
-    noise = torch.from_numpy(rng.standard_normal(targets.shape, np.float32)).to(targets.device)
+    noise = torch.from_numpy(rng.standard_normal(targets.shape, np.float32)).to(DEVICE)
     noisy = share.sqrt() * targets + (1 - share).sqrt() * noise
     velocity = share.sqrt() * noise - (1 - share).sqrt() * targets
     with half():
         made = network(noisy, drawn["image"], times, drawn)
-    squared = (made.float() - velocity).square()
-    error, mask = squared.mean(), drawn["mask"]
-    errors = {"error": error.item()}
-    alone = (drawn["image"][:, 0].abs().sum((1, 2, 3)) == 0) & (drawn["local"] > 0)
-    if alone.any():
-        errors["local_alone"] = (_over(squared[alone], mask[alone])).item()
-    return (_over(squared, mask) if masked else error), errors
+    return cast(Tensor, (made.float() - velocity).square())
+
+
+@torch.no_grad()
+def _check(network: Model, samples: Samples, signal: Tensor) -> dict[str, float]:
+    """The error over the faces of some who are not trained on, by what they are known by; the same draws every time."""
+    found = {}
+    for name, (image, tokens) in _KNOWN_BY.items():
+        rng = np.random.default_rng(SEED)
+        drawn = samples.draw(samples.unseen[:24], FRAMES, rng, drop=False)
+        drawn["image"] *= image
+        drawn["local"] *= tokens
+        found[f"unseen_{name}"] = _over(_squared(network, drawn, signal, rng), drawn["mask"].to(DEVICE)).item()
+    return found
 
 
 def _over(squared: Tensor, mask: Tensor) -> Tensor:
@@ -245,7 +202,7 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     parser.add_argument("--steps", type=int, default=12_000)
     parser.add_argument("--batch", type=int, default=8, help="of each process")
-    parser.add_argument("--people", type=int, default=12_000, help="how many are encoded")
+    parser.add_argument("--people", type=int, default=36_000, help="how many are encoded")
     parser.add_argument("--short", type=float, default=0.5)
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # one process a core: two threads of one would wait for each other

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-PEOPLE = 12_000
+PEOPLE = 36_000
 """Whose clips and portraits are drawn, and encoded for the transformer."""
 
 
@@ -25,7 +25,7 @@ def stages(folder: Path, processes: int) -> list[list[str]]:
 
     dit = ["torch.distributed.run", f"--nproc-per-node={processes}", "-m"] if processes > 1 else []
     return [
-        ["consisid_training.data", train],
+        ["consisid_training.data", train, "--people", str(PEOPLE)],
         ["consisid_training.recogniser", train, at("judge_arcface"), "judge_arcface", "--steps", "700"],
         ["consisid_training.recogniser", train, at("judge_curricular"), "judge_curricular", "--steps", "600"],
         ["consisid_training.attributes", train, at("judge_person"), "person", "--steps", "500"],
@@ -60,7 +60,7 @@ def run(folder: Path, processes: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="gets data, states, logs, checkpoint/ and judges/: 20 GB")
+    parser.add_argument("folder", type=Path, help="gets data, states, logs, checkpoint/ and judges/: 50 GB")
     parser.add_argument("--processes", type=int, default=2, help="of the transformer's training, one core each")
     arguments = parser.parse_args()
     run(arguments.folder, arguments.processes)

@@ -1,0 +1,59 @@
+"""What the transformer is trained on: whose clips, with which conditions."""
+
+
+import numpy as np
+import pytest
+
+from consisid_export.nano.tokenizer import write_tokenizer
+from consisid_nano.world import prompt, scene
+from consisid_training import samples
+from consisid_training.samples import FRAMES, UNSEEN, Samples
+
+PEOPLE = UNSEEN + 40
+
+
+@pytest.fixture(scope="module")
+def drawn_from(tmp_path_factory: pytest.TempPathFactory) -> Samples:
+    """Everything of person n is n, except for latents' deviations, which are 0, and faces, which are in the middle."""
+    folder = tmp_path_factory.mktemp("samples")
+    numbers = np.arange(PEOPLE, dtype=np.float16)
+    shapes = {"targets": (5, 16, 16, 24), "identity": (576,), "hidden": (5, 7, 64)}
+    for name, shape in shapes.items():
+        np.save(folder / f"{name}.npy", np.broadcast_to(numbers.reshape(-1, *[1] * len(shape)), (PEOPLE, *shape)))
+    moments = np.full((PEOPLE, 2, 32, 16, 24), -100, np.float16)
+    moments[:, :, :16] = numbers.reshape(-1, 1, 1, 1, 1)
+    np.save(folder / "moments.npy", moments)
+    face = np.array([(40, 24), (56, 24), (48, 32), (42, 40), (54, 40)], np.float32)
+    np.save(folder / "points.npy", np.broadcast_to(face, (PEOPLE, 17, 5, 2)))
+    write_tokenizer(folder / "tokenizer", [prompt(scene(n), n) for n in range(200)], pieces=256)
+    return Samples(folder, folder, folder / "tokenizer", PEOPLE)
+
+
+def test_some_are_never_trained_on(drawn_from: Samples) -> None:
+    assert len(drawn_from.unseen) == UNSEEN
+    assert sorted([*drawn_from.seen, *drawn_from.unseen]) == list(range(PEOPLE))
+
+
+def test_a_batch_is_of_the_people_asked_for(drawn_from: Samples) -> None:
+    rows = np.array([3, 17])
+    batch = drawn_from.draw(rows, 3, np.random.default_rng(0), drop=False)
+    assert batch["identity"][:, 0].tolist() == [3, 17] and batch["hidden"][:, 0, 0, 0].tolist() == [3, 17]
+    for name in ("targets", "image"):
+        assert batch[name].shape == (2, 3, 16, 16, 24)
+        assert np.allclose(batch[name][:, 0, 0, 0, 0] / drawn_from.scale, rows), name
+    assert not batch["image"][:, 1:].any(), "only the first latent frame has an image"
+    assert batch["local"].tolist() == [1, 1]
+    assert batch["mask"][0, 0, 0, 8, 12] == 1 and batch["mask"][0, 0, 0, 0, 0] == 0
+
+
+def test_conditions_are_left_out_as_often_as_said(drawn_from: Samples) -> None:
+    rows = np.random.default_rng(1).choice(drawn_from.seen[1:], 600)
+    batch = drawn_from.draw(rows, FRAMES, np.random.default_rng(2))
+    empty = drawn_from.ids([""])[0]
+    shares = {
+        samples.DROP_IMAGE: (batch["image"][:, 0].abs().sum((1, 2, 3)) == 0).float().mean(),
+        samples.DROP_FACE: 1 - batch["local"].mean(),
+        samples.DROP_PROMPT: (batch["ids"] == empty).all(1).float().mean(),
+    }
+    for wanted, found in shares.items():
+        assert abs(float(found) - wanted) < 4 * np.sqrt(wanted * (1 - wanted) / len(rows))
