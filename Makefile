@@ -29,8 +29,9 @@ check: install
 	$(BIN)/mypy -p consisid_kernels -p consisid_runtime -p consisid_export -p consisid_benchmarks \
 	  -p consisid_nano -p consisid_training
 
+# Two processes of one thread each: they need not wait for each other. What shares a module's fixtures stays together.
 test: check
-	$(BIN)/pytest -m 'not proof'
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m 'not proof'
 
 # What takes longer than a test may: 40 minutes on 2 cores, and 25 GB of disk. What has a record is not repeated.
 proof: install

@@ -1,9 +1,11 @@
 """The nano checkpoint and its bundles, made once and kept under build/ as long as sources and tools stay the same."""
 
+import fcntl
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,15 @@ class Proof:
         fresh.replace(self._path)
 
 
+@contextmanager
+def alone(name: str) -> Iterator[None]:
+    """No other run of the tests is in here with the same name: several share build/."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    with (BUILD / f".{name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def exported(source: Path, out: Path, engine: str) -> Path:
     """The bundle of a checkpoint; waits where another run of the tests is writing it."""
     from consisid_export.bundle import export_bundle
@@ -63,7 +74,8 @@ def checkpoint_of() -> Callable[..., Path]:
         from consisid_export.nano import write_nano
 
         name = "-".join(["nano", *(f"{key}={value}" for key, value in sorted(transformer.items()))])
-        write_nano(BUILD / name, transformer=transformer)
+        with alone(name):
+            write_nano(BUILD / name, transformer=transformer)
         return BUILD / name
 
     return write
@@ -106,6 +118,12 @@ def portrait() -> bytes:
     from consisid_export.example import photograph
 
     return photograph()
+
+
+@pytest.fixture(scope="session")
+def building_alone() -> Callable[[str], AbstractContextManager[None]]:
+    """`alone`, for what other files keep under build/."""
+    return alone
 
 
 @pytest.fixture

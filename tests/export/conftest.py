@@ -6,6 +6,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -27,11 +28,16 @@ SYMBOLS = (
 
 
 @pytest.fixture(scope="session")
-def tensorrt_bindings() -> Callable[[str], Path]:
+def tensorrt_bindings(building_alone: Callable[[str], AbstractContextManager[None]]) -> Callable[[str], Path]:
     """Folder of the bindings of one version, with empty libraries compiled for them under `lib`."""
     if shutil.which("cc") is None and os.environ.get("CI") != "true":
         pytest.skip("needs a C compiler for the empty libraries")
-    return bindings
+
+    def of_version(version: str) -> Path:
+        with building_alone("tensorrt-bindings"):
+            return bindings(version)
+
+    return of_version
 
 
 def bindings(version: str) -> Path:

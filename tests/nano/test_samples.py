@@ -1,6 +1,5 @@
 """What the transformer is trained on: whose clips, with which conditions."""
 
-
 import numpy as np
 import pytest
 
