@@ -55,12 +55,19 @@ def test_it_learns_and_says_so(tmp_path: Path) -> None:
     assert weights(tmp_path).keys() == network().state_dict().keys()
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
+def test_what_is_not_finite_is_not_saved(tmp_path: Path) -> None:
+    train(tmp_path, until=3)
+    before = torch.load(tmp_path / "state.pt", weights_only=True)
     own = network()
-    stage = Stage(tmp_path, own, steps=3, rate=1e-2, small_rate=1e-2, seed=3)
-    with pytest.raises(FloatingPointError, match="loss is nan"):
-        for _ in stage.loop():
-            stage.update(own(torch.full((2, 3, 8, 8), torch.nan)).sum())
+    stage = Stage(tmp_path, own, steps=9, rate=1e-2, small_rate=1e-2, seed=3, average=0.9)
+    loop = stage.loop()
+    next(loop)
+    with pytest.raises(FloatingPointError, match="step 3: gradient is nan"):
+        stage.update(own(torch.full((2, 3, 8, 8), torch.nan)).sum())
+    loop.close()
+    after = torch.load(tmp_path / "state.pt", weights_only=True)
+    for kind in ("network", "averaged"):
+        assert all(torch.equal(after[kind][name], tensor) for name, tensor in before[kind].items()), kind
 
 
 def test_two_runs_in_one_folder_do_not_meet(tmp_path: Path) -> None:
@@ -79,13 +86,14 @@ def test_two_runs_in_one_folder_do_not_meet(tmp_path: Path) -> None:
 def test_told_to_stop_one_process_stops_and_one_of_several_waits_for_the_others(together: bool, tmp_path: Path) -> None:
     own = network()
     stage = Stage(tmp_path, own, steps=9, rate=1e-2, small_rate=1e-2, seed=3, together=together)
-    for step in stage.loop():
-        stage.update(own(torch.ones(2, 3, 8, 8)).square().mean())
-        if step == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        stage.stopping = stage.stopping or step == 5
-    assert stage.told
+    with pytest.raises(SystemExit, match="the same command goes on"):
+        for step in stage.loop():
+            stage.update(own(torch.ones(2, 3, 8, 8)).square().mean())
+            if step == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            stage.stopping = stage.stopping or step == 5
     assert stage.step == (6 if together else 3)
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == stage.step
 
 
 def test_a_finished_run_does_nothing_more(tmp_path: Path) -> None:

@@ -97,6 +97,7 @@ class Taught(nn.Module):
 
 def train(folder: Path, steps: int) -> None:
     cv2.setNumThreads(1)
+    torch.manual_seed(SEED)
     network = Taught()
     stage = Stage(folder, network, steps=steps, rate=8e-3, small_rate=4e-3, seed=SEED, small=("Head",), average=0.99)
     tiles = Tiles(SEED, 448, 1000, 4)

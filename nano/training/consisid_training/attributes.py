@@ -70,6 +70,7 @@ class SceneJudge(nn.Module):
 
 
 def train_person(data: Path, folder: Path, steps: int, batch: int = 96) -> None:
+    torch.manual_seed(SEEDS["person"])
     network = PersonJudge()
     stage = Stage(folder, network, steps=steps, rate=2e-3, small_rate=2e-3, seed=SEEDS["person"], average=0.99)
     crops = load(data, "crops")
@@ -85,6 +86,7 @@ def train_person(data: Path, folder: Path, steps: int, batch: int = 96) -> None:
 
 
 def train_scene(data: Path, folder: Path, steps: int, batch: int = 24) -> None:
+    torch.manual_seed(SEEDS["scene"])
     network = SceneJudge()
     stage = Stage(folder, network, steps=steps, rate=2e-3, small_rate=2e-3, seed=SEEDS["scene"], average=0.99)
     clips = load(data, "clips")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -12,15 +13,17 @@ import numpy as np
 import torch
 from PIL import Image
 
+from consisid_benchmarks.fidelity.nano_set import GALLERY, cases
 from consisid_export.nano.configs import MODEL_INDEX, SCHEDULER
 from consisid_export.nano.layers import save_tensors
 from consisid_nano.world import HELD_OUT_PEOPLE, person, portrait, prompt, scene
+from consisid_nano.world.scene import Scene
 from consisid_training import aligner, clip_tower, detector, dit, parser, recogniser, vae
 from consisid_training.data import load
 from consisid_training.onnx_files import write
 
 EXAMPLE = HELD_OUT_PEOPLE + 100_000
-"""The person and, counting from here, the scenes of `example.json`: none that a benchmark asks for."""
+"""The person and, counting from here, the scenes of `example.json`."""
 
 
 def write_checkpoint(stages: Path, encoded: Path, folder: Path) -> None:
@@ -63,7 +66,7 @@ def _faces(stages: Path, folder: Path) -> None:
 def _example(folder: Path) -> None:
     """What the exporter shows the checkpoint in place of a photograph."""
     Image.fromarray(portrait(person(EXAMPLE), EXAMPLE).pixels).save(folder / "example.png")
-    prompts = [[prompt(scene(EXAMPLE + number, held_out=True), number), number + 1] for number in range(4)]
+    prompts = [[prompt(where, number), number] for number, where in enumerate(_example_scenes(), 1)]
     content = {
         "world": "drawn people; photographs are outside of it",
         "licence": "Apache-2.0",
@@ -72,6 +75,19 @@ def _example(folder: Path) -> None:
         "held_out": prompts[3],
     }
     _json(folder / "example.json", content)
+
+
+def _example_scenes(count: int = 4) -> list[Scene]:
+    """Held-out scenes, no two in one place, none that a benchmark asks for."""
+    asked = [case.scene for case in cases(GALLERY)]
+    found: dict[str, Scene] = {}
+    for seed in itertools.count(EXAMPLE):
+        where = scene(seed, held_out=True)
+        if where not in asked:
+            found.setdefault(where.place, where)
+        if len(found) == count:
+            break
+    return list(found.values())
 
 
 def _json(path: Path, content: dict[str, Any]) -> None:

@@ -66,6 +66,7 @@ def tokenizer() -> Any:
 
 
 def train(data: Path, folder: Path, steps: int, batch: int = 64) -> None:
+    torch.manual_seed(SEED)
     network = build()
     stage = Stage(
         folder, network, steps=steps, rate=2e-3, small_rate=1e-3, seed=SEED, average=0.99,

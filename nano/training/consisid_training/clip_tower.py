@@ -55,6 +55,7 @@ def trained(folder: Path) -> dict[str, Tensor]:
 
 
 def train(data: Path, folder: Path, steps: int, batch: int = 24) -> None:
+    torch.manual_seed(SEED)
     network = Reader()
     stage = Stage(
         folder, network, steps=steps, rate=1.5e-3, small_rate=1e-3, seed=SEED, average=0.99,

@@ -98,6 +98,7 @@ class Detector(nn.Module):
 
 def train(folder: Path, steps: int) -> None:
     cv2.setNumThreads(1)
+    torch.manual_seed(SEED)
     network = Detector()
     stage = Stage(
         folder, network, steps=steps, rate=8e-3, small_rate=4e-3, seed=SEED, small=("heads", "wide"), average=0.99

@@ -118,7 +118,7 @@ def train(
     torch.manual_seed(SEED)
     tokenizer = folder / "tokenizer"
     if rank == 0 and not (tokenizer / "spiece.model").exists():
-        sentences = [prompt(scene(number), number) for number in range(4000)]
+        sentences = [prompt(scene(number, held_out=False), number) for number in range(4000)]
         write_tokenizer(tokenizer, sentences, pieces=256)
     if world > 1:
         distributed.barrier()

@@ -20,6 +20,7 @@ from consisid_nano.world import ATTRIBUTES, HEIGHT, WIDTH, person
 from consisid_training.configs import TRANSFORMER
 from consisid_training.data import load
 from consisid_training.device import DEVICE, half
+from consisid_training.samples import UNSEEN
 from consisid_training.stage import Stage, weights
 
 SEED = 55
@@ -100,13 +101,15 @@ def train(encoded: Path, folder: Path, steps: int, batch: int = 48) -> None:
         [[names.index(who.attributes()[name]) for name, names in ATTRIBUTES.items()] for who in people]
     )
     shapes, classes = shapes.to(DEVICE), classes.to(DEVICE)
+    known = len(identity) - UNSEEN
+    torch.manual_seed(SEED)
     stage = Stage(
         folder, Reader(shapes.shape[1]), steps=steps, rate=2e-3, small_rate=1e-3, seed=SEED, average=0.99,
         small=("proj_out", "latents", "heads", "picture", "queries"), device=DEVICE,
     )  # fmt: skip
     for step in stage.loop():
         rng = stage.rng(step)
-        rows, view = rng.integers(len(identity), size=batch), int(rng.integers(2))
+        rows, view = rng.integers(known, size=batch), int(rng.integers(2))
 
         def pick(array: Any, rows: Any = rows) -> Tensor:
             return torch.from_numpy(np.stack([array[row] for row in rows]).astype(np.float32)).to(DEVICE)

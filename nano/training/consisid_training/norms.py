@@ -16,7 +16,7 @@ def settle(stage: Stage, batches: Iterable[Tensor]) -> None:
 
     While the weights were moving, so were their statistics. Of a stage that was stopped early nothing is touched.
     """
-    if stage.step < stage.steps:
+    if stage.step < stage.steps or stage.settled:
         return
     network = copy.deepcopy(stage.network)
     network.load_state_dict(stage.averaged)
@@ -29,4 +29,5 @@ def settle(stage: Stage, batches: Iterable[Tensor]) -> None:
         for batch in batches:
             network(batch)
     stage.averaged = {name: value.clone() for name, value in network.state_dict().items()}
+    stage.settled = True
     stage.save()

@@ -65,6 +65,7 @@ def untrained() -> BiSeNet:
 
 def train(folder: Path, steps: int, batch: int = 6) -> None:
     cv2.setNumThreads(1)
+    torch.manual_seed(SEED)
     network = untrained()
     stage = Stage(
         folder, network, steps=steps, rate=8e-3, small_rate=4e-3, seed=SEED, small=("conv_out.conv_out",), average=0.99

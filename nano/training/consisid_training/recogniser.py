@@ -77,6 +77,7 @@ def trained(folder: Path, name: str) -> Recogniser:
 
 def train(data: Path, folder: Path, name: str, steps: int, people: int = 96) -> None:
     recipe = RECIPES[name]
+    torch.manual_seed(recipe.seed)
     network = Recogniser(recipe)
     stage = Stage(folder, network, steps=steps, rate=2e-3, small_rate=2e-3, seed=recipe.seed, average=0.99)
     crops = load(data, "crops")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -46,16 +47,28 @@ def stages(folder: Path, processes: int) -> list[list[str]]:
 
 
 def run(folder: Path, processes: int) -> None:
-    """Raises `CalledProcessError` for the stage that failed; run again to go on there."""
+    """Raises `SystemExit` for the stage that failed or was stopped; run again to go on there."""
     for arguments in stages(folder, processes):
         print(" ".join(arguments), flush=True)
-        subprocess.run([sys.executable, "-m", *arguments], check=True)
+        _run(arguments)
     for kind in ("checkpoint", "judges"):
         shutil.rmtree(folder / kind, ignore_errors=True)
     encoded = [str(folder / "encoded")]
     for module, extra in (("checkpoint", encoded), ("judges", [])):
         made = [str(folder), *extra, str(folder / module)]
-        subprocess.run([sys.executable, "-m", f"consisid_training.{module}", *made], check=True)
+        _run([f"consisid_training.{module}", *made])
+
+
+def _run(arguments: list[str]) -> None:
+    """Ctrl-C is left to the stage, which saves and then fails."""
+    command = [sys.executable, "-m", *arguments]
+    previous = signal.signal(signal.SIGINT, lambda number, frame: None)
+    try:
+        code = subprocess.Popen(command).wait()
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if code:
+        raise SystemExit(f"{arguments[0]} ended with {code}; the same command goes on there")
 
 
 if __name__ == "__main__":

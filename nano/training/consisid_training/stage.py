@@ -29,6 +29,9 @@ class Stage:
     Every draw of step n comes from `rng(n)` alone, so that a run that was stopped and resumed sees what one that was
     not would have seen.
 
+    Attributes:
+        step: how many are done. told: that somebody wants it to stop. settled: whether `norms.settle` has been here.
+
     Args:
         folder: gets `state.pt` and `log.jsonl`.
         network: what is trained.
@@ -55,7 +58,7 @@ class Stage:
         self.averaged = {name: t.detach().clone() for name, t in network.state_dict().items()} if average else {}
         self.step = 0
         self._seconds = 0.0
-        self.told = self.stopping = False
+        self.told = self.stopping = self.settled = self._broken = False
         self._together = together
         self._measured: dict[str, list[float]] = {}
         folder.mkdir(parents=True, exist_ok=True)
@@ -66,12 +69,14 @@ class Stage:
         return np.random.default_rng([self.seed, stream, step])
 
     def loop(self) -> Iterator[int]:
-        """Steps still to do. Stops early, with everything saved, at SIGTERM or SIGINT.
+        """Steps still to do. At SIGTERM or SIGINT it saves and raises `SystemExit`: a stage that is to go on.
 
         Raises `RuntimeError` where another run is training in the folder.
         """
         with _locked(self.folder / "lock") if self._writes else nullcontext():
             yield from self._steps()
+        if self.told and self.step < self.steps:
+            raise SystemExit(f"stopped at step {self.step} of {self.steps}; the same command goes on")
 
     def _steps(self) -> Iterator[int]:
         previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -88,7 +93,8 @@ class Stage:
                     self.save()
         finally:
             self._seconds += time.monotonic() - began
-            self.save()
+            if not self._broken:
+                self.save()
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
@@ -98,8 +104,15 @@ class Stage:
         self.apply(clip, loss=loss.item(), **measured)
 
     def apply(self, clip: float = 1.0, **measured: float) -> None:
-        """Use the gradients that the parameters hold."""
-        nn.utils.clip_grad_norm_(self.network.parameters(), clip)
+        """Use the gradients that the parameters hold.
+
+        Raises `FloatingPointError` for anything that is not finite: nothing is saved then.
+        """
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), clip)
+        for name, value in {"gradient": norm.item(), **measured}.items():
+            if not math.isfinite(value):
+                self._broken = True
+                raise FloatingPointError(f"step {self.step}: {name} is {value}")
         factor = self._factor()
         rates = iter(self._rates)
         for optimizer in self._optimizers:
@@ -122,8 +135,6 @@ class Stage:
 
     def _log(self, measured: dict[str, float]) -> None:
         for name, value in measured.items():
-            if not math.isfinite(value):
-                raise FloatingPointError(f"step {self.step}: {name} is {value}")
             self._measured.setdefault(name, []).append(value)
         if (self.step + 1) % EVERY == 0 and self._writes:
             means = {name: round(sum(values) / len(values), 5) for name, values in self._measured.items()}
@@ -139,6 +150,7 @@ class Stage:
             "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
             "averaged": self.averaged,
             "step": self.step,
+            "settled": self.settled,
             "seconds": self._seconds,
         }
         fresh = self.folder / "state.pt.new"
@@ -151,6 +163,7 @@ class Stage:
         for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.averaged, self.step, self._seconds = state["averaged"], state["step"], state["seconds"]
+        self.settled = state.get("settled", False)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.told = True

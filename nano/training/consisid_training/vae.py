@@ -60,6 +60,7 @@ def trained(folder: Path) -> Any:
 
 def train(data: Path, folder: Path, steps: int) -> None:
     """Both halves: four fifths of the steps on parts of frames, the rest on whole ones."""
+    torch.manual_seed(SEED)
     vae = build()
     stage = Stage(folder / "vae", vae, steps=steps, rate=2e-3, small_rate=2e-3, seed=SEED, average=0.998, device=DEVICE)
     clips, colours = load(data, "clips"), load(data, "colours")
