@@ -22,7 +22,7 @@ def checkpoint() -> Path:
 
 
 def judges() -> Path:
-    """Folder of the networks that judge videos, independent of the checkpoint's own. Raises `DataMissing`."""
+    """Folder of the networks that judge videos, trained apart from the checkpoint's own. Raises `DataMissing`."""
     return folder("judges")
 
 

@@ -1,9 +1,10 @@
 """CLIPScore of a video and a prompt, and a perceptual distance in CLIP's features.
 
-CLIPScore here is 100 · max(cos(image, text), 0), mean over frames, as torchmetrics has it. Hessel et al. (2021) define
-it with w = 2.5 instead of 100. ConsisID's evaluation (eval/get_clipscore.py) takes the mean of `logits_per_image` over
-16 frames: the cosine times the model's own scale, exp(4.6052) = 100 for OpenAI's checkpoints, negative values as they
-are; so its 25 to 37 are in this unit. Prompts longer than the text tower's context are cut there and here.
+CLIPScore here is 100 · max(mean over frames of cos(image, text), 0), as torchmetrics has it; Hessel et al. (2021) have
+w = 2.5 instead of 100. ConsisID's evaluation (eval/get_clipscore.py) takes the mean of `logits_per_image`: the cosine
+times the model's own scale, exp(4.6052) = 100 for OpenAI's checkpoints, negative values as they are; so its 25 to 37
+are in this unit. It looks at frame ⌊i · n / 16⌋ for i < 16, whose blue and red are exchanged; here frames are evenly
+spaced from first to last, in their colours. Prompts longer than the text tower's context are cut there and here.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class ClipJudge:
             raise MissingExtra(
                 f"CLIPScore needs transformers ({missing}): pip install 'consisid-runtime[bench]'"
             ) from missing
+        self._folder = folder
         self._device = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # commands have a display of their own
         try:
@@ -55,8 +57,12 @@ class ClipJudge:
         self._edge = int(model.config.vision_config.image_size)
         self._context = int(model.config.text_config.max_position_embeddings)
 
-    def scores(self, frames: Frames, prompt: str) -> npt.NDArray[np.float64]:
-        """100 · max(cos(frame, prompt), 0) of each frame [F]; frames are uint8 [F, H, W, 3] RGB.
+    def score(self, frames: Frames, prompt: str) -> float:
+        """CLIPScore of a video, 0 to 100; frames are uint8 [F, H, W, 3] RGB."""
+        return max(0.0, 100 * float(self.cosines(frames, prompt).mean()))
+
+    def cosines(self, frames: Frames, prompt: str) -> npt.NDArray[np.float64]:
+        """Of each frame [F] to the prompt. Raises `CheckpointInvalid` where one is not finite.
 
         As CLIP prepares pictures, the shorter edge is scaled and the middle square is seen.
         """
@@ -71,7 +77,10 @@ class ClipJudge:
                     pixel_values=pixels.to(self._device),
                 )
                 cosines.append((out.image_embeds @ out.text_embeds.T)[:, 0])
-        return np.asarray(100 * torch.cat(cosines).clamp(min=0).double().numpy(force=True))
+        found = np.asarray(torch.cat(cosines).double().numpy(force=True))
+        if not np.isfinite(found).all():
+            raise CheckpointInvalid(f"{self._folder} gives a similarity that is not finite; its weights are damaged")
+        return found
 
     def feature_distance(self, frames: Frames, reference: Frames) -> float:
         """Perceptual distance of two videos, uint8 [F, H, W, 3] each: 0 for equal ones, at most 4.

@@ -10,6 +10,7 @@ import numpy as np
 
 from consisid_benchmarks.fidelity.frechet import TooFewSamples, frechet_distance
 from consisid_benchmarks.fidelity.gate import verdict
+from consisid_benchmarks.fidelity.judges import SHARES
 from consisid_benchmarks.fidelity.nano_record import Findings
 from consisid_benchmarks.fidelity.nano_run import Rows
 from consisid_benchmarks.fidelity.nano_set import SMALL
@@ -28,7 +29,13 @@ from consisid_benchmarks.fidelity.nano_variants import (
 )
 from consisid_benchmarks.fidelity.nano_worker import Subject
 from consisid_benchmarks.fidelity.observe import Values
-from consisid_benchmarks.fidelity.statistics import Estimate, estimate, paired_difference, proportion
+from consisid_benchmarks.fidelity.statistics import (
+    Estimate,
+    estimate,
+    paired_difference,
+    paired_proportions,
+    proportion,
+)
 from consisid_runtime.options import Options
 
 SMALL_OPTIONS = Options(steps=6, guidance=3.0)
@@ -96,22 +103,26 @@ def _figures(rows: Rows, name: str, numbers: Iterable[int]) -> dict[str, dict[st
         if not known:
             continue
         single = all(isinstance(value, bool) for value in known.values())
-        figure = (proportion if single else estimate)(list(known.values()))
+        found_values = list(known.values())
+        limits = (0.0, 1.0) if metric in SHARES else ()
+        figure = proportion(found_values) if single else estimate(found_values, *limits)
         found[metric] = _rounded(figure.to_json())
         base = {number: rows[EXACT, number].get(metric) for number in known if (EXACT, number) in rows}
         if name != EXACT and metric not in NO_CHANGE and len(base) == len(known) and None not in base.values():
-            pairs = np.array([(known[number], base[number]) for number in known], np.float64)
-            found[metric]["change"] = _rounded(paired_difference(pairs[:, 0], pairs[:, 1]).to_json())
-    return found | _fid([values for values in own.values() if "face_features" in values])
+            compare = paired_proportions if single else paired_difference
+            change = compare(found_values, [rows[EXACT, number][metric] for number in known])
+            found[metric]["change"] = _rounded(change.to_json())
+    return found | _fid(list(own.values()))
 
 
-def _fid(known: list[Values]) -> dict[str, dict[str, Any]]:
+def _fid(own: list[Values]) -> dict[str, dict[str, Any]]:
     """Between the faces of all videos and those of all portraits; nothing where these are too few."""
-    if not known:
+    seen = [np.asarray(values["face_features"], np.float64) for values in own if "face_features" in values]
+    if not seen:
         return {}
-    faces = np.concatenate([np.asarray(values["face_features"], np.float64) for values in known])
+    faces = np.concatenate(seen)
     try:
-        distance = frechet_distance(faces, [values["portrait_features"] for values in known])
+        distance = frechet_distance(faces, [values["portrait_features"] for values in own])
     except TooFewSamples:
         return {}
     return {"fid": _rounded(Estimate(distance, None, None, len(faces)).to_json())}

@@ -75,6 +75,7 @@ class FaceJudge:
     def __init__(self, detector: Path, recognisers: Mapping[str, Path], device: str, threads: int) -> None:
         if not recognisers:
             raise ValueError("a face judge needs at least one recogniser")
+        self._files = recognisers
         try:
             self._finders = {name: FaceFinder(detector, path, device, threads) for name, path in recognisers.items()}
             self._widths = {name: len(finder.embed(_BLANK, _ANYWHERE)) for name, finder in self._finders.items()}
@@ -85,7 +86,10 @@ class FaceJudge:
             raise CheckpointInvalid(f"one of {files} is no face network: {error}") from error
 
     def read(self, frames: Frames) -> Faces:
-        """The largest face of each picture; frames are uint8 [F, H, W, 3] RGB."""
+        """The largest face of each picture; frames are uint8 [F, H, W, 3] RGB.
+
+        Raises `CheckpointInvalid` where an embedding is not finite.
+        """
         boxes, keypoints = (
             np.full((len(frames), 4), np.nan, np.float32),
             np.full((len(frames), 5, 2), np.nan, np.float32),
@@ -99,6 +103,8 @@ class FaceJudge:
             boxes[index], keypoints[index] = face.box, face.keypoints
             for name, finder in self._finders.items():
                 rows[name][index] = _unit(finder.embed(bgr, face.keypoints))
+                if not np.isfinite(rows[name][index]).all():
+                    raise CheckpointInvalid(f"{self._files[name]} gives an embedding that is not finite; it is damaged")
         return Faces(boxes, keypoints, rows)
 
     def read_portrait(self, picture: Pixels, name: str) -> Faces:

@@ -40,6 +40,9 @@ WANTED: dict[str, tuple[str, ...]] = {
 }
 """Metric → the files in the judge folder that it needs."""
 
+SHARES = ("prompt_accuracy", "faces_found")
+"""Metrics from 0 to 1."""
+
 
 class Judges:
     """The networks in a judge folder.

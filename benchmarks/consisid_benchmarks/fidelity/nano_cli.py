@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from consisid_benchmarks.fidelity.nano_worker import Subject
 
 COMMAND, GATE_COMMAND = "fidelity-nano", "gate"
+LEAST = 4
+"""People that the gate needs, `verdict.LEAST`."""
 GATE = "tests/benchmarks/fidelity/test_known_damage.py"
 PACKAGES = ("consisid-runtime", "consisid-nano", "torch", "onnxruntime", "diffusers", "transformers", "numpy")
 
@@ -44,9 +46,11 @@ def command(
     ] = None,
     checkpoint: CheckpointFolder = None,
     judges: JudgeFolder = None,
-    people: Annotated[int, typer.Option("--people", min=2, max=100, help="Held-out people of the ablations.")] = 100,
+    people: Annotated[
+        int, typer.Option("--people", min=LEAST, max=100, help="Held-out people of the ablations.")
+    ] = 100,
     sweep: Annotated[
-        int, typer.Option("--sweep", min=2, max=100, help="Of these, how many for steps, guidance and the gate.")
+        int, typer.Option("--sweep", min=LEAST, max=100, help="Of these, how many for steps, guidance and the gate.")
     ] = 24,
     steps: Steps = 25,
     guidance: Guidance = 3.0,
@@ -60,6 +64,7 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Experiments on the nano model: identity, prompt, ablations, steps, spectra, and the gate against known damage."""
+    source, panel = checkpoint or _shipped("checkpoint"), judges or _shipped("judges")
     from consisid_benchmarks import environment, harness
     from consisid_benchmarks.fidelity import experiments
     from consisid_benchmarks.fidelity.nano_worker import Subject
@@ -67,7 +72,6 @@ def command(
     from consisid_runtime.progress import Display
 
     folder = work or environment.checkout() / "build" / "fidelity"
-    source, panel = checkpoint or _shipped("checkpoint"), judges or _shipped("judges")
     if not small and not harness.passes(GATE, environment.checkout()):
         typer.secho(f"{COMMAND}: no numbers: {GATE} does not pass", fg="red", err=True)
         raise typer.Exit(1)
@@ -99,7 +103,7 @@ def gate_command(
     ] = None,
     checkpoint: CheckpointFolder = None,
     judges: JudgeFolder = None,
-    people: Annotated[int, typer.Option("--people", min=2, max=100, help="Held-out people.")] = 24,
+    people: Annotated[int, typer.Option("--people", min=LEAST, max=100, help="Held-out people.")] = 24,
     steps: Steps = 25,
     guidance: Guidance = 3.0,
     processes: Processes = 2,
@@ -107,6 +111,7 @@ def gate_command(
     as_json: Json = False,
 ) -> None:
     """Is a bundle as good as the exact one? Same people, prompts and noise; exits with 1 if it is not."""
+    source, panel = checkpoint or _shipped("checkpoint"), judges or _shipped("judges")
     from consisid_benchmarks import environment
     from consisid_benchmarks.fidelity.compare import compare
     from consisid_benchmarks.fidelity.nano_run import Workbench
@@ -115,7 +120,6 @@ def gate_command(
     from consisid_runtime.progress import Display
 
     folder = work or environment.checkout() / "build" / "fidelity"
-    source, panel = checkpoint or _shipped("checkpoint"), judges or _shipped("judges")
     options = Options(steps=steps, guidance=guidance)
     with Display(f"bench {GATE_COMMAND}") as display:
         exact = against or _exported(source, folder, display.update)

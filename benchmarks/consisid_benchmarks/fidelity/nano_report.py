@@ -79,14 +79,17 @@ def _section(record: NanoRecord) -> str:
             "With another person's signal in one path: whose attribute is shown, where the two people differ?",
             _table(("", *(f"{name}: {whose}" for name in _SWAPPED for whose in ("own", "other"))), _whose(figures)),
             f"![Spectra of the ablations]({spectra.as_posix()})",
+            f"Steps, for {record.settings['sweep']} of these people:",
             _table(
                 ("steps", "FaceSim-Arc", "prompt accuracy", "distance", "PSNR", "seconds", "paper"), _sweep(figures)
             ),
             f"Distance and PSNR to {max(STEPS)} steps of the same solver; `dpm` draws noise at every step, so that "
             "runs of different step counts differ by their noise too.",
             f"![Steps against quality and time]({steps.as_posix()})",
+            f"Guidance, for {record.settings['sweep']} of these people:",
             _table(("guidance", "FaceSim-Arc", "change", *_SAID.values()), _guided(figures)),
-            "The gate, with limits on all of these; a control must pass, damage must fail, a probe may do either:",
+            f"The gate, for {record.settings['sweep']} of these people, with limits on all of these; a control must "
+            "pass, damage must fail, a probe may do either:",
             _table(("", "verdict", "failed by", "distance", "PSNR", "change of FaceSim-Arc"), _gate(record)),
         )
     )
@@ -124,8 +127,8 @@ def _outcome(record: NanoRecord) -> str:
     caught = sum(not verdicts[name]["passed"] for name in damage)
     passed = sum(verdicts[name]["passed"] for name in controls)
     return (
-        f"The gate caught {caught} of {len(damage)} kinds of known damage and let {passed} of {len(controls)} controls "
-        "pass."
+        f"Looking at {record.settings['sweep']} of these people, the gate caught {caught} of {len(damage)} kinds of "
+        f"known damage and let {passed} of {len(controls)} controls pass."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,6 +31,8 @@ _ROWS = "rows.jsonl"
 
 class Workbench:
     """A folder of measurements. Those of another bundle, other judges or other code lie in another sub-folder.
+
+    Of two that measure into the same sub-folder, the second waits and then finds what the first has measured.
 
     Args:
         subject: what is examined.
@@ -68,6 +71,11 @@ class Workbench:
 
         Returns what was wanted, and nothing else. Raises what making and judging raises; finished parts are kept.
         """
+        with (self.folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            return self._run(wanted, processes, progress)
+
+    def _run(self, wanted: Mapping[str, int], processes: int, progress: Progress | None) -> Rows:
         done = self.rows()
         counts = _with_references(wanted)
         tasks: list[tuple[int, list[str]]] = []

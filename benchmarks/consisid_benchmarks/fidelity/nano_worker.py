@@ -13,8 +13,10 @@ import numpy as np
 import torch
 
 import consisid_benchmarks.fidelity
+import consisid_export
 import consisid_nano.world
 import consisid_runtime
+from consisid_benchmarks import environment
 from consisid_benchmarks.fidelity.autoencoder import Autoencoder
 from consisid_benchmarks.fidelity.judges import Judges
 from consisid_benchmarks.fidelity.nano_set import GALLERY, Case, case, cases
@@ -32,8 +34,7 @@ _UNRELATED = {
     "nano_report.py", "nano_run.py", "paper.py", "score.py", "verdict.py",
 }  # fmt: skip
 """Files here that change no measurement."""
-_STAGES = ("denoise", "schedule", "encode", "decode", "face", "face_finder", "face_geometry", "image", "text")
-"""Modules of the runtime that do; the networks are in the bundle's own fingerprint."""
+_LIBRARIES = ("torch", "onnxruntime", "diffusers", "transformers", "insightface", "numpy", "opencv-python-headless")
 _GALLERY_FILE = "gallery.npy"
 
 
@@ -62,6 +63,7 @@ class Subject:
             "bundle": Bundle.open(self.bundle, device="cpu").fingerprint,
             "judges": Judges.open(self.judges, "cpu").digests() | people,
             "code": _code(),
+            "versions": environment.versions(_LIBRARIES),
         }
 
 
@@ -149,10 +151,11 @@ def work(number: int, variants: list[str]) -> list[dict[str, Any]]:
 
 
 def _code() -> str:
-    """Hex SHA-256 of the sources that a measurement depends on."""
+    """Hex SHA-256 of the sources that a measurement may depend on."""
     content = hashlib.sha256()
-    packages = (Path(package.__path__[0]) for package in (consisid_benchmarks.fidelity, consisid_nano.world))
-    files = [file for package in packages for file in sorted(package.rglob("*.py")) if file.name not in _UNRELATED]
-    for file in (*files, *(Path(consisid_runtime.__path__[0], f"{stage}.py") for stage in _STAGES)):
-        content.update(file.read_bytes())
+    whole = (consisid_benchmarks.fidelity, consisid_nano.world, consisid_runtime, consisid_export)
+    for folder in (Path(package.__path__[0]) for package in whole):
+        for file in sorted(folder.rglob("*.py")):
+            if file.name not in _UNRELATED:
+                content.update(file.read_bytes())
     return content.hexdigest()

@@ -32,6 +32,7 @@ class OnnxNetwork:
     def __init__(self, path: Path, device: str, threads: int) -> None:
         import onnxruntime
 
+        self._path = path
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.use_deterministic_compute = True
@@ -49,11 +50,17 @@ class OnnxNetwork:
         self.outputs: list[str] = [port.name for port in self._session.get_outputs()]
 
     def __call__(self, images: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float32]]:
-        """Outputs by name, each [N, …], of N inputs, run in batches."""
+        """Outputs by name, each [N, …], of N inputs, run in batches.
+
+        Raises `CheckpointInvalid` where one is not finite.
+        """
         parts: list[list[Any]] = [
             self._session.run(self.outputs, {self._input: np.ascontiguousarray(images[start : start + BATCH])})
             for start in range(0, len(images), BATCH)
         ]
-        return {
+        found = {
             name: np.concatenate([part[i] for part in parts]).astype(np.float32) for i, name in enumerate(self.outputs)
         }
+        if broken := [name for name, values in found.items() if not np.isfinite(values).all()]:
+            raise CheckpointInvalid(f"{self._path} gives {', '.join(broken)} that are not finite; it is damaged")
+        return found

@@ -78,7 +78,7 @@ class Observer:
         chosen = frames[sample(len(frames), self._frames)]
         faces = self.judges.faces.read(chosen)
         values: Values = {"flicker": stability.flicker(frames), **self._identity(case, faces, gallery)}
-        values["clip_score"] = float(self.judges.clip.scores(chosen, case.prompt).mean())
+        values["clip_score"] = self.judges.clip.score(chosen, case.prompt)
         shown = prompt_accuracy.hits(self.judges.attributes.predict(frames), case.scene.labels())
         values["prompt_accuracy"] = float(np.mean(list(shown.values())))
         values |= {f"prompt.{name}": hit for name, hit in shown.items()}
@@ -119,14 +119,12 @@ class Observer:
         if case.name not in self._portrait_features:
             self._portrait_features[case.name] = read(case.portrait()[None], self._portrait(case))[0]
         portrait = self._portrait_features[case.name]
-        if not faces.found.any():
-            return {}
-        features = read(frames, faces)
-        return {
-            "face_distance": squared_distance(features, portrait),
-            "face_features": [[round(float(level), _DIGITS) for level in row] for row in features],
-            "portrait_features": [round(float(level), _DIGITS) for level in portrait],
-        }
+        values: Values = {"portrait_features": [round(float(level), _DIGITS) for level in portrait]}
+        if faces.found.any():
+            features = read(frames, faces)
+            values["face_distance"] = squared_distance(features, portrait)
+            values["face_features"] = [[round(float(level), _DIGITS) for level in row] for row in features]
+        return values
 
     def _portrait(self, case: Case) -> Faces:
         if case.name not in self._portraits:

@@ -14,7 +14,7 @@ from consisid_benchmarks.fidelity import distance, prompt_accuracy, stability
 from consisid_benchmarks.fidelity.collection import Item
 from consisid_benchmarks.fidelity.faces import Faces, aligned_faces, published_similarity, sample, similarities
 from consisid_benchmarks.fidelity.frechet import TooFewSamples, frechet_distance, squared_distance
-from consisid_benchmarks.fidelity.judges import RECOGNISERS, Judges
+from consisid_benchmarks.fidelity.judges import RECOGNISERS, SHARES, Judges
 from consisid_benchmarks.fidelity.statistics import Estimate, estimate, proportion
 from consisid_runtime.errors import CollectionInvalid
 from consisid_runtime.video import Frames
@@ -89,7 +89,7 @@ def score(items: Sequence[Item], judges: Judges, frames: int | None = None, prog
             values |= identity
             pooled.append(features)
         if "clip_score" not in judges.missing:
-            values["clip_score"] = float(judges.clip.scores(chosen, item.prompt).mean())
+            values["clip_score"] = judges.clip.score(chosen, item.prompt)
         if "prompt_accuracy" not in judges.missing and item.labels:
             judges.attributes.check_labels(item.labels, str(item))
             outcomes.append(hits := _hits(item, video, judges))
@@ -112,8 +112,8 @@ def _identity(
     for name in faces.embeddings:
         values[f"facesim_{name}"] = float(similarities(faces, portrait, name).mean())
         values[f"facesim_{name}_published"] = published_similarity(faces, portrait, name)
-    steadiest = next(name for name in RECOGNISERS if name in faces.embeddings)
-    values["identity_stability"] = stability.identity_stability(faces.embeddings[steadiest])
+    first = next(name for name in RECOGNISERS if name in faces.embeddings)
+    values["identity_stability"] = stability.identity_stability(faces.embeddings[first])
     features = np.zeros((0, 0), np.float32)
     if "fid" not in judges.missing:
         values["face_distance"] = None
@@ -171,7 +171,7 @@ def _summarise(
     for name in names:
         known = [value for _, values in videos if (value := values.get(name)) is not None]
         if known:
-            summary[name] = estimate(known)
+            summary[name] = estimate(known, *((0.0, 1.0) if name in SHARES else ()))
     if isinstance(fid, Estimate):
         summary["fid"] = fid
     elif fid is not None:

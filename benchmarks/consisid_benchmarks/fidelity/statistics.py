@@ -32,8 +32,8 @@ class Estimate:
         return f"{self.mean:.4g} ({interval}, n = {self.n})"
 
 
-def estimate(values: npt.ArrayLike) -> Estimate:
-    """The mean of independent samples [n], with Student's t interval; one sample has none.
+def estimate(values: npt.ArrayLike, least: float = -np.inf, most: float = np.inf) -> Estimate:
+    """The mean of independent samples [n], with Student's t interval, cut at what values there are; one has none.
 
     Raises `ValueError` without samples, or where one is not finite: the caller leaves out what was not measured.
     """
@@ -46,7 +46,7 @@ def estimate(values: npt.ArrayLike) -> Estimate:
     if n == 1:
         return Estimate(mean, None, None, n)
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * samples.std(ddof=1) / np.sqrt(n))
-    return Estimate(mean, mean - half, mean + half, n)
+    return Estimate(mean, max(least, mean - half), min(most, mean + half), n)
 
 
 def paired_difference(candidate: npt.ArrayLike, reference: npt.ArrayLike) -> Estimate:
@@ -59,6 +59,23 @@ def paired_difference(candidate: npt.ArrayLike, reference: npt.ArrayLike) -> Est
     if first.shape != second.shape:
         raise ValueError(f"pairs need equal lengths, got {list(first.shape)} and {list(second.shape)}")
     return estimate(first - second)
+
+
+def paired_proportions(candidate: npt.ArrayLike, reference: npt.ArrayLike) -> Estimate:
+    """The difference of two shares of successes over pairs [n], [n].
+
+    The interval is Agresti and Min's (Statistics in Medicine 24, 2005): half a pair is added to each of the four
+    outcomes, so that it keeps a width where no pair differs. Raises `ValueError` for unequal lengths or no pairs.
+    """
+    first, second = np.asarray(candidate, np.bool_), np.asarray(reference, np.bool_)
+    if first.shape != second.shape or first.ndim != 1 or not len(first):
+        raise ValueError(f"pairs need equal lengths, got {list(first.shape)} and {list(second.shape)}")
+    n = len(first) + 2
+    gained, lost = float((first & ~second).sum()) + 0.5, float((~first & second).sum()) + 0.5
+    middle = (gained - lost) / n
+    half = float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * np.sqrt(gained + lost - (gained - lost) ** 2 / n) / n
+    mean = float(first.mean() - second.mean())
+    return Estimate(mean, max(-1.0, middle - half), min(1.0, middle + half), len(first))
 
 
 def proportion(outcomes: npt.ArrayLike) -> Estimate:

@@ -2,7 +2,8 @@
 
 Identity similarity alone is blind to some damage (too few steps, coarse weights), so paired distances to the reference
 run's latents and pixels count as well. Every mean has to stay on the good side of its limit with its whole 95 %
-confidence interval: more videos make the gate finer, too few make it fail. NaN and infinity fail.
+confidence interval: more videos make the gate finer, too few make it fail. Videos that all change by the same amount
+have an interval of no width, so that there have to be `LEAST` of them. NaN and infinity fail.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from consisid_benchmarks.fidelity.statistics import Estimate, estimate
+
+LEAST = 4
+"""Videos below which nothing passes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +144,7 @@ class Verdict:
 def judge(candidate: Run, reference: Run, distances: Distances, limits: Limits) -> Verdict:
     """Whether the candidate is as good as the reference, within the limits.
 
-    With a single video no mean has an interval, so nothing passes but `worst_latents`.
+    With fewer videos than `LEAST`, nothing passes but `worst_latents`.
 
     Raises `ValueError` where the runs are not of the same cases in the same order, where cases repeat, or where a value
     is missing.
@@ -162,7 +166,8 @@ def judge(candidate: Run, reference: Run, distances: Distances, limits: Limits) 
             return Criterion(name, None, limit.value, limit.reason, at_least, False, cases[int(broken.argmax())])
         figure = estimate(values)
         bound = figure.low if at_least else figure.high
-        passed = bound is not None and (bound >= limit.value if at_least else bound <= limit.value)
+        kept = bound is not None and (bound >= limit.value if at_least else bound <= limit.value)
+        passed = kept and len(values) >= LEAST
         return Criterion(name, figure, limit.value, limit.reason, at_least, passed)
 
     def change(name: str, *, at_least: bool) -> Criterion:

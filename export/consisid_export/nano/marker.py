@@ -13,15 +13,19 @@ MARKER = "nano.json"
 
 def write_marker(folder: Path, identity: dict[str, Any]) -> None:
     """Record the files of a finished folder."""
-    files = {str(f.relative_to(folder)): sha256(f) for f in sorted(folder.rglob("*")) if f.is_file()}
-    (folder / MARKER).write_text(json.dumps({**identity, "files": files}, indent=1))
+    (folder / MARKER).write_text(json.dumps({**identity, "files": _files(folder)}, indent=1))
 
 
 def is_intact(folder: Path, identity: dict[str, Any]) -> bool:
-    """Whether `folder` was made from the same, and every file is as it was written."""
+    """Whether `folder` was made from the same, and holds the files that were written and no others."""
     try:
         marker = json.loads((folder / MARKER).read_bytes())
         files = marker.pop("files")
-        return bool(marker == identity and all(sha256(folder / name) == digest for name, digest in files.items()))
-    except (OSError, ValueError, KeyError, AttributeError):
+        return bool(marker == identity and files == _files(folder))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
+
+
+def _files(folder: Path) -> dict[str, str]:
+    found = sorted(file for file in folder.rglob("*") if file.is_file() and file != folder / MARKER)
+    return {str(file.relative_to(folder)): sha256(file) for file in found}

@@ -1,5 +1,6 @@
 """Against transformers' own forward, which the judge calls, and formulas written out again, which it does not."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -44,19 +45,32 @@ def test_scores_are_a_hundred_times_the_cosine(judge: ClipJudge, model: CLIPMode
     with torch.inference_mode():
         out = model(input_ids=ids, pixel_values=prepared(video))
     cosines = torch.nn.functional.cosine_similarity(out.image_embeds, out.text_embeds)
-    expected = 100 * np.maximum(cosines.double().numpy(), 0)
-    found = judge.scores(video, PROMPT)
-    assert found.shape == (18,) and np.ptp(found) > 1
-    assert np.abs(found - expected).max() < 1e-3  # of 100, in float32
+    found = judge.cosines(video, PROMPT)
+    assert found.shape == (18,) and np.ptp(found) > 0.01
+    assert np.abs(found - cosines.double().numpy()).max() < 1e-5
+    assert judge.score(video, PROMPT) == pytest.approx(max(0.0, 100 * found.mean()))
     # What ConsisID's evaluation reads, up to the model's own scale.
     scale = model.logit_scale.exp().item()
     assert np.allclose(out.logits_per_image[:, 0].numpy() / scale, cosines.numpy(), atol=1e-6)
 
 
-def test_negative_cosines_count_as_zero(judge: ClipJudge, video: Frames) -> None:
-    scores = np.stack([judge.scores(video, word) for word in ("red", "blue", "a", "person", "smiles")])
-    assert (scores >= 0).all()
-    assert (scores == 0).any() and (scores > 0).any()
+def test_a_negative_mean_counts_as_zero_and_a_negative_frame_as_it_is(judge: ClipJudge, video: Frames) -> None:
+    words = ("red", "blue", "a", "person", "smiles")
+    pairs = [(video[i : i + 2], word) for i in range(len(video) - 1) for word in words]
+    means = [float(judge.cosines(two, word).mean()) for two, word in pairs]
+    assert any(mean < 0 for mean in means) and any(mean > 0 for mean in means)
+    for (two, word), mean in zip(pairs, means, strict=True):
+        assert judge.score(two, word) == pytest.approx(max(0.0, 100 * mean), abs=1e-4)
+
+
+def test_weights_that_give_nan_are_named(judge_folder: Path, tmp_path: Path, video: Frames) -> None:
+    shutil.copytree(judge_folder / "clip", tmp_path / "clip")
+    model = CLIPModel.from_pretrained(tmp_path / "clip")
+    with torch.no_grad():
+        model.visual_projection.weight.fill_(torch.nan)
+    model.save_pretrained(tmp_path / "clip")
+    with pytest.raises(CheckpointInvalid, match="not finite"):
+        ClipJudge(tmp_path / "clip", "cpu").score(video, PROMPT)
 
 
 def test_feature_distance_by_hand(judge: ClipJudge, model: CLIPModel) -> None:
@@ -93,8 +107,8 @@ def test_feature_distance_grows_with_damage_and_sees_the_edges(judge: ClipJudge,
 
 
 def test_the_batch_does_not_show(judge: ClipJudge, video: Frames) -> None:
-    alone = np.concatenate([judge.scores(frame[None], PROMPT) for frame in video])
-    assert np.abs(alone - judge.scores(video, PROMPT)).max() < 1e-3
+    alone = np.concatenate([judge.cosines(frame[None], PROMPT) for frame in video])
+    assert np.abs(alone - judge.cosines(video, PROMPT)).max() < 1e-5
 
 
 def test_a_folder_that_is_no_clip_is_refused(tmp_path: Path) -> None:

@@ -1,3 +1,5 @@
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +10,10 @@ from typer.testing import CliRunner
 
 import consisid_nano
 from consisid_benchmarks import harness
-from consisid_benchmarks.fidelity import nano_run, nano_worker
+from consisid_benchmarks.fidelity import nano_cli, nano_run, nano_worker, verdict
 from consisid_benchmarks.fidelity.nano_cli import COMMAND, command, gate_command
 from consisid_benchmarks.fidelity.nano_record import read
-from consisid_runtime.errors import MissingExtra
+from consisid_runtime.errors import MissingExtra, NotFinite
 
 GOOD: dict[str, Any] = {"facesim_arc": 0.8, "prompt_accuracy": 1.0, "faces_found": 1.0, "flicker": 3.0, "rank1": True}
 NEAR = {"latents": 0.01, "psnr": 45.0, "clip_distance": 0.001}
@@ -61,11 +63,11 @@ def test_damage_that_passes_exits_with_one(app: typer.Typer, monkeypatch: pytest
 
 def test_the_large_set_is_recorded(app: typer.Typer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(harness, "passes", lambda test, root: True)
-    asked = ["--people=4", "--sweep=3", "--steps=7", "--machine=desk"]
+    asked = ["--people=4", "--sweep=4", "--steps=7", "--machine=desk"]
     done = CliRunner().invoke(app, [*given(tmp_path), *asked], catch_exceptions=False)
     assert done.exit_code == 0
     record = read(tmp_path / "desk" / "fidelity.json")
-    assert record.settings["options"]["steps"] == 7 and record.settings["sweep"] == 3
+    assert record.settings["options"]["steps"] == 7 and record.settings["sweep"] == 4
     assert record.findings.figures["no-local"]["facesim_arc"]["n"] == 4
     assert record.findings.verdicts["again"]["passed"]
 
@@ -84,7 +86,7 @@ def test_another_bundle_is_judged_beside_the_exact_one(
 ) -> None:
     for name, scale in (("fast", 1 + far), ("exact", 1.0)):
         (tmp_path / name / "exact").mkdir(parents=True)
-        for number in range(3):
+        for number in range(4):
             frames = np.full((3, 32, 32, 3), 100, np.uint8)
             np.savez(tmp_path / name / "exact" / f"{number}.npz", latents=scale * np.ones((1, 3, 4)), frames=frames)
 
@@ -96,10 +98,46 @@ def test_another_bundle_is_judged_beside_the_exact_one(
     monkeypatch.setattr(nano_run, "Workbench", Kept)
     app = typer.Typer()
     app.command("gate")(gate_command)
-    options = [f"--against={tmp_path / 'exact'}", f"--judges={judge_folder}", f"--checkpoint={tmp_path}", "--people=3"]
+    options = [f"--against={tmp_path / 'exact'}", f"--judges={judge_folder}", f"--checkpoint={tmp_path}", "--people=4"]
     done = CliRunner().invoke(app, [str(tmp_path / "fast"), *options, f"--work={tmp_path}"], catch_exceptions=False)
     assert done.exit_code == code
     assert f"{'pass' if code == 0 else 'FAIL'}  latents: {far:.4g}" in done.output
+
+
+def test_a_candidate_whose_networks_break_down_fails(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, judge_folder: Path
+) -> None:
+    class Broken(Bench):
+        def __init__(self, subject: nano_worker.Subject, folder: Path) -> None:
+            super().__init__(subject, folder)
+            self.broken = subject.bundle.name == "fast"
+
+        def run(self, wanted: dict[str, int], processes: int, progress: Any) -> nano_run.Rows:
+            if self.broken:
+                raise NotFinite("dit_step returned NaN in velocity")
+            return super().run(wanted, processes, progress)
+
+    monkeypatch.setattr(nano_run, "Workbench", Broken)
+    app = typer.Typer()
+    app.command("gate")(gate_command)
+    options = [f"--against={tmp_path / 'exact'}", f"--judges={judge_folder}", f"--checkpoint={tmp_path}"]
+    done = CliRunner().invoke(app, [str(tmp_path / "fast"), *options, f"--work={tmp_path}"], catch_exceptions=False)
+    assert done.exit_code == 1
+    assert "FAIL  finite" in done.output and "dit_step returned NaN" in done.output
+
+
+def test_without_the_distribution_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "consisid_nano", None)
+    for name in [name for name in sys.modules if name.startswith("consisid_benchmarks.fidelity.nano_w")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, "consisid_benchmarks.fidelity.experiments", raising=False)
+    for call in (command, partial(gate_command, Path("bundle"))):
+        with pytest.raises(MissingExtra, match="pip install consisid-nano"):
+            call()
+
+
+def test_the_least_number_of_people_is_the_gates() -> None:
+    assert nano_cli.LEAST == verdict.LEAST
 
 
 def test_weights_that_are_not_shipped_are_asked_for(

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import fcntl
 import json
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +74,19 @@ def test_a_run_that_was_stopped_goes_on(subject: Subject, tmp_path: Path, monkey
     assert len(bench.run({"exact": 3}, 1)) == 3
     assert [number for number, _ in ASKED] == [0, 1, 2]
     assert sorted(bench.rows()) == [("exact", number) for number in range(3)]
+
+
+def test_a_second_run_waits_and_finds_what_the_first_has_measured(subject: Subject, tmp_path: Path) -> None:
+    bench = Workbench(subject, tmp_path)
+    with (bench.folder / "lock").open("w") as lock, ThreadPoolExecutor(1) as pool:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        second = pool.submit(Workbench(subject, tmp_path).run, {"exact": 1}, 1)
+        assert not wait([second], timeout=0.5).done
+        row = {"variant": "exact", "case": 0, "values": {"facesim_arc": 0.25}}
+        (bench.folder / "rows.jsonl").write_text(json.dumps(row) + "\n")
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        assert second.result(timeout=60) == {("exact", 0): {"facesim_arc": 0.25}}
+    assert not ASKED
 
 
 def test_other_options_and_judges_are_measured_anew(subject: Subject, judge_folder: Path, tmp_path: Path) -> None:

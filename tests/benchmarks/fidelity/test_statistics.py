@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from consisid_benchmarks.fidelity.statistics import Estimate, estimate, paired_difference, proportion, rank1
+from consisid_benchmarks.fidelity.statistics import (
+    Estimate,
+    estimate,
+    paired_difference,
+    paired_proportions,
+    proportion,
+    rank1,
+)
 
 
 def test_students_interval_of_known_samples() -> None:
@@ -40,6 +47,25 @@ def test_pairing_takes_out_what_pairs_share() -> None:
     assert alone.low is not None and alone.mean - alone.low > 10 * (found.mean - (found.low or 0))
     with pytest.raises(ValueError, match="equal lengths"):
         paired_difference([1.0, 2.0], [1.0])
+
+
+def test_an_interval_ends_where_values_do() -> None:
+    found = estimate([1.0, 1.0, 0.5], least=0.0, most=1.0)
+    assert found.high == 1.0 and found.low is not None and 0 < found.low < found.mean
+
+
+def test_paired_shares_have_a_width_where_no_pair_differs() -> None:
+    same = paired_proportions([True] * 22, [True] * 22)
+    # Half a pair each way of 24: ± 1.96 · √1 / 24.
+    assert (same.mean, same.n) == (0.0, 22)
+    assert same.high == pytest.approx(1.959964 / 24, rel=1e-6) and same.low == pytest.approx(-1.959964 / 24, rel=1e-6)
+    # 8 gained, 2 lost of 18: (8.5 − 2.5) / 20 ± 1.96 · √(11 − 36 / 20) / 20.
+    first, second = [True] * 8 + [False] * 2 + [True] * 8, [False] * 8 + [True] * 2 + [True] * 8
+    found = paired_proportions(first, second)
+    assert found.mean == pytest.approx(6 / 18)
+    assert found.low == pytest.approx(0.3 - 1.959964 * np.sqrt(9.2) / 20, rel=1e-6)
+    with pytest.raises(ValueError, match="equal lengths"):
+        paired_proportions([True], [True, False])
 
 
 def test_wilsons_interval_has_a_width_where_all_succeed() -> None:

@@ -94,6 +94,12 @@ def test_a_single_video_proves_nothing() -> None:
     assert "no interval, n = 1" in str(verdict)
 
 
+def test_three_equal_videos_prove_nothing_and_four_do() -> None:
+    for count, passed in ((3, False), (4, True)):
+        same = Run(CASES[:count], [0.8] * count, [1.0] * count, [1.0] * count, [3.0] * count)
+        assert judge(same, same, Distances([0.0] * count, [100.0] * count, [0.0] * count), LIMITS).passed is passed
+
+
 @pytest.mark.parametrize(
     "candidate",
     [
