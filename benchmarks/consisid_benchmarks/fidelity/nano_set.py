@@ -17,7 +17,7 @@ from consisid_runtime.video import Frames
 
 GALLERY = 100
 """People among whom one is to be identified; also the largest set."""
-SMALL = 4
+SMALL = 8
 """Cases of the set that the tests run."""
 _FIRST = HELD_OUT_PEOPLE + 10_000  # training may look at held-out people before them
 
