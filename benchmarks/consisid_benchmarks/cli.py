@@ -15,6 +15,7 @@ from consisid_runtime.cli import Json, emit
 SUITES: dict[str, Callable[..., None]] = {
     export.SUITE: export.command,
     fidelity.SUITE: fidelity.command,
+    fidelity.VIDEOS: fidelity.videos_command,
     nano_cli.COMMAND: nano_cli.command,
     nano_cli.GATE_COMMAND: nano_cli.gate_command,
     kernels.SUITE: kernels.command,

@@ -14,7 +14,7 @@ from consisid_runtime.cli import emit
 if TYPE_CHECKING:
     from consisid_benchmarks.fidelity.score import Scores
 
-SUITE = "fidelity"
+SUITE, VIDEOS = "fidelity", "fidelity-videos"
 
 
 def command(
@@ -57,6 +57,29 @@ def command(
     if out is not None:
         replace_file(out, json.dumps(report, indent=1, allow_nan=False).encode() + b"\n")
     emit(as_json, report, table(scores))
+
+
+def videos_command(
+    bundle: Annotated[Path, typer.Argument(help="Any bundle.")],
+    requests: Annotated[
+        Path, typer.Argument(help="Table portrait,prompt[,seed][,attribute ...]; files by relative paths.")
+    ],
+    out: Annotated[Path, typer.Argument(help="Folder of videos; one that was begun goes on.")],
+    steps: Annotated[int, typer.Option("--steps", help="Denoising steps.")] = 50,
+    guidance: Annotated[float, typer.Option("--guidance", help="Guidance scale.")] = 6.0,
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda or auto.")] = "auto",
+    as_json: Json = False,
+) -> None:
+    """Make a bundle's videos of a table of portraits and prompts, for `fidelity` to score."""
+    from consisid_benchmarks.fidelity.videos import make, read_requests
+    from consisid_runtime.options import Options
+    from consisid_runtime.pipeline import Pipeline
+    from consisid_runtime.progress import Display
+
+    options, asked = Options(steps=steps, guidance=guidance), read_requests(requests)
+    with Display(f"bench {VIDEOS}") as display:
+        made = make(Pipeline.open(bundle, device=device), asked, options, out, display.update)
+    emit(as_json, {"made": made, "videos": len(asked)}, f"made {made} of {len(asked)} videos in {out}")
 
 
 def table(scores: Scores) -> str:

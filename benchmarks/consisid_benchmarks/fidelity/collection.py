@@ -11,17 +11,13 @@ will do, animated GIFs too.
 from __future__ import annotations
 
 import csv
-import io
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from consisid_export.folders import replacing
 from consisid_runtime.errors import CollectionInvalid, ConsisIDError, VideoUnreadable
 from consisid_runtime.image import Pixels, read_pixels
 from consisid_runtime.image_file import read_file
@@ -79,7 +75,7 @@ def read_collection(folder: Path) -> list[Item]:
     where one is needed, a path that leaves the folder, a file that is not there, or a video listed twice.
     """
     root = folder.resolve()
-    header, rows = _read_table(folder / TABLE)
+    header, rows = read_table(folder / TABLE, REQUIRED)
     items = [_item(root, number, dict(zip(header, cells, strict=True))) for number, cells in enumerate(rows, 1)]
     seen: dict[Path, Item] = {}
     for item in items:
@@ -89,101 +85,24 @@ def read_collection(folder: Path) -> list[Item]:
     return items
 
 
-class CollectionWriter:
-    """Adds videos to a folder that `writing_collection` opened."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.rows: list[dict[str, str]] = []
-
-    def add(
-        self,
-        name: str,
-        frames: Frames,
-        portrait: Pixels,
-        prompt: str,
-        *,
-        fps: int,
-        reference: Frames | None = None,
-        labels: dict[str, str] | None = None,
-    ) -> None:
-        """Add one video, its portrait and, if given, its reference.
-
-        Videos are written without loss (FFV1 in Matroska): H.264 in 4:2:0 would blur what is to be measured.
-
-        Args:
-            name: of its files, without ending.
-            frames, reference: uint8 [F, H, W, 3] RGB.
-            portrait: uint8 [H, W, 3] RGB.
-            prompt: what was asked for.
-            fps: frames per second.
-            labels: attribute → what the prompt asked for.
-
-        Raises `ValueError` for a name that is no plain file name, or was used before, or a label named like a column.
-        """
-        if not name or Path(name).name != name or any(row["video"] == f"{name}.mkv" for row in self.rows):
-            raise ValueError(f"a video needs a file name of its own, got {name!r}")
-        if taken := {*REQUIRED, REFERENCE} & set(labels or {}):
-            raise ValueError(f"labels cannot be named {', '.join(sorted(taken))}")
-        row = {"video": f"{name}.mkv", "portrait": f"{name}.png", "prompt": prompt} | (labels or {})
-        (self._folder / row["video"]).write_bytes(encode_lossless(frames, fps))
-        Image.fromarray(portrait).save(self._folder / row["portrait"])
-        if reference is not None:
-            row[REFERENCE] = f"{name}.reference.mkv"
-            (self._folder / row[REFERENCE]).write_bytes(encode_lossless(reference, fps))
-        self.rows.append(row)
-
-
-@contextmanager
-def writing_collection(folder: Path) -> Iterator[CollectionWriter]:
-    """Write a folder of videos, all or nothing; `folder` must not exist or be empty.
-
-    Raises `OutputUnwritable`.
-    """
-    with replacing(folder, TABLE) as fresh:
-        writer = CollectionWriter(fresh)
-        yield writer
-        columns = list(dict.fromkeys([*REQUIRED, *(name for row in writer.rows for name in row)]))
-        with (fresh / TABLE).open("w", newline="", encoding="utf-8") as file:
-            table = csv.DictWriter(file, columns, restval="", lineterminator="\n")
-            table.writeheader()
-            table.writerows(writer.rows)
-
-
-def encode_lossless(frames: Frames, fps: int) -> bytes:
-    """FFV1 in Matroska, whose frames decode to the same uint8 [F, H, W, 3] RGB; the same frames give the same bytes."""
-    import av
-
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format="matroska", options={"fflags": "bitexact"}) as container:
-        stream = container.add_stream("ffv1", rate=fps)
-        stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "bgr0"
-        stream.codec_context.thread_count = 1
-        for image in frames:
-            for packet in stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")):
-                container.mux(packet)
-        for packet in stream.encode(None):
-            container.mux(packet)
-    return buffer.getvalue()
-
-
-def _read_table(path: Path) -> tuple[list[str], list[list[str]]]:
+def read_table(path: Path, required: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """Names of the columns, and cells of the rows. Raises `CollectionInvalid` where these columns are not there."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             lines: Iterable[list[str]] = [cells for cells in csv.reader(file, strict=True) if cells]
     except OSError as error:
         raise CollectionInvalid(
-            f"{path} cannot be read: {error.strerror}; it lists the videos, with the columns {', '.join(REQUIRED)}"
+            f"{path} cannot be read: {error.strerror}; it has to be a table with the columns {', '.join(required)}"
         ) from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise CollectionInvalid(f"{path} is no table of comma-separated values in UTF-8: {error}") from error
     header, *rows = [[cell.strip() for cell in cells] for cells in lines] or [[]]
-    if absent := [name for name in REQUIRED if name not in header]:
+    if absent := [name for name in required if name not in header]:
         raise CollectionInvalid(f"{path} lacks the columns {', '.join(absent)}; its first line is {','.join(header)!r}")
     if "" in header or len(set(header)) != len(header):
         raise CollectionInvalid(f"{path} has columns without a name, or two of one name: {','.join(header)!r}")
     if not rows:
-        raise CollectionInvalid(f"{path} lists no videos")
+        raise CollectionInvalid(f"{path} has no rows")
     for number, cells in enumerate(rows, 1):
         if len(cells) != len(header):
             raise CollectionInvalid(
@@ -192,27 +111,34 @@ def _read_table(path: Path) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
-def _item(root: Path, number: int, cells: dict[str, str]) -> Item:
-    where = f"{TABLE}, row {number}"
-    if empty := [name for name in REQUIRED if not cells[name]]:
+def require_filled(cells: dict[str, str], required: Sequence[str], where: str) -> None:
+    """Raises `CollectionInvalid` where one of the cells is empty."""
+    if empty := [name for name in required if not cells[name]]:
         raise CollectionInvalid(f"{where}: {', '.join(empty)} is empty")
 
-    def file(column: str) -> Path:
-        path = root / cells[column]
-        try:
-            resolved = path.resolve()
-            inside, there = resolved.is_relative_to(root), resolved.is_file()
-        except (OSError, RuntimeError, ValueError) as error:  # circles of links, names too long, a NUL
-            raise CollectionInvalid(f"{where}: {column} {cells[column]!r} is no path: {error}") from error
-        if not inside:
-            raise CollectionInvalid(f"{where}: {column} {cells[column]!r} leaves the folder; copy the file into it")
-        if not there:
-            raise CollectionInvalid(f"{where}: {column} {cells[column]!r} is no file in the folder")
-        return resolved
 
+def file_in(root: Path, cells: dict[str, str], column: str, where: str) -> Path:
+    """The file that a cell names. Raises `CollectionInvalid` where it is none inside of `root`."""
+    path = root / cells[column]
+    try:
+        resolved = path.resolve()
+        inside, there = resolved.is_relative_to(root), resolved.is_file()
+    except (OSError, RuntimeError, ValueError) as error:  # circles of links, names too long, a NUL
+        raise CollectionInvalid(f"{where}: {column} {cells[column]!r} is no path: {error}") from error
+    if not inside:
+        raise CollectionInvalid(f"{where}: {column} {cells[column]!r} leaves the folder; copy the file into it")
+    if not there:
+        raise CollectionInvalid(f"{where}: {column} {cells[column]!r} is no file in the folder")
+    return resolved
+
+
+def _item(root: Path, number: int, cells: dict[str, str]) -> Item:
+    where = f"{TABLE}, row {number}"
+    require_filled(cells, REQUIRED, where)
+    video, portrait = (file_in(root, cells, column, where) for column in ("video", "portrait"))
+    reference = file_in(root, cells, REFERENCE, where) if cells.get(REFERENCE) else None
     labels = {name: cell for name, cell in cells.items() if name not in (*REQUIRED, REFERENCE) and cell}
-    reference = file(REFERENCE) if cells.get(REFERENCE) else None
-    return Item(number, cells["video"], file("video"), file("portrait"), cells["prompt"], reference, labels)
+    return Item(number, cells["video"], video, portrait, cells["prompt"], reference, labels)
 
 
 def _read_video(path: Path, where: str) -> Frames:

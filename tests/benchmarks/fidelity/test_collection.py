@@ -3,7 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from consisid_benchmarks.fidelity.collection import encode_lossless, read_collection, writing_collection
+from consisid_benchmarks.fidelity.collecting import Collector, encode_lossless
+from consisid_benchmarks.fidelity.collection import read_collection
 from consisid_runtime.errors import CollectionInvalid, ImageTooSmall, ImageUnreadable, OutputUnwritable, VideoUnreadable
 from consisid_runtime.video import Frames, encode_mp4
 
@@ -16,11 +17,9 @@ PORTRAIT: Frames = RNG.integers(0, 256, (70, 80, 3), dtype=np.uint8)
 def folder(tmp_path: Path) -> Path:
     """One video with a reference and labels, one without."""
     out = tmp_path / "videos"
-    with writing_collection(out) as writer:
-        writer.add(
-            "one", NOISE, PORTRAIT, 'a person, "smiling"', fps=8, reference=255 - NOISE, labels={"colour": "red"}
-        )
-        writer.add("two", NOISE[:3], PORTRAIT, "a person", fps=8)
+    writer = Collector(out)
+    writer.add("one", NOISE, PORTRAIT, 'a person, "smiling"', fps=8, reference=255 - NOISE, labels={"colour": "red"})
+    writer.add("two", NOISE[:3], PORTRAIT, "a person", fps=8)
     return out
 
 
@@ -67,7 +66,7 @@ def test_other_systems_files_are_read(folder: Path) -> None:
     [
         ("", "lacks the columns video, portrait, prompt"),
         ("video,prompt\none.mkv,a\n", "lacks the columns portrait; its first line is 'video,prompt'"),
-        ("video,portrait,prompt\n", "lists no videos"),
+        ("video,portrait,prompt\n", "has no rows"),
         ("video,portrait,prompt,\none.mkv,one.png,a,\n", "columns without a name"),
         ("video,portrait,prompt,x,x\none.mkv,one.png,a,b,c\n", "two of one name"),
         ("video,portrait,prompt\none.mkv,one.png,a person, smiling\n", "row 1: 4 cells for 3 columns"),
@@ -122,26 +121,34 @@ def test_an_unusable_portrait_names_its_row_and_keeps_its_code(folder: Path) -> 
     (folder / "one.png").write_bytes(b"no picture")
     with pytest.raises(ImageUnreadable, match=r"row 1 \(one\.mkv\): portrait one\.png"):
         read_collection(folder)[0].portrait_pixels()
-    with writing_collection(folder.parent / "small") as writer:
-        writer.add("tiny", NOISE, PORTRAIT[:10, :10], "a person", fps=8)
+    writer = Collector(folder.parent / "small")
+    writer.add("tiny", NOISE, PORTRAIT[:10, :10], "a person", fps=8)
     with pytest.raises(ImageTooSmall, match="row 1"):
         read_collection(folder.parent / "small")[0].portrait_pixels()
 
 
 def test_a_folder_with_content_is_left_alone(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(OutputUnwritable, match="not ours"), writing_collection(folder):
-        pass
-    with pytest.raises(RuntimeError), writing_collection(tmp_path / "half") as writer:
-        writer.add("one", NOISE, PORTRAIT, "a person", fps=8)
-        raise RuntimeError
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["videos"]
+    with pytest.raises(OutputUnwritable, match="has content"):
+        Collector(tmp_path)
+    with pytest.raises(OutputUnwritable, match="has content"):
+        Collector(folder / "one.png")
+
+
+def test_a_folder_that_was_begun_goes_on(folder: Path) -> None:
+    (folder / "three.mkv").write_bytes(b"cut off before it was in the table")
+    writer = Collector(folder)
+    assert "two" in writer and "three" not in writer
+    writer.add("three", NOISE, PORTRAIT, "a person", fps=8, labels={"place": "beach"})
+    one, two, three = read_collection(folder)
+    assert one.labels == {"colour": "red"} and two.labels == {} and three.labels == {"place": "beach"}
+    assert np.array_equal(three.frames(), NOISE)
 
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", "one"])
 def test_names_that_are_no_file_of_its_own_are_refused(tmp_path: Path, name: str) -> None:
-    with writing_collection(tmp_path / "videos") as writer:
-        writer.add("one", NOISE, PORTRAIT, "a person", fps=8)
-        with pytest.raises(ValueError, match="file name of its own"):
-            writer.add(name, NOISE, PORTRAIT, "a person", fps=8)
-        with pytest.raises(ValueError, match="labels cannot be named prompt"):
-            writer.add("two", NOISE, PORTRAIT, "a person", fps=8, labels={"prompt": "x"})
+    writer = Collector(tmp_path / "videos")
+    writer.add("one", NOISE, PORTRAIT, "a person", fps=8)
+    with pytest.raises(ValueError, match="file name of its own"):
+        writer.add(name, NOISE, PORTRAIT, "a person", fps=8)
+    with pytest.raises(ValueError, match="labels cannot be named prompt"):
+        writer.add("two", NOISE, PORTRAIT, "a person", fps=8, labels={"prompt": "x"})
