@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from consisid_training import dit, local
@@ -22,7 +23,8 @@ def encoded(folder: Path) -> Path:
     return folder
 
 
-def test_the_transformer_starts_with_what_was_taught(tmp_path: Path) -> None:
+def test_the_transformer_starts_with_what_was_taught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "UNSEEN", 2)
     local.train(encoded(tmp_path), tmp_path / "local", EVERY, batch=2)
     first = json.loads((tmp_path / "local" / "log.jsonl").read_text())
     assert {"picture", "numbers", "freckles"} <= first.keys()
