@@ -16,6 +16,7 @@ from consisid_runtime.face_geometry import ALIGNER_MEAN
 from consisid_runtime.face_geometry import anchors as grid
 from consisid_runtime.models.retinaface import RetinaFace
 from consisid_training.anchors import Anchors, loss, wanted
+from consisid_training.device import half
 from consisid_training.norms import settle
 from consisid_training.official import Names, save
 from consisid_training.parts import Parts, position_kernels
@@ -104,7 +105,7 @@ def train(folder: Path, steps: int) -> None:
     for step in stage.loop():
         shots = _batch(stage.rng(step), tiles.at(step))
         anchors = anchors_of(*shots[0].pixels.shape[:2])
-        with torch.autocast("cpu", torch.bfloat16):
+        with half("cpu"):
             (boxes, scores, landmarks), features = network.heads_and_features(normalise(shots))
             parts = network.parts.loss(features, shots)
         corners = _corners(boxes.float())

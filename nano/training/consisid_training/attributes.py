@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from consisid_nano.world import ATTRIBUTES, LABELS, person
 from consisid_training.data import load, scene_of
+from consisid_training.device import half
 from consisid_training.recogniser import augment, normalise
 from consisid_training.stage import Stage, weights
 
@@ -79,7 +80,7 @@ def train_person(data: Path, folder: Path, steps: int, batch: int = 96) -> None:
         rows = rng.integers(len(crops), size=batch)
         faces = augment(np.stack([crops[row, int(rng.integers(4))] for row in rows]), rng)
         wanted = [person(int(row)).attributes() for row in rows]
-        with torch.autocast("cpu", torch.bfloat16):
+        with half("cpu"):
             logits = network(normalise(faces) / 2 + 0.5)
         loss, hits = _classify(logits, wanted, ATTRIBUTES)
         stage.update(loss, **hits)
@@ -94,7 +95,7 @@ def train_scene(data: Path, folder: Path, steps: int, batch: int = 24) -> None:
         rng = stage.rng(step)
         rows = rng.integers(len(clips), size=batch)
         pixels = torch.from_numpy(np.stack([clips[row] for row in rows])).permute(0, 1, 4, 2, 3).float() / 255
-        with torch.autocast("cpu", torch.bfloat16):
+        with half("cpu"):
             logits = network(_soften(pixels, rng))
         loss, hits = _classify(logits, [scene_of(int(row)).labels() for row in rows], LABELS)
         stage.update(loss, **hits)

@@ -15,6 +15,7 @@ from torch import Tensor
 from consisid_nano.world import prompt
 from consisid_nano.world.scene import CLOTHES, EXPRESSIONS, GARMENTS, MOTIONS, PLACES, SPEECH, SUBJECTS
 from consisid_training.data import load, scene_of
+from consisid_training.device import half
 from consisid_training.recogniser import augment
 from consisid_training.stage import Stage, weights
 
@@ -80,7 +81,7 @@ def train(data: Path, folder: Path, steps: int, batch: int = 64) -> None:
         frames = np.stack([clips[row, int(rng.integers(clips.shape[1]))] for row in rows])
         texts = [prompt(scene_of(int(row)), int(rng.integers(2**31))) for row in rows]
         encoded = tokens(texts, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt")
-        with torch.autocast("cpu", torch.bfloat16):
+        with half("cpu"):
             found = network(**encoded, pixel_values=pixels(augment(frames, rng)))
         logits = found.logits_per_image.float()
         own = torch.arange(batch)

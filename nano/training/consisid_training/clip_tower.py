@@ -14,6 +14,7 @@ from consisid_export.nano.clip import random_tower
 from consisid_nano.world import ATTRIBUTES, person
 from consisid_runtime.models.eva_clip import EvaVision
 from consisid_training.data import load
+from consisid_training.device import half
 from consisid_training.stage import Stage, weights
 
 WIDTH, OUT, HIDDEN, HEAD_DIM = 64, 64, 160, 32
@@ -70,7 +71,7 @@ def train(data: Path, folder: Path, steps: int, batch: int = 24) -> None:
         images = np.stack([greys[row, int(rng.integers(2))] for row in rows])
         people = [person(int(row)) for row in rows]
         numbers = (torch.from_numpy(np.stack([who.shape() for who in people])) - middle) / spread
-        with torch.autocast("cpu", torch.bfloat16):
+        with half("cpu"):
             outputs = network(normalise(images))
         loss, measured = torch.zeros(()), {}
         for kind, output in zip(("embedding", "places"), outputs, strict=True):

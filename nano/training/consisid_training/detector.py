@@ -17,6 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from consisid_export.nano.graph import Graph
 from consisid_training.anchors import UNDECIDED, Anchors, loss, wanted
+from consisid_training.device import half
 from consisid_training.norms import settle
 from consisid_training.onnx_files import halve
 from consisid_training.parts import Parts, position_kernels
@@ -106,7 +107,7 @@ def train(folder: Path, steps: int) -> None:
     grid, tiles = anchors(_SIZE), Tiles(SEED, _SIZE // _POOL, 1500, 4)
     for step in stage.loop():
         shots = _batch(stage.rng(step), tiles.at(step))
-        with torch.autocast("cpu", torch.bfloat16):
+        with half("cpu"):
             (score, corners, points), features = network.heads_and_features(_tensor(shots))
             parts = network.parts.loss(features, shots)
         total, measured = loss(score[..., 0], corners, points, wanted(grid, shots))

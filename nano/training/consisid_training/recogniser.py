@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from consisid_training.data import load
+from consisid_training.device import half
 from consisid_training.stage import Stage, weights
 
 EDGE = 112
@@ -89,7 +90,7 @@ def train(data: Path, folder: Path, name: str, steps: int, people: int = 96) -> 
             np.stack([crops[row, pair[side]] for row, pair in zip(rows, pairs, strict=True)]) for side in (0, 1)
         )
         faces = normalise(augment(np.concatenate([first, second]), rng))
-        with torch.autocast("cpu", torch.bfloat16):
+        with half("cpu"):
             embedded = network(faces)
         loss, hits = _contrast(F.normalize(embedded.float(), dim=1), recipe)
         stage.update(loss, hits=hits)

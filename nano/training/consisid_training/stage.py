@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW, Muon, Optimizer
+from torch.optim import AdamW, Optimizer
+
+from consisid_training.muon import Muon
 
 SAVE_SECONDS = 120.0
 EVERY = 20  # steps to a line of the log
@@ -188,7 +190,7 @@ def weights(folder: Path) -> dict[str, Tensor]:
 
 
 def _optimizers(network: nn.Module, rate: float, small_rate: float, small: tuple[str, ...]) -> list[Optimizer]:
-    """Muon (Jordan 2024) for matrices, and for kernels as matrices [outputs, all else]; AdamW for the rest."""
+    """Muon for matrices, and for kernels as matrices [outputs, all else]; AdamW for the rest."""
     named = dict(network.named_parameters())
     matrices = [
         (name, p) for name, p in named.items() if p.ndim >= 2 and min(p.shape[0], p[0].numel()) > 3
@@ -203,7 +205,7 @@ def _optimizers(network: nn.Module, rate: float, small_rate: float, small: tuple
     rest = [p for name, p in named.items() if name not in taken]
     optimizers: list[Optimizer] = [AdamW(rest, lr=small_rate, weight_decay=0.0, betas=(0.9, 0.98))]
     if flat:
-        optimizers.append(Muon(flat, lr=rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"))
+        optimizers.append(Muon(flat, lr=rate))
     return optimizers
 
 
