@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from consisid_benchmarks.fidelity.networks import BATCH
+from consisid_runtime.engines.torch import torch_device
 from consisid_runtime.errors import CheckpointInvalid, MissingExtra
 from consisid_runtime.video import Frames
 
@@ -31,7 +32,8 @@ class ClipJudge:
         folder: the CLIP folder.
         device: "cpu", "cuda" or "auto".
 
-    Raises `CheckpointInvalid` where the folder cannot be loaded, `MissingExtra` without transformers.
+    Raises `CheckpointInvalid` where the folder cannot be loaded, `MissingExtra` without transformers, and where CUDA is
+    asked for and is not there.
     """
 
     def __init__(self, folder: Path, device: str) -> None:
@@ -43,7 +45,7 @@ class ClipJudge:
                 f"CLIPScore needs transformers ({missing}): pip install 'consisid-runtime[bench]'"
             ) from missing
         self._folder = folder
-        self._device = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+        self._device = torch_device(device)
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # commands have a display of their own
         try:
             model: Any = CLIPModel.from_pretrained(

@@ -17,7 +17,7 @@ from consisid_runtime.video import Frames
 
 if TYPE_CHECKING:
     from consisid_benchmarks.fidelity.clip_score import ClipJudge
-    from consisid_benchmarks.fidelity.faces import FaceJudge
+    from consisid_benchmarks.fidelity.faces import FaceJudge, Faces
     from consisid_benchmarks.fidelity.prompt_accuracy import AttributeJudge
 
 DETECTOR, INCEPTION, CLIP = "detector.onnx", "inception.onnx", "clip"
@@ -79,7 +79,8 @@ class Judges:
 
     @cached_property
     def faces(self) -> FaceJudge:
-        """Raises `CheckpointInvalid` where files are missing or damaged; so do the other judges."""
+        """Raises `CheckpointInvalid` where files are missing or damaged, `MissingExtra` where a package or CUDA is
+        missing; so do the other judges."""
         from consisid_benchmarks.fidelity.faces import FaceJudge
 
         self._require("faces_found")
@@ -152,3 +153,9 @@ class FeatureJudge:
             raise InvalidOption(f"images must be {self.width}×{self.height}, got {list(images.shape)}")
         (features,) = self._network(images.transpose(0, 3, 1, 2).astype(np.float32) / 255).values()
         return features
+
+    def of_faces(self, frames: Frames, faces: Faces) -> npt.NDArray[np.float32]:
+        """Features [N, D] of the N ≥ 1 faces that were found in frames, uint8 [F, H, W, 3] RGB: what FID compares."""
+        from consisid_benchmarks.fidelity.faces import aligned_faces
+
+        return self.features(aligned_faces(frames, faces, self.height, self.width))

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from consisid_benchmarks.fidelity import distance, prompt_accuracy, stability
-from consisid_benchmarks.fidelity.faces import Faces, aligned_faces, sample, similarities
+from consisid_benchmarks.fidelity.faces import Faces, sample, similarities
 from consisid_benchmarks.fidelity.frechet import squared_distance
 from consisid_benchmarks.fidelity.judges import RECOGNISERS, Judges
 from consisid_benchmarks.fidelity.nano_set import Case
@@ -111,11 +111,7 @@ class Observer:
 
     def _features(self, case: Case, frames: Frames, faces: Faces) -> Values:
         """What FID compares: features [D] of the portrait's face, and of each face in the frames."""
-        judge = self.judges.inception
-
-        def read(pictures: Frames, found: Faces) -> npt.NDArray[np.float32]:
-            return judge.features(aligned_faces(pictures, found, judge.height, judge.width))
-
+        read = self.judges.inception.of_faces
         if case.name not in self._portrait_features:
             self._portrait_features[case.name] = read(case.portrait()[None], self._portrait(case))[0]
         portrait = self._portrait_features[case.name]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from consisid_benchmarks.fidelity import distance, prompt_accuracy, stability
 from consisid_benchmarks.fidelity.collection import Item
-from consisid_benchmarks.fidelity.faces import Faces, aligned_faces, published_similarity, sample, similarities
+from consisid_benchmarks.fidelity.faces import Faces, published_similarity, sample, similarities
 from consisid_benchmarks.fidelity.frechet import TooFewSamples, frechet_distance, squared_distance
 from consisid_benchmarks.fidelity.judges import RECOGNISERS, SHARES, Judges
 from consisid_benchmarks.fidelity.statistics import Estimate, estimate, proportion
@@ -106,7 +106,8 @@ def _identity(
         picture = item.portrait_pixels()
         portraits.faces[item.portrait] = judges.faces.read_portrait(picture, f"{item}: portrait {item.portrait.name}")
         if "fid" not in judges.missing:
-            portraits.features[item.portrait] = _features(picture[None], portraits.faces[item.portrait], judges)[0]
+            found = judges.inception.of_faces(picture[None], portraits.faces[item.portrait])
+            portraits.features[item.portrait] = found[0]
     portrait, faces = portraits.faces[item.portrait], judges.faces.read(chosen)
     values: Values = {"faces_found": float(faces.found.mean())}
     for name in faces.embeddings:
@@ -118,14 +119,9 @@ def _identity(
     if "fid" not in judges.missing:
         values["face_distance"] = None
         if faces.found.any():
-            features = _features(chosen, faces, judges)
+            features = judges.inception.of_faces(chosen, faces)
             values["face_distance"] = squared_distance(features, portraits.features[item.portrait])
     return values, features
-
-
-def _features(frames: Frames, faces: Faces, judges: Judges) -> npt.NDArray[np.float32]:
-    judge = judges.inception
-    return judge.features(aligned_faces(frames, faces, judge.height, judge.width))
 
 
 def _paired(item: Item, video: Frames, judges: Judges) -> Values:

@@ -33,7 +33,7 @@ class TorchEngine:
     """
 
     def __init__(self, network: nn.Module, signature: Signature, *, device: str = "auto") -> None:
-        self._device = _device(device)
+        self._device = torch_device(device)
         self._outputs = [port.name for port in signature.outputs]
         self._inputs = [port.name for port in signature.inputs]
         self._network = _on_kernels(network.to(self._device), self._device)
@@ -66,7 +66,8 @@ def _on_kernels(network: nn.Module, device: torch.device) -> nn.Module:
     return FusedStep(network, ops)
 
 
-def _device(name: str) -> torch.device:
+def torch_device(name: str) -> torch.device:
+    """PyTorch's for "cpu", "cuda" or "auto". Raises `MissingExtra` where CUDA is asked for and is not there."""
     check_device(name)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"

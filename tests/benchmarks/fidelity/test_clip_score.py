@@ -10,7 +10,7 @@ from PIL import Image
 from transformers import CLIPModel
 
 from consisid_benchmarks.fidelity.clip_score import ClipJudge
-from consisid_runtime.errors import CheckpointInvalid
+from consisid_runtime.errors import CheckpointInvalid, MissingExtra
 from consisid_runtime.video import Frames
 
 PROMPT = "a person smiles in red"
@@ -38,6 +38,12 @@ def prepared(video: Frames) -> torch.Tensor:
     small = [np.asarray(Image.fromarray(frame).resize((48, 32), Image.Resampling.BICUBIC)) for frame in video]
     middle = np.stack(small)[:, :, 8:40].astype(np.float32) / 255
     return torch.from_numpy((middle - 0.4) / 0.2).permute(0, 3, 1, 2)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has what is asked for")
+def test_a_gpu_that_is_not_there_is_not_replaced_by_the_cpu(judge_folder: Path) -> None:
+    with pytest.raises(MissingExtra, match="cuda"):
+        ClipJudge(judge_folder / "clip", "cuda")
 
 
 def test_scores_are_a_hundred_times_the_cosine(judge: ClipJudge, model: CLIPModel, video: Frames) -> None:
