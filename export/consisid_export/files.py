@@ -1,4 +1,4 @@
-"""Writes one file all or nothing."""
+"""Writes one file all or nothing, and finds out beforehand whether that can be done."""
 
 from __future__ import annotations
 
@@ -24,3 +24,12 @@ def replace_file(path: Path, content: bytes) -> None:
     finally:
         if name is not None:
             Path(name).unlink(missing_ok=True)
+
+
+def require_folder(folder: Path) -> None:
+    """Make `folder`. Raises `OutputUnwritable` if no file could be written into it: better known before the work."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise OutputUnwritable(f"nothing can be written into {folder}: {error.strerror}") from error

@@ -14,6 +14,7 @@ from consisid_export import demo
 from consisid_export.cli import demo as command
 from consisid_nano.world import HELD_OUT_PEOPLE, person, scene
 from consisid_nano.world import portrait as drawn
+from consisid_runtime.errors import OutputUnwritable
 from consisid_runtime.image import read_pixels
 from consisid_runtime.options import Options
 from consisid_runtime.video import Video
@@ -73,6 +74,13 @@ def test_several_make_a_grid_that_moves(asked: Asked, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["demo.gif", "demo.png"]
     with Image.open(tmp_path / "demo.gif") as moving:
         assert moving.n_frames == 17 and moving.info["loop"] == 0 and moving.info["duration"] == 120
+
+
+def test_a_place_that_cannot_be_written_to_is_known_before_anything_is_done(asked: Asked, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputUnwritable, match="nothing can be written into"):
+        demo.run_demo(Path("kept"), tmp_path / "file", lambda text: pytest.fail(text))
+    assert not asked
 
 
 def test_people_and_scenes_are_held_out_of_training() -> None:

@@ -21,8 +21,8 @@ from consisid_runtime.face_finder import FaceFinder
 from consisid_runtime.face_geometry import ALIGNER_MEAN, Floats, decode, overlaps
 from consisid_runtime.models.bisenet import BiSeNet
 from consisid_runtime.models.retinaface import RetinaFace
-from consisid_training.data import BACKGROUND
-from consisid_training.parser import LABELS, aligned, normalise
+from consisid_training.data import BACKGROUND, aligned, landmarks
+from consisid_training.parser import LABELS, normalise
 from consisid_training.pictures import HELD_OUT_PHOTOGRAPHS, PHOTOGRAPHS, Shot, lfw, nobody, photograph
 
 Reader = Callable[[Pixels], tuple[Floats, Floats]]
@@ -81,7 +81,8 @@ def masks(network: BiSeNet, people: int) -> dict[str, float]:
     """Share of pixels whose label, and whose being background, is right; and the mean over labels of their IoU."""
     counts = np.zeros((LABELS, LABELS), np.int64)
     for seed in range(HELD_OUT_PEOPLE, HELD_OUT_PEOPLE + people):
-        pixels, labels = aligned(portrait(person(seed), seed), np.random.default_rng([9, seed]))
+        picture = portrait(person(seed), seed)
+        pixels, labels = aligned(picture, landmarks(picture, np.random.default_rng([9, seed])))
         answer = network(normalise(pixels[None]))[0].numpy()
         counts += np.bincount(
             labels.reshape(-1).astype(int) * LABELS + answer.reshape(-1), minlength=LABELS**2

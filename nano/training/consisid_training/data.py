@@ -23,6 +23,7 @@ from PIL import Image
 
 from consisid_nano.world import FRAMES, HEIGHT, HELD_OUT_PEOPLE, WIDTH, clip, person, portrait, scene
 from consisid_nano.world.person import Person
+from consisid_nano.world.picture import Picture
 from consisid_runtime.face_geometry import CROP, CROP_BORDER, arcface_transform, crop_transform, warp
 
 BACKGROUND = (0, 7, 8, 9, 14, 15, 16, 18)
@@ -90,20 +91,29 @@ def look_at(who: Person, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8
     From the true landmarks and labels, a little off as a network's are.
     """
     picture = portrait(who, seed)
-    rng = np.random.default_rng([7, seed])
-    apart = float(np.linalg.norm(picture.keypoints[0] - picture.keypoints[1]))
-    points = picture.keypoints + rng.normal(0, 0.015 * apart, (5, 2)).astype(np.float32)
-    matrix = crop_transform(points)
-    assert matrix is not None
-    aligned = warp(picture.pixels, matrix, CROP, CROP_BORDER)
-    labels: Any = cv2.warpAffine(picture.labels, matrix, (CROP, CROP), flags=cv2.INTER_NEAREST)
+    points = landmarks(picture, np.random.default_rng([7, seed]))
+    crop, labels = aligned(picture, points)
     background = np.isin(labels, BACKGROUND)
-    colour = np.where(background[..., None], np.uint8(255), aligned)
-    grey: Any = cv2.cvtColor(aligned, cv2.COLOR_RGB2GRAY)
+    colour = np.where(background[..., None], np.uint8(255), crop)
+    grey: Any = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
     grey = np.where(background, np.uint8(255), grey)
     small = np.asarray(Image.fromarray(grey).resize((336, 336), Image.Resampling.BICUBIC))
     stretched = np.asarray(Image.fromarray(colour).resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS))
     return small, stretched, warp(picture.pixels, arcface_transform(points, 112), 112, border=(0, 0, 0))
+
+
+def landmarks(picture: Picture, rng: np.random.Generator) -> NDArray[np.float32]:
+    """A portrait's keypoints [5, 2], a little off as a network's are."""
+    apart = float(np.linalg.norm(picture.keypoints[0] - picture.keypoints[1]))
+    return picture.keypoints + rng.normal(0, 0.015 * apart, (5, 2)).astype(np.float32)
+
+
+def aligned(picture: Picture, points: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The face stage's crop of a portrait with these landmarks, uint8 [512, 512, 3], and its labels [512, 512]."""
+    matrix = crop_transform(points)
+    assert matrix is not None
+    labels: Any = cv2.warpAffine(picture.labels, matrix, (CROP, CROP), flags=cv2.INTER_NEAREST)
+    return warp(picture.pixels, matrix, CROP, CROP_BORDER), labels
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -15,9 +14,10 @@ from torch import Tensor
 
 from consisid_nano.world import person, portrait
 from consisid_nano.world.canvas import Pixels
-from consisid_nano.world.picture import Picture
-from consisid_runtime.face_geometry import CROP, CROP_BORDER, crop_transform, warp
+from consisid_runtime.face_geometry import CROP
 from consisid_runtime.models.bisenet import BiSeNet
+from consisid_training.data import aligned, landmarks
+from consisid_training.device import half
 from consisid_training.norms import settle
 from consisid_training.official import Names, save
 from consisid_training.pictures import TRAINING_PEOPLE, lit
@@ -73,7 +73,7 @@ def train(folder: Path, steps: int, batch: int = 6) -> None:
     for step in stage.loop():
         rng = stage.rng(step)
         pictures = [draw(rng) for _ in range(batch)]
-        with torch.autocast("cpu", torch.bfloat16):
+        with half("cpu"):
             # Without the enlargement to every pixel, of which the loss looks at a few.
             logits = network.conv_out(network.ffm(*network.cp(normalise(np.stack([p for p, _ in pictures])))))
         places = np.stack([_places(labels, rng) for _, labels in pictures])
@@ -89,17 +89,8 @@ def draw(rng: np.random.Generator) -> tuple[Pixels, Pixels]:
     """An aligned portrait [512, 512, 3] of somebody and its labels [512, 512], as the aligner's landmarks give it."""
     size = int(rng.choice(_SIZES))
     picture = portrait(person(int(rng.integers(TRAINING_PEOPLE))), int(rng.integers(2**31)), size)
-    pixels, labels = aligned(picture, rng)
+    pixels, labels = aligned(picture, landmarks(picture, rng))
     return lit(pixels, rng) if rng.random() < 0.5 else pixels, labels
-
-
-def aligned(picture: Picture, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
-    """The face stage's crop of a portrait, and its labels; the landmarks are a little off, as a network's are."""
-    apart = float(np.linalg.norm(picture.keypoints[0] - picture.keypoints[1]))
-    matrix = crop_transform(picture.keypoints + rng.normal(0, 0.015 * apart, (5, 2)).astype(np.float32))
-    assert matrix is not None
-    labels: Any = cv2.warpAffine(picture.labels, matrix, (CROP, CROP), flags=cv2.INTER_NEAREST)
-    return warp(picture.pixels, matrix, CROP, CROP_BORDER), labels
 
 
 def normalise(pixels: NDArray[np.uint8]) -> Tensor:
