@@ -12,14 +12,14 @@ from PIL import Image
 from consisid_export.bundle import export_bundle
 from consisid_export.checkpoint import Checkpoint
 from consisid_export.contact_sheet import Part, Take, animation, contact_sheet
-from consisid_export.files import replace_file
+from consisid_export.files import replace_file, require_folder
 from consisid_export.nano.trained import unpack_nano
 from consisid_runtime import Client, Options
 from consisid_runtime.commands import watching
 from consisid_runtime.progress import Display
 from consisid_runtime.server import Server
 
-OPTIONS = Options(seed=7, steps=25, guidance=3.0)
+OPTIONS = Options(seed=7, steps=25, guidance=2.0)
 """What the trained nano checkpoint is asked with."""
 
 
@@ -27,7 +27,7 @@ def run_demo(folder: Path, out: Path, say: Callable[[str], None], *, people: int
     """Everything from nothing: every one of the first held-out people does what every prompt says.
 
     Keeps checkpoint and bundle in `folder`, writes `demo.png` into `out`; beside it `demo.mp4` of a single video, or
-    `demo.gif` of several. Raises `MissingExtra` without consisid-nano.
+    `demo.gif` of several. Raises `MissingExtra` without consisid-nano, `OutputUnwritable` before anything is done.
     """
     begin = time.perf_counter()
 
@@ -37,6 +37,7 @@ def run_demo(folder: Path, out: Path, say: Callable[[str], None], *, people: int
         say(f"{now - begin:6.1f} s  {text}")
         begin = now
 
+    require_folder(out)
     checkpoint = folder / "nano"
     written = unpack_nano(checkpoint)
     done(f"{'unpacked' if written else 'reused, still valid:'} checkpoint {checkpoint}")

@@ -38,7 +38,7 @@ from consisid_benchmarks.fidelity.statistics import (
 )
 from consisid_runtime.options import Options
 
-SMALL_OPTIONS = Options(steps=6, guidance=3.0)
+SMALL_OPTIONS = Options(steps=6, guidance=2.0)
 SMALL_GALLERY = 8
 SMALL_FRAMES = 5
 NO_CHANGE = ("latents", "psnr", "ssim", "clip_distance")

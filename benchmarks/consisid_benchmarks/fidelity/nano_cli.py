@@ -53,7 +53,7 @@ def command(
         int, typer.Option("--sweep", min=LEAST, max=100, help="Of these, how many for steps, guidance and the gate.")
     ] = 24,
     steps: Steps = 25,
-    guidance: Guidance = 3.0,
+    guidance: Guidance = 2.0,
     processes: Processes = 2,
     work: Work = None,
     small: Annotated[
@@ -105,7 +105,7 @@ def gate_command(
     judges: JudgeFolder = None,
     people: Annotated[int, typer.Option("--people", min=LEAST, max=100, help="Held-out people.")] = 24,
     steps: Steps = 25,
-    guidance: Guidance = 3.0,
+    guidance: Guidance = 2.0,
     processes: Processes = 2,
     work: Work = None,
     as_json: Json = False,

@@ -14,7 +14,7 @@ from consisid_runtime.denoise import Conditions
 EXACT, TRUTH, RECONSTRUCTED = "exact", "ground-truth", "vae-reconstruction"
 STEPS = (5, 10, 25, 50, 100, 200)
 SOLVERS = ("dpm", "ddim")
-GUIDANCES = (1.0, 3.0, 6.0)
+GUIDANCES = (1.0, 2.0, 3.0, 6.0)
 Whose = Literal["own", "other"]
 
 
