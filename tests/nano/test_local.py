@@ -37,7 +37,7 @@ def test_the_transformer_starts_with_what_was_taught(tmp_path: Path, monkeypatch
         if name in taught and not name.endswith("to_out.weight"):
             assert torch.equal(tensor, taught[name]), name
     with torch.no_grad():
-        tokens = transformer.local_facial_extractor(torch.randn(2, 576), list(torch.randn(5, 2, 577, 64)))
+        tokens = torch.randn(2, TRANSFORMER["LFE_num_querie"], TRANSFORMER["LFE_output_dim"])
         for attention in transformer.perceiver_cross_attention:
             assert not attention(tokens, torch.randn(2, 7, 192)).any(), "the first step must not be disturbed"
     assert not any(p.requires_grad for p in transformer.local_facial_extractor.parameters())

@@ -10,7 +10,8 @@ from pathlib import Path
 CURVES = {
     "judge_arcface": "hits", "judge_curricular": "hits", "judge_person": "freckles", "judge_scene": "expression",
     "judge_clip": "hits", "vae": "video_db", "decoder": "video_db", "arcface": "hits", "clip_tower": "places_error",
-    "detector": "loss", "aligner": "loss", "parser": "loss", "local": "picture", "dit": "error",
+    "detector": "loss", "aligner": "loss", "parser": "loss", "local": "picture", "looks": "beard",
+    "dit": "error", "further": "unlike",
 }  # fmt: skip
 """Stage → the column of its log that says most."""
 

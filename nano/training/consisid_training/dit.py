@@ -2,14 +2,17 @@
 
 The networks are diffusers' `ConsisIDTransformer3DModel` and transformers' `T5EncoderModel`. Of the paper's recipe
 (arXiv 2411.17440): the portrait is another picture of the person in the clip (cross-face), the local path joins after
-the global one (coarse-to-fine), every other step looks at the face alone (dynamic mask), and conditions are dropped, so
-that guidance and ablations meet what training has met.
+the global one (coarse-to-fine), the face counts beside the whole (dynamic mask), and conditions are dropped, so that
+guidance and ablations meet what training has met. What is made is also looked at through `looks`.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,15 +23,19 @@ from torch import Tensor, nn
 
 from consisid_export.nano.tokenizer import write_tokenizer
 from consisid_nano.world import prompt, scene
-from consisid_training import local
+from consisid_training import local, looks
 from consisid_training.attention import PlainAttention
-from consisid_training.configs import TEXT_ENCODER, TRANSFORMER
+from consisid_training.configs import LENGTH, TEXT_ENCODER, TRANSFORMER
 from consisid_training.device import DEVICE, half
-from consisid_training.samples import FRAMES, Samples
+from consisid_training.samples import FRAMES, WHOLE, Samples
 from consisid_training.stage import Stage, weights
 
 SEED = 61
 COARSE = 0.1  # of the steps: only the global path
+PARTS = 2
+"""Latent frames that most steps see, of `FRAMES`: the first and others by chance."""
+LOOKS = 0.1
+"""What `looks.distance` counts beside squared errors."""
 CHECK = 250
 """Steps from one look at people who are not trained on to the next."""
 _KNOWN_BY = {"both": (1, 1), "local": (0, 1), "neither": (0, 0)}
@@ -49,7 +56,10 @@ class Model(nn.Module):
         self.text_encoder: Any = transformers.T5EncoderModel(
             transformers.T5Config(vocab_size=vocabulary, **TEXT_ENCODER)
         )
-        self.transformer.local_facial_extractor.requires_grad_(False)
+        extractor = self.transformer.local_facial_extractor.requires_grad_(False)
+        extractor.forward = lambda tokens, hidden: tokens  # encoded once, `latents`
+        self.transformer.patch_embed._get_positional_embeddings = lambda *sizes, device: self._positions()
+        self._frames = torch.from_numpy(WHOLE)
         self._local: Tensor | None = None
         for layer in self.transformer.perceiver_cross_attention:
             layer.register_forward_hook(lambda module, inputs, output: self._switched(output))
@@ -60,12 +70,15 @@ class Model(nn.Module):
 
     def forward(self, noisy: Tensor, image: Tensor, times: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """Velocity [B, F, 16, h, w] of noisy latents, beside image latents of the same shape; times [B]."""
-        self._local = batch["local"][:, None, None]
+        self._local, self._frames = batch["local"][:, None, None], batch["frames"]
         states = self.text_encoder(batch["ids"]).last_hidden_state
-        frames, rows, columns = noisy.shape[1], noisy.shape[3] // 2, noisy.shape[4] // 2
+        cos, sin = (
+            torch.unflatten(part.to(noisy.device), 0, (FRAMES, -1))[self._frames].flatten(0, 1)
+            for part in rotary(noisy.shape[3] // 2, noisy.shape[4] // 2)
+        )
         made = self.transformer(
-            torch.cat((noisy, image), dim=2), states, times, image_rotary_emb=rotary(frames, rows, columns),
-            id_cond=batch["identity"], id_vit_hidden=list(batch["hidden"].unbind(1)), return_dict=False,
+            torch.cat((noisy, image), dim=2), states, times, image_rotary_emb=(cos, sin), id_cond=batch["tokens"],
+            id_vit_hidden=[], return_dict=False,
         )[0]  # fmt: skip
         return cast(Tensor, made)
 
@@ -75,6 +88,12 @@ class Model(nn.Module):
         assert not unexpected and not any(name.startswith(("local_", "perceiver_")) for name in missing)
         for layer in self.transformer.perceiver_cross_attention:
             nn.init.zeros_(layer.to_out.weight)
+
+    def _positions(self) -> Tensor:
+        """Those of text and of the latent frames that are seen, where these are not all."""
+        found = self.transformer.patch_embed.pos_embedding
+        text, video = found[:, :LENGTH], torch.unflatten(found[:, LENGTH:], 1, (FRAMES, -1))
+        return torch.cat((text, video[:, self._frames].flatten(1, 2)), dim=1)
 
     def _switched(self, output: Tensor) -> Tensor:
         return output if self._local is None else output * self._local.to(output.dtype)
@@ -88,11 +107,13 @@ def trained(folder: Path) -> Model:
     return network.eval().requires_grad_(False)
 
 
-def rotary(frames: int, rows: int, columns: int) -> tuple[Tensor, Tensor]:
+@cache
+def rotary(rows: int, columns: int) -> tuple[Tensor, Tensor]:
+    """cos and sin [`FRAMES` · rows · columns, 64] of every patch."""
     from diffusers.models.embeddings import get_3d_rotary_pos_embed
 
     found: Any = get_3d_rotary_pos_embed(
-        TRANSFORMER["attention_head_dim"], ((0, 0), (rows, columns)), (rows, columns), frames, device=DEVICE
+        TRANSFORMER["attention_head_dim"], ((0, 0), (rows, columns)), (rows, columns), FRAMES, device=DEVICE
     )
     return cast("tuple[Tensor, Tensor]", found)
 
@@ -109,48 +130,88 @@ def alphas() -> Tensor:
 
 
 def train(
-    data: Path, encoded: Path, extractor: Path, folder: Path, *, steps: int, batch: int, people: int, short: float
+    data: Path,
+    encoded: Path,
+    stages: Path,
+    folder: Path,
+    *,
+    steps: int,
+    batch: int,
+    people: int,
+    first: int = 0,
+    whole: float,
+    start: Path | None = None,
+    rate: float = 2e-3,
 ) -> None:
-    """`short` is the share of steps that see the first three latent frames only, which costs half."""
+    """`stages` holds `local` and `looks`; `whole` is the share of steps that see every latent frame.
+
+    Begins anew, or with the weights that `start` holds (`further`); then nothing is coarse.
+    """
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if world > 1:
         distributed.init_process_group("gloo")
     torch.manual_seed(SEED)
     tokenizer = folder / "tokenizer"
     if rank == 0 and not (tokenizer / "spiece.model").exists():
-        sentences = [prompt(scene(number, held_out=False), number) for number in range(4000)]
-        write_tokenizer(tokenizer, sentences, pieces=256)
+        if start is None:
+            sentences = [prompt(scene(number, held_out=False), number) for number in range(4000)]
+            write_tokenizer(tokenizer, sentences, pieces=256)
+        else:
+            shutil.copytree(start / "tokenizer", tokenizer, dirs_exist_ok=True)
     if world > 1:
         distributed.barrier()
-    samples = Samples(data, encoded, tokenizer, people)
+    samples = Samples(data, encoded, tokenizer, people, first)
     network = Model(samples.vocabulary)
-    network.read_tokens_as(local.trained(extractor))
+    if start is None:
+        network.read_tokens_as(local.trained(stages / "local"))
+    else:
+        network.load_state_dict(weights(start))
     stage = Stage(
-        folder, network, steps=steps, rate=2e-3, small_rate=1.4e-3, seed=SEED, average=0.999, device=DEVICE,
-        together=world > 1,
+        folder, network, steps=steps, rate=rate, small_rate=0.7 * rate, seed=SEED, average=max(0.0, 1 - 12 / steps),
+        device=DEVICE, together=world > 1, decay=0.45 if start is None else 1.0,
         small=("shared", "embed_tokens", "proj_out", "relative_attention_bias", "latents"), writes=rank == 0,
     )  # fmt: skip
-    signal = alphas().to(DEVICE)
+    signal, critic = alphas().to(DEVICE), looks.trained(stages / "looks").to(DEVICE)
     for step in stage.loop():
-        rng = stage.rng(step, stream=rank)
-        progress = step / steps
-        drawn = samples.draw(rng.choice(samples.seen, batch), 3 if progress < short else FRAMES, rng)
-        if progress < COARSE:
+        rng, shared = stage.rng(step, stream=rank), stage.rng(step, stream=world)
+        parts = np.sort(1 + shared.permutation(FRAMES - 1)[: PARTS - 1])
+        frames = WHOLE if shared.random() < whole else np.concatenate([WHOLE[:1], parts])
+        drawn = samples.draw(rng.choice(samples.seen, batch), frames, rng)
+        if start is None and step < COARSE * steps:
             drawn["local"].zero_()
-        squared = _squared(network, drawn, signal, rng)
-        error, face = squared.mean(), _over(squared, drawn["mask"].to(DEVICE))
-        (face if step % 2 else error).backward()  # type: ignore[no-untyped-call]
+        made = _made(network, drawn, signal, rng)
+        error, face = made.squared.mean(), _over(made.squared, drawn["mask"].to(DEVICE))
+        unlike = made.unlike(critic, rng)
+        (error + face + LOOKS * unlike).backward()  # type: ignore[no-untyped-call]
         if world > 1:
             _average(network, stage)
-        checked = _check(network, samples, signal) if rank == 0 and (step + 1) % CHECK == 0 else {}
-        stage.apply(error=error.item(), face=face.item(), **checked)
+        checked = _check(network, samples, signal, critic) if rank == 0 and (step + 1) % CHECK == 0 else {}
+        stage.apply(error=error.item(), face=face.item(), unlike=unlike.item(), **checked)
 
 
-def _squared(network: Model, drawn: dict[str, Tensor], signal: Tensor, rng: np.random.Generator) -> Tensor:
-    """Squared error of the velocity (Salimans & Ho 2022), shape of the targets, at stratified times.
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What the network made of a batch.
 
-    The noisiest come most often: who somebody is, is decided there.
+    Attributes:
+        squared: error of the velocity (Salimans & Ho 2022). clean, wanted: the latents it takes for those without
+        noise, and those. All float32 [B, F, 16, 16, 24]. share: of the signal, ᾱ, float32 [B].
     """
+
+    squared: Tensor
+    clean: Tensor
+    wanted: Tensor
+    share: Tensor
+
+    def unlike(self, critic: looks.Looks, rng: np.random.Generator) -> Tensor:
+        """How different one frame of each looks, the less weighed the less was to be seen in the noise."""
+        rows, frames = np.arange(len(self.clean)), rng.integers(self.clean.shape[1], size=len(self.clean))
+        found = looks.distance(critic, self.clean[rows, frames], self.wanted[rows, frames])
+        return (self.share.sqrt() * found).mean()
+
+
+def _made(network: Model, drawn: dict[str, Tensor], signal: Tensor, rng: np.random.Generator) -> _Made:
+    """At stratified times, of which the noisiest come most often: who somebody is, is decided there."""
     drawn = {name: tensor.to(DEVICE) for name, tensor in drawn.items()}
     targets = drawn["targets"]
     size = len(targets)
@@ -161,20 +222,23 @@ def _squared(network: Model, drawn: dict[str, Tensor], signal: Tensor, rng: np.r
     noisy = share.sqrt() * targets + (1 - share).sqrt() * noise
     velocity = share.sqrt() * noise - (1 - share).sqrt() * targets
     with half():
-        made = network(noisy, drawn["image"], times, drawn)
-    return cast(Tensor, (made.float() - velocity).square())
+        made = network(noisy, drawn["image"], times, drawn).float()
+    return _Made((made - velocity).square(), share.sqrt() * noisy - (1 - share).sqrt() * made, targets, share.flatten())
 
 
 @torch.no_grad()
-def _check(network: Model, samples: Samples, signal: Tensor) -> dict[str, float]:
-    """The error over the faces of some who are not trained on, by what they are known by; the same draws every time."""
+def _check(network: Model, samples: Samples, signal: Tensor, critic: looks.Looks) -> dict[str, float]:
+    """The error over the faces of some who are not trained on, by what they are known by, and how unlike they look;
+    the same draws every time."""
     found = {}
     for name, (image, tokens) in _KNOWN_BY.items():
         rng = np.random.default_rng(SEED)
-        drawn = samples.draw(samples.unseen[:24], FRAMES, rng, drop=False)
+        drawn = samples.draw(samples.unseen[:24], WHOLE, rng, drop=False)
         drawn["image"] *= image
         drawn["local"] *= tokens
-        found[f"unseen_{name}"] = _over(_squared(network, drawn, signal, rng), drawn["mask"].to(DEVICE)).item()
+        made = _made(network, drawn, signal, rng)
+        found[f"unseen_{name}"] = _over(made.squared, drawn["mask"].to(DEVICE)).item()
+        found[f"unseen_unlike_{name}"] = made.unlike(critic, rng).item()
     return found
 
 
@@ -198,13 +262,17 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("encoded", type=Path)
-    parser.add_argument("extractor", type=Path, help="where `local` was trained")
+    parser.add_argument("stages", type=Path, help="folder of the trained stages local and looks")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--steps", type=int, default=12_000)
     parser.add_argument("--batch", type=int, default=8, help="of each process")
     parser.add_argument("--people", type=int, default=36_000, help="how many are encoded")
-    parser.add_argument("--short", type=float, default=0.5)
+    parser.add_argument("--first", type=int, default=0, help="the number of the first of them")
+    parser.add_argument("--whole", type=float, default=0.3, help="share of steps that see every latent frame")
+    parser.add_argument("--further", type=Path, help="what to go on from, `further reopen` writes it")
+    parser.add_argument("--rate", type=float, default=2e-3, help="Muon's learning rate")
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # one process a core: two threads of one would wait for each other
-    train(arguments.data, arguments.encoded, arguments.extractor, arguments.folder, steps=arguments.steps,
-          batch=arguments.batch, people=arguments.people, short=arguments.short)  # fmt: skip
+    train(arguments.data, arguments.encoded, arguments.stages, arguments.folder, steps=arguments.steps,
+          batch=arguments.batch, people=arguments.people, first=arguments.first, whole=arguments.whole,
+          start=arguments.further, rate=arguments.rate)  # fmt: skip

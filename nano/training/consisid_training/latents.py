@@ -4,6 +4,9 @@ targets    float16 [N, 5, 16, 16, 24]     latents of the clips, the posterior's 
 moments    float16 [N, 2, 32, 16, 24]     mean and log-variance of both portraits' latents
 identity   float16 [N, 576]               ArcFace's and CLIP's embedding of the first portrait, joined
 hidden     float16 [N, 5, 577, 64]        the CLIP tower's hidden states of the first portrait
+tokens     float16 [N, 2, 16, 128]        what the local facial extractor makes of both portraits
+
+`face` is what the extractor is trained on, `tokens` what the transformer reads: it needs the trained extractor.
 """
 
 from __future__ import annotations
@@ -16,9 +19,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 from consisid_runtime.models.eva_clip import EvaVision
-from consisid_training import clip_tower, recogniser, vae
+from consisid_training import clip_tower, local, recogniser, vae
+from consisid_training.configs import TRANSFORMER
 from consisid_training.data import load
 from consisid_training.device import DEVICE, half
 
@@ -27,7 +32,7 @@ _BLOCK = 50
 
 
 def encode(data: Path, stages: Path, folder: Path, part: str, people: int, processes: int) -> None:
-    """Encode `part` ("video" or "face") of the first `people`; finished blocks are not encoded again."""
+    """Encode `part` ("video", "face" or "tokens") of the first `people`; finished blocks are not encoded again."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, shape in _shapes(part).items():
         if not (folder / f"{name}.npy").exists():
@@ -43,7 +48,9 @@ def encode(data: Path, stages: Path, folder: Path, part: str, people: int, proce
 def _shapes(part: str) -> dict[str, tuple[int, ...]]:
     if part == "video":
         return {"targets": (5, 16, 16, 24), "moments": (2, 32, 16, 24)}
-    return {"identity": (recogniser.OUT + clip_tower.OUT,), "hidden": (5, 577, clip_tower.WIDTH)}
+    if part == "face":
+        return {"identity": (recogniser.OUT + clip_tower.OUT,), "hidden": (5, 577, clip_tower.WIDTH)}
+    return {"tokens": (2, TRANSFORMER["LFE_num_querie"], TRANSFORMER["LFE_output_dim"])}
 
 
 class _Work:
@@ -55,7 +62,7 @@ class _Work:
         torch.set_num_threads(1)
         rows = slice(start, start + _BLOCK)
         with torch.inference_mode():
-            found = self._video(rows) if self.part == "video" else self._face(rows)
+            found = getattr(self, f"_{self.part}")(rows)
         for name, values in found.items():
             array = np.load(self.folder / f"{name}.npy", mmap_mode="r+")
             array[rows] = values
@@ -63,12 +70,15 @@ class _Work:
         (self.folder / f"{self.part}-blocks" / str(start)).touch()
 
     def _video(self, rows: slice) -> dict[str, Any]:
-        network = self._loaded = self._loaded or vae.trained(self.stages).to(DEVICE)
+        if self._loaded is None:
+            self._loaded = vae.trained(self.stages).to(DEVICE)
+            _channels_last(self._loaded)
 
-        def moments(pixels: Any) -> torch.Tensor:
+        def moments(pixels: Any) -> Tensor:
             frames = torch.from_numpy(np.array(pixels)).to(DEVICE).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
             with half():
-                return network.encode(frames).latent_dist.parameters.float().cpu()  # type: ignore[no-any-return]
+                encoded = self._loaded.encode(frames.contiguous(memory_format=torch.channels_last_3d))
+            return encoded.latent_dist.parameters.float().cpu()  # type: ignore[no-any-return]
 
         clips, colours = load(self.data, "clips"), load(self.data, "colours")
         targets = [moments(clips[row : row + 5])[:, :16] for row in range(rows.start, rows.stop, 5)]
@@ -79,24 +89,43 @@ class _Work:
         }
 
     def _face(self, rows: slice) -> dict[str, Any]:
+        identity, hidden = self._looks(rows, view=0)
+        return {"identity": identity.numpy(), "hidden": hidden.numpy()}
+
+    def _tokens(self, rows: slice) -> dict[str, Any]:
+        extractor, views = local.trained_extractor(self.stages / "local"), []
+        for view in (0, 1):
+            identity, hidden = self._looks(rows, view)
+            views.append(extractor(identity, list(hidden.unbind(1))))
+        return {"tokens": torch.stack(views, dim=1).numpy()}
+
+    def _looks(self, rows: slice, view: int) -> tuple[Tensor, Tensor]:
+        """Identity [n, 576] and hidden states [n, 5, 577, 64] of one of the portraits."""
         if self._loaded is None:
             tower = EvaVision.from_tensors(clip_tower.trained(self.stages / "clip_tower"))
             self._loaded = recogniser.trained(self.stages / "arcface", "arcface"), tower
         network, tower = self._loaded
-        who = network(recogniser.normalise(load(self.data, "crops")[rows, 0]))
+        who = network(recogniser.normalise(load(self.data, "crops")[rows, view]))
         looks, states = zip(
-            *(tower(clip_tower.normalise(grey[None])) for grey in load(self.data, "greys")[rows, 0]), strict=True
+            *(tower(clip_tower.normalise(grey[None])) for grey in load(self.data, "greys")[rows, view]), strict=True
         )
-        identity = torch.cat((who, F.normalize(torch.cat(looks), dim=1)), dim=1)
-        return {"identity": identity.numpy(), "hidden": torch.cat(states, dim=1).transpose(0, 1).numpy()}
+        return torch.cat((who, F.normalize(torch.cat(looks), dim=1)), dim=1), torch.cat(states, dim=1).transpose(0, 1)
+
+
+def _channels_last(network: nn.Module) -> None:
+    """Lay out kernels so that convolutions need not turn what they read: a quarter faster on CPUs."""
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, nn.Conv3d)):
+            kind = torch.channels_last if isinstance(module, nn.Conv2d) else torch.channels_last_3d
+            module.weight.data = module.weight.data.contiguous(memory_format=kind)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("stages", type=Path, help="folder of the trained stages vae, arcface, clip_tower")
+    parser.add_argument("stages", type=Path, help="folder of the trained stages vae, arcface, clip_tower, local")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("part", choices=("video", "face"))
+    parser.add_argument("part", choices=("video", "face", "tokens"))
     parser.add_argument("--people", type=int, default=12_000)
     parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()

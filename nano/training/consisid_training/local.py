@@ -70,6 +70,14 @@ def extractor() -> Any:
     return make(**{ours: TRANSFORMER[f"LFE_{theirs}"] for ours, theirs in names.items()})
 
 
+def trained_extractor(folder: Path) -> Any:
+    """As far as it has been trained in `folder`, evaluating."""
+    network = extractor()
+    prefix = "extractor."
+    network.load_state_dict({n.removeprefix(prefix): t for n, t in weights(folder).items() if n.startswith(prefix)})
+    return network.eval().requires_grad_(False)
+
+
 def _attention(width: int) -> Any:
     from diffusers.models.transformers.consisid_transformer_3d import PerceiverCrossAttention
 

@@ -1,4 +1,5 @@
-"""Trains everything, from nothing to a checkpoint and its judges: `python -m consisid_training.run FOLDER`.
+"""Trains everything, from nothing to a checkpoint and its judges: `python -m consisid_training.run FOLDER`; or, with
+`--further CHECKPOINT`, a checkpoint's transformer with people whom it has not seen.
 
 Every stage is a process of its own and goes on where it was stopped; what is finished is passed over. The judges come
 before what they judge.
@@ -7,6 +8,7 @@ before what they judge.
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import signal
 import subprocess
@@ -15,6 +17,12 @@ from pathlib import Path
 
 PEOPLE = 36_000
 """Whose clips and portraits are drawn, and encoded for the transformer."""
+OTHERS = ["--people", "6400", "--first", "40000"]
+"""Whom training that goes on sees: from the number after `PEOPLE` on, these are others."""
+_MEMORY = {
+    "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**34), "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+}  # fmt: skip
+"""glibc gives large tensors back to the system at once and asks for them again: a fifth of the time of `dit`."""
 
 
 def stages(folder: Path, processes: int) -> list[list[str]]:
@@ -24,7 +32,6 @@ def stages(folder: Path, processes: int) -> list[list[str]]:
     def at(name: str) -> str:
         return str(folder / name)
 
-    dit = ["torch.distributed.run", f"--nproc-per-node={processes}", "-m"] if processes > 1 else []
     return [
         ["consisid_training.data", train, "--people", str(PEOPLE)],
         ["consisid_training.recogniser", train, at("judge_arcface"), "judge_arcface", "--steps", "700"],
@@ -41,16 +48,48 @@ def stages(folder: Path, processes: int) -> list[list[str]]:
         ["consisid_training.latents", train, str(folder), encoded, "video", "--people", str(PEOPLE)],
         ["consisid_training.latents", train, str(folder), encoded, "face", "--people", str(PEOPLE)],
         ["consisid_training.local", encoded, at("local"), "--steps", "800"],
-        [*dit, "consisid_training.dit", train, encoded, at("local"), at("dit"), "--people", str(PEOPLE)],
+        ["consisid_training.latents", train, str(folder), encoded, "tokens", "--people", str(PEOPLE)],
+        ["consisid_training.looks", encoded, at("looks"), "--people", str(PEOPLE)],
+        [
+            *_side_by_side(processes), "consisid_training.dit", train, encoded, str(folder), at("dit"), "--people",
+            str(PEOPLE),
+        ],
         ["consisid_training.vae", train, str(folder), "decoder", "--steps", "1000"],
-    ]
+    ]  # fmt: skip
 
 
-def run(folder: Path, processes: int) -> None:
+def further_stages(folder: Path, processes: int, checkpoint: Path) -> list[list[str]]:
+    """The same for training that goes on from a checkpoint."""
+    train, encoded = str(folder / "train"), str(folder / "encoded")
+    latents, people = ["consisid_training.latents", train, str(folder), encoded], OTHERS[:2]
+    return [
+        ["consisid_training.further", "reopen", str(checkpoint), str(folder)],
+        ["consisid_training.data", train, *OTHERS],
+        [*latents, "video", *people],
+        [*latents, "tokens", *people],
+        ["consisid_training.looks", encoded, str(folder / "looks"), *OTHERS],
+        [
+            *_side_by_side(processes), "consisid_training.dit", train, encoded, str(folder), str(folder / "further"),
+            "--further", str(folder / "start"), *OTHERS, "--steps", "1200", "--batch", "12", "--whole", "0.12",
+            "--rate", "1e-3",
+        ],
+    ]  # fmt: skip
+
+
+def _side_by_side(processes: int) -> list[str]:
+    return ["torch.distributed.run", f"--nproc-per-node={processes}", "-m"] if processes > 1 else []
+
+
+def run(folder: Path, processes: int, further: Path | None = None) -> None:
     """Raises `SystemExit` for the stage that failed or was stopped; run again to go on there."""
-    for arguments in stages(folder, processes):
+    for arguments in stages(folder, processes) if further is None else further_stages(folder, processes, further):
         print(" ".join(arguments), flush=True)
         _run(arguments)
+    if further is not None:
+        shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+        places = [str(further), str(folder), str(folder / "encoded"), str(folder / "checkpoint")]
+        _run(["consisid_training.further", "write", *places])
+        return
     for kind in ("checkpoint", "judges"):
         shutil.rmtree(folder / kind, ignore_errors=True)
     encoded = [str(folder / "encoded")]
@@ -64,7 +103,7 @@ def _run(arguments: list[str]) -> None:
     command = [sys.executable, "-m", *arguments]
     previous = signal.signal(signal.SIGINT, lambda number, frame: None)
     try:
-        code = subprocess.Popen(command).wait()
+        code = subprocess.Popen(command, env=_MEMORY | os.environ).wait()
     finally:
         signal.signal(signal.SIGINT, previous)
     if code:
@@ -75,5 +114,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="gets data, states, logs, checkpoint/ and judges/: 50 GB")
     parser.add_argument("--processes", type=int, default=2, help="of the transformer's training, one core each")
+    parser.add_argument("--further", type=Path, metavar="CHECKPOINT", help="go on from this one: 8 GB")
     arguments = parser.parse_args()
-    run(arguments.folder, arguments.processes)
+    if arguments.further is not None and arguments.further.resolve().is_relative_to(arguments.folder.resolve()):
+        parser.error(f"{arguments.further} lies in {arguments.folder}, where its successor goes; take another folder")
+    run(arguments.folder, arguments.processes, arguments.further)

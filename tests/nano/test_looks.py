@@ -1,0 +1,52 @@
+"""What the transformer makes is looked at through a network that knows what people look like."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from consisid_nano.world import ATTRIBUTES, person
+from consisid_training import looks
+from consisid_training.stage import EVERY
+
+PEOPLE = 24
+
+
+def encoded(folder: Path) -> Path:
+    """Latents that show nothing but whether their person has freckles, in one place."""
+    latents = 0.3 * np.random.default_rng(0).standard_normal((PEOPLE, 5, 16, 16, 24))
+    freckled = np.array([bool(person(row).freckles) for row in range(PEOPLE)])
+    latents[freckled, :, 3, 6:10, 8:12] += 3
+    np.save(folder / "targets.npy", latents.astype(np.float16))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("looks")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(looks, "UNSEEN", 4)
+        looks.train(encoded(folder), folder / "looks", 3 * EVERY, people=PEOPLE, batch=16)
+    return folder
+
+
+def test_it_learns_what_is_to_be_seen(taught: Path) -> None:
+    last = json.loads((taught / "looks" / "log.jsonl").read_text().splitlines()[-1])
+    assert last["freckles"] >= 0.95 and {"numbers", *ATTRIBUTES} <= last.keys()
+
+
+def test_latents_that_show_the_same_are_near_and_others_are_not(taught: Path) -> None:
+    network = looks.trained(taught / "looks")
+    latents = torch.from_numpy(np.load(taught / "targets.npy")[:, 0].astype(np.float32))
+    latents = latents / latents.std()
+    freckled = torch.tensor([bool(person(row).freckles) for row in range(PEOPLE)])
+    some = latents[freckled][:4].requires_grad_()
+    same = looks.distance(network, some, some.detach())
+    assert same.shape == (4,) and same.abs().max() < 1e-6
+    noisy = looks.distance(network, some + 0.05 * torch.randn(some.shape), some.detach())
+    other = looks.distance(network, some, latents[~freckled][:4])
+    assert other.min() > 3 * noisy.max()
+    other.sum().backward()
+    assert some.grad is not None and some.grad.isfinite().all() and some.grad.any()
