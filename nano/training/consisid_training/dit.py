@@ -130,19 +130,9 @@ def alphas() -> Tensor:
 
 
 def train(
-    data: Path,
-    encoded: Path,
-    stages: Path,
-    folder: Path,
-    *,
-    steps: int,
-    batch: int,
-    people: int,
-    first: int = 0,
-    whole: float,
-    start: Path | None = None,
-    rate: float = 2e-3,
-) -> None:
+    data: Path, encoded: Path, stages: Path, folder: Path, *, steps: int, batch: int, people: int, first: int = 0,
+    whole: float, start: Path | None = None, rate: float = 2e-3,
+) -> None:  # fmt: skip
     """`stages` holds `local` and `looks`; `whole` is the share of steps that see every latent frame.
 
     Begins anew, or with the weights that `start` holds (`further`); then nothing is coarse.
