@@ -9,7 +9,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 
@@ -18,7 +17,7 @@ from consisid_export.nano.layers import save_tensors
 from consisid_nano.world import HELD_OUT_PEOPLE, person, portrait, prompt, scene
 from consisid_nano.world.scene import Scene
 from consisid_training import aligner, clip_tower, detector, dit, parser, recogniser, vae
-from consisid_training.data import load
+from consisid_training.data import latent_scale
 from consisid_training.onnx_files import write
 
 EXAMPLE = HELD_OUT_PEOPLE + 100_000
@@ -43,11 +42,6 @@ def write_checkpoint(stages: Path, encoded: Path, folder: Path) -> None:
     for file in folder.rglob("*"):
         if file.is_file():
             file.chmod(0o644)
-
-
-def latent_scale(encoded: Path) -> float:
-    """What gives latents a deviation of one over the first 500 clips: the VAE's `scaling_factor`."""
-    return 1 / float(np.asarray(load(encoded, "targets")[:500], np.float32).std())
 
 
 def _faces(stages: Path, folder: Path) -> None:

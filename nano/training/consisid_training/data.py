@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from consisid_nano.world import FRAMES, HEIGHT, HELD_OUT_PEOPLE, WIDTH, clip, person, portrait, scene
+from consisid_nano.world import ATTRIBUTES, FRAMES, HEIGHT, HELD_OUT_PEOPLE, WIDTH, clip, person, portrait, scene
 from consisid_nano.world.person import Person
 from consisid_nano.world.picture import Picture
 from consisid_runtime.face_geometry import CROP, CROP_BORDER, arcface_transform, crop_transform, warp
@@ -58,6 +59,19 @@ def draw(folder: Path, people: int, *, first: int = 0, processes: int = 2) -> No
 def load(folder: Path, name: str) -> NDArray[Any]:
     """One array, read-only, mapped."""
     return np.load(folder / f"{name}.npy", mmap_mode="r")  # type: ignore[no-any-return]
+
+
+def latent_scale(encoded: Path) -> float:
+    """What gives latents a deviation of one over the first 500 clips: the VAE's `scaling_factor`."""
+    return 1 / float(np.asarray(load(encoded, "targets")[:500], np.float32).std())
+
+
+def described(numbers: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """What people look like: classes [N, attributes], and everything continuous [N, n], of deviation one."""
+    people = [person(number) for number in numbers]
+    classes = [[names.index(who.attributes()[name]) for name, names in ATTRIBUTES.items()] for who in people]
+    shapes = np.stack([who.shape() for who in people])
+    return np.array(classes), (shapes - shapes.mean(0)) / (shapes.std(0, ddof=1) + np.float32(1e-6))
 
 
 def scene_of(seed: int) -> Any:

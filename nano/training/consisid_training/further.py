@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from consisid_training import dit, recogniser, vae
-from consisid_training.checkpoint import latent_scale
+from consisid_training.data import latent_scale
 from consisid_training.stage import weights
 
 TRAINED = ("transformer", "text_encoder", "vae")

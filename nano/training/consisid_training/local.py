@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from consisid_nano.world import ATTRIBUTES, HEIGHT, WIDTH, person
+from consisid_nano.world import ATTRIBUTES, HEIGHT, WIDTH
 from consisid_training.configs import TRANSFORMER
-from consisid_training.data import load
+from consisid_training.data import described, load
 from consisid_training.device import DEVICE, half
 from consisid_training.samples import UNSEEN
 from consisid_training.stage import Stage, weights
@@ -102,13 +102,7 @@ def train(encoded: Path, folder: Path, steps: int, batch: int = 48) -> None:
     identity, hidden, moments = (load(encoded, name) for name in ("identity", "hidden", "moments"))
     some = np.asarray(moments[:500, :, :16], np.float32).reshape(-1, 16, *moments.shape[3:])
     centre, scale = torch.from_numpy(some.mean(0)).to(DEVICE), float(some.std())
-    people = [person(row) for row in range(len(identity))]
-    shapes = torch.from_numpy(np.stack([who.shape() for who in people]))
-    shapes = (shapes - shapes.mean(0)) / (shapes.std(0) + 1e-6)
-    classes = torch.tensor(
-        [[names.index(who.attributes()[name]) for name, names in ATTRIBUTES.items()] for who in people]
-    )
-    shapes, classes = shapes.to(DEVICE), classes.to(DEVICE)
+    classes, shapes = (torch.from_numpy(found).to(DEVICE) for found in described(range(len(identity))))
     known = len(identity) - UNSEEN
     torch.manual_seed(SEED)
     stage = Stage(

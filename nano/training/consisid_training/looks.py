@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from consisid_nano.world import ATTRIBUTES, person
-from consisid_training.data import load
+from consisid_nano.world import ATTRIBUTES
+from consisid_training.data import described, latent_scale, load
 from consisid_training.device import DEVICE, half
 from consisid_training.samples import UNSEEN
 from consisid_training.stage import Stage, weights
@@ -86,13 +86,8 @@ def distance(looks: Looks, made: Tensor, wanted: Tensor) -> Tensor:
 def train(encoded: Path, folder: Path, steps: int, *, people: int, first: int = 0, batch: int = 64) -> None:
     """`people` are encoded, and their numbers begin with `first`."""
     targets = load(encoded, "targets")
-    scale = 1 / float(np.asarray(targets[:500], np.float32).std())
-    drawn = [person(first + row) for row in range(people)]
-    shapes = torch.from_numpy(np.stack([who.shape() for who in drawn]))
-    shapes = ((shapes - shapes.mean(0)) / (shapes.std(0) + 1e-6)).to(DEVICE)
-    classes = torch.tensor(
-        [[names.index(who.attributes()[name]) for name, names in ATTRIBUTES.items()] for who in drawn]
-    ).to(DEVICE)
+    scale = latent_scale(encoded)
+    classes, shapes = (torch.from_numpy(found).to(DEVICE) for found in described(range(first, first + people)))
     torch.manual_seed(SEED)
     stage = Stage(
         folder, Looks(shapes.shape[1]), steps=steps, rate=3e-3, small_rate=2e-3, seed=SEED, average=0.98,

@@ -1,6 +1,6 @@
 """Muon (Jordan 2024) as `torch.optim.Muon` has it, with its matrix products in float32 where a CPU has no bfloat16.
 
-PyTorch's own always rounds to bfloat16, which such a CPU imitates: an update then takes longer than the gradient.
+PyTorch's own always rounds to bfloat16, which such a CPU imitates slowly (`device.half`).
 """
 
 from __future__ import annotations

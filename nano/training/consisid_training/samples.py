@@ -12,7 +12,7 @@ from torch import Tensor
 
 from consisid_nano.world import HEIGHT, WIDTH, prompt
 from consisid_training.configs import LENGTH
-from consisid_training.data import load, scene_of
+from consisid_training.data import latent_scale, load, scene_of
 
 DROP_PROMPT, DROP_IMAGE, DROP_FACE = 0.1, 0.25, 0.12
 FRAMES = 5
@@ -36,7 +36,7 @@ class Samples:
         self.seen, self.unseen = np.arange(people - UNSEEN), np.arange(people - UNSEEN, people)
         self.arrays = {name: load(encoded, name) for name in ("targets", "moments", "tokens")}
         self.points = load(data, "points")
-        self.scale = 1 / float(np.asarray(self.arrays["targets"][:500], np.float32).std())
+        self.scale = latent_scale(encoded)
         self._pieces = sentencepiece.SentencePieceProcessor(model_file=str(tokenizer / "spiece.model"))
 
     @property
