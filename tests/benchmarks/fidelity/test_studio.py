@@ -119,5 +119,5 @@ def test_variants_name_options_and_references_that_exist() -> None:
     for variant in VARIANTS.values():
         replace(OPTIONS, **variant.options)
         assert variant.reference in VARIANTS
-    assert len(SWEEP) == 12 and len(GUIDED) == 3
+    assert len(SWEEP) == 12 and len(GUIDED) == 4
     assert {EXACT, "dpm-200-steps", "ddim-200-steps"} == KEPT
