@@ -49,7 +49,7 @@ def test_face_reader_gives_what_the_reference_gives(tmp_path: Path) -> None:
         weights[name] = MAKE["face_heads"](drawn, scale=1e-4) if name == "aligner" else drawn
         computed = {key for key in drawn if "freqs" in key}
         network.load_state_dict({k: v for k, v in weights[name].items() if k not in computed}, strict=not computed)
-    expected = MAKE["reference_faces"](*theirs.values(), tmp_path, None)
+    expected = MAKE["reference_faces"](*theirs.values(), tmp_path)
 
     seen: dict[str, Tensor] = {}
     aligner, parser, clip = (
