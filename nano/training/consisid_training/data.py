@@ -22,7 +22,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from consisid_nano.world import ATTRIBUTES, FRAMES, HEIGHT, HELD_OUT_PEOPLE, WIDTH, clip, person, portrait, scene
+from consisid_nano.world import (
+    ATTRIBUTES,
+    FRAMES,
+    HEIGHT,
+    HELD_OUT_PEOPLE,
+    LABELS,
+    WIDTH,
+    clip,
+    person,
+    portrait,
+    scene,
+)
 from consisid_nano.world.person import Person
 from consisid_nano.world.picture import Picture
 from consisid_runtime.face_geometry import CROP, CROP_BORDER, arcface_transform, crop_transform, warp
@@ -72,6 +83,12 @@ def described(numbers: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.flo
     classes = [[names.index(who.attributes()[name]) for name, names in ATTRIBUTES.items()] for who in people]
     shapes = np.stack([who.shape() for who in people])
     return np.array(classes), (shapes - shapes.mean(0)) / (shapes.std(0, ddof=1) + np.float32(1e-6))
+
+
+def acted(numbers: Sequence[int], labels: Sequence[str]) -> NDArray[np.int64]:
+    """What people do, of a scene's `labels`: classes [N, labels]."""
+    scenes = [scene_of(number).labels() for number in numbers]
+    return np.array([[LABELS[name].index(found[name]) for name in labels] for found in scenes])
 
 
 def scene_of(seed: int) -> Any:

@@ -5,6 +5,7 @@ moments    float16 [N, 2, 32, 16, 24]     mean and log-variance of both portrait
 identity   float16 [N, 576]               ArcFace's and CLIP's embedding of the first portrait, joined
 hidden     float16 [N, 5, 577, 64]        the CLIP tower's hidden states of the first portrait
 tokens     float16 [N, 2, 16, 128]        what the local facial extractor makes of both portraits
+faces      float16 [N, 2, 512]            ArcFace's embedding of both portraits, of length 1
 
 `face` is what the extractor is trained on, `tokens` what the transformer reads: it needs the trained extractor.
 """
@@ -50,7 +51,9 @@ def _shapes(part: str) -> dict[str, tuple[int, ...]]:
         return {"targets": (5, 16, 16, 24), "moments": (2, 32, 16, 24)}
     if part == "face":
         return {"identity": (recogniser.OUT + clip_tower.OUT,), "hidden": (5, 577, clip_tower.WIDTH)}
-    return {"tokens": (2, TRANSFORMER["LFE_num_querie"], TRANSFORMER["LFE_output_dim"])}
+    return {
+        "tokens": (2, TRANSFORMER["LFE_num_querie"], TRANSFORMER["LFE_output_dim"]), "faces": (2, recogniser.OUT)
+    }  # fmt: skip
 
 
 class _Work:
@@ -93,11 +96,12 @@ class _Work:
         return {"identity": identity.numpy(), "hidden": hidden.numpy()}
 
     def _tokens(self, rows: slice) -> dict[str, Any]:
-        extractor, views = local.trained_extractor(self.stages / "local"), []
+        extractor, tokens, faces = local.trained_extractor(self.stages / "local"), [], []
         for view in (0, 1):
             identity, hidden = self._looks(rows, view)
-            views.append(extractor(identity, list(hidden.unbind(1))))
-        return {"tokens": torch.stack(views, dim=1).numpy()}
+            tokens.append(extractor(identity, list(hidden.unbind(1))))
+            faces.append(F.normalize(identity[:, : recogniser.OUT], dim=1))
+        return {"tokens": torch.stack(tokens, dim=1).numpy(), "faces": torch.stack(faces, dim=1).numpy()}
 
     def _looks(self, rows: slice, view: int) -> tuple[Tensor, Tensor]:
         """Identity [n, 576] and hidden states [n, 5, 577, 64] of one of the portraits."""

@@ -1,7 +1,9 @@
-"""Trains a network that reads from a latent frame what its person looks like; the transformer's loss looks through it.
+"""Trains a network that reads from a latent frame who is there, and how; the transformer's loss looks through it.
 
 Squared error hardly notices a mole of two pixels, a person does. So what the transformer makes is also compared in what
-this network reads from it, as perceptual losses do (Johnson et al. 2016). It judges nothing and is in no file.
+this network reads from it, as perceptual losses do (Johnson et al. 2016). What it learns to read is what people look
+like, their expression, and the embedding that the checkpoint's own ArcFace has of them. It judges nothing and is in no
+file.
 """
 
 from __future__ import annotations
@@ -15,8 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from consisid_nano.world import ATTRIBUTES
-from consisid_training.data import described, latent_scale, load
+from consisid_nano.world import ATTRIBUTES, LABELS
+from consisid_training import recogniser
+from consisid_training.data import acted, described, latent_scale, load
 from consisid_training.device import DEVICE, half
 from consisid_training.samples import UNSEEN
 from consisid_training.stage import Stage, weights
@@ -24,11 +27,15 @@ from consisid_training.stage import Stage, weights
 SEED = 58
 NOISE = 0.4
 """Deviation of the most noise that it learns to look through, in latents of deviation 1."""
+ACTED = ("expression", "speech")
+"""Which of a scene's labels it reads: with a portrait comes an expression too, which the prompt may not want."""
+CLASSES = {**ATTRIBUTES, **{name: LABELS[name] for name in ACTED}}
 _NARROW, _WIDE = 48, 96
 
 
 class Looks(nn.Module):
-    """Latents [N, 16, 16, 24] of deviation 1 → features of two levels, scores [N, …] of each attribute and numbers."""
+    """Latents [N, 16, 16, 24] of deviation 1 → features of two levels, and what is said of each: scores [N, …] of
+    `CLASSES`, shape numbers [N, n], ArcFace's embedding [N, 512]."""
 
     def __init__(self, numbers: int) -> None:
         super().__init__()
@@ -36,7 +43,7 @@ class Looks(nn.Module):
         self.narrow = _Residual(_NARROW)
         self.halving = nn.Conv2d(_NARROW, _WIDE, 3, stride=2, padding=1)
         self.wide = nn.Sequential(_Residual(_WIDE), _Residual(_WIDE))
-        sizes = [*(len(names) for names in ATTRIBUTES.values()), numbers]
+        sizes = [*map(len, CLASSES.values()), numbers, recogniser.OUT]
         self.where = nn.Conv2d(_WIDE, len(sizes), 1)
         self.heads = nn.ModuleList(nn.Linear(_WIDE, size) for size in sizes)
 
@@ -64,7 +71,7 @@ class _Residual(nn.Module):
 def trained(folder: Path) -> Looks:
     """As far as it has been trained in `folder`, evaluating."""
     found = weights(folder)
-    network = Looks(found[f"heads.{len(ATTRIBUTES)}.bias"].numel())
+    network = Looks(found[f"heads.{len(CLASSES)}.bias"].numel())
     network.load_state_dict(found)
     return network.eval().requires_grad_(False)
 
@@ -77,17 +84,22 @@ def distance(looks: Looks, made: Tensor, wanted: Tensor) -> Tensor:
     total = made.new_zeros(len(made))
     for one, other in zip(features, wanted_features, strict=True):
         total = total + (F.normalize(one, dim=1) - F.normalize(other, dim=1)).square().sum(1).mean((1, 2))
-    for one, other in zip(said[:-1], wanted_said[:-1], strict=True):
+    *scores, numbers, who = said
+    *wanted_scores, wanted_numbers, wanted_who = wanted_said
+    for name, one, other in zip(CLASSES, scores, wanted_scores, strict=True):
         divergence = F.kl_div(one.log_softmax(-1), other.log_softmax(-1), reduction="none", log_target=True)
-        total = total + divergence.sum(1) / len(ATTRIBUTES)
-    return cast(Tensor, total + (said[-1] - wanted_said[-1]).square().mean(1))
+        total = total + divergence.sum(1) / len(ACTED if name in ACTED else ATTRIBUTES)
+    return cast(Tensor, total + (numbers - wanted_numbers).square().mean(1) + 1 - F.cosine_similarity(who, wanted_who))
 
 
 def train(encoded: Path, folder: Path, steps: int, *, people: int, first: int = 0, batch: int = 64) -> None:
     """`people` are encoded, and their numbers begin with `first`."""
     targets = load(encoded, "targets")
-    scale = latent_scale(encoded)
-    classes, shapes = (torch.from_numpy(found).to(DEVICE) for found in described(range(first, first + people)))
+    scale, numbers = latent_scale(encoded), range(first, first + people)
+    attributes, shapes = described(numbers)
+    classes = torch.from_numpy(np.hstack((attributes, acted(numbers, ACTED)))).to(DEVICE)
+    numbered = torch.from_numpy(shapes).to(DEVICE)
+    faces = torch.from_numpy(np.asarray(load(encoded, "faces")[:people], np.float32)).sum(1).to(DEVICE)
     torch.manual_seed(SEED)
     stage = Stage(
         folder, Looks(shapes.shape[1]), steps=steps, rate=3e-3, small_rate=2e-3, seed=SEED, average=0.98,
@@ -100,9 +112,11 @@ def train(encoded: Path, folder: Path, steps: int, *, people: int, first: int = 
         noise = rng.standard_normal(latents.shape, np.float32) * rng.uniform(0, NOISE, (batch, 1, 1, 1))
         with half():
             _, said = stage.network(torch.from_numpy(latents * scale + noise.astype(np.float32)).to(DEVICE))
-        loss = F.mse_loss(said[-1].float(), shapes[rows])
-        measured = {"numbers": loss.item()}
-        for name, score, target in zip(ATTRIBUTES, said, classes[rows].T, strict=False):
+        *scores, guessed, who = said
+        numbers_off = F.mse_loss(guessed.float(), numbered[rows])
+        face_off = 1 - F.cosine_similarity(who.float(), faces[rows]).mean()
+        loss, measured = numbers_off + face_off, {"numbers": numbers_off.item(), "face": face_off.item()}
+        for name, score, target in zip(CLASSES, scores, classes[rows].T, strict=True):
             loss = loss + F.cross_entropy(score.float(), target)
             measured[name] = (score.argmax(1) == target).float().mean().item()
         stage.update(loss, **measured)
