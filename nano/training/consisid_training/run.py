@@ -17,7 +17,7 @@ from pathlib import Path
 
 PEOPLE = 36_000
 """Whose clips and portraits are drawn, and encoded for the transformer."""
-OTHERS = ["--people", "6400", "--first", "40000"]
+OTHERS = ["--people", "16000", "--first", "50000"]
 """Whom training that goes on sees: from the number after `PEOPLE` on, these are others."""
 _MEMORY = {
     "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**34), "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
@@ -39,7 +39,7 @@ def stages(folder: Path, processes: int) -> list[list[str]]:
         ["consisid_training.attributes", train, at("judge_person"), "person", "--steps", "500"],
         ["consisid_training.attributes", train, at("judge_scene"), "scene", "--steps", "600"],
         ["consisid_training.clip_judge", train, at("judge_clip"), "--steps", "800"],
-        ["consisid_training.vae", train, str(folder), "vae", "--steps", "2200"],
+        ["consisid_training.vae", train, str(folder), "--steps", "2200"],
         ["consisid_training.recogniser", train, at("arcface"), "arcface", "--steps", "500"],
         ["consisid_training.clip_tower", train, at("clip_tower"), "--steps", "500"],
         ["consisid_training.detector", at("detector")],
@@ -54,7 +54,7 @@ def stages(folder: Path, processes: int) -> list[list[str]]:
             *_side_by_side(processes), "consisid_training.dit", train, encoded, str(folder), at("dit"), "--people",
             str(PEOPLE),
         ],
-        ["consisid_training.vae", train, str(folder), "decoder", "--steps", "1000"],
+        ["consisid_training.decoder", train, str(folder)],
     ]  # fmt: skip
 
 
@@ -67,12 +67,13 @@ def further_stages(folder: Path, processes: int, checkpoint: Path) -> list[list[
         ["consisid_training.data", train, *OTHERS],
         [*latents, "video", *people],
         [*latents, "tokens", *people],
-        ["consisid_training.looks", encoded, str(folder / "looks"), *OTHERS],
+        ["consisid_training.looks", encoded, str(folder / "looks"), *OTHERS, "--steps", "1500"],
         [
             *_side_by_side(processes), "consisid_training.dit", train, encoded, str(folder), str(folder / "further"),
-            "--further", str(folder / "start"), *OTHERS, "--steps", "1200", "--batch", "12", "--whole", "0.12",
+            "--further", str(folder / "start"), *OTHERS, "--steps", "6000", "--batch", "12", "--whole", "0.12",
             "--rate", "1e-3",
         ],
+        ["consisid_training.decoder", train, str(folder)],
     ]  # fmt: skip
 
 
@@ -114,7 +115,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="gets data, states, logs, checkpoint/ and judges/: 50 GB")
     parser.add_argument("--processes", type=int, default=2, help="of the transformer's training, one core each")
-    parser.add_argument("--further", type=Path, metavar="CHECKPOINT", help="go on from this one: 8 GB")
+    parser.add_argument("--further", type=Path, metavar="CHECKPOINT", help="go on from this one: 14 GB")
     arguments = parser.parse_args()
     if arguments.further is not None and arguments.further.resolve().is_relative_to(arguments.folder.resolve()):
         parser.error(f"{arguments.further} lies in {arguments.folder}, where its successor goes; take another folder")

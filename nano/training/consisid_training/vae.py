@@ -66,50 +66,23 @@ def train(data: Path, folder: Path, steps: int) -> None:
     clips, colours = load(data, "clips"), load(data, "colours")
     for step in stage.loop():
         rng = stage.rng(step)
-        pixels = _pictures(colours, rng) if step % PORTRAITS == 0 else _videos(clips, rng, step < WHOLE * steps)
-        wanted = _normalise(pixels)
+        pixels = pictures(colours, rng) if step % PORTRAITS == 0 else _videos(clips, rng, step < WHOLE * steps)
+        wanted = normalise(pixels)
         with half():
             posterior = vae.encode(wanted).latent_dist
             made = vae.decode(posterior.sample()).sample
-        loss, measured = _loss(made.float(), wanted)
+        error, measured = loss(made.float(), wanted)
         mean, variance = posterior.mean.float(), posterior.logvar.float()
         divergence = 0.5 * (mean**2 + variance.exp() - 1 - variance).mean()
-        stage.update(loss + KL * divergence, kl=divergence.item(), deviation=mean.std().item(), **measured)
+        stage.update(error + KL * divergence, kl=divergence.item(), deviation=mean.std().item(), **measured)
 
 
-def train_decoder(data: Path, folder: Path, steps: int) -> None:
-    """The decoder alone, on whole clips: what the encoder writes, hence what the transformer learns, stays as it is."""
-    vae = trained(folder)
-    vae.to(DEVICE).decoder.requires_grad_(True).train()
-    stage = Stage(
-        folder / "decoder",
-        vae.decoder,
-        steps=steps,
-        rate=1e-3,
-        small_rate=1e-3,
-        seed=SEED + 1,
-        average=0.998,
-        decay=0.7,
-        device=DEVICE,
-    )
-    clips, colours = load(data, "clips"), load(data, "colours")
-    for step in stage.loop():
-        rng = stage.rng(step)
-        wanted = _normalise(_pictures(colours, rng) if step % 10 == 0 else _videos(clips, rng, cropped=False))
-        with half():
-            with torch.no_grad():
-                latents = vae.encode(wanted).latent_dist.sample()
-            made = vae.decode(latents).sample
-        loss, measured = _loss(made.float(), wanted)
-        stage.update(loss, **measured)
-
-
-def _normalise(pixels: Any) -> Tensor:
+def normalise(pixels: Any) -> Tensor:
     """uint8 [N, F, H, W, 3] → float32 [N, 3, F, H, W] in −1…1."""
     return torch.from_numpy(pixels).to(DEVICE).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
 
 
-def _loss(made: Tensor, wanted: Tensor) -> tuple[Tensor, dict[str, float]]:
+def loss(made: Tensor, wanted: Tensor) -> tuple[Tensor, dict[str, float]]:
     """Absolute, squared and gradient differences; and the peak signal-to-noise ratio in dB, for the log."""
     difference = made - wanted
     edges = sum((F.l1_loss(made.diff(dim=axis), wanted.diff(dim=axis)) for axis in (3, 4)), start=made.new_zeros(()))
@@ -119,7 +92,8 @@ def _loss(made: Tensor, wanted: Tensor) -> tuple[Tensor, dict[str, float]]:
     return difference.abs().mean() + 0.5 * edges + 0.5 * squared, measured
 
 
-def _pictures(colours: Any, rng: np.random.Generator) -> Any:
+def pictures(colours: Any, rng: np.random.Generator) -> Any:
+    """Portraits as videos of one frame, uint8 [N, 1, H, W, 3]."""
     rows = rng.integers(len(colours), size=4 * BATCH)
     return np.stack([colours[row, int(rng.integers(2))] for row in rows])[:, None]
 
@@ -144,7 +118,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("stages", type=Path)
-    parser.add_argument("part", choices=("vae", "decoder"))
     parser.add_argument("--steps", type=int, default=2200)
     arguments = parser.parse_args()
-    (train if arguments.part == "vae" else train_decoder)(arguments.data, arguments.stages, arguments.steps)
+    train(arguments.data, arguments.stages, arguments.steps)
