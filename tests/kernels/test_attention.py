@@ -54,8 +54,9 @@ def plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def in_numpy(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The textbook's formula with the matrix products that Triton's interpreter uses, in blocks of 16 rows as there:
-    of a few rows, the order in which these add decides the error, and processors differ in it."""
+    """The textbook's formula with the matrix products that Triton's interpreter uses: of a few rows, the order in which
+    these add decides the error, and processors differ in it. Each row comes 16 times, which makes them products of
+    matrices, as the kernel's are, and not of a vector."""
     rows = q.repeat(1, 1, 16, 1).numpy() * np.float32(q.shape[-1] ** -0.5)
     scores = rows @ k.numpy().swapaxes(-1, -2)
     weights = np.exp(scores - scores.max(-1, keepdims=True))
@@ -79,8 +80,8 @@ def test_error_is_at_most_twice_that_of_pytorch(
     dtype: torch.dtype, size: int, queries: int, keys: int, device: str
 ) -> None:
     tensors = inputs(queries, keys, dtype, device, size=size)
-    peers = (plain, in_numpy) if dtype is torch.float32 and device == "cpu" else (plain,)
-    agrees(attention.joint_attention(*tensors), tensors, peers)
+    few = queries <= 2 and dtype is torch.float32 and device == "cpu"
+    agrees(attention.joint_attention(*tensors), tensors, (plain, in_numpy) if few else (plain,))
 
 
 @pytest.mark.parametrize("dtype", DTYPES[:2], ids=str)

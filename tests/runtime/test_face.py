@@ -107,7 +107,8 @@ def relative(ours: Tensor, theirs: np.ndarray[Any, Any]) -> float:
 
 # Two decisions turn a rounding into a step: OpenCV's warp takes coordinates to 1/32 of a pixel, and the parser gives a
 # pixel one label. Processors round differently, so each is compared where it is made, and what follows it goes on from
-# what the reference made of it.
+# what the reference made of it. Landmarks and translation may be off by a thirtieth of the warp's step, in pixels, and
+# seven labels may differ; processors were seen to separate 3e-5, 1.3e-4 and 2.
 
 
 def test_the_face_is_the_references_up_to_the_crop(
@@ -127,7 +128,10 @@ def test_the_face_is_the_references_up_to_the_crop(
     face = reader(encode(MAKE["portrait"]()), request(keypoints="source"))
     assert len(transforms) == 1
     assert relative(seen["identity"][:, :512], record["whole_identity"][:, :512]) < 1e-5
+    # 29 other labels were seen to make 0.01; another crop, order of channels or background makes more than 0.1.
+    assert relative(seen["identity"][:, 512:], record["whole_identity"][:, 512:]) < 0.03
     np.testing.assert_array_equal(face.keypoints, record["whole_keypoints"])
+    # A label may differ, or a level where OpenCV's versions interpolate.
     assert (np.abs(face.portrait[4::8, 4::8].astype(int) - record["whole_portrait"]) > 1).mean() < 1e-3
 
 

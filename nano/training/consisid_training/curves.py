@@ -17,7 +17,8 @@ CURVES = {
 
 
 def collect(folder: Path, out: Path) -> None:
-    """Copy every stage's log to `out`/<stage>.jsonl, and draw `out`/curves.png from the copies."""
+    """Copy every stage's log to `out`/<stage>.jsonl, and draw `out`/curves.png from all there: of earlier rounds too,
+    which are called <stage>-1.jsonl and so on."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -27,15 +28,15 @@ def collect(folder: Path, out: Path) -> None:
     for stage in CURVES:
         if (folder / stage / "log.jsonl").exists():
             shutil.copyfile(folder / stage / "log.jsonl", out / f"{stage}.jsonl")
-    found = [stage for stage in CURVES if (out / f"{stage}.jsonl").exists()]
+    found = [(stage, file) for stage in CURVES for file in sorted(out.glob(f"{stage}*.jsonl"))]
     figure, axes = pyplot.subplots(-(-len(found) // 4), 4, figsize=(12, 2.4 * -(-len(found) // 4)), squeeze=False)
     for axis in axes.flat[len(found) :]:
         axis.axis("off")
-    for axis, stage in zip(axes.flat, found, strict=False):
-        lines = [json.loads(line) for line in (out / f"{stage}.jsonl").read_text().splitlines()]
+    for axis, (stage, file) in zip(axes.flat, found, strict=False):
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
         shown = [(line["step"], line[CURVES[stage]]) for line in lines if CURVES[stage] in line]
         axis.plot(*zip(*shown, strict=True), linewidth=0.8)
-        axis.set_title(f"{stage}: {CURVES[stage]}", fontsize=9)
+        axis.set_title(f"{file.stem}: {CURVES[stage]}", fontsize=9)
         axis.tick_params(labelsize=7)
     figure.tight_layout()
     figure.savefig(out / "curves.png", dpi=100, metadata={"Software": None})

@@ -12,6 +12,7 @@ Arrays of N people, one a row, as memory-mapped `.npy`:
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,9 +55,13 @@ _BLOCK = 100
 def draw(folder: Path, people: int, *, first: int = 0, processes: int = 2) -> None:
     """Draw people `first`, `first` + 1, … into `folder`; held-out scenes only for held-out people.
 
-    Blocks that are there are not drawn again.
+    Blocks that are there are not drawn again. Raises `FileExistsError` where `folder` holds other people.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    asked, file = {"people": people, "first": first}, folder / "people.json"
+    if file.exists() and (found := json.loads(file.read_text())) != asked:
+        raise FileExistsError(f"{folder} holds {found}, asked for were {asked}; take another folder")
+    file.write_text(json.dumps(asked) + "\n")
     for name, (shape, dtype) in ARRAYS.items():
         if not (folder / f"{name}.npy").exists():
             _memmap(folder / f"{name}.npy", "w+", dtype, (people, *shape)).flush()

@@ -48,7 +48,7 @@ def train(data: Path, stages: Path, steps: int) -> None:
         if not portraits:
             frames = rng.integers(clips.shape[1], size=(len(rows), FACES))
             seen = np.stack([points[row][found] for row, found in zip(rows, frames, strict=True)])
-            near, truth = (faces(_frames(video, frames), seen.reshape(-1, 5, 2)) for video in (made, wanted))
+            near, truth = (faces(frames_of(video, frames), seen.reshape(-1, 5, 2)) for video in (made, wanted))
             cosine = F.cosine_similarity(critic(near), critic(truth)).mean()
             face = (near - truth).abs().mean()
             loss = loss + FACE * face + WHO * (1 - cosine)
@@ -71,7 +71,7 @@ def faces(pictures: Tensor, points: NDArray[Any]) -> Tensor:
     return F.grid_sample(pictures + 1, grid, align_corners=True) - 1
 
 
-def _frames(videos: Tensor, frames: NDArray[Any]) -> Tensor:
+def frames_of(videos: Tensor, frames: NDArray[Any]) -> Tensor:
     """The frames [B, n] of videos [B, 3, F, H, W]: [B · n, 3, H, W]."""
     return torch.cat([video[:, found].transpose(0, 1) for video, found in zip(videos, frames, strict=True)])
 

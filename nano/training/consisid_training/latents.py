@@ -7,13 +7,15 @@ hidden     float16 [N, 5, 577, 64]        the CLIP tower's hidden states of the 
 tokens     float16 [N, 2, 16, 128]        what the local facial extractor makes of both portraits
 faces      float16 [N, 2, 512]            ArcFace's embedding of both portraits, of length 1
 
-`face` is what the extractor is trained on, `tokens` what the transformer reads: it needs the trained extractor.
+The first two are the part `video`, the next two, which the extractor is trained on, `face`; tokens, which the
+transformer reads, and faces, which `looks` learns from, are the part `tokens`: it needs the trained extractor.
 """
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +37,11 @@ _BLOCK = 50
 def encode(data: Path, stages: Path, folder: Path, part: str, people: int, processes: int) -> None:
     """Encode `part` ("video", "face" or "tokens") of the first `people`; finished blocks are not encoded again."""
     folder.mkdir(parents=True, exist_ok=True)
+    done = folder / f"{part}-blocks"
     for name, shape in _shapes(part).items():
         if not (folder / f"{name}.npy").exists():
+            shutil.rmtree(done, ignore_errors=True)
             _memmap(folder / f"{name}.npy", "w+", "float16", (len(load(data, "clips")), *shape))
-    done = folder / f"{part}-blocks"
     done.mkdir(exist_ok=True)
     missing = [start for start in range(0, people, _BLOCK) if not (done / str(start)).exists()]
     with multiprocessing.get_context("spawn").Pool(processes) as pool:

@@ -2,8 +2,8 @@
 
 Squared error hardly notices a mole of two pixels, a person does. So what the transformer makes is also compared in what
 this network reads from it, as perceptual losses do (Johnson et al. 2016). What it learns to read is what people look
-like, their expression, and the embedding that the checkpoint's own ArcFace has of them. It judges nothing and is in no
-file.
+like, their expression, whether they speak, and the embedding that the checkpoint's own ArcFace has of them. It judges
+nothing and is in no file.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ SEED = 58
 NOISE = 0.4
 """Deviation of the most noise that it learns to look through, in latents of deviation 1."""
 ACTED = ("expression", "speech")
-"""Which of a scene's labels it reads: with a portrait comes an expression too, which the prompt may not want."""
+"""Which of a scene's labels it reads: with a portrait comes an expression too, which the prompt may not want.
+In the first frame nobody has said anything yet: there, speech is a guess."""
 CLASSES = {**ATTRIBUTES, **{name: LABELS[name] for name in ACTED}}
 _NARROW, _WIDE = 48, 96
 

@@ -1,5 +1,5 @@
 """Trains everything, from nothing to a checkpoint and its judges: `python -m consisid_training.run FOLDER`; or, with
-`--further CHECKPOINT`, a checkpoint's transformer with people whom it has not seen.
+`--further CHECKPOINT`, a checkpoint's transformer and decoder with people whom it has not seen.
 
 Every stage is a process of its own and goes on where it was stopped; what is finished is passed over. The judges come
 before what they judge.
@@ -17,8 +17,9 @@ from pathlib import Path
 
 PEOPLE = 36_000
 """Whose clips and portraits are drawn, and encoded for the transformer."""
-OTHERS = ["--people", "16000", "--first", "50000"]
-"""Whom training that goes on sees: from the number after `PEOPLE` on, these are others."""
+OTHERS, FIRST = 16_000, 66_000
+"""How many people training that goes on sees, and the number of the first of them: the shipped checkpoint has seen
+most of those before."""
 _MEMORY = {
     "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**34), "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }  # fmt: skip
@@ -58,19 +59,20 @@ def stages(folder: Path, processes: int) -> list[list[str]]:
     ]  # fmt: skip
 
 
-def further_stages(folder: Path, processes: int, checkpoint: Path) -> list[list[str]]:
-    """The same for training that goes on from a checkpoint."""
+def further_stages(folder: Path, processes: int, checkpoint: Path, first: int = FIRST) -> list[list[str]]:
+    """The same for training that goes on from a checkpoint, with people from number `first` on."""
     train, encoded = str(folder / "train"), str(folder / "encoded")
-    latents, people = ["consisid_training.latents", train, str(folder), encoded], OTHERS[:2]
+    latents, people = ["consisid_training.latents", train, str(folder), encoded], ["--people", str(OTHERS)]
+    others = [*people, "--first", str(first)]
     return [
         ["consisid_training.further", "reopen", str(checkpoint), str(folder)],
-        ["consisid_training.data", train, *OTHERS],
+        ["consisid_training.data", train, *others],
         [*latents, "video", *people],
         [*latents, "tokens", *people],
-        ["consisid_training.looks", encoded, str(folder / "looks"), *OTHERS, "--steps", "1500"],
+        ["consisid_training.looks", encoded, str(folder / "looks"), *others, "--steps", "1500"],
         [
             *_side_by_side(processes), "consisid_training.dit", train, encoded, str(folder), str(folder / "further"),
-            "--further", str(folder / "start"), *OTHERS, "--steps", "6000", "--batch", "12", "--whole", "0.12",
+            "--further", str(folder / "start"), *others, "--steps", "6000", "--batch", "12", "--whole", "0.12",
             "--rate", "1e-3",
         ],
         ["consisid_training.decoder", train, str(folder)],
@@ -81,9 +83,11 @@ def _side_by_side(processes: int) -> list[str]:
     return ["torch.distributed.run", f"--nproc-per-node={processes}", "-m"] if processes > 1 else []
 
 
-def run(folder: Path, processes: int, further: Path | None = None) -> None:
+def run(folder: Path, processes: int, further: Path | None = None, first: int = FIRST) -> None:
     """Raises `SystemExit` for the stage that failed or was stopped; run again to go on there."""
-    for arguments in stages(folder, processes) if further is None else further_stages(folder, processes, further):
+    for arguments in (
+        stages(folder, processes) if further is None else further_stages(folder, processes, further, first)
+    ):
         print(" ".join(arguments), flush=True)
         _run(arguments)
     if further is not None:
@@ -116,7 +120,10 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path, help="gets data, states, logs, checkpoint/ and judges/: 50 GB")
     parser.add_argument("--processes", type=int, default=2, help="of the transformer's training, one core each")
     parser.add_argument("--further", type=Path, metavar="CHECKPOINT", help="go on from this one: 14 GB")
+    parser.add_argument(
+        "--first", type=int, default=FIRST, help="with --further: the number of the first person it sees"
+    )
     arguments = parser.parse_args()
     if arguments.further is not None and arguments.further.resolve().is_relative_to(arguments.folder.resolve()):
         parser.error(f"{arguments.further} lies in {arguments.folder}, where its successor goes; take another folder")
-    run(arguments.folder, arguments.processes, arguments.further)
+    run(arguments.folder, arguments.processes, arguments.further, arguments.first)
