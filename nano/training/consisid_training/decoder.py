@@ -66,7 +66,7 @@ def faces(pictures: Tensor, points: NDArray[Any]) -> Tensor:
         there = np.linalg.inv(np.vstack((arcface_transform(found, recogniser.EDGE), [0, 0, 1])))[:2]
         centred = np.hstack((there[:, :2] * ends, there @ [[ends], [ends], [1]]))  # of −1…1 to pixels
         grids.append(scale * centred - [[0, 0, 1], [0, 0, 1]])
-    size = (len(pictures), 3, recogniser.EDGE, recogniser.EDGE)
+    size = [len(pictures), 3, recogniser.EDGE, recogniser.EDGE]
     grid = F.affine_grid(torch.from_numpy(np.stack(grids)).to(pictures), size, align_corners=True)
     return F.grid_sample(pictures + 1, grid, align_corners=True) - 1
 
