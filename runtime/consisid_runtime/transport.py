@@ -42,7 +42,10 @@ class Transport(Protocol):
         ...
 
     def finished(self) -> dict[str, int]:
-        """How many requests each model of the server has finished since it started, well or not."""
+        """How many requests each model of the server has finished since it started, well or not.
+
+        A request that was answered just now may still be missing.
+        """
         ...
 
     def close(self) -> None: ...

@@ -17,9 +17,9 @@ from consisid_runtime.errors import MissingExtra, OutputUnwritable
 
 Frames = NDArray[np.uint8]
 
-_X264 = {"crf": "17", "bf": "0"}
-"""About where compression stops being visible. With B-frames x264's rate control reads memory that it never wrote, and
-the same frames give other bytes."""
+_X264 = {"crf": "17", "bf": "0", "mbtree": "0"}
+"""About where compression stops being visible. With B-frames, and now and then with the macroblock tree, x264's rate
+control reads memory that it never wrote, and the same frames give other bytes."""
 _MOOV_BYTES, _MOOV_BYTES_PER_FRAME = 4096, 32
 _SEI = 6
 """H.264's supplemental units; x264 writes its version and settings into one."""

@@ -64,7 +64,7 @@ def test_index_comes_before_the_data_and_nobody_signs() -> None:
 
 
 def test_same_frames_same_bytes_whatever_the_heap_holds() -> None:
-    """x264 has read memory that it never wrote: with B-frames these encodings differ."""
+    """x264 has read memory it never wrote: with B-frames these encodings differ, with a macroblock tree some do."""
     generator = np.random.default_rng(0)
     seen = set()
     for _ in range(6):
