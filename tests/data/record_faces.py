@@ -212,10 +212,8 @@ def reference_tower(**sizes: int) -> Any:
     return _build_vision_tower(embed_dim, config["vision_cfg"] | sizes).eval()
 
 
-def reference_faces(
-    aligner: Any, parser: Any, tower: Any, folder: Path, crop: np.ndarray[Any, Any] | None = None
-) -> dict[str, Any]:
-    """The reference's whole face path on `portrait`; `crop` [512, 512, 3] BGR stands in for the aligned face.
+def reference_faces(aligner: Any, parser: Any, tower: Any, folder: Path) -> dict[str, Any]:
+    """The reference's whole face path on `portrait`.
 
     The detector finds a face where facexlib's choice is, so that both packages look at one face.
     """
@@ -227,8 +225,6 @@ def reference_faces(
     made.read_image(np.ascontiguousarray(resize_numpy_image_long(image, 1024)[..., ::-1]))
     made.get_face_landmarks_5(only_center_face=True)
     box: list[float] = (np.asarray(made.det_faces[:4]) * CANVAS / 1024).round(1).tolist()
-    if crop is not None:
-        made.align_warp_face = lambda: made.cropped_faces.append(crop)
     labels: list[Tensor] = []
     hook = parser.register_forward_hook(lambda module, inputs, outputs: labels.append(outputs[0].argmax(1)))
     folder.mkdir(parents=True, exist_ok=True)
@@ -316,13 +312,9 @@ def _record() -> dict[str, Any]:
 
     narrow_aligner.load_state_dict(face_heads(seeded(shapes["aligner_narrow"], seed=1), scale=1e-4))
     with tempfile.TemporaryDirectory() as folder:
-        whole = reference_faces(narrow_aligner, parser, tower, Path(folder) / "whole")
-        later = reference_faces(narrow_aligner, parser, tower, Path(folder) / "later", photo(512, 512, 10))
-    for faces in (whole, later):
-        faces["portrait"] = faces["portrait"][4::8, 4::8]
-    names = ("box", "landmarks", "transforms", "identity", "portrait", "keypoints")
-    record |= {f"whole_{name}": whole[name] for name in names}
-    record |= {f"later_{name}": later[name] for name in ("labels", "identity", "hidden", "portrait")}
+        whole = reference_faces(narrow_aligner, parser, tower, Path(folder) / "pack")
+    whole["portrait"] = whole["portrait"][4::8, 4::8]
+    record |= {f"whole_{name}": value for name, value in whole.items()}
     record["shapes"] = np.array(json.dumps(shapes))
     return record
 

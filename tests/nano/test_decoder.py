@@ -8,22 +8,17 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
 
 import consisid_nano
 from consisid_nano.world import clip, person
 from consisid_runtime.face_geometry import arcface_transform, warp
-from consisid_training import data, decoder, further, vae
+from consisid_training import data, decoder, further, recogniser, vae
 from consisid_training.stage import EVERY
-
-
-def normalised(pixels: Any) -> Tensor:
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def test_a_face_is_cut_as_arcface_sees_it() -> None:
     video = clip(person(5), data.scene_of(5), 5)
-    found = decoder.faces(normalised(video.pixels), video.keypoints)
+    found = decoder.faces(recogniser.normalise(video.pixels), video.keypoints)
     for face, pixels, points in zip(found, video.pixels, video.keypoints, strict=True):
         wanted = warp(pixels, arcface_transform(points, 112), 112, border=(0, 0, 0))
         levels = ((face + 1) * 127.5).permute(1, 2, 0).numpy()

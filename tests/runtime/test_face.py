@@ -81,12 +81,12 @@ def read(record: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[FaceRea
     aligner = RetinaFace.from_tensors(MAKE["face_heads"](MAKE["seeded"](shapes["aligner_narrow"], seed=1), scale=1e-4))
     parser = BiSeNet.from_tensors(MAKE["seeded"](shapes["parser"], seed=3))
     clip = EvaVision.from_tensors(MAKE["seeded"](shapes["clip"], seed=5))
-    seen: dict[str, Any] = {"labels": None}
+    seen: dict[str, Any] = {}
 
     def parsed(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What it sees, or what `seen` has for it to see."""
+        """What `seen` has for it to see."""
         seen["own_labels"] = parser(inputs["image"])
-        return {"labels": seen["own_labels"] if seen["labels"] is None else seen["labels"]}
+        return {"labels": seen["labels"]}
 
     def extractor(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         seen.update(inputs)
@@ -105,49 +105,34 @@ def relative(ours: Tensor, theirs: np.ndarray[Any, Any]) -> float:
     return float(np.linalg.norm(ours.numpy() - theirs) / np.linalg.norm(theirs))
 
 
-# Two decisions turn a rounding into a step: OpenCV's warp takes coordinates to 1/32 of a pixel, and the parser gives a
-# pixel one label. Processors round differently, so each is compared where it is made, and what follows it goes on from
-# what the reference made of it. Landmarks and translation may be off by a thirtieth of the warp's step, in pixels, and
-# seven labels may differ; processors were seen to separate 3e-5, 1.3e-4 and 2.
-
-
-def test_the_face_is_the_references_up_to_the_crop(
+def test_the_whole_path_is_the_references(
     read: tuple[FaceReader, dict[str, Any]], record: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Two decisions turn a rounding, in which processors differ, into a step: OpenCV's warp takes coordinates to 1/32
+    of a pixel, and the parser gives one label to each. Each is compared, and what follows goes on from the reference's.
+
+    Landmarks and translation may be off by a thirtieth of the warp's step, and seven labels may differ.
+    """
     transforms: list[Any] = []
 
-    def spied(landmarks: Any) -> Any:
+    def theirs(landmarks: Any) -> Any:
         np.testing.assert_allclose(landmarks, record["whole_landmarks"][0], rtol=0, atol=1e-3)
         transforms.append(geometry.crop_transform(landmarks))
-        theirs = record["whole_transforms"][0]
-        assert (np.abs(transforms[0] - theirs) <= [1e-5, 1e-5, 1e-3]).all()
-        return theirs
+        return record["whole_transforms"][0]
 
-    monkeypatch.setattr("consisid_runtime.face.crop_transform", spied)
+    monkeypatch.setattr("consisid_runtime.face.crop_transform", theirs)
     reader, seen = read
+    labels = seen["labels"] = torch.from_numpy(record["whole_labels"])
     face = reader(encode(MAKE["portrait"]()), request(keypoints="source"))
-    assert len(transforms) == 1
-    assert relative(seen["identity"][:, :512], record["whole_identity"][:, :512]) < 1e-5
-    # 29 other labels were seen to make 0.01; another crop, order of channels or background makes more than 0.1.
-    assert relative(seen["identity"][:, 512:], record["whole_identity"][:, 512:]) < 0.03
-    np.testing.assert_array_equal(face.keypoints, record["whole_keypoints"])
-    # A label may differ, or a level where OpenCV's versions interpolate.
-    assert (np.abs(face.portrait[4::8, 4::8].astype(int) - record["whole_portrait"]) > 1).mean() < 1e-3
-
-
-def test_the_face_is_the_references_from_the_crop_on(
-    read: tuple[FaceReader, dict[str, Any]], record: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("consisid_runtime.face.warp", lambda *_: MAKE["photo"](512, 512, 10))
-    reader, seen = read
-    labels = torch.from_numpy(record["later_labels"])
-    monkeypatch.setitem(seen, "labels", labels)
-    face = reader(encode(MAKE["portrait"]()), request())
+    (transform,) = transforms
+    assert (np.abs(transform - record["whole_transforms"][0]) <= [1e-5, 1e-5, 1e-3]).all()
     assert (seen["own_labels"] != labels).float().mean() < 3e-5
-    assert relative(seen["identity"][:, :512], record["later_identity"][:, :512]) < 1e-5
-    assert relative(seen["identity"][:, 512:], record["later_identity"][:, 512:]) < 1e-5
-    assert relative(seen["clip_hidden"], record["later_hidden"]) < 1e-5
-    np.testing.assert_array_equal(face.portrait[4::8, 4::8], record["later_portrait"])
+    assert relative(seen["identity"][:, :512], record["whole_identity"][:, :512]) < 1e-5
+    assert relative(seen["identity"][:, 512:], record["whole_identity"][:, 512:]) < 1e-5
+    assert relative(seen["clip_hidden"], record["whole_hidden"]) < 1e-5
+    np.testing.assert_array_equal(face.keypoints, record["whole_keypoints"])
+    # By a level where OpenCV's versions interpolate.
+    assert (np.abs(face.portrait[4::8, 4::8].astype(int) - record["whole_portrait"]) > 1).mean() < 1e-3
 
 
 # one person for every network
