@@ -26,8 +26,8 @@ demo: install
 check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy -p consisid_kernels -p consisid_runtime -p consisid_export -p consisid_benchmarks \
-	  -p consisid_nano -p consisid_training
+	$(BIN)/mypy -p consisid_kernels -p consisid_runtime -p consisid_export -p consisid_nano -p consisid_training \
+	  -p consisid_measurement -p consisid_fidelity -p consisid_benchmarks
 
 # Two processes of one thread each: they need not wait for each other. What shares a module's fixtures stays together.
 test: check
@@ -43,7 +43,7 @@ ON_GPU := PYTHONPATH=$(CURDIR)/runtime:$(CURDIR)/export:$(CURDIR)/kernels:$(CURD
 gpu: gpu-test gpu-sanitize gpu-bench
 
 gpu-test:
-	$(ON_GPU) -P -m pytest -q tests/kernels tests/runtime/test_engine_tensorrt.py -m 'not proof' -o filterwarnings=default
+	$(ON_GPU) -P -m pytest -q tests/kernels tests/runtime/engines/test_engine_tensorrt.py -m 'not proof' -o filterwarnings=default
 
 # Of small sizes; compute-sanitizer needs more rights than some virtual machines give.
 gpu-sanitize:
@@ -51,11 +51,11 @@ gpu-sanitize:
 	  env $(ON_GPU) -P -m pytest -q tests/kernels -m 'not proof and not gpu' -o filterwarnings=default
 
 gpu-bench:
-	$(ON_GPU) -P -c 'import typer; from consisid_benchmarks.kernels import command; typer.run(command)'
+	$(ON_GPU) -P -c 'import typer; from consisid_benchmarks.suites.kernels import command; typer.run(command)'
 
 # Writes the tables of tiles of this GPU; then `make gpu` again.
 tune:
-	$(ON_GPU) -P -m consisid_benchmarks.tune
+	$(ON_GPU) -P -m consisid_benchmarks.suites.tune
 
 bench: install
 	$(BIN)/consisid bench pipeline
@@ -64,9 +64,9 @@ bench: install
 
 # Files that are written from signatures.py; tests compare them.
 generate: install
-	$(BIN)/python -m consisid_export.repository model_repository
+	$(BIN)/python -m consisid_runtime.serve.repository model_repository
 	$(BIN)/python -m consisid_export.tensor_table docs/life-of-a-request.md
-	$(BIN)/python -m consisid_kernels.cost_table kernels/README.md
+	$(BIN)/python -m consisid_kernels.compile.cost_table kernels/README.md
 
 clean:
 	rm -rf $(VENV) build dist demo.mp4 demo.png demo.gif

@@ -29,7 +29,7 @@ class Proof:
     """`benchmarks/results/proof/NAME.json`: what each trial found. Trials of the same sources are not repeated."""
 
     def __init__(self, name: str) -> None:
-        from consisid_export.sources import source_digest
+        from consisid_export.bundle.sources import source_digest
 
         self._path, self._sources = PROOFS / f"{name}.json", source_digest()
         known = json.loads(self._path.read_bytes()) if self._path.is_file() else {}
@@ -54,8 +54,8 @@ def alone(name: str) -> Iterator[None]:
 
 def exported(source: Path, out: Path, engine: str) -> Path:
     """The bundle of a checkpoint; waits where another run of the tests is writing it."""
-    from consisid_export.bundle import export_bundle
-    from consisid_export.checkpoint import Checkpoint
+    from consisid_export.bundle.export import export_bundle
+    from consisid_export.checkpoint.checkpoint import Checkpoint
     from consisid_runtime.errors import OutputBusy
 
     while True:
@@ -71,7 +71,7 @@ def checkpoint_of() -> Callable[..., Path]:
     """Folder of a nano checkpoint with some entries of `transformer/config.json` changed."""
 
     def write(**transformer: Any) -> Path:
-        from consisid_export.nano import write_nano
+        from consisid_nano.untrained.write import write_nano
 
         name = "-".join(["nano", *(f"{key}={value}" for key, value in sorted(transformer.items()))])
         with alone(name):
@@ -115,7 +115,7 @@ def trained_bundle_of() -> Callable[[str], Path]:
 @pytest.fixture(scope="session")
 def portrait() -> bytes:
     """A PNG with one face: the public-domain photograph of Eileen Collins that scikit-image ships."""
-    from consisid_export.example import photograph
+    from consisid_export.checkpoint.example import photograph
 
     return photograph()
 

@@ -7,17 +7,18 @@ from typing import Annotated
 
 import typer
 
-from consisid_benchmarks import export, fidelity, kernels, pipeline
-from consisid_benchmarks.fidelity import nano_cli
-from consisid_runtime.cli import Json, emit
+from consisid_benchmarks.suites import export, kernels, pipeline
+from consisid_fidelity import cli as fidelity
+from consisid_fidelity.nano import cli as fidelity_nano
+from consisid_runtime.cli.main import Json, emit
 
 # One line a suite: its name and its command.
 SUITES: dict[str, Callable[..., None]] = {
     export.SUITE: export.command,
     fidelity.SUITE: fidelity.command,
     fidelity.VIDEOS: fidelity.videos_command,
-    nano_cli.COMMAND: nano_cli.command,
-    nano_cli.GATE_COMMAND: nano_cli.gate_command,
+    fidelity_nano.COMMAND: fidelity_nano.command,
+    fidelity_nano.GATE_COMMAND: fidelity_nano.gate_command,
     kernels.SUITE: kernels.command,
     pipeline.SUITE: pipeline.command,
 }
@@ -39,8 +40,8 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Rewrite README's tables and the plots from benchmarks/results; exits 1 when README lacks a marker."""
-    from consisid_benchmarks import environment
     from consisid_benchmarks.report import update
+    from consisid_measurement import environment
 
     result = update(environment.checkout(), check=check)
     lines = [f"{'out of date' if check else 'wrote'}: {path}" for path in result.stale]

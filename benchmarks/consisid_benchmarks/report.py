@@ -12,9 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from consisid_benchmarks.fidelity import nano_record, nano_report
-from consisid_benchmarks.plots import plot
-from consisid_benchmarks.record import OURS, Record, Row, read, relative, unit
+from consisid_fidelity.nano import record as nano_record
+from consisid_fidelity.nano import report
+from consisid_measurement.plots import plot
+from consisid_measurement.record import OURS, Record, Row, read, relative, unit
 
 RESULTS = Path("benchmarks/results")
 README = "README.md"
@@ -59,8 +60,8 @@ def update(root: Path, *, check: bool = False) -> Result:
     text = (root / README).read_text()
     blocks = {README: {suite: block(suite, records) for suite in _suites(text, records)}, PEOPLE: {}}
     if people or nano_record.SUITE in blocks[README]:
-        blocks[README][nano_record.SUITE] = nano_report.summary(people)
-        blocks[PEOPLE][nano_record.SUITE] = nano_report.block(people)
+        blocks[README][nano_record.SUITE] = report.summary(people)
+        blocks[PEOPLE][nano_record.SUITE] = report.block(people)
     stale: list[str] = []
     problems: list[str] = []
     for name, contents in blocks.items():
@@ -74,7 +75,7 @@ def update(root: Path, *, check: bool = False) -> Result:
                 path.write_text(after)
     pictures = {plot_path(record): plot(compared(record)) for record in records}
     for each in people:
-        pictures |= {RESULTS / each.machine.name / name: drawn for name, drawn in nano_report.plots(each).items()}
+        pictures |= {RESULTS / each.machine.name / name: drawn for name, drawn in report.plots(each).items()}
     for path, picture in pictures.items():
         known = (root / path).read_bytes() if (root / path).exists() else None
         # Another matplotlib draws other bytes: checking asks for the plot, writing makes it.

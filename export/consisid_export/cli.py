@@ -1,4 +1,4 @@
-"""The commands that need the export extra: nano, export, repository, demo."""
+"""The commands that need the export extra: export, repository."""
 
 from __future__ import annotations
 
@@ -7,43 +7,14 @@ from typing import Annotated
 
 import typer
 
-from consisid_runtime.cli import Json, emit
-from consisid_runtime.progress import Display
+from consisid_runtime.cli.main import Json, emit
+from consisid_runtime.cli.progress import Display
 
 
 def register(app: typer.Typer) -> None:
     """Add this package's commands to `consisid`."""
-    app.command()(nano)
     app.command()(export)
     app.command()(repository)
-    app.command()(demo)
-
-
-def nano(
-    folder: Annotated[Path, typer.Argument(help="Where to write it.")],
-    random: Annotated[bool, typer.Option("--random", help="Untrained instead, made here: noise, of any seed.")] = False,
-    seed: Annotated[int | None, typer.Option("--seed", help="Of the random weights; 0 if not given.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Write a small, complete checkpoint of ConsisID's architecture, under 20 MB.
-
-    The trained one comes from the distribution consisid-nano: it knows drawn people, and no photographs.
-    """
-    from consisid_export.nano import write_nano
-    from consisid_export.nano.trained import unpack_nano
-    from consisid_runtime.errors import InvalidOption
-
-    if seed is not None and not random:
-        raise InvalidOption(
-            f"seed is of random weights, got {seed} for the trained ones; add --random, or leave it out"
-        )
-    written = write_nano(folder, seed=seed or 0) if random else unpack_nano(folder)
-    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    emit(
-        as_json,
-        {"checkpoint": str(folder), "weights": "random" if random else "trained", "written": written, "bytes": size},
-        f"{folder}: {'written' if written else 'already there and intact'}, {size / 2**20:.1f} MiB",
-    )
 
 
 def export(
@@ -63,8 +34,8 @@ def export(
 
     Goes on where it was interrupted. A bundle of other options at the same place is replaced.
     """
-    from consisid_export.bundle import export_bundle
-    from consisid_export.checkpoint import Checkpoint
+    from consisid_export.bundle.export import export_bundle
+    from consisid_export.checkpoint.checkpoint import Checkpoint
 
     with Display("export") as display:
         written = export_bundle(
@@ -98,7 +69,7 @@ def repository(
     as_json: Json = False,
 ) -> None:
     """Write a model repository for Triton server, such as the one in NVIDIA's container."""
-    from consisid_export.bundle_repository import write_bundle_repository
+    from consisid_export.repository.bundle import write_bundle_repository
 
     models = write_bundle_repository(bundle, out, native=native)
     emit(
@@ -106,18 +77,3 @@ def repository(
         {"repository": str(out), "models": models},
         f"{out}: models {', '.join(models)}; {out / 'README.md'} says how to start it",
     )
-
-
-def demo(
-    folder: Annotated[Path, typer.Option("--folder", help="Keeps the checkpoint and the bundle.")] = Path("build/demo"),
-    out: Annotated[Path, typer.Option("--out", help="Gets demo.png, and demo.mp4 or demo.gif.")] = Path(),
-    people: Annotated[int, typer.Option("--people", min=1, max=10, help="How many people.")] = 1,
-    prompts: Annotated[int, typer.Option("--prompts", min=1, max=10, help="What each is asked to do.")] = 1,
-) -> None:
-    """Do everything once with the trained nano checkpoint: export, serve, request, look.
-
-    People and prompts are held out of its training. Several videos become a grid, demo.gif, in place of demo.mp4.
-    """
-    from consisid_export.demo import run_demo
-
-    run_demo(folder, out, typer.echo, people=people, prompts=prompts)

@@ -6,15 +6,15 @@
 
 from __future__ import annotations
 
-from consisid_kernels.attention import joint_attention, merge_attention, partial_attention, shared_joint_attention
-from consisid_kernels.attention_8bit import joint_attention_8bit, quantise_channels, quantise_tokens
-from consisid_kernels.face_attention import face_attention
-from consisid_kernels.ffn import linear_float8, linear_gelu, linear_gelu_float8
-from consisid_kernels.modulation import gated_residual, gated_residual_norm, modulated_norm
-from consisid_kernels.qkv import qkv_epilogue
-from consisid_kernels.qkv_8bit import qkv_epilogue_8bit, qkv_statistics
-from consisid_kernels.solver import guided_step, guided_step_counter
-from consisid_kernels.vae import spatial_norm_silu
+from consisid_kernels.attention.face import face_attention
+from consisid_kernels.attention.joint import joint_attention, merge_attention, partial_attention, shared_joint_attention
+from consisid_kernels.attention.joint_8bit import joint_attention_8bit, quantise_channels, quantise_tokens
+from consisid_kernels.attention.qkv import qkv_epilogue
+from consisid_kernels.attention.qkv_8bit import qkv_epilogue_8bit, qkv_statistics
+from consisid_kernels.layers.ffn import linear_float8, linear_gelu, linear_gelu_float8
+from consisid_kernels.layers.modulation import gated_residual, gated_residual_norm, modulated_norm
+from consisid_kernels.layers.solver import guided_step, guided_step_counter
+from consisid_kernels.layers.vae import spatial_norm_silu
 
 __all__ = [
     "face_attention",

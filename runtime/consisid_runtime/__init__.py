@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from consisid_runtime.client import Client
+    from consisid_runtime.client.client import Client
     from consisid_runtime.options import Options
     from consisid_runtime.pipeline import Pipeline
     from consisid_runtime.video import Video
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Client", "Options", "Pipeline", "Video", "__version__"]
 
-_HOMES = {"Client": "client", "Options": "options", "Pipeline": "pipeline", "Video": "video"}
+_HOMES = {"Client": "client.client", "Options": "options", "Pipeline": "pipeline", "Video": "video"}
 
 
 def __getattr__(name: str) -> Any:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from consisid_runtime.bundle import Bundle
-from consisid_runtime.decode import Decoder
-from consisid_runtime.denoise import Denoiser
-from consisid_runtime.encode import Encoder
-from consisid_runtime.face import FaceReader
-from consisid_runtime.image_file import read_file
+from consisid_runtime.files.image_file import read_file
 from consisid_runtime.options import Options, check_prompt, plan
-from consisid_runtime.text import TextReader
+from consisid_runtime.stages.decode import Decoder
+from consisid_runtime.stages.denoise import Denoiser
+from consisid_runtime.stages.encode import Encoder
+from consisid_runtime.stages.face.reader import FaceReader
+from consisid_runtime.stages.text import TextReader
 from consisid_runtime.video import Video, encode_mp4
 from consisid_runtime.wire import describe
 

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from consisid_benchmarks.record import Gate, Machine, Record, Row
+from consisid_measurement.record import Gate, Machine, Record, Row
 
 
 @pytest.fixture

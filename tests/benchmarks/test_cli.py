@@ -8,8 +8,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from consisid_benchmarks import cli, environment, harness, pipeline
-from consisid_benchmarks.record import Gate, Record
+from consisid_benchmarks import cli
+from consisid_benchmarks.suites import pipeline
+from consisid_measurement import environment, harness
+from consisid_measurement.record import Gate, Record
 
 HEAVY = {"torch", "matplotlib", "numpy", "diffusers", "transformers", "onnxruntime"}
 
@@ -36,7 +38,7 @@ def test_registering_imports_nothing_heavy() -> None:
         "import sys, typer; from consisid_benchmarks.cli import register; register(typer.Typer()); print(*sys.modules)"
     )
     loaded = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True).stdout.split()
-    assert "consisid_benchmarks.pipeline" in loaded
+    assert "consisid_benchmarks.suites.pipeline" in loaded
     assert not HEAVY & {name.split(".")[0] for name in loaded}
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from consisid_benchmarks import environment
-from consisid_benchmarks.record import Gate, Machine, Record, Row
 from consisid_benchmarks.report import block, compared, fill, spell, update
+from consisid_measurement import environment
+from consisid_measurement.record import Gate, Machine, Record, Row
 
 MakeRecord = Callable[..., Record]
 README = "# Title\n\n<!-- bench:pipeline -->\nold\n<!-- /bench:pipeline -->\n\nAfter.\n"

@@ -131,7 +131,7 @@ def description(trt: Any, dtype: Any, shape: list[int | None]) -> Any:
 def main() -> None:
     folder, architecture = sys.argv[1:]
     trt = load(folder)
-    from consisid_export.plugins import register_plugins
+    from consisid_export.tensorrt.plugins import register_plugins
     from consisid_runtime.errors import ExportRefused
 
     register_plugins(int(architecture))

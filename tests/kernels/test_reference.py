@@ -11,7 +11,7 @@ from consisid_kernels import reference
 from consisid_runtime.models import dit, vae
 from consisid_runtime.models.dit_config import DiTConfig
 from consisid_runtime.models.vae_config import VAEConfig
-from consisid_runtime.schedule import Schedule
+from consisid_runtime.stages.schedule import Schedule
 
 HEADS, WIDTH, TEXT, VIDEO, EPS = 3, 16, 5, 12, 1e-5
 SCHEDULER = {"prediction_type": "v_prediction", "timestep_spacing": "trailing", "rescale_betas_zero_snr": True}

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from consisid_export.check import relative_error
-from consisid_export.checkpoint import Checkpoint
-from consisid_export.samples import sample_inputs
+from consisid_export.checkpoint.checkpoint import Checkpoint
+from consisid_export.onnx.samples import sample_inputs
+from consisid_export.verify.module import relative_error
 from consisid_runtime.models import networks
 from consisid_runtime.models.fused_step import FusedStep
 

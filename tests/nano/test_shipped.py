@@ -3,9 +3,9 @@
 import pytest
 
 import consisid_nano
-from consisid_export.checkpoint import Checkpoint
-from consisid_export.nano.marker import MARKER
+from consisid_export.checkpoint.checkpoint import Checkpoint
 from consisid_nano import digests, package
+from consisid_nano.marker import MARKER
 
 
 @pytest.mark.parametrize("folder", ["checkpoint", "judges"])

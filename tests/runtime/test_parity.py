@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import consisid_nano
-from consisid_export import example
+from consisid_export.checkpoint import example
 from consisid_runtime.options import Options, plan
 from consisid_runtime.pipeline import Pipeline
 
@@ -69,7 +69,7 @@ class Features:
 
 @pytest.fixture(scope="module")
 def features() -> Features:
-    from consisid_export.nano.configs import TRANSFORMER as sizes
+    from consisid_nano.untrained.configs import TRANSFORMER as sizes
 
     generator = torch.Generator().manual_seed(3)
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)

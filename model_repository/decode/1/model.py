@@ -1,1 +1,1 @@
-from consisid_runtime.serving import DecodeModel as TritonPythonModel  # noqa: F401
+from consisid_runtime.serve.models import DecodeModel as TritonPythonModel  # noqa: F401

@@ -1,1 +1,1 @@
-from consisid_runtime.serving import DenoiseModel as TritonPythonModel  # noqa: F401
+from consisid_runtime.serve.models import DenoiseModel as TritonPythonModel  # noqa: F401

@@ -1,1 +1,1 @@
-from consisid_runtime.serving import EncodeModel as TritonPythonModel  # noqa: F401
+from consisid_runtime.serve.models import EncodeModel as TritonPythonModel  # noqa: F401

@@ -1,1 +1,1 @@
-from consisid_runtime.serving import FaceModel as TritonPythonModel  # noqa: F401
+from consisid_runtime.serve.models import FaceModel as TritonPythonModel  # noqa: F401

@@ -1,1 +1,1 @@
-from consisid_runtime.serving import TextModel as TritonPythonModel  # noqa: F401
+from consisid_runtime.serve.models import TextModel as TritonPythonModel  # noqa: F401

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from consisid_nano.world.backdrop import draw_body, draw_place
 from consisid_nano.world.canvas import Canvas, Pixels
 from consisid_nano.world.head import draw_head, keypoints, outline
 from consisid_nano.world.person import Person
 from consisid_nano.world.pose import MIMICS, Mimic, Pose
 from consisid_nano.world.scene import LABELS, Scene, scene
-from consisid_nano.world.stage import draw_body, draw_place
 
 Floats = npt.NDArray[np.float32]
 

@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from PIL import Image
 
-from consisid_export.nano.configs import MODEL_INDEX, SCHEDULER
-from consisid_export.nano.layers import save_tensors
+from consisid_nano.untrained.configs import MODEL_INDEX, SCHEDULER
+from consisid_nano.untrained.layers import save_tensors
 from consisid_nano.world import HELD_OUT_PEOPLE, person, portrait, prompt, scene
 from consisid_nano.world.scene import Scene
-from consisid_training import aligner, clip_tower, detector, dit, parser, recogniser, vae
-from consisid_training.data import latent_scale
+from consisid_training.data.clips import latent_scale
+from consisid_training.faces import aligner, clip_tower, detector, parser, recogniser
 from consisid_training.onnx_files import write
+from consisid_training.video import dit, vae
 
 EXAMPLE = HELD_OUT_PEOPLE + 100_000
 """The person and, counting from here, the scenes of `example.json`."""

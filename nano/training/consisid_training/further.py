@@ -15,9 +15,10 @@ from onnx import numpy_helper
 from safetensors.torch import load_file
 from torch import Tensor
 
-from consisid_training import dit, recogniser, vae
-from consisid_training.data import latent_scale
-from consisid_training.stage import weights
+from consisid_training.data.clips import latent_scale
+from consisid_training.faces import recogniser
+from consisid_training.loop.resumable import weights
+from consisid_training.video import dit, vae
 
 TRAINED = ("transformer", "text_encoder", "vae")
 """Folders of a checkpoint that `write` takes from stages."""

@@ -34,48 +34,48 @@ def stages(folder: Path, processes: int) -> list[list[str]]:
         return str(folder / name)
 
     return [
-        ["consisid_training.data", train, "--people", str(PEOPLE)],
-        ["consisid_training.recogniser", train, at("judge_arcface"), "judge_arcface", "--steps", "700"],
-        ["consisid_training.recogniser", train, at("judge_curricular"), "judge_curricular", "--steps", "600"],
-        ["consisid_training.attributes", train, at("judge_person"), "person", "--steps", "500"],
-        ["consisid_training.attributes", train, at("judge_scene"), "scene", "--steps", "600"],
-        ["consisid_training.clip_judge", train, at("judge_clip"), "--steps", "800"],
-        ["consisid_training.vae", train, str(folder), "--steps", "2200"],
-        ["consisid_training.recogniser", train, at("arcface"), "arcface", "--steps", "500"],
-        ["consisid_training.clip_tower", train, at("clip_tower"), "--steps", "500"],
-        ["consisid_training.detector", at("detector")],
-        ["consisid_training.aligner", at("aligner")],
-        ["consisid_training.parser", at("parser")],
-        ["consisid_training.latents", train, str(folder), encoded, "video", "--people", str(PEOPLE)],
-        ["consisid_training.latents", train, str(folder), encoded, "face", "--people", str(PEOPLE)],
-        ["consisid_training.local", encoded, at("local"), "--steps", "800"],
-        ["consisid_training.latents", train, str(folder), encoded, "tokens", "--people", str(PEOPLE)],
-        ["consisid_training.looks", encoded, at("looks"), "--people", str(PEOPLE)],
+        ["consisid_training.data.clips", train, "--people", str(PEOPLE)],
+        ["consisid_training.faces.recogniser", train, at("judge_arcface"), "judge_arcface", "--steps", "700"],
+        ["consisid_training.faces.recogniser", train, at("judge_curricular"), "judge_curricular", "--steps", "600"],
+        ["consisid_training.judges.attributes", train, at("judge_person"), "person", "--steps", "500"],
+        ["consisid_training.judges.attributes", train, at("judge_scene"), "scene", "--steps", "600"],
+        ["consisid_training.judges.clip_judge", train, at("judge_clip"), "--steps", "800"],
+        ["consisid_training.video.vae", train, str(folder), "--steps", "2200"],
+        ["consisid_training.faces.recogniser", train, at("arcface"), "arcface", "--steps", "500"],
+        ["consisid_training.faces.clip_tower", train, at("clip_tower"), "--steps", "500"],
+        ["consisid_training.faces.detector", at("detector")],
+        ["consisid_training.faces.aligner", at("aligner")],
+        ["consisid_training.faces.parser", at("parser")],
+        ["consisid_training.video.latents", train, str(folder), encoded, "video", "--people", str(PEOPLE)],
+        ["consisid_training.video.latents", train, str(folder), encoded, "face", "--people", str(PEOPLE)],
+        ["consisid_training.video.local", encoded, at("local"), "--steps", "800"],
+        ["consisid_training.video.latents", train, str(folder), encoded, "tokens", "--people", str(PEOPLE)],
+        ["consisid_training.video.latent_reader", encoded, at("looks"), "--people", str(PEOPLE)],
         [
-            *_side_by_side(processes), "consisid_training.dit", train, encoded, str(folder), at("dit"), "--people",
-            str(PEOPLE),
+            *_side_by_side(processes), "consisid_training.video.dit", train, encoded, str(folder), at("dit"),
+            "--people", str(PEOPLE),
         ],
-        ["consisid_training.decoder", train, str(folder)],
+        ["consisid_training.video.decoder", train, str(folder)],
     ]  # fmt: skip
 
 
 def further_stages(folder: Path, processes: int, checkpoint: Path, first: int = FIRST) -> list[list[str]]:
     """The same for training that goes on from a checkpoint, with people from number `first` on."""
     train, encoded = str(folder / "train"), str(folder / "encoded")
-    latents, people = ["consisid_training.latents", train, str(folder), encoded], ["--people", str(OTHERS)]
+    latents, people = ["consisid_training.video.latents", train, str(folder), encoded], ["--people", str(OTHERS)]
     others = [*people, "--first", str(first)]
     return [
         ["consisid_training.further", "reopen", str(checkpoint), str(folder)],
-        ["consisid_training.data", train, *others],
+        ["consisid_training.data.clips", train, *others],
         [*latents, "video", *people],
         [*latents, "tokens", *people],
-        ["consisid_training.looks", encoded, str(folder / "looks"), *others, "--steps", "1500"],
+        ["consisid_training.video.latent_reader", encoded, str(folder / "looks"), *others, "--steps", "1500"],
         [
-            *_side_by_side(processes), "consisid_training.dit", train, encoded, str(folder), str(folder / "further"),
-            "--further", str(folder / "start"), *others, "--steps", "6000", "--batch", "12", "--whole", "0.12",
-            "--rate", "1e-3",
+            *_side_by_side(processes), "consisid_training.video.dit", train, encoded, str(folder),
+            str(folder / "further"), "--further", str(folder / "start"), *others, "--steps", "6000", "--batch", "12",
+            "--whole", "0.12", "--rate", "1e-3",
         ],
-        ["consisid_training.decoder", train, str(folder)],
+        ["consisid_training.video.decoder", train, str(folder)],
     ]  # fmt: skip
 
 

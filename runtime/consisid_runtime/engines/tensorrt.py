@@ -40,7 +40,7 @@ class TensorRTEngine:
     Args:
         path: the engine file.
         signature: of the module.
-        record: what `consisid_export.tensorrt.build_engine` returned for this file.
+        record: what `consisid_export.tensorrt.build.build_engine` returned for this file.
         device: "cuda", "cuda:1", … or "auto" for the current GPU.
         capture: record the calls of one shape as a CUDA graph and replay it; inputs are then copied, outputs too.
 

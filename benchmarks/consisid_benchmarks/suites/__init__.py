@@ -1,0 +1,1 @@
+"""The benchmark suites: what each measures, with its variants and cases."""

@@ -1,0 +1,158 @@
+"""Suite `export`: time, memory and disk of writing the step as ONNX, ours beside `torch.onnx.export`."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from consisid_measurement.commands import Json, MachineName, Out, Rounds, finish
+from consisid_runtime.cli.progress import Display
+
+if TYPE_CHECKING:
+    from consisid_measurement.harness import Progress
+    from consisid_measurement.record import Row
+
+SUITE = "export"
+GATE = "tests/export/onnx/test_external.py"
+PACKAGES = ("consisid-runtime", "torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime")
+LAYERS = 4
+DIT = ("dit_prepare", "dit_modulate", "dit_step")
+
+
+def command(
+    full: Annotated[
+        Path | None,
+        typer.Option("--full", help="Also export every module of this checkpoint, written first (23 GB) if not there."),
+    ] = None,
+    rounds: Rounds = 3,
+    machine: MachineName = None,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Exports: ours beside torch.onnx.export, of four layers in ConsisID-preview's width."""
+    from consisid_measurement import environment, harness
+
+    def rows() -> list[Row]:
+        from consisid_benchmarks.suites import full_checkpoint as sizes
+
+        with Display("bench export") as display, tempfile.TemporaryDirectory() as folder:
+            display.update("checkpoint", 0, 1)
+            checkpoint = Path(folder, "checkpoint")
+            sizes.write_full_checkpoint(checkpoint, only="transformer", layers=LAYERS)
+            width = sizes.TRANSFORMER["num_attention_heads"] * sizes.TRANSFORMER["attention_head_dim"]
+            require_same_network(Path(folder), display.update)
+            # First what can find its checkpoint incomplete.
+            whole = measure_all(_written(full), display.update) if full else []
+            return measure(f"width-{width}-{LAYERS}-layers", checkpoint, rounds=rounds, progress=display.update) + whole
+
+    record, reason = harness.run(
+        SUITE,
+        GATE,
+        rows,
+        root=environment.checkout(),
+        machine=environment.machine(machine),
+        packages=PACKAGES,
+        ceilings=partial(environment.cpu_ceilings, environment.cores()),
+    )
+    finish(record, reason, out, as_json)
+
+
+def require_same_network(folder: Path, progress: Progress) -> None:
+    """Write the nano checkpoint's step with every variant, below `folder`. Raises `Mismatch` unless they agree."""
+    from consisid_benchmarks.suites import export_variants as variants
+    from consisid_export.checkpoint.checkpoint import Checkpoint
+    from consisid_nano.untrained.write import write_nano
+
+    nano = folder / "nano"
+    write_nano(nano)
+    graphs: dict[str, Path] = {}
+    for number, variant in enumerate(variants.VARIANTS):
+        progress(f"nano, {variant}", number, len(variants.VARIANTS))
+        written = folder / f"graph-{number}"
+        written.mkdir()
+        variants.write_step(variant, nano, "fp32", written)
+        graphs[variant] = written / f"{variants.MODULE}.onnx"
+    variants.require_same_network(graphs, variants.step_signature(Checkpoint(nano)))
+
+
+def measure(
+    name: str,
+    checkpoint: Path,
+    *,
+    rounds: int,
+    progress: Progress,
+    chosen: Iterable[str] | None = None,
+    precision: str = "bf16",
+    warmup: int = 1,
+) -> list[Row]:
+    """One row for each variant and metric, every sample from a fresh process that writes beside the checkpoint.
+
+    "export_seconds" begins when Python has imported everything; "peak_rss_bytes" is the whole process's, and pages of
+    mapped files count; "written_bytes" is disk.
+    """
+    from consisid_benchmarks.suites.export_variants import MODULE, VARIANTS, write_step
+    from consisid_measurement.harness import Arm, interleave
+
+    def run(variant: str) -> Mapping[str, float]:
+        with tempfile.TemporaryDirectory(dir=checkpoint.parent) as folder:
+            return in_fresh_process(partial(write_step, variant, checkpoint, precision), Path(folder))
+
+    arms = [Arm(variant, partial(run, variant)) for variant in chosen or VARIANTS]
+    return interleave(f"{name}/{MODULE}", arms, rounds=rounds, warmup=warmup, progress=progress)
+
+
+def measure_all(
+    checkpoint: Path, progress: Progress, *, groups: Mapping[str, Sequence[str]] | None = None
+) -> list[Row]:
+    """Our exports of a checkpoint in the dtypes it is stored in, each once, in a fresh process, beside the checkpoint.
+
+    "compared_bytes" of the graphs' weights were then found equal to the checkpoint's.
+
+    Args:
+        groups: name → modules exported in one process; default: every module, and the transformer's three together.
+
+    Raises `ExportRefused` when a weight differs from the checkpoint's, `CheckpointInvalid` when that is incomplete.
+    """
+    from consisid_benchmarks.suites.export_variants import write_stored
+    from consisid_export.checkpoint.checkpoint import Checkpoint
+    from consisid_export.onnx.structure import compare_weights
+    from consisid_measurement.harness import summarise
+    from consisid_runtime.models import networks
+
+    opened = Checkpoint.open(checkpoint)
+    size = sum(path.stat().st_size for path in opened.files())
+    rows = [summarise("full", "ours", "checkpoint_bytes", [size])]
+    groups = groups or {name: (name,) for name in networks.COMPONENTS} | {"dit": DIT}
+    for number, (name, modules) in enumerate(groups.items()):
+        progress(f"full, {name}", number, len(groups))
+        with tempfile.TemporaryDirectory(dir=checkpoint.resolve().parent) as folder:
+            found = in_fresh_process(partial(write_stored, checkpoint, modules), Path(folder))
+            compared = sum(compare_weights(Path(folder, f"{module}.onnx"), opened, module) for module in modules)
+        found |= {"compared_bytes": compared}
+        rows += [summarise(f"full/{name}", "ours", metric, [value]) for metric, value in found.items()]
+    return rows
+
+
+def in_fresh_process(work: Callable[[Path], None], folder: Path) -> dict[str, float]:
+    """Do `work` in `folder`, in a fresh process; metric → value. No memory is told where not Linux."""
+    from consisid_benchmarks.suites.export_variants import timed
+    from consisid_measurement import memory
+
+    found, peak = memory.in_fresh_process(partial(timed, work, folder))
+    return found if peak is None else found | {"peak_rss_bytes": float(peak)}
+
+
+def _written(folder: Path) -> Path:
+    """`folder`, with a checkpoint of random weights if it does not exist; an interrupted writing goes on."""
+    from consisid_benchmarks.suites.full_checkpoint import write_full_checkpoint
+
+    if not folder.exists():
+        fresh = folder.with_name(f".{folder.name}.part")
+        write_full_checkpoint(fresh)
+        fresh.rename(folder)
+    return folder

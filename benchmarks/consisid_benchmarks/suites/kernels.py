@@ -1,0 +1,117 @@
+"""Suite `kernels`: this project's kernels beside the best that PyTorch has, on a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
+from consisid_benchmarks.suites.gpu import captured, ceilings, seconds
+from consisid_measurement.commands import Json, MachineName, Out, Rounds, finish
+from consisid_runtime.cli.progress import Display
+
+if TYPE_CHECKING:
+    from consisid_benchmarks.suites.kernel_cases import Case, Size
+    from consisid_measurement.harness import Progress
+    from consisid_measurement.record import Row
+
+SUITE = "kernels"
+GATE = "tests/kernels"
+PACKAGES = ("consisid-runtime", "torch", "triton")
+_LEAST_SECONDS = 0.02
+"""Of one sample: launches are repeated until they fill it."""
+
+
+def command(rounds: Rounds = 20, machine: MachineName = None, out: Out = None, as_json: Json = False) -> None:
+    """Every kernel at ConsisID-preview's size, beside PyTorch's back-ends and compiler. Needs a GPU."""
+    import torch
+
+    from consisid_benchmarks.suites.kernel_cases import Size
+    from consisid_measurement import environment, harness
+    from consisid_runtime.errors import MissingExtra
+
+    if not torch.cuda.is_available():
+        raise MissingExtra("benchmark 'kernels' needs an NVIDIA GPU and a CUDA build of PyTorch")
+    bounds: dict[str, float | None] = {}
+
+    def limits() -> dict[str, float | None]:
+        bounds.update(ceilings())
+        return bounds
+
+    def rows() -> list[Row]:
+        with Display("bench kernels") as display:
+            return measure(Size(), bounds, rounds=rounds, progress=display.update)
+
+    record, reason = harness.run(
+        SUITE,
+        GATE,
+        rows,
+        root=environment.checkout(),
+        machine=environment.machine(machine),
+        packages=PACKAGES,
+        ceilings=limits,
+    )
+    finish(record, reason, out, as_json)
+
+
+def measure(size: Size, bounds: Mapping[str, float | None], *, rounds: int, progress: Progress) -> list[Row]:
+    """All rows. Raises `Mismatch` when a peer's result is another; a peer that refuses the inputs is left out.
+
+    A call is replayed from a CUDA graph where it can be captured, so that its launches cost no time of the host's.
+    Metrics: "kernel_seconds" of one call; "tflops" or "gbps" of the least work there is, and its share of this GPU's
+    matrix product or copy, "matmul_percent" or "copy_percent".
+    """
+    from consisid_benchmarks.suites.kernel_cases import cases
+    from consisid_measurement.harness import Arm, interleave
+
+    rows: list[Row] = []
+    for case in cases(size):
+        try:
+            calls = usable(case)
+        except ValueError as refused:  # a kernel that has no form for this architecture
+            print(f"{case.name}: left out: {refused}")
+            continue
+        arms = [Arm(name, partial(_sample, captured(call), case, bounds)) for name, call in calls.items()]
+        rows += interleave(case.name, arms, rounds=rounds, warmup=3, progress=progress)
+    return rows
+
+
+def usable(case: Case) -> dict[str, Callable[[], object]]:
+    """The calls that run. Raises `Mismatch` when one gives another result than ours."""
+    import torch
+
+    from consisid_measurement.harness import Mismatch
+
+    def parts(found: object) -> list[torch.Tensor]:
+        return [t.float() for t in (found if isinstance(found, tuple) else (found,)) if isinstance(t, torch.Tensor)]
+
+    calls: dict[str, Callable[[], object]] = {"ours": case.calls["ours"]}
+    wanted = parts(case.calls["ours"]())
+    for name, call in case.calls.items():
+        try:
+            found = parts(call())
+        except RuntimeError as refused:
+            if name.startswith("ours"):
+                raise
+            print(f"{case.name}: {name} is left out: {str(refused).splitlines()[0]}")
+            continue
+        apart = max(float((a - b).norm() / b.norm()) for a, b in zip(found, wanted, strict=True))
+        if not apart <= case.apart:
+            raise Mismatch(f"{case.name}: the results of {name} and ours are {apart:.1e} apart (relative L2)")
+        calls[name] = call
+    return calls
+
+
+def _sample(call: Callable[[], object], case: Case, bounds: Mapping[str, float | None]) -> dict[str, float]:
+    repeats = max(1, round(_LEAST_SECONDS / seconds(call, 1)))
+    took = seconds(call, repeats) / repeats
+    found = {"kernel_seconds": took}
+    work, metric, bound, share = (
+        (case.flops / 1e12, "tflops", "matmul_bf16_tflops", "matmul_percent")
+        if case.flops
+        else (case.traffic / 1e9, "gbps", "copy_gbps", "copy_percent")
+    )
+    found[metric] = work / took
+    if ceiling := bounds[bound]:
+        found[share] = 100 * found[metric] / ceiling
+    return found

@@ -1,0 +1,157 @@
+"""Suite `pipeline`: seconds for a whole video, ours on both engines beside diffusers in eager mode."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from consisid_measurement.commands import Json, MachineName, Out, Rounds, finish
+from consisid_runtime.cli.progress import Display
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from consisid_benchmarks.suites.variants import Features, Made
+    from consisid_measurement.harness import Progress
+    from consisid_measurement.record import Row
+    from consisid_runtime.options import Options, Plan
+    from consisid_runtime.pipeline import Pipeline
+
+SUITE = "pipeline"
+GATE = "tests/runtime/test_parity.py"
+PACKAGES = ("consisid-runtime", "torch", "onnxruntime", "diffusers", "transformers", "numpy")
+PROMPT = "An astronaut smiles at the camera, a flag and a rocket behind her."
+MEMORY_RUNS = 3
+
+
+def command(
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option("--checkpoint", help="A ConsisID checkpoint; default: the nano one, made for the run."),
+    ] = None,
+    steps: Annotated[int, typer.Option("--steps", min=2, max=1000, help="Denoising steps of each video.")] = 10,
+    rounds: Rounds = 11,
+    machine: MachineName = None,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Whole videos: ours on both engines, beside diffusers in eager mode."""
+    from consisid_measurement import environment, harness
+    from consisid_runtime.options import Options
+
+    threads = environment.cores()
+    options = Options(steps=steps)
+
+    def rows() -> list[Row]:
+        with Display("bench pipeline") as display, tempfile.TemporaryDirectory() as folder:
+            name, sources = prepare(checkpoint, Path(folder), display.update)
+            return measure(name, sources, options, rounds=rounds, threads=threads, progress=display.update)
+
+    record, reason = harness.run(
+        SUITE,
+        GATE,
+        rows,
+        root=environment.checkout(),
+        machine=environment.machine(machine),
+        packages=PACKAGES,
+        ceilings=partial(environment.cpu_ceilings, threads),
+    )
+    finish(record, reason, out, as_json)
+
+
+def prepare(checkpoint: Path | None, folder: Path, progress: Progress) -> tuple[str, dict[str, Path]]:
+    """What the variants need, written into `folder`: the checkpoint's name, and variant → bundle or checkpoint."""
+    from consisid_export.bundle.export import export_bundle
+    from consisid_export.checkpoint.checkpoint import Checkpoint
+    from consisid_nano.untrained.write import write_nano
+
+    name = "nano"
+    if checkpoint is None:
+        checkpoint = folder / "nano"
+        write_nano(checkpoint)
+    else:
+        name = re.sub(r"[^a-z0-9]+", "-", checkpoint.resolve().name.lower()).strip("-")
+    sources = {"ours": folder / "onnx", "ours-torch-engine": folder / "torch", "diffusers-eager": checkpoint}
+    for variant, engine in (("ours", "onnx"), ("ours-torch-engine", "torch")):
+        export_bundle(Checkpoint.open(checkpoint), sources[variant], engine=engine, progress=progress)
+    return name, sources
+
+
+def measure(
+    name: str,
+    sources: Mapping[str, Path],
+    options: Options,
+    *,
+    rounds: int,
+    threads: int,
+    progress: Progress,
+    warmup: int = 1,
+    memory_runs: int = MEMORY_RUNS,
+) -> list[Row]:
+    """All rows of the suite. Raises `Mismatch` when the variants do not make the same video.
+
+    Every variant gets the same face features and prompt and makes uint8 frames; "request_seconds" and the stages' times
+    are of a whole request to our pipeline, from the photograph to the MP4, which is written in "decode".
+    """
+    from consisid_benchmarks.suites.variants import make, maker, read_features
+    from consisid_export.checkpoint.checkpoint import Checkpoint
+    from consisid_measurement.harness import Arm, interleave
+    from consisid_runtime.bundle import Bundle
+    from consisid_runtime.options import plan
+    from consisid_runtime.pipeline import Pipeline
+
+    request = plan(options, Bundle.open(sources["ours"]).geometry)
+    photo = Checkpoint.open(sources["diffusers-eager"]).example().portrait
+    inputs = (read_features(sources["ours"], photo, request, threads=threads), PROMPT, request)
+    makers = {variant: maker(variant, source, threads) for variant, source in sources.items()}
+    require_same_video({variant: made(*inputs).frames for variant, made in makers.items()})
+
+    whole = Pipeline.open(sources["ours"], device="cpu", threads=threads)
+    arms = [Arm(variant, partial(_seconds, made, inputs)) for variant, made in makers.items()]
+    arms.append(Arm("ours", partial(_request_seconds, whole, photo, options)))
+    case = f"{name}/{request.frames}x{request.height}x{request.width}/{options.steps}-steps"
+    rows = interleave(case, arms, rounds=rounds, warmup=warmup, progress=progress)
+    for variant, source in sources.items():
+        progress(f"memory, {variant}", 0, 1)
+        rows += _memory(case, variant, partial(make, variant, source, threads, *inputs), memory_runs)
+    return rows
+
+
+def require_same_video(frames: Mapping[str, NDArray[np.uint8]]) -> None:
+    """Raises `Mismatch` unless all variants' frames, uint8, agree within one level."""
+    from consisid_measurement.harness import Mismatch
+
+    (first, reference), *others = frames.items()
+    for variant, found in others:
+        if found.shape != reference.shape:
+            raise Mismatch(f"{variant} makes frames of shape {found.shape}, {first} of {reference.shape}")
+        levels = int(abs(found.astype(int) - reference).max())
+        if levels > 1:
+            raise Mismatch(f"the frames of {variant} and {first} differ by up to {levels} of 255 levels")
+
+
+def _seconds(made: Callable[..., Made], inputs: tuple[Features, str, Plan]) -> Mapping[str, float]:
+    return made(*inputs).seconds
+
+
+def _request_seconds(pipeline: Pipeline, photo: bytes, options: Options) -> Mapping[str, float]:
+    begin = time.perf_counter()
+    video = pipeline.generate(photo, PROMPT, options)
+    total = time.perf_counter() - begin
+    return {"request_seconds": total, **{f"{stage}_seconds": took for stage, took in video.info["seconds"].items()}}
+
+
+def _memory(case: str, variant: str, work: Callable[[], object], runs: int) -> list[Row]:
+    from consisid_measurement.harness import summarise
+    from consisid_measurement.memory import peak_rss_bytes
+
+    peaks = [peak for peak in (peak_rss_bytes(work) for _ in range(runs)) if peak is not None]
+    return [summarise(case, variant, "peak_rss_bytes", peaks)] if peaks else []

@@ -1,0 +1,149 @@
+"""Finds the fastest tiles of the kernels on this GPU and writes them into their tables: `make tune`.
+
+Nothing is tuned in a user's request: what is not in a table has the default.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from statistics import median
+
+import torch
+import typer
+
+from consisid_benchmarks.suites.gpu import seconds
+from consisid_benchmarks.suites.kernel_cases import Case, Size, cases
+from consisid_kernels import launch
+from consisid_runtime.errors import MissingExtra
+
+Tile = dict[str, int]
+
+_WARPS = {"num_warps": (4, 8), "num_stages": (2, 3, 4)}
+CANDIDATES: dict[str, dict[str, tuple[int, ...]]] = {
+    "joint_attention": {"block_m": (64, 128, 256), "block_n": (32, 64, 128), **_WARPS},
+    "joint_attention_hopper": {"block_n": (64, 128), "num_stages": (2, 3, 4, 5), "polynomial": (0, 1)},
+    "qkv_epilogue": {"block": (16, 32, 64), "group": (4, 6, 12, 24), **_WARPS},
+    "modulated_norm": {"rows": (1, 2, 4, 8, 16), **_WARPS},
+    "gated_residual": {"rows": (1, 2, 4, 8, 16), "num_warps": (4, 8)},
+    "gated_residual_norm": {"rows": (1, 2, 4, 8, 16), **_WARPS},
+    "face_attention": {
+        "block_m": (32, 64, 128), "block_c": (64, 128), "block_k": (32, 64), "block_n": (32, 64), **_WARPS,
+    },
+    "linear": {"block_m": (64, 128), "block_n": (64, 128, 256), "block_k": (64, 128), "group": (4, 8, 16), **_WARPS},
+    "guided_step": {"block": (512, 1024, 2048, 4096), "num_warps": (4, 8)},
+}  # fmt: skip
+"""Kernel → what its tiles are made of. Where the table has other keys, those stay; what is not here is not tuned."""
+
+TABLE = {"linear_gelu": "linear"}
+"""Kernel in `kernel_cases` → its table, where that has another name."""
+
+
+def tune(
+    size: Size, number: int, timed: Callable[[Callable[[], object]], float], progress: Callable[[str], None]
+) -> Iterator[tuple[str, str, Tile]]:
+    """Table, case and fastest tile of every kernel whose candidates beat the tile that is there.
+
+    Args:
+        number: architecture of this GPU, such as 90.
+        timed: seconds of one call.
+
+    A candidate that does not compile, needs more than the GPU has, or gives another result is not taken.
+    """
+    for case in cases(size):
+        kernel = case.name.partition("/")[0]
+        calls = {TABLE.get(kernel, kernel): "ours"}
+        if "ours/hopper" in case.calls and number == 90:
+            calls["joint_attention_hopper"] = "ours/hopper"
+        for table, variant in ((table, calls[table]) for table in calls.keys() & CANDIDATES.keys()):
+            key = _key(table, size, number)
+            best = _best(case, variant, table, key, number, timed)
+            progress(f"{table} {key}: {best}")
+            if best != launch.tile(table, key, number):
+                yield table, key, best
+
+
+def _best(
+    case: Case, variant: str, table: str, key: str, number: int, timed: Callable[[Callable[[], object]], float]
+) -> Tile:
+    current = launch.tile(table, key, number)
+    wanted = _first(case.calls[variant]())
+    grid = CANDIDATES[table]
+    found = [(timed(case.calls[variant]), current)]
+    for values in itertools.product(*grid.values()):
+        candidate = current | dict(zip(grid, values, strict=True))
+        with _instead(table, key, number, candidate):
+            try:
+                apart = float((_first(case.calls[variant]()) - wanted).norm() / wanted.norm())
+                if apart <= case.apart:
+                    found.append((timed(case.calls[variant]), candidate))
+            except Exception as refused:  # Triton has many errors for a tile that does not fit
+                typer.echo(f"  {candidate}: {str(refused).splitlines()[0][:100]}")
+    return min(found, key=lambda measured: measured[0])[1]
+
+
+class _instead:
+    """Has the kernels find another tile."""
+
+    def __init__(self, table: str, key: str, number: int, tile: Tile) -> None:
+        content = json.loads((launch.TILES / f"{table}.json").read_text())
+        self._content = content | {str(number): content.get(str(number), {}) | {key: tile}}
+        self._table, self._before = table, launch.TILES
+
+    def __enter__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        for file in self._before.glob("*.json"):
+            (Path(self._folder.name) / file.name).write_text(file.read_text())
+        (Path(self._folder.name) / f"{self._table}.json").write_text(json.dumps(self._content))
+        launch.TILES = Path(self._folder.name)
+        launch.tile.cache_clear()
+
+    def __exit__(self, *_: object) -> None:
+        launch.TILES = self._before
+        launch.tile.cache_clear()
+        self._folder.cleanup()
+
+
+def write(table: str, key: str, number: int, tile: Mapping[str, int]) -> None:
+    """Put a tile into a kernel's table."""
+    path = launch.TILES / f"{table}.json"
+    content = json.loads(path.read_text())
+    content.setdefault(str(number), {})[key] = dict(tile)
+    path.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _key(table: str, size: Size, number: int) -> str:
+    """The case of a table that this size falls under."""
+    dtype = launch.DTYPES[size.dtype]
+    known = json.loads((launch.TILES / f"{table}.json").read_text())["default"]
+    return next(key for key in (f"{dtype}-d{size.head_dim}", dtype, "16-bit") if key in known)
+
+
+def _first(found: object) -> torch.Tensor:
+    tensor = found[0] if isinstance(found, tuple) else found
+    assert isinstance(tensor, torch.Tensor)
+    return tensor.float()
+
+
+def main() -> None:
+    """Tune for ConsisID-preview's size, in bfloat16 and float16."""
+    if not torch.cuda.is_available():
+        raise MissingExtra("tuning needs an NVIDIA GPU and a CUDA build of PyTorch")
+    number = launch.architecture(torch.device("cuda"))
+    assert number is not None
+
+    def timed(call: Callable[[], object]) -> float:
+        repeats = max(1, round(0.01 / seconds(call, 1)))
+        return median(seconds(call, repeats) / repeats for _ in range(3))
+
+    for dtype in (torch.bfloat16, torch.float16):
+        for found in tune(Size(dtype=dtype), number, timed, typer.echo):
+            table, key, tile = found
+            write(table, key, number, tile)
+
+
+if __name__ == "__main__":
+    typer.run(main)

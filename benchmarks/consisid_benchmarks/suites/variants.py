@@ -1,0 +1,177 @@
+"""The ways to make the same video, each from the same face features and prompt to the same uint8 frames."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from consisid_runtime.bundle import Bundle
+from consisid_runtime.engines import Engine
+from consisid_runtime.options import Plan
+from consisid_runtime.stages.decode import Decoder
+from consisid_runtime.stages.denoise import Denoiser
+from consisid_runtime.stages.encode import Encoder
+from consisid_runtime.stages.face.reader import FaceReader
+from consisid_runtime.stages.text import TextReader
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What the face networks know of one portrait, where the reference's pipeline and ours still agree on the form.
+
+    Attributes:
+        identity: float32 [1, identity_dim], ArcFace's and CLIP's embedding (`id_cond`).
+        clip_hidden: float32 [scales, 1, clip_tokens, clip_dim] (`id_vit_hidden`).
+        portrait: uint8 [512, 512, 3] RGB.
+        keypoints: float32 [5, 2].
+    """
+
+    identity: NDArray[np.float32]
+    clip_hidden: NDArray[np.float32]
+    portrait: NDArray[np.uint8]
+    keypoints: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """One video, uint8 [frames, height, width, 3] RGB, and how long it took: "total_seconds", "step_seconds".
+
+    A step's time is the median over all but the first, which the preparation is part of.
+    """
+
+    frames: NDArray[np.uint8]
+    seconds: dict[str, float]
+
+
+def read_features(bundle: Path, photo: bytes, plan: Plan, *, threads: int) -> Features:
+    """The features of the portrait in `photo`, an image file's bytes, by the bundle's own face networks."""
+    watched = _Watched(Bundle.open(bundle, device="cpu", threads=threads))
+    face = FaceReader(cast(Bundle, watched))(photo, plan)
+    inputs = {name: tensor.numpy(force=True) for name, tensor in watched.seen.items()}
+    return Features(inputs["identity"], inputs["clip_hidden"], face.portrait, np.asarray(face.keypoints, np.float32))
+
+
+class Ours:
+    """A bundle's stages after the face networks; the local facial extractor is within, as it is in the reference."""
+
+    def __init__(self, bundle: Path, *, threads: int) -> None:
+        torch.set_num_threads(threads)
+        opened = Bundle.open(bundle, device="cpu", threads=threads)
+        self._extract = opened.module("local_extractor")
+        self._read_text = TextReader(opened)
+        self._encode = Encoder(opened)
+        self._denoise = Denoiser(opened)
+        self._decode = Decoder(opened)
+
+    def __call__(self, features: Features, prompt: str, plan: Plan) -> Made:
+        clock = _Clock()
+        tokens = self._extract(
+            {"identity": torch.from_numpy(features.identity), "clip_hidden": torch.from_numpy(features.clip_hidden)}
+        )["face_tokens"]
+        text = self._read_text(prompt, plan)
+        moments = self._encode(features.portrait, features.keypoints, plan)
+        latents = self._denoise(text.states, tokens, moments, plan, on_step=clock.step)
+        return clock.made(self._decode(latents, plan))
+
+
+class DiffusersEager:
+    """`ConsisIDPipeline` as its users run it, with what eager mode allows: fp32 on the same threads, no autograd."""
+
+    def __init__(self, checkpoint: Path, *, threads: int) -> None:
+        import diffusers
+        import transformers
+
+        for library in (diffusers, transformers):
+            library.utils.logging.disable_progress_bar()
+        torch.set_num_threads(threads)
+        load: Any = diffusers.ConsisIDPipeline.from_pretrained
+        self._pipeline = load(checkpoint, dtype=torch.float32, local_files_only=True, low_cpu_mem_usage=False)
+        self._pipeline.set_progress_bar_config(disable=True)
+
+    @torch.inference_mode()
+    def __call__(self, features: Features, prompt: str, plan: Plan) -> Made:
+        from PIL import Image
+
+        options = plan.options
+        clock = _Clock()
+        video = self._pipeline(
+            image=Image.fromarray(features.portrait),
+            prompt=prompt,
+            negative_prompt=options.negative_prompt,
+            height=plan.height,
+            width=plan.width,
+            num_frames=plan.frames,
+            num_inference_steps=options.steps,
+            guidance_scale=options.guidance,
+            use_dynamic_cfg=options.dynamic_guidance,
+            generator=torch.Generator().manual_seed(options.seed),
+            max_sequence_length=self._pipeline.transformer.config.max_text_seq_length,
+            id_cond=torch.from_numpy(features.identity),
+            id_vit_hidden=list(torch.from_numpy(features.clip_hidden)),
+            kps_cond=features.keypoints,
+            # Tensors rather than pictures: the reference's way to PIL would only cost it time.
+            output_type="pt",
+            callback_on_step_end=clock.callback,
+            callback_on_step_end_tensor_inputs=[],
+        ).frames[0]
+        frames = (video * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+        return clock.made(frames)
+
+
+def maker(variant: str, source: Path, threads: int) -> Ours | DiffusersEager:
+    """The variant of that name, ready to make videos; `source` is a checkpoint for the reference, else a bundle."""
+    return DiffusersEager(source, threads=threads) if variant == "diffusers-eager" else Ours(source, threads=threads)
+
+
+def make(variant: str, source: Path, threads: int, features: Features, prompt: str, plan: Plan) -> None:
+    """Load a variant, make one video, drop it: what a process of its own does when its memory is measured."""
+    maker(variant, source, threads)(features, prompt, plan)
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self._begin = time.perf_counter()
+        self._steps: list[float] = []
+
+    def step(self, done: int, total: int) -> None:
+        self._steps.append(time.perf_counter())
+
+    def callback(self, pipeline: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        self._steps.append(time.perf_counter())
+        return tensors
+
+    def made(self, frames: NDArray[np.uint8]) -> Made:
+        total = time.perf_counter() - self._begin
+        step = median(later - earlier for earlier, later in pairwise(self._steps))
+        return Made(frames, {"total_seconds": total, "step_seconds": step})
+
+
+class _Watched:
+    """A bundle that keeps what its local extractor was last given."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+        self.seen: dict[str, torch.Tensor] = {}
+
+    def module(self, name: str) -> Engine:
+        engine = self._bundle.module(name)
+        if name != "local_extractor":
+            return engine
+
+        def watch(inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+            self.seen = dict(inputs)
+            return engine(inputs)
+
+        return watch
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._bundle, name)

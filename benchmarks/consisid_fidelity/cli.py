@@ -1,0 +1,105 @@
+"""Suite `fidelity`: whose face, what prompt and how steady, for any folder of videos."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from consisid_measurement.commands import Json
+from consisid_runtime.cli.main import emit
+
+if TYPE_CHECKING:
+    from consisid_fidelity.score import Scores
+
+SUITE, VIDEOS = "fidelity", "fidelity-videos"
+
+
+def command(
+    videos: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder with videos.csv: video,portrait,prompt[,reference][,attribute ...], files by relative paths."
+        ),
+    ],
+    judges: Annotated[
+        Path,
+        typer.Option(
+            "--judges",
+            help="Folder with detector.onnx, arcface.onnx, curricular.onnx, clip/, inception.onnx, attributes.onnx and "
+            ".json; a metric whose file is missing is not computed.",
+        ),
+    ],
+    frames: Annotated[
+        int | None,
+        typer.Option("--frames", min=1, help="Frames of a video that faces and CLIPScore are judged on; default: all."),
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda or auto.")] = "auto",
+    out: Annotated[Path | None, typer.Option("--out", help="Also write everything, video by video, as JSON.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Score videos: identity, prompt, steadiness, and distance to a reference."""
+    from consisid_fidelity.collection import read_collection
+    from consisid_fidelity.judges.judges import Judges
+    from consisid_fidelity.score import score
+    from consisid_runtime.cli.progress import Display
+    from consisid_runtime.files.atomic import replace_file
+    from consisid_runtime.video import require_writable
+
+    if out is not None:
+        require_writable(out)
+    items, panel = read_collection(videos), Judges.open(judges, device)
+    with Display("bench fidelity") as display:
+        scores = score(items, panel, frames, display.update)
+    report = {"frames": frames} | scores.to_json()
+    if out is not None:
+        replace_file(out, json.dumps(report, indent=1, allow_nan=False).encode() + b"\n")
+    emit(as_json, report, table(scores))
+
+
+def videos_command(
+    bundle: Annotated[Path, typer.Argument(help="Any bundle.")],
+    requests: Annotated[
+        Path, typer.Argument(help="Table portrait,prompt[,seed][,attribute ...]; files by relative paths.")
+    ],
+    out: Annotated[Path, typer.Argument(help="Folder of videos; one that was begun goes on.")],
+    steps: Annotated[int, typer.Option("--steps", help="Denoising steps.")] = 50,
+    guidance: Annotated[float, typer.Option("--guidance", help="Guidance scale.")] = 6.0,
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda or auto.")] = "auto",
+    as_json: Json = False,
+) -> None:
+    """Make a bundle's videos of a table of portraits and prompts, for `fidelity` to score."""
+    from consisid_fidelity.videos import make, read_requests
+    from consisid_runtime.cli.progress import Display
+    from consisid_runtime.options import Options
+    from consisid_runtime.pipeline import Pipeline
+
+    options, asked = Options(steps=steps, guidance=guidance), read_requests(requests)
+    with Display(f"bench {VIDEOS}") as display:
+        made = make(Pipeline.open(bundle, device=device), asked, options, out, display.update)
+    emit(as_json, {"made": made, "videos": len(asked)}, f"made {made} of {len(asked)} videos in {out}")
+
+
+def table(scores: Scores) -> str:
+    """One line a metric: its mean, interval and n; then what is not there, and why."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from consisid_fidelity.score import UNITS
+
+    grid = Table(box=None, pad_edge=False)
+    for heading, side in (("metric", "left"), ("mean", "right"), ("95 % interval", "left"), ("n", "right")):
+        grid.add_column(heading, justify="right" if side == "right" else "left")
+    shown = scores.summary | {f"prompt_accuracy, {name}": figure for name, figure in scores.accuracy.items()}
+    for name, figure in shown.items():
+        interval = "" if figure.low is None or figure.high is None else f"{figure.low:.4g} to {figure.high:.4g}"
+        unit = f", {UNITS[name]}" if name in UNITS else ""
+        grid.add_row(name + unit, f"{figure.mean:.4g}", interval, str(figure.n))
+    console = Console(width=100, no_color=True)
+    with console.capture() as capture:
+        console.print(grid)
+        for name, reason in scores.not_computed.items():
+            console.print(f"{name}: not computed, {reason}", markup=False, highlight=False, soft_wrap=True)
+    return capture.get().rstrip()

@@ -1,0 +1,111 @@
+"""Writes a folder of videos that `collection` reads, video by video."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from consisid_fidelity.collection import REFERENCE, REQUIRED, TABLE, read_table
+from consisid_runtime.errors import OutputUnwritable
+from consisid_runtime.files.atomic import replace_file
+from consisid_runtime.stages.face.image import Pixels
+from consisid_runtime.video import Frames
+
+
+class Collector:
+    """Adds videos to a folder: a new one, an empty one, or one that has a table already.
+
+    A video is in the table once all of its files are complete, so that a run that was stopped can go on.
+
+    Args:
+        folder: gets the videos.
+        ours: it is known that what is there was left by a run that was stopped.
+
+    Raises `OutputUnwritable` for a folder with other content, `CollectionInvalid` for a table that is none.
+    """
+
+    def __init__(self, folder: Path, *, ours: bool = False) -> None:
+        self._folder, self._rows = folder, list[dict[str, str]]()
+        if (folder / TABLE).exists():
+            header, rows = read_table(folder / TABLE, REQUIRED)
+            self._rows = [dict(zip(header, cells, strict=True)) for cells in rows]
+        elif not ours and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise OutputUnwritable(f"{folder} has content, and no {TABLE}; give a new folder")
+
+    def __contains__(self, name: str) -> bool:
+        return any(row["video"] == f"{name}.mkv" for row in self._rows)
+
+    def add(
+        self,
+        name: str,
+        frames: Frames,
+        portrait: Pixels,
+        prompt: str,
+        *,
+        fps: int,
+        reference: Frames | None = None,
+        labels: dict[str, str] | None = None,
+    ) -> None:
+        """Add one video, its portrait and, if given, its reference.
+
+        Videos are written without loss (FFV1 in Matroska): H.264 in 4:2:0 would blur what is to be measured.
+
+        Args:
+            name: of its files, without ending.
+            frames, reference: uint8 [F, H, W, 3] RGB.
+            portrait: uint8 [H, W, 3] RGB.
+            prompt: what was asked for.
+            fps: frames per second.
+            labels: attribute → what the prompt asked for.
+
+        Raises `ValueError` for a name that is no plain file name, or was used before, or a label named like a column.
+        Raises `OutputUnwritable`.
+        """
+        if not name or Path(name).name != name or name in self:
+            raise ValueError(f"a video needs a file name of its own, got {name!r}")
+        if taken := {*REQUIRED, REFERENCE} & set(labels or {}):
+            raise ValueError(f"labels cannot be named {', '.join(sorted(taken))}")
+        row = {"video": f"{name}.mkv", "portrait": f"{name}.png", "prompt": prompt} | (labels or {})
+        replace_file(self._folder / row["video"], encode_lossless(frames, fps))
+        replace_file(self._folder / row["portrait"], _png(portrait))
+        if reference is not None:
+            row[REFERENCE] = f"{name}.reference.mkv"
+            replace_file(self._folder / row[REFERENCE], encode_lossless(reference, fps))
+        replace_file(self._folder / TABLE, _table([*self._rows, row]))
+        self._rows.append(row)
+
+
+def encode_lossless(frames: Frames, fps: int) -> bytes:
+    """FFV1 in Matroska, whose frames decode to the same uint8 [F, H, W, 3] RGB; the same frames give the same bytes."""
+    import av
+
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="matroska", options={"fflags": "bitexact"}) as container:
+        stream = container.add_stream("ffv1", rate=fps)
+        stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "bgr0"
+        stream.codec_context.thread_count = 1
+        for image in frames:
+            for packet in stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")):
+                container.mux(packet)
+        for packet in stream.encode(None):
+            container.mux(packet)
+    return buffer.getvalue()
+
+
+def _png(pixels: Pixels) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _table(rows: list[dict[str, str]]) -> bytes:
+    text = io.StringIO(newline="")
+    columns = list(dict.fromkeys([*REQUIRED, *(name for row in rows for name in row)]))
+    table = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    return text.getvalue().encode()

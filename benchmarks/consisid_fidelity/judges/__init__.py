@@ -1,0 +1,1 @@
+"""Networks that look at videos: recognisers, CLIP, attribute classifiers, and the folder they lie in."""

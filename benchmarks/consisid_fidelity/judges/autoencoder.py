@@ -1,0 +1,45 @@
+"""The ceiling of every figure: a true video through the checkpoint's VAE and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from consisid_runtime.errors import MissingExtra
+from consisid_runtime.options import Options, plan
+from consisid_runtime.pipeline import Pipeline
+from consisid_runtime.stages.decode import Decoder
+from consisid_runtime.video import Frames
+
+
+class Autoencoder:
+    """Encodes videos with diffusers' VAE, since a bundle encodes only pictures, and decodes with the bundle's.
+
+    Args:
+        checkpoint: its folder, in the official layout.
+        pipeline: of a bundle made from it.
+
+    Raises `MissingExtra` without diffusers.
+    """
+
+    def __init__(self, checkpoint: Path, pipeline: Pipeline) -> None:
+        try:
+            from diffusers import AutoencoderKLCogVideoX
+        except ImportError as missing:
+            raise MissingExtra(
+                f"encoding videos needs diffusers ({missing}): pip install 'consisid-runtime[bench]'"
+            ) from missing
+        load: Any = AutoencoderKLCogVideoX.from_pretrained
+        self._vae = load(checkpoint / "vae", dtype=torch.float32, local_files_only=True, low_cpu_mem_usage=False).eval()
+        self._decode: Decoder = pipeline.decode
+        self._geometry = pipeline.bundle.geometry
+
+    @torch.inference_mode()
+    def __call__(self, frames: Frames) -> Frames:
+        """uint8 [F, H, W, 3] RGB → the same, by the posterior's mean. Raises `InvalidOption` as `plan` does."""
+        size = Options(frames=frames.shape[0], height=frames.shape[1], width=frames.shape[2])
+        pixels = torch.from_numpy(frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+        latents = self._vae.encode(pixels).latent_dist.mode() * self._vae.config.scaling_factor
+        return self._decode(latents.transpose(1, 2), plan(size, self._geometry))

@@ -1,0 +1,91 @@
+"""Does the video show what the prompt asked for: a classifier per attribute, against labels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from consisid_fidelity.judges.networks import OnnxNetwork
+from consisid_runtime.errors import CheckpointInvalid, CollectionInvalid
+from consisid_runtime.video import Frames
+
+
+class AttributeJudge:
+    """attributes.onnx, a clip [N, F, 3, H, W] RGB 0..1 → logits [N, classes] of each attribute, and the classes' names.
+
+    Args:
+        network: the ONNX file; F, H and W are fixed in it.
+        classes: JSON file, output's name → [name of each class].
+        device: "cpu", "cuda" or "auto".
+        threads: CPU threads.
+
+    Attributes:
+        classes: attribute → names of its classes.
+
+    Raises `CheckpointInvalid` where a file is damaged or the two do not belong together.
+    """
+
+    def __init__(self, network: Path, classes: Path, device: str, threads: int) -> None:
+        self._network = OnnxNetwork(network, device, threads)
+        self.classes = read_classes(classes)
+        if len(self._network.shape) != 5 or set(self.classes) != set(self._network.outputs):
+            raise CheckpointInvalid(
+                f"{classes.name} names {', '.join(sorted(self.classes))}, {network.name} takes "
+                f"{list(self._network.shape)} and gives {', '.join(sorted(self._network.outputs))}; a network of clips "
+                "[N, F, 3, H, W] with one output a name is needed"
+            )
+
+    def predict(self, frames: Frames) -> dict[str, str]:
+        """The likeliest class of each attribute in a video, uint8 [F, H, W, 3] RGB.
+
+        Raises `CollectionInvalid` for a video of another shape than the network's: fewer frames do not show a motion.
+        """
+        _, count, _, height, width = self._network.shape
+        if any(want not in (None, got) for want, got in zip((count, height, width), frames.shape[:3], strict=True)):
+            raise CollectionInvalid(
+                f"prompt accuracy is judged on {count} frames of {width}×{height}, this video has {len(frames)} of "
+                f"{frames.shape[2]}×{frames.shape[1]}"
+            )
+        clip = frames.transpose(0, 3, 1, 2)[None].astype(np.float32) / 255
+        chosen: dict[str, str] = {}
+        for name, logits in self._network(clip).items():
+            names = self.classes[name]
+            if logits.shape != (1, len(names)) or not np.isfinite(logits).all():
+                raise CheckpointInvalid(f"output {name} is {list(logits.shape)}, not {len(names)} finite logits")
+            chosen[name] = names[int(logits[0].argmax())]
+        return chosen
+
+    def check_labels(self, labels: Mapping[str, str], where: str) -> None:
+        """Raises `CollectionInvalid`, naming `where`, for a label that is none of its attribute's classes."""
+        for name, label in labels.items():
+            if name in self.classes and label not in self.classes[name]:
+                raise CollectionInvalid(
+                    f"{where}: {name} is {label!r}, the judge knows {', '.join(self.classes[name])}"
+                )
+
+
+def hits(predicted: Mapping[str, str], labels: Mapping[str, str]) -> dict[str, bool]:
+    """Attribute → whether it was predicted as labelled, for attributes that are in both."""
+    return {name: predicted[name] == label for name, label in labels.items() if name in predicted}
+
+
+def accuracy(outcomes: Sequence[Mapping[str, bool]]) -> dict[str, npt.NDArray[np.bool_]]:
+    """`hits` of several videos → attribute → outcomes of those videos that have it, for `statistics.proportion`."""
+    names = dict.fromkeys(name for outcome in outcomes for name in outcome)
+    return {name: np.array([outcome[name] for outcome in outcomes if name in outcome], np.bool_) for name in names}
+
+
+def read_classes(path: Path) -> dict[str, list[str]]:
+    try:
+        classes = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise CheckpointInvalid(f"{path} is no JSON file: {error}") from error
+    if not isinstance(classes, dict) or not all(
+        isinstance(names, list) and names and all(isinstance(name, str) for name in names) for names in classes.values()
+    ):
+        raise CheckpointInvalid(f"{path} must hold an object, attribute → list of its classes' names")
+    return classes

@@ -1,0 +1,1 @@
+"""Figures computed from frames and features, without a network."""

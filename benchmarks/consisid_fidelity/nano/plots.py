@@ -1,0 +1,106 @@
+"""The two plots of the nano experiments: what more steps bring, and what each path adds at which frequency."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+from consisid_fidelity.nano.variants import SOLVERS, SPECTRA, STEPS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from consisid_fidelity.nano.record import NanoRecord
+
+_COLOURS = ("#1b7837", "#9970ab")
+_PANELS = (
+    ("facesim_arc", "FaceSim-Arc"),
+    ("prompt_accuracy", "prompt accuracy"),
+    ("latents", f"distance to {max(STEPS)} steps"),
+    ("denoise_seconds", "seconds of denoising"),
+)
+_LINES = {
+    "ground-truth": ("#252525", "-"),
+    "vae-reconstruction": ("#969696", "-"),
+    "exact": ("#1b7837", "-"),
+    "no-global": ("#9970ab", "--"),
+    "no-local": ("#d95f02", "--"),
+    "neither": ("#3182bd", ":"),
+}
+
+
+def steps_plot(record: NanoRecord) -> bytes | None:
+    """A PNG: similarity, prompt accuracy, distance and seconds over steps, 95 % intervals; None without the sweep."""
+    figures = record.findings.figures
+    series = {
+        solver: [(steps, figures[name]) for steps in STEPS if (name := f"{solver}-{steps}-steps") in figures]
+        for solver in SOLVERS
+    }
+    if not any(series.values()):
+        return None
+    figure = _figure(7.0, 5.2)
+    for axes, (metric, label) in zip(figure.subplots(2, 2).flat, _PANELS, strict=True):
+        for (solver, points), colour in zip(series.items(), _COLOURS, strict=True):
+            known = [(steps, found[metric]) for steps, found in points if metric in found]
+            if known:
+                axes.errorbar(
+                    [steps for steps, _ in known],
+                    [each["mean"] for _, each in known],
+                    yerr=tuple(zip(*(_error(each) for _, each in known), strict=True)),
+                    color=colour, marker="o", markersize=3, linewidth=1, capsize=2, label=solver,
+                )  # fmt: skip
+        axes.set_xscale("log")
+        axes.set_xticks(STEPS, [str(steps) for steps in STEPS], fontsize=8)
+        axes.minorticks_off()
+        axes.set_ylabel(label, fontsize=8)
+        axes.tick_params(axis="y", labelsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+        if axes.containers:
+            axes.legend(fontsize=8, frameon=False)
+    return _png(figure)
+
+
+def spectra_plot(record: NanoRecord) -> bytes | None:
+    """A PNG: relative log amplitude over frequency, and the same beside the ground truth's; None without spectra."""
+    spectra = record.findings.spectra
+    if not spectra:
+        return None
+    base = spectra.get(SPECTRA[0])
+    figure = _figure(7.0, 3.2)
+    whole, beside = figure.subplots(1, 2)
+    for name, levels in spectra.items():
+        colour, line = _LINES[name]
+        frequency = [(place + 1) / len(levels) for place in range(len(levels))]
+        whole.plot(frequency, levels, color=colour, linestyle=line, linewidth=1, label=name)
+        if base is not None:
+            change = [level - true for level, true in zip(levels, base, strict=True)]
+            beside.plot(frequency, change, color=colour, linestyle=line, linewidth=1)
+    for axes, label in ((whole, "relative log amplitude"), (beside, f"difference to {SPECTRA[0]}")):
+        axes.set_xlabel("frequency, share of Nyquist's", fontsize=8)
+        axes.set_ylabel(label, fontsize=8)
+        axes.tick_params(labelsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    whole.legend(fontsize=8, frameon=False)
+    return _png(figure)
+
+
+def _error(figure: dict[str, Any]) -> tuple[float, float]:
+    if figure["low"] is None:
+        return 0.0, 0.0
+    return figure["mean"] - figure["low"], figure["high"] - figure["mean"]
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    # The version of matplotlib would otherwise be written into the file.
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()

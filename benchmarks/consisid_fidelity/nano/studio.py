@@ -1,0 +1,120 @@
+"""Makes a case's video in any variant, stage by stage, reading each portrait and prompt once."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from consisid_fidelity.nano.damage import rounded_step
+from consisid_fidelity.nano.set import Case, png
+from consisid_fidelity.nano.variants import EXACT, Variant
+from consisid_runtime.bundle import Bundle
+from consisid_runtime.engines import Engine
+from consisid_runtime.errors import NoFace
+from consisid_runtime.models.networks import Source
+from consisid_runtime.options import Options, Plan, plan
+from consisid_runtime.pipeline import Pipeline
+from consisid_runtime.stages.denoise import denoise
+from consisid_runtime.stages.schedule import Schedule
+from consisid_runtime.video import Frames
+
+_REMEMBERED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """What a portrait gives: face tokens float32 [1, Q, D], image moments float32 [1, n, 2·C, h, w]."""
+
+    tokens: Tensor
+    moments: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """One video: latents float32 [1, F, C, h, w], frames uint8 [F, H, W, 3], seconds of its stages."""
+
+    latents: NDArray[np.float32]
+    frames: Frames
+    seconds: dict[str, float]
+
+
+class Studio:
+    """One bundle, opened.
+
+    Args:
+        bundle: any engine.
+        checkpoint: the weights it was made from, for variants that change them.
+        options: of every request; the case's noise and the variant's changes come on top.
+    """
+
+    def __init__(self, bundle: Bundle, checkpoint: Source, options: Options) -> None:
+        self.bundle, self.pipeline = bundle, Pipeline(bundle)
+        self._checkpoint, self._options = checkpoint, options
+        self._signals: dict[str, Signals] = {}
+        self._steps: dict[str | int, Engine] = {}
+
+    def make(self, case: Case, variant: Variant) -> Made:
+        """Raises what the stages raise: `NoFace` where the bundle cannot read the portrait, `NotFinite`."""
+        request = self._plan(case, variant)
+        own = self.signals(case)
+        other = self.signals(case.donor()) if "other" in (variant.tokens, variant.moments) else own
+        tokens = other.tokens if variant.tokens == "other" else own.tokens
+        moments = other.moments if variant.moments == "other" else own.moments
+        text = self._text(case, variant, request)
+        if variant.face is not None:
+            tokens = variant.face(tokens)
+        begin = time.perf_counter()
+        latents = self._denoise(text, tokens, moments, request, variant)
+        middle = time.perf_counter()
+        frames = self.pipeline.decode(latents, request)
+        seconds = {"denoise_seconds": middle - begin, "decode_seconds": time.perf_counter() - middle}
+        return Made(latents.numpy(force=True), frames, seconds)
+
+    def signals(self, case: Case) -> Signals:
+        """What the face and encode stages make of the case's portrait."""
+        if case.name not in self._signals:
+            request = self._plan(case, Variant(EXACT))
+            try:
+                face = self.pipeline.read_face(png(case.portrait()), request)
+            except NoFace as error:
+                raise NoFace(f"{case.name}: {error}") from error
+            moments = self.pipeline.encode(face.portrait, face.keypoints, request)
+            while len(self._signals) >= _REMEMBERED:
+                del self._signals[next(iter(self._signals))]
+            self._signals[case.name] = Signals(face.tokens, moments)
+        return self._signals[case.name]
+
+    def _plan(self, case: Case, variant: Variant) -> Plan:
+        changes: dict[str, Any] = {"seed": case.noise, **variant.options}
+        return plan(replace(self._options, **changes), self.bundle.geometry)
+
+    def _text(self, case: Case, variant: Variant, request: Plan) -> Tensor:
+        if variant.prompt:
+            return self.pipeline.read_text(case.prompt, request).states
+        # The text stage refuses an empty prompt; beside another one it reads it, as the negative prompt.
+        guided = replace(request, options=replace(request.options, guidance=max(2.0, request.options.guidance)))
+        return self.pipeline.read_text(case.prompt, guided).states[[0] * (1 + request.guided)]
+
+    def _denoise(self, text: Tensor, tokens: Tensor, moments: Tensor, request: Plan, variant: Variant) -> Tensor:
+        conditions, latents, state, schedule = self.pipeline.denoise.start(text, tokens, moments, request)
+        if variant.conditions is not None:
+            conditions = variant.conditions(conditions)
+        if variant.scheduler:
+            config = {**self.bundle.config("scheduler"), **variant.scheduler}
+            schedule = Schedule.from_config(config, request.options.scheduler, request.options.steps)
+        step, modulate = self._step(variant), self.bundle.module("dit_modulate")
+        span = range(len(schedule.steps))
+        return denoise(step, modulate, conditions, latents, state, request, schedule, span)[0]
+
+    def _step(self, variant: Variant) -> Engine:
+        if variant.step is None:
+            return self.bundle.module("dit_step")
+        if variant.step not in self._steps:
+            bits = None if variant.step == "fp32" else variant.step
+            self._steps[variant.step] = rounded_step(self._checkpoint, self.bundle.signature("dit_step"), bits)
+        return self._steps[variant.step]

@@ -1,0 +1,101 @@
+"""Asks a bundle for the videos of a table of portraits and prompts, to be scored beside other systems'.
+
+requests.csv    portrait,prompt[,seed][,attribute …]; portraits by paths relative to the table
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from consisid_fidelity.collecting import Collector
+from consisid_fidelity.collection import REFERENCE, file_in, read_table, require_filled
+from consisid_runtime.errors import CollectionInvalid, ConsisIDError
+from consisid_runtime.files.atomic import replace_file
+from consisid_runtime.files.image_file import read_file
+from consisid_runtime.options import MAX_SEED, Options
+from consisid_runtime.pipeline import Pipeline
+from consisid_runtime.stages.face.image import read_pixels
+
+Progress = Callable[[str, int, int], None]
+MADE_BY = "made-by.json"
+"""In the folder of videos: the bundle's fingerprint, and the options."""
+_REQUIRED, _SEED = ("portrait", "prompt"), "seed"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One row: the portrait's file, the words, the noise (None: the row's number), and what the words ask for."""
+
+    row: int
+    portrait: Path
+    prompt: str
+    seed: int | None
+    labels: dict[str, str]
+
+    def __str__(self) -> str:
+        return f"row {self.row} ({self.portrait.name})"
+
+
+def read_requests(table: Path) -> list[Request]:
+    """Every row of a table. Raises `CollectionInvalid`, naming the row, for what cannot be meant."""
+    root = table.resolve().parent
+    header, rows = read_table(table, _REQUIRED)
+    if taken := {"video", REFERENCE} & set(header):
+        raise CollectionInvalid(f"{table} has the columns {', '.join(sorted(taken))}: it lists videos, not requests")
+    return [_request(root, number, dict(zip(header, cells, strict=True))) for number, cells in enumerate(rows, 1)]
+
+
+def make(
+    pipeline: Pipeline, requests: list[Request], options: Options, out: Path, progress: Progress | None = None
+) -> int:
+    """Make those videos that `out` lacks; returns how many were made.
+
+    Args:
+        requests: row n becomes the video n, of six digits.
+        options: of every request, but for its seed.
+        out: a new folder, or one that the same bundle began with the same options.
+        progress: called with the request, videos done, videos in all.
+
+    Raises `CollectionInvalid` for a folder made by another bundle or with other options, `OutputUnwritable`, and what
+    `Pipeline.generate` raises, naming the row; the videos before are kept.
+    """
+    made_by = {"bundle": pipeline.bundle.fingerprint, "options": {**asdict(options), _SEED: None}}
+    marker = out / MADE_BY
+    if marker.exists():
+        if json.loads(marker.read_bytes()) != made_by:
+            raise CollectionInvalid(f"{out} was made by another bundle or with other options; give a new folder")
+        collector = Collector(out, ours=True)
+    else:
+        collector = Collector(out)
+        replace_file(marker, json.dumps(made_by, indent=1).encode() + b"\n")
+    done = 0
+    for number, request in enumerate(requests):
+        if progress:
+            progress(str(request), number, len(requests))
+        name = f"{request.row:06d}"
+        if name in collector:
+            continue
+        seed = request.row if request.seed is None else request.seed
+        try:
+            photo = read_file(request.portrait)
+            video = pipeline.generate(photo, request.prompt, replace(options, seed=seed))
+        except ConsisIDError as error:
+            raise type(error)(f"{request}: {error}") from error
+        labels = request.labels
+        collector.add(name, video.frames, read_pixels(photo), request.prompt, fps=video.fps, labels=labels)
+        done += 1
+    return done
+
+
+def _request(root: Path, number: int, cells: dict[str, str]) -> Request:
+    where = f"row {number}"
+    require_filled(cells, _REQUIRED, where)
+    seed = cells.get(_SEED, "")
+    if seed and not (seed.isascii() and seed.isdigit() and int(seed) <= MAX_SEED):
+        raise CollectionInvalid(f"{where}: seed must be a whole number from 0 to {MAX_SEED}, got {seed!r}")
+    labels = {name: cell for name, cell in cells.items() if name not in (*_REQUIRED, _SEED) and cell}
+    portrait = file_in(root, cells, "portrait", where)
+    return Request(number, portrait, cells["prompt"], int(seed) if seed else None, labels)

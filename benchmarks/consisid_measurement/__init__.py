@@ -1,0 +1,1 @@
+"""What every measurement shares: the harness, the record it writes, the machine it ran on, plots."""

@@ -1,0 +1,127 @@
+"""What a record says about where it was made: machine, versions, commit, ceilings."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import median
+
+from consisid_measurement.record import Machine
+from consisid_runtime.errors import InvalidOption, MissingExtra
+
+# Results and what is made from them differ after every run; they are not what was measured.
+_NOT_CODE = (":!benchmarks/results", ":!README.md")
+
+
+def checkout() -> Path:
+    """The repository's root. Raises `MissingExtra` outside of a checkout: the gates are its tests."""
+    root = Path(__file__).parents[2]
+    if not (root / "pyproject.toml").is_file() or not (root / "tests").is_dir():
+        raise MissingExtra("benchmarks run their test first, so they need a checkout of the repository: `make install`")
+    return root
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def machine(name: str | None = None) -> Machine:
+    """This machine under `name`, or under a neutral one made from its GPU or its cores; never its host name.
+
+    Raises `InvalidOption` for a name that cannot be a folder.
+    """
+    gpu = _gpu()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return Machine(name or neutral_name(gpu, cores()), _cpu(), cores(), round(memory / 2**30), gpu)
+    except ValueError as error:
+        raise InvalidOption(str(error)) from error
+
+
+def neutral_name(gpu: str | None, count: int) -> str:
+    """ "NVIDIA H200" → "h200"; without a GPU "cpu-2core"."""
+    if gpu is None:
+        return f"cpu-{count}core"
+    return re.sub(r"[^a-z0-9]+", "-", gpu.lower().removeprefix("nvidia ")).strip("-")
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Python's version and that of every package that is installed."""
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def commit(root: Path) -> str:
+    """The commit checked out at `root`, with "-dirty" when code differs from it; "unknown" where there is none."""
+    head = _git(root, "rev-parse", "--short=12", "--verify", "HEAD")
+    if not head:
+        return "unknown"
+    return f"{head}-dirty" if _git(root, "status", "--porcelain", "--", ".", *_NOT_CODE) else head
+
+
+def now() -> str:
+    """UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def cpu_ceilings(threads: int) -> dict[str, float | None]:
+    """What PyTorch reaches on this CPU: fp32 product of 2048² matrices; bytes read and written in copying 256 MiB."""
+    import torch
+
+    torch.set_num_threads(threads)
+    left, right, out = (torch.ones(2048, 2048) for _ in range(3))
+    source, target = (torch.ones(64 * 2**20) for _ in range(2))
+    product = _median_seconds(lambda: torch.mm(left, right, out=out))
+    copy = _median_seconds(lambda: target.copy_(source))
+    return {
+        "matmul_bf16_tflops": None,
+        "matmul_fp32_tflops": round(2 * 2048**3 / product / 1e12, 4),
+        "copy_gbps": round(2 * source.nbytes / copy / 1e9, 2),
+    }
+
+
+def _median_seconds(work: Callable[[], object]) -> float:
+    work()
+    seconds = []
+    for _ in range(5):
+        begin = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - begin)
+    return median(seconds)
+
+
+def _gpu() -> str | None:
+    try:
+        import torch
+    except ImportError:
+        return None
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+
+
+def _cpu() -> str:
+    try:
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    return found[1].strip() if found else platform.machine()
+
+
+def _git(root: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

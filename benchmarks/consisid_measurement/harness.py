@@ -1,0 +1,132 @@
+"""Measures variants side by side: first their test, then warm-up, then A B A B …, then medians.
+
+Variants that are compared run in turn in one process, so that whatever else the machine does meets all of them alike.
+"""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from consisid_measurement import environment
+from consisid_measurement.record import Gate, Machine, Record, Row
+
+Progress = Callable[[str, int, int], None]
+
+
+class Mismatch(Exception):
+    """Variants that should have made the same thing did not: there is nothing to compare."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One thing to measure. `run` does the work once and returns metric → value; it times itself.
+
+    Arms may share a variant as long as their metrics differ.
+    """
+
+    variant: str
+    run: Callable[[], Mapping[str, float]]
+
+
+def interleave(
+    case: str, arms: Sequence[Arm], *, rounds: int, warmup: int = 1, progress: Progress | None = None
+) -> list[Row]:
+    """Run every arm `warmup` times, discard that, then run all of them in turn `rounds` times.
+
+    Args:
+        progress: called with (variant, done, total) before each run.
+
+    Returns one row for each arm and metric, in the arms' order. Raises `ValueError` without rounds or arms, or when two
+    arms report the same metric of the same variant.
+    """
+    if rounds < 1 or warmup < 0 or not arms:
+        raise ValueError(f"need an arm, a round and no negative warm-up, got {len(arms)}, {rounds} and {warmup}")
+    samples: list[dict[str, list[float]]] = [{} for _ in arms]
+    total = (warmup + rounds) * len(arms)
+    for turn in range(warmup + rounds):
+        for index, arm in enumerate(arms):
+            if progress:
+                progress(arm.variant, turn * len(arms) + index, total)
+            # One arm's garbage is not collected on another's time.
+            gc.collect()
+            measured = arm.run()
+            if turn >= warmup:
+                for metric, value in measured.items():
+                    samples[index].setdefault(metric, []).append(value)
+    rows = [
+        summarise(case, arm.variant, metric, values)
+        for arm, found in zip(arms, samples, strict=True)
+        for metric, values in found.items()
+    ]
+    keys = [(row.variant, row.metric) for row in rows]
+    if len(set(keys)) < len(keys):
+        raise ValueError(f"two arms report the same metric: {sorted({key for key in keys if keys.count(key) > 1})}")
+    return rows
+
+
+def summarise(case: str, variant: str, metric: str, values: Sequence[float]) -> Row:
+    """Median and 20/80 % quantiles, linearly interpolated between samples."""
+    p20, middle, p80 = (float(value) for value in np.quantile(values, (0.2, 0.5, 0.8)))
+    return Row(case, variant, metric, middle, p20, p80, len(values))
+
+
+def passes(test: str, root: Path) -> bool:
+    """Whether pytest passes on `test`, a path relative to `root`, proofs excepted.
+
+    A file that is missing or only skips does not.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        # -P keeps the root off sys.path, where its folder `kernels` would look like another project's package.
+        command = [sys.executable, "-P", "-m", "pytest", "-q", test, "-m", "not proof", f"--junitxml={report}"]
+        command += ["-p", "no:cacheprovider"]
+        done = subprocess.run(command, cwd=root, stdout=sys.stderr, check=False)
+        if done.returncode != 0:
+            return False
+        suites = ElementTree.parse(report).getroot().iter("testsuite")
+        return any(int(suite.get("tests", 0)) > int(suite.get("skipped", 0)) for suite in suites)
+
+
+def run(
+    suite: str,
+    test: str,
+    measure: Callable[[], Iterable[Row]],
+    *,
+    root: Path,
+    machine: Machine,
+    packages: Iterable[str],
+    ceilings: Callable[[], dict[str, float | None]],
+) -> tuple[Record, str]:
+    """Run a suite's test, and only if it passes `measure`.
+
+    Returns the record, and in words why it holds no rows ("" when it does).
+    """
+    reason = "" if passes(test, root) else f"{test} does not pass"
+    rows: tuple[Row, ...] = ()
+    bounds: dict[str, float | None] = {}
+    if not reason:
+        bounds = ceilings()
+        try:
+            rows = tuple(measure())
+        except Mismatch as error:
+            reason = str(error)
+    record = Record(
+        suite=suite,
+        gate=Gate(test, passed=not reason),
+        machine=machine,
+        versions=environment.versions(packages),
+        commit=environment.commit(root),
+        when=environment.now(),
+        ceilings=bounds,
+        rows=rows,
+    )
+    return record, reason

@@ -1,0 +1,226 @@
+"""An export that may be interrupted: finished modules wait beside the target until the bundle is whole.
+
+    .NAME.partial/lock        held by the one process that exports
+                  identity    what the rest was made from
+                  bundle/     becomes NAME by one rename
+                  records/    MODULE.json for every finished module, with the digests of its files
+                  scratch/    of the module being written
+                  replaced/   the bundle that was at NAME before, until the new one is there
+
+What has no record, or differs from it, is removed when the next export begins.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from consisid_runtime.bundle import manifest_digest
+from consisid_runtime.errors import ConsisIDError, ExportCancelled, OutputBusy, OutputUnwritable
+from consisid_runtime.files.atomic import replace_file
+from consisid_runtime.files.folders import disk_reason, require_ours
+
+Digest = Callable[[Path], str]
+
+
+class Partial:
+    """An export's work folder, held by this process.
+
+    Attributes:
+        folder: what becomes the bundle.
+        finished: module → what `finish` was given for it and its files' sizes and digests, also by an earlier process.
+    """
+
+    def __init__(self, root: Path, digest: Digest) -> None:
+        self.folder = root / "bundle"
+        self._records, self._scratch, self._digest = root / "records", root / "scratch", digest
+        for folder in (self.folder, self._records):
+            folder.mkdir(exist_ok=True)
+        self.finished = self._valid_records()
+        kept = {self.folder / name for record in self.finished.values() for name in record["files"]}
+        for path in sorted(self.folder.rglob("*"), reverse=True):
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path not in kept:
+                path.unlink()
+
+    def finish(self, module: str, entry: dict[str, Any]) -> None:
+        """Record a module whose files, `entry["files"]`, are complete in `folder`."""
+        files = {name: file_record(self.folder / name, self._digest) for name in entry["files"]}
+        record: dict[str, Any] = {"entry": entry, "files": files}
+        record["digest"] = manifest_digest(record)
+        replace_file(self._records / f"{module}.json", json.dumps(record).encode())
+        self.finished[module] = record
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """An empty folder on the target's file system, removed at the end."""
+        shutil.rmtree(self._scratch, ignore_errors=True)
+        self._scratch.mkdir()
+        try:
+            yield self._scratch
+        finally:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def _valid_records(self) -> dict[str, dict[str, Any]]:
+        found = {}
+        for path in sorted(self._records.glob("*.json")):
+            record = _read_record(path)
+            if record and all(self._intact(name, expected) for name, expected in record["files"].items()):
+                found[path.stem] = record
+            else:
+                path.unlink()
+        return found
+
+    def _intact(self, name: str, expected: dict[str, Any]) -> bool:
+        path = self.folder / name
+        return (
+            path.is_file() and path.stat().st_size == expected["bytes"] and file_record(path, self._digest) == expected
+        )
+
+
+def _read_record(path: Path) -> dict[str, Any] | None:
+    try:
+        record: dict[str, Any] = json.loads(path.read_bytes())
+        return record if record["digest"] == manifest_digest(record) else None
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def file_record(path: Path, digest: Digest) -> dict[str, Any]:
+    """A manifest's entry for one file."""
+    return {"bytes": path.stat().st_size, "sha256": digest(path)}
+
+
+@contextlib.contextmanager
+def resuming(out: Path, marker: str, identity: str, digest: Digest) -> Iterator[Partial]:
+    """The work folder for `out`, which takes its place when the block succeeds.
+
+    When it fails, finished modules stay for the next export of the same `identity`; of another one they are removed.
+
+    Args:
+        marker: the file that tells a bundle; any other folder with content is left alone.
+        identity: of everything that decides what is written.
+
+    Raises `OutputBusy` while another process exports to `out`, `OutputUnwritable` where the operating system refuses
+    to write, `ExportCancelled` on Ctrl-C.
+    """
+    require_ours(out, marker)
+    root = _root(out)
+    partial = None
+    try:
+        with _locked(root, out):
+            try:
+                _prepare(root, out, identity)
+                partial = Partial(root, digest)
+                yield partial
+                _swap(root, out)
+            except BaseException:
+                _tidy(root, partial)
+                raise
+            _discard(root)
+    except OutputBusy:
+        raise
+    except (OutputUnwritable, ExportCancelled) as error:
+        raise type(error)(f"{error}; {_kept(root)}") from error
+    except ConsisIDError:
+        raise
+    except KeyboardInterrupt:
+        raise ExportCancelled(f"the export to {out} was cancelled; {_kept(root)}") from None
+    except Exception as error:
+        reason = disk_reason(error)
+        if reason is None:
+            raise
+        raise OutputUnwritable(f"{out} cannot be written: {reason}; {_kept(root)}") from error
+
+
+def sweep(out: Path) -> None:
+    """Remove what interrupted exports to `out` left beside it, unless one is running."""
+    root = _root(out)
+    if root.exists():
+        with contextlib.suppress(OutputBusy), _locked(root, out):
+            _discard(root)
+    for left in out.parent.glob(f"{root.name}-*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _root(out: Path) -> Path:
+    return out.with_name(f".{out.name}.partial")
+
+
+def _prepare(root: Path, out: Path, identity: str) -> None:
+    replaced, mark = root / "replaced", root / "identity"
+    if replaced.exists() and not out.exists():
+        replaced.rename(out)  # the process died between the two renames of `_swap`
+    if not mark.is_file() or mark.read_text() != identity:
+        for folder in ("bundle", "records"):
+            shutil.rmtree(root / folder, ignore_errors=True)
+        replace_file(mark, identity.encode())
+    for folder in ("scratch", "replaced"):
+        shutil.rmtree(root / folder, ignore_errors=True)
+
+
+def _swap(root: Path, out: Path) -> None:
+    if out.exists():
+        out.rename(root / "replaced")
+    (root / "bundle").rename(out)
+
+
+def _tidy(root: Path, partial: Partial | None) -> None:
+    """Keep what is worth keeping, and nothing where nothing is finished."""
+    if partial is not None and not partial.finished and not (root / "replaced").exists():
+        _discard(root)
+
+
+def _discard(root: Path) -> None:
+    # Renamed first: a process waiting for the lock must not find the folder half removed.
+    gone = root.with_name(f"{root.name}-{os.getpid()}")
+    root.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+def _kept(root: Path) -> str:
+    parts = len(list((root / "records").glob("*.json")))
+    if not parts:
+        return "nothing was left behind"
+    return (
+        f"{parts} finished parts are kept in {root}: the same command goes on from there, and removing the folder "
+        "frees the space"
+    )
+
+
+@contextlib.contextmanager
+def _locked(root: Path, out: Path) -> Iterator[None]:
+    while True:
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            file = (root / "lock").open("a+")
+        except FileNotFoundError:
+            continue  # another process finished just now and took its folder away
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            with file:
+                holder = file.read() or "another process"
+            raise OutputBusy(f"{holder} is exporting to {out}; wait for it, or choose another folder") from None
+        if _is_at(file.fileno(), root / "lock"):
+            break
+        file.close()
+    with file:
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}, since {datetime.now():%Y-%m-%d %H:%M:%S},")
+        file.flush()
+        yield
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    return path.exists() and os.path.samestat(os.fstat(descriptor), path.stat())

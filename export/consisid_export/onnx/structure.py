@@ -1,0 +1,95 @@
+"""What can be said of a graph without running it: that it is well formed, and that its weights are the checkpoint's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import torch
+from onnx import helper
+from torch import Tensor
+
+from consisid_export.checkpoint.checkpoint import Checkpoint
+from consisid_export.checkpoint.tensor_files import Stored, pieces
+from consisid_export.onnx.weights import sources
+from consisid_runtime.errors import ExportRefused
+from consisid_runtime.signatures import Signature
+
+DTYPES: dict[int, torch.dtype] = {
+    onnx.TensorProto.FLOAT: torch.float32,
+    onnx.TensorProto.FLOAT16: torch.float16,
+    onnx.TensorProto.BFLOAT16: torch.bfloat16,
+    onnx.TensorProto.FLOAT8E4M3FN: torch.float8_e4m3fn,
+    onnx.TensorProto.INT64: torch.int64,
+}
+
+
+def check_structure(path: Path, signature: Signature) -> None:
+    """Check the graph's operators, types and shapes, and that every weight lies inside its file.
+
+    Raises `ExportRefused` naming what does not fit.
+    """
+    model = onnx.load(path, load_external_data=False)
+    weights = external_weights(model, path.parent)
+    # As inputs: of weights in files the checker accepts neither hard links nor another working directory.
+    inputs = [
+        helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in model.graph.initializer if t.name in weights
+    ]
+    rest = [tensor for tensor in model.graph.initializer if tensor.name not in weights]
+    del model.graph.initializer[:]
+    model.graph.input.extend(inputs)
+    model.graph.initializer.extend(rest)
+    try:
+        onnx.checker.check_model(model)
+        inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportRefused(f"{signature.name}: {error}") from error
+    for value, port in zip(inferred.graph.output, signature.outputs, strict=True):
+        dims = tuple(dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim)
+        if dims != port.shape:
+            raise ExportRefused(f"{signature.name}: {port.name} has shape {dims}, its signature says {port.shape}")
+    for name, weight in weights.items():
+        if weight.length != torch.Size(weight.shape).numel() * weight.dtype.itemsize:
+            raise ExportRefused(f"{signature.name}: {name} {list(weight.shape)} has {weight.length} bytes")
+        if weight.file.stat().st_size < weight.offset + weight.length:
+            raise ExportRefused(f"{signature.name}: {name} ends behind the end of {weight.file.name}")
+
+
+def external_weights(model: onnx.ModelProto, folder: Path) -> dict[str, Stored]:
+    """Where a graph says that its weights lie, by their names."""
+    return {
+        tensor.name: _external(tensor, folder)
+        for tensor in model.graph.initializer
+        if tensor.data_location == onnx.TensorProto.EXTERNAL
+    }
+
+
+def _external(tensor: onnx.TensorProto, folder: Path) -> Stored:
+    at = {entry.key: entry.value for entry in tensor.external_data}
+    return Stored(
+        folder / at["location"], int(at["offset"]), int(at["length"]), DTYPES[tensor.data_type], tuple(tensor.dims)
+    )
+
+
+def compare_weights(path: Path, checkpoint: Checkpoint, module: str) -> int:
+    """Compare every weight that the graph at `path`, not of fp8, refers to with the checkpoint's tensor, streamed.
+
+    Returns the number of bytes compared. Raises `ExportRefused` naming the first weight that differs.
+    """
+    originals = sources(module, checkpoint)
+    compared = 0
+    for name, weight in external_weights(onnx.load(path, load_external_data=False), path.parent).items():
+        if not _equal(weight, originals[name]):
+            raise ExportRefused(f"{module}: {name} in {weight.file.name} is not the checkpoint's")
+        compared += weight.length
+    return compared
+
+
+def _equal(weight: Stored, original: Stored | Tensor) -> bool:
+    if tuple(original.shape) != weight.shape:
+        return False
+    # Bit for bit: a NaN equals itself.
+    return all(
+        torch.equal(found.view(torch.uint8), wanted.to(found.dtype).view(torch.uint8))
+        for found, wanted in zip(pieces(weight), pieces(original), strict=True)
+    )

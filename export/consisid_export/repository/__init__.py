@@ -1,0 +1,1 @@
+"""Model repositories for a Triton server of the user's own."""

@@ -1,0 +1,80 @@
+"""A complete model repository for a bundle: the Python backend's models, or its networks as native ones."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+from consisid_export.onnx.trace import OPSET
+from consisid_export.repository.native import write_native
+from consisid_runtime.bundle import Bundle
+from consisid_runtime.files.folders import replacing
+from consisid_runtime.serve.repository import write_repository
+from consisid_runtime.signatures import ENSEMBLE, STAGES
+
+MARKER = "repository.json"
+
+_PYTHON = """\
+# Model repository of ConsisID, Python backend
+
+The ensemble `consisid` and the models that it runs one after the other. They need `consisid-runtime` where Triton
+server runs (`deploy/` of its sources has a container recipe). Start it with
+
+    CONSISID_BUNDLE={bundle} tritonserver --model-repository={out} --disable-auto-complete-config
+
+`consisid serve` does the same on a server of its own, with addresses, limits and restricted APIs set.
+"""
+
+_NATIVE = """\
+# Model repository of ConsisID's networks, {backend} backend
+
+Each model is one network with the tensors of the bundle's manifest; `-1` stands for what varies between requests.
+Tokens, face alignment, positions and the denoising loop are the caller's: `consisid_runtime` has them, and for the
+whole of it the Python backend (`consisid repository` without `--native`) is the way. Start it with
+
+    tritonserver --model-repository={out} --disable-auto-complete-config
+
+Needs {needs}.
+The configurations are checked against Triton's own definition and the networks' tensors; no server has loaded them yet.
+"""
+
+
+def write_bundle_repository(bundle: str | Path, out: str | Path, *, native: bool = False) -> list[str]:
+    """Write the repository to `out`, all or nothing, in the place of one that is there.
+
+    Args:
+        native: text encoder, VAE and face networks as models of Triton server's `onnxruntime` or `tensorrt` backend;
+            their files are hard links into the bundle where the file system allows.
+
+    Returns the models' names. Raises `BundleError` subclasses, `OutputUnwritable`, and for `native` `ExportRefused`
+    where no backend of Triton server's runs the bundle's engines.
+    """
+    opened, out = Bundle.open(bundle), Path(out)
+    opened.verify()
+    with replacing(out, MARKER) as folder:
+        if native:
+            models = write_native(opened, folder)
+            readme = _native_readme(opened, out)
+        else:
+            write_repository(folder)
+            models = [signature.name for signature in (*STAGES, ENSEMBLE)]
+            readme = _PYTHON.format(bundle=_quoted(opened.path), out=_quoted(out))
+        (folder / "README.md").write_text(readme, encoding="utf-8")
+        content = {"bundle": opened.fingerprint, "native": native, "models": models}
+        files = [str(file.relative_to(folder)) for file in sorted(folder.rglob("*")) if file.is_file()]
+        (folder / MARKER).write_text(json.dumps({**content, "files": files}, indent=1), encoding="utf-8")
+    return models
+
+
+def _native_readme(bundle: Bundle, out: Path) -> str:
+    backend = "TensorRT" if bundle.manifest["engine"] == "tensorrt" else "ONNX Runtime"
+    needs = {
+        "TensorRT": f"a Triton server with TensorRT {bundle.manifest['versions'].get('tensorrt')}, as its engines",
+        "ONNX Runtime": f"a Triton server with ONNX Runtime 1.23 or later, the first to know opset {OPSET}",
+    }
+    return _NATIVE.format(backend=backend, out=_quoted(out), needs=needs[backend])
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path.resolve()))

@@ -1,0 +1,1 @@
+"""Comparing what was exported with PyTorch: each module alone, and a whole denoising run."""

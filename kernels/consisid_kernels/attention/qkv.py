@@ -1,0 +1,142 @@
+# mypy: disable-error-code="untyped-decorator,no-untyped-def,no-untyped-call"
+"""From the fused projection to attention's inputs: LayerNorm of q and k over a head's channels, rotary embedding of
+the video tokens (Su et al. 2021), and the layout [B, H, N, D], in one pass.
+
+    q' = n·cos + J n·sin,  n = (q − mean) / √(var + eps)·w + b,  J (a, b) = (−b, a) for each pair of channels
+
+Bound by memory: every number of qkv is read once and written once. A program holds the angles of its tokens in
+registers for a group of heads: float32, and two of them for each channel, they would otherwise be more traffic than
+q, k and v. Groups of one tile of tokens are neighbours in the launch, so that rows of qkv are read whole.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from consisid_kernels.compile.aot import MATRIX, Variant
+from consisid_kernels.launch import DTYPES, architecture, on, require, tile
+
+
+@triton.jit
+def load_vector(pointer, channel, inside):
+    return tl.load(pointer + channel, mask=inside, other=0.0).to(tl.float32)[None, :]
+
+
+@triton.jit
+def load_angles(cos, sin, token, real, text, channel, inside, DIM: tl.constexpr):
+    """[tokens, D] each; text is turned by nothing."""
+    at = (token - text)[:, None] * DIM + channel[None, :]
+    turned = (real & (token >= text))[:, None] & inside[None, :]
+    return tl.load(cos + at, mask=turned, other=1.0), tl.load(sin + at, mask=turned, other=0.0)
+
+
+@triton.jit
+def norm_and_turn(x, inside, weight, bias, cos, sin, eps, DIM: tl.constexpr):
+    """x float32 [tokens, D], 0 outside of a head's channels; the rest [1, D] or [tokens, D]."""
+    centred = tl.where(inside[None, :], x - tl.sum(x, 1, keep_dims=True) / DIM, 0.0)
+    normed = centred * tl.rsqrt(tl.sum(centred * centred, 1, keep_dims=True) / DIM + eps) * weight + bias
+    even, odd = tl.split(tl.reshape(normed, (x.shape[0], x.shape[1] // 2, 2)))
+    return normed * cos + tl.reshape(tl.join(-odd, even), x.shape) * sin
+
+
+@triton.jit(do_not_specialize=["tokens", "text"])
+def _qkv_epilogue(
+    q, k, v, qkv, q_weight, q_bias, k_weight, k_bias, cos, sin, tokens, text, eps,
+    HEADS: tl.constexpr, DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK: tl.constexpr, GROUP: tl.constexpr,
+    STAGES: tl.constexpr,
+):  # fmt: skip
+    token = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    channel = tl.arange(0, BLOCK_D)
+    real, inside = token < tokens, channel < DIM
+    mask = real[:, None] & inside[None, :]
+    angles = load_angles(cos, sin, token, real, text, channel, inside, DIM)
+    q_affine = load_vector(q_weight, channel, inside), load_vector(q_bias, channel, inside)
+    k_affine = load_vector(k_weight, channel, inside), load_vector(k_bias, channel, inside)
+    branch = tl.program_id(2).to(tl.int64)
+    source = (branch * tokens + token)[:, None] * (3 * HEADS * DIM) + channel[None, :]
+    first = tl.program_id(0) * GROUP
+    for head in tl.range(first, tl.minimum(first + GROUP, HEADS), num_stages=STAGES):
+        part = qkv + source + head * DIM
+        q_part = tl.load(part, mask=mask, other=0.0)
+        k_part = tl.load(part + HEADS * DIM, mask=mask, other=0.0)
+        v_part = tl.load(part + 2 * HEADS * DIM, mask=mask, other=0.0)
+        at = ((branch * HEADS + head) * tokens + token)[:, None] * DIM + channel[None, :]
+        turned = norm_and_turn(q_part.to(tl.float32), inside, *q_affine, *angles, eps, DIM)
+        tl.store(q + at, turned.to(q.dtype.element_ty), mask=mask)
+        turned = norm_and_turn(k_part.to(tl.float32), inside, *k_affine, *angles, eps, DIM)
+        tl.store(k + at, turned.to(k.dtype.element_ty), mask=mask)
+        tl.store(v + at, v_part, mask=mask)
+
+
+def qkv_epilogue(
+    qkv: Tensor,
+    q_norm: tuple[Tensor, Tensor],
+    k_norm: tuple[Tensor, Tensor],
+    cos: Tensor,
+    sin: Tensor,
+    heads: int,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`reference.qkv_epilogue`; norms of any supported dtype.
+
+    Raises:
+        ValueError: an argument has another shape, dtype or device than the specification says, or is not contiguous.
+    """
+    branches, tokens, dim = check_qkv(qkv, {"q_norm": q_norm, "k_norm": k_norm}, cos, sin, heads)
+    parts = tuple(torch.empty((branches, heads, tokens, dim), dtype=qkv.dtype, device=qkv.device) for _ in range(3))
+    found = tile("qkv_epilogue", f"{DTYPES[qkv.dtype]}-d{triton.next_power_of_2(dim)}", architecture(qkv.device))
+    constants = _constants(heads, dim, found)
+    if qkv.numel():
+        grid = triton.cdiv(heads, found["group"]), triton.cdiv(tokens, found["block"]), branches
+        pointers = *parts, qkv, *q_norm, *k_norm, cos, sin
+        with on(qkv.device):
+            _qkv_epilogue[grid](
+                *pointers, tokens, tokens - len(cos), eps, **constants, num_warps=found["num_warps"]
+            )  # fmt: skip
+    return parts[0], parts[1], parts[2]
+
+
+def check_qkv(
+    qkv: Tensor, norms: dict[str, tuple[Tensor, Tensor]], cos: Tensor, sin: Tensor, heads: int
+) -> tuple[int, int, int]:
+    """Branches, tokens and channels of a head."""
+    require("qkv", qkv, (None, None, None), DTYPES, qkv.device)
+    branches, tokens, width = qkv.shape
+    if heads < 1 or width % (6 * heads):
+        raise ValueError(f"qkv has {width} channels; wanted 3 · {heads} heads · an even number")
+    dim = width // (3 * heads)
+    if not 8 < dim <= 128:
+        raise ValueError(f"qkv has heads of {dim} channels; wanted 10 to 128")
+    for name, norm in norms.items():
+        for part, vector in zip(("weight", "bias"), norm, strict=True):
+            require(f"{name}'s {part}", vector, (dim,), DTYPES, qkv.device)
+    for name, table in (("cos", cos), ("sin", sin)):
+        require(name, table, (len(cos), dim), (torch.float32,), qkv.device)
+    if len(cos) > tokens:
+        raise ValueError(f"cos has {len(cos)} rows; wanted at most the {tokens} tokens of qkv")
+    return branches, tokens, dim
+
+
+def _constants(heads: int, dim: int, found: dict[str, int]) -> dict[str, Any]:
+    block_d = triton.next_power_of_2(dim)
+    sizes = {"HEADS": heads, "DIM": dim, "BLOCK_D": block_d, "BLOCK": found["block"], "GROUP": found["group"]}
+    return sizes | {"STAGES": found["num_stages"]}
+
+
+def _variant(dtype: str, dim: int, architecture: int) -> Variant:
+    found = tile("qkv_epilogue", f"{dtype}-d{dim}", architecture)
+    constants = _constants(3072 // dim, dim, found)
+    types = {name: f"*{dtype}" for name in ["q", "k", "v", "qkv", "q_weight", "q_bias", "k_weight", "k_bias"]}
+    types |= {"cos": "*fp32", "sin": "*fp32", "tokens": "i32", "text": "i32", "eps": "fp32"}
+    return Variant(
+        f"qkv_epilogue/{dtype}-d{dim}", _qkv_epilogue, types | dict.fromkeys(constants, "constexpr"), constants,
+        (architecture,), warps=found["num_warps"], aligned=tuple(name for name in types if types[name][0] == "*"),
+    )  # fmt: skip
+
+
+VARIANTS = [_variant(dtype, dim, number) for dtype in DTYPES.values() for dim in (64, 128) for number in MATRIX]

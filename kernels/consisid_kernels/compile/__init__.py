@@ -1,0 +1,1 @@
+"""Compiling kernels without a GPU: costs and budgets, PTX for TensorRT's plugins."""

@@ -1,0 +1,163 @@
+"""Compiles kernels for GPUs that are not here, and reads from the machine code what it costs.
+
+Every module with kernels lists its `VARIANTS`; `budgets.json` holds what each may cost on its architectures.
+`python -m consisid_kernels.compile.aot [--write]` compiles all of them and compares, or writes the budgets anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import pkgutil
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import consisid_kernels
+
+BUDGETS = Path(__file__).with_name("budgets.json")
+MATRIX = {80: "mma.sync", 89: "mma.sync", 90: "wgmma.mma_async", 100: "tcgen05.mma", 120: "mma.sync"}
+"""Architecture → the PTX instruction that its tensor cores are fed by."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way a kernel is compiled.
+
+    Attributes:
+        name: unique, such as "joint_attention/bf16-d64".
+        kernel: the decorated function.
+        signature: argument → Triton's type ("*bf16", "i32", "constexpr", …), in order.
+        constants: value of every constexpr.
+        architectures: what it is meant for: 80, 89, 90, 100, 120.
+        warps, stages: as in a launch.
+        aligned: arguments that are multiples of 16: pointers, and strides in elements.
+        matrix: whether it must run on tensor cores.
+    """
+
+    name: str
+    kernel: Any
+    signature: Mapping[str, str]
+    constants: Mapping[str, Any]
+    architectures: tuple[int, ...]
+    warps: int = 4
+    stages: int = 2
+    aligned: tuple[str, ...] = ()
+    matrix: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a variant takes.
+
+    Attributes:
+        registers: of a thread.
+        spills: bytes of a thread's stack and local memory.
+        shared: bytes of a block's shared memory.
+        matrix: instructions in the PTX that feed tensor cores.
+    """
+
+    registers: int
+    spills: int
+    shared: int
+    matrix: int
+
+
+def variants() -> Iterator[Variant]:
+    """Those of every module of this package."""
+    for module in pkgutil.walk_packages(consisid_kernels.__path__, "consisid_kernels."):
+        if module.name != __name__:
+            yield from getattr(importlib.import_module(module.name), "VARIANTS", ())
+
+
+def compile_for(variant: Variant, architecture: int) -> Any:
+    """Triton's compiled kernel: `.asm["ptx"]`, `.asm["cubin"]`, `.metadata`. Needs no GPU."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource, compile
+    from triton.experimental.gluon._runtime import GluonASTSource
+
+    order = list(variant.signature)
+    attributes = {(order.index(name),): [["tt.divisibility", 16]] for name in variant.aligned}
+    source_type = GluonASTSource if variant.kernel.is_gluon() else ASTSource
+    source = source_type(variant.kernel, dict(variant.signature), dict(variant.constants), attributes)
+    options = {"num_warps": variant.warps, "num_stages": variant.stages, **variant.options}
+    return compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
+
+
+def cost(compiled: Any, architecture: int) -> Cost:
+    """Read from the cubin and the PTX of `compile_for`."""
+    found = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", _resources(compiled.asm["cubin"]))
+    assert found is not None
+    registers, stack, local = (int(number) for number in found.groups())
+    matrix = compiled.asm["ptx"].count(MATRIX[architecture])
+    return Cost(registers, stack + local, int(compiled.metadata.shared), matrix)
+
+
+def _resources(cubin: bytes) -> str:
+    import triton
+
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        return subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
+
+
+def measure(names: str = "") -> dict[str, dict[str, int]]:
+    """ "variant sm_NN" → cost, of all variants whose name contains `names`."""
+    found = {}
+    for variant in variants():
+        if names in variant.name:
+            for architecture in variant.architectures:
+                found[f"{variant.name} sm_{architecture}"] = asdict(
+                    cost(compile_for(variant, architecture), architecture)
+                )
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true", help="write budgets.json instead of comparing with it")
+    parser.add_argument("--only", default="", help="variants whose name contains this")
+    parser.add_argument("--json", action="store_true", help="print the costs")
+    arguments = parser.parse_args()
+    found = measure(arguments.only)
+    if arguments.json:
+        print(json.dumps(found))
+    budgets: dict[str, dict[str, int]] = json.loads(BUDGETS.read_text()) if BUDGETS.is_file() else {}
+    if arguments.write:
+        kept = {name: budget for name, budget in budgets.items() if arguments.only and arguments.only not in name}
+        BUDGETS.write_text(json.dumps(dict(sorted((kept | found).items())), indent=1) + "\n")
+    elif problems := exceeded(found, budgets):
+        sys.exit("\n".join(problems))
+
+
+def exceeded(found: Mapping[str, Mapping[str, int]], budgets: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """What costs more than its budget, uses fewer tensor-core instructions, spills, or has no budget; in words."""
+    problems = []
+    for name, costs in found.items():
+        budget = budgets.get(name)
+        if budget is None:
+            problems.append(
+                f"{name}: no budget; python -m consisid_kernels.compile.aot --write --only '{name.split()[0]}'"
+            )
+            continue
+        problems += [
+            f"{name}: {costs[what]} {what}, its budget is {budget[what]}"
+            for what in ("registers", "spills", "shared")
+            if costs[what] > budget[what]
+        ]
+        if costs["matrix"] < budget["matrix"]:
+            problems.append(f"{name}: {costs['matrix']} tensor-core instructions, its budget is {budget['matrix']}")
+    return problems
+
+
+if __name__ == "__main__":
+    main()

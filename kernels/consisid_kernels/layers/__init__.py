@@ -1,0 +1,1 @@
+"""Everything between attentions: modulation, feed-forward, the solver's step, the VAE's normalisation."""

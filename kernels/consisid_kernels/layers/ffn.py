@@ -1,0 +1,235 @@
+# mypy: disable-error-code="untyped-decorator,no-untyped-def,no-untyped-call"
+"""Linear layers whose epilogue does what would otherwise be a pass over their output: GELU, scales, E4M3.
+
+    y = f((x · x_scale)(W · w_scale)ᵀ + b) / out_scale
+    f(a) = a / (1 + 2^(−a (α + β a²))),  α = 2 √(2/π) log2(e),  β = 0.044715 α
+
+f is GELU in its tanh form (Hendrycks & Gimpel 2016), written as a · sigmoid; all scales and f may be absent.
+
+As many programs as the GPU has multiprocessors walk over the output's tiles, in groups of rows, so that the weights
+stay in L2 while a group is done. Tiles travel by tensor descriptors (TMA from Hopper on), which also mask what is past
+the edges. Tensor cores sum E4M3 products in fewer bits than float32 has (about 14 on Hopper: DeepSeek-V3 report,
+section 3.3.2): each block of channels starts from zero there, and is added in float32 registers; by `fma`, because
+Triton folds sum + dot(x, w) into dot(x, w, sum), which adds all channels in those few bits.
+
+Bound by arithmetic: [35552, 3072] × [3072, 12288] are 2.7 TFLOP on 1.2 GB.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.nn import functional as F
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from consisid_kernels.compile.aot import Variant
+from consisid_kernels.launch import DTYPES, architecture, family, on, require, tile
+from consisid_kernels.reference import FLOAT8, FLOAT8_LARGEST
+
+WIDE = (torch.float16, torch.bfloat16)
+ARCHITECTURES = (90, 100)
+"""Families that these are for. Below 9.0 there is no TMA: nothing overlaps its loads, and the 16-bit form spills. For
+12.0, ptxas 12.9 gives every kernel with TMA 8 bytes of stack."""
+
+_ALPHA = tl.constexpr(2 * math.sqrt(2 / math.pi) * math.log2(math.e))
+_BETA = tl.constexpr(0.044715 * 2 * math.sqrt(2 / math.pi) * math.log2(math.e))
+_LARGEST = tl.constexpr(FLOAT8_LARGEST)
+
+
+@triton.jit(do_not_specialize=["rows"])
+def _linear(
+    out, x, weight, bias, x_scale, weight_scale, out_scale, rows, columns, channels,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP: tl.constexpr,
+    GELU: tl.constexpr, OUT: tl.constexpr,
+):  # fmt: skip
+    across = tl.cdiv(columns, BLOCK_N)
+    down = tl.cdiv(rows, BLOCK_M)
+    if x_scale is not None:
+        scale = tl.full((BLOCK_M, BLOCK_N), tl.load(x_scale).to(tl.float32), tl.float32)
+    for index in tl.range(tl.program_id(0), down * across, tl.num_programs(0), flatten=True):
+        first = index // (GROUP * across) * GROUP
+        height = tl.minimum(down - first, GROUP)
+        inner = index % (GROUP * across)
+        row = (first + inner % height) * BLOCK_M
+        column = inner // height * BLOCK_N
+        found = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+        for channel in tl.range(0, channels, BLOCK_K):
+            x_block = x.load([row, channel])
+            weight_block = weight.load([column, channel])
+            if x_scale is None:
+                found = tl.dot(x_block, weight_block.T, found)
+            else:
+                found = tl.fma(tl.dot(x_block, weight_block.T), scale, found)
+        at = column + tl.arange(0, BLOCK_N)
+        inside = at < columns
+        if weight_scale is not None:
+            found *= tl.load(weight_scale + at, mask=inside, other=0.0).to(tl.float32)[None, :]
+        found += tl.load(bias + at, mask=inside, other=0.0).to(tl.float32)[None, :]
+        if GELU:
+            found = found / (1.0 + tl.exp2(-found * (_ALPHA + _BETA * found * found)))
+        if out_scale is not None:
+            found = found * (1.0 / tl.load(out_scale).to(tl.float32))
+            found = tl.clamp(found, -_LARGEST, _LARGEST, propagate_nan=tl.PropagateNan.ALL)
+        out.store([row, column], found.to(OUT))
+
+
+def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """`reference.linear_gelu` of fp16 or bf16; C and out are multiples of 16. PyTorch's own outside `ARCHITECTURES`.
+
+    Raises:
+        ValueError: an argument has another shape, dtype or device than the specification says, or is not contiguous.
+    """
+    _check(x, weight, bias, WIDE)
+    if not _serves(x.device):
+        return F.gelu(F.linear(x, weight, bias.to(x.dtype)), approximate="tanh")
+    return _launch(x, weight, bias, (None, None, None), x.dtype, gelu=True)
+
+
+def linear_gelu_float8(x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor) -> Tensor:
+    """`reference.linear_gelu_float8` of fp16 or bf16; C and out are multiples of 16; scale of any dtype.
+
+    Raises:
+        ValueError: as `linear_gelu`, or the device is not of `ARCHITECTURES`.
+    """
+    _require_architecture(x.device)
+    _check(x, weight, bias, WIDE)
+    return _launch(x, weight, bias, (None, None, _scalar("scale", scale, x.device)), FLOAT8, gelu=True)
+
+
+def linear_float8(
+    x: Tensor,
+    x_scale: Tensor,
+    weight: Tensor,
+    weight_scale: Tensor,
+    bias: Tensor,
+    dtype: torch.dtype,
+    gelu: bool = False,
+    out_scale: Tensor | None = None,
+) -> Tensor:
+    """`reference.linear_float8` to fp16 or bf16; C and out are multiples of 16; scales of any dtype.
+
+    Raises:
+        ValueError: as `linear_gelu_float8`, or dtype is another.
+    """
+    _require_architecture(x.device)
+    _check(x, weight, bias, (FLOAT8,))
+    if dtype not in WIDE:
+        raise ValueError(f"dtype is {dtype}; wanted one of {list(WIDE)}")
+    require("weight_scale", weight_scale, bias.shape, DTYPES, x.device)
+    narrow = None if out_scale is None else _scalar("out_scale", out_scale, x.device)
+    scales = _scalar("x_scale", x_scale, x.device), weight_scale, narrow
+    return _launch(x, weight, bias, scales, dtype if narrow is None else FLOAT8, gelu)
+
+
+def _serves(device: torch.device) -> bool:
+    number = architecture(device)
+    return number is None or family(number) in ARCHITECTURES
+
+
+def _require_architecture(device: torch.device) -> None:
+    if not _serves(device):
+        number = architecture(device) or 0
+        wanted = " and ".join(f"{known // 10}.x" for known in ARCHITECTURES)
+        raise ValueError(f"{device} has compute capability {number / 10}; layers of E4M3 numbers are for {wanted}")
+
+
+def _check(x: Tensor, weight: Tensor, bias: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
+    if x.dim() == 0 or weight.dim() != 2 or x.shape[-1] % 16 or weight.shape[0] % 16 or 0 in weight.shape:
+        raise ValueError(
+            f"x is {list(x.shape)}, weight {list(weight.shape)}; wanted [..., C] and [out, C], multiples of 16"
+        )
+    require("x", x, (None,) * x.dim(), dtypes, x.device)
+    require("weight", weight, (None, x.shape[-1]), (x.dtype,), x.device)
+    require("bias", bias, weight.shape[:1], DTYPES, x.device)
+
+
+def _scalar(name: str, scale: Tensor, device: torch.device) -> Tensor:
+    require(name, scale.reshape(-1), (1,), DTYPES, device)
+    return scale
+
+
+def _launch(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    scales: tuple[Tensor | None, Tensor | None, Tensor | None],
+    dtype: torch.dtype,
+    gelu: bool,
+) -> Tensor:
+    columns, channels = weight.shape
+    out = torch.empty((*x.shape[:-1], columns), dtype=dtype, device=x.device)
+    rows = x.numel() // channels
+    if rows == 0:
+        return out
+    found = tile("linear", _case(x.dtype), architecture(x.device))
+    m, n, k = found["block_m"], found["block_n"], found["block_k"]
+    tiles = triton.cdiv(rows, m) * triton.cdiv(columns, n)
+    tensors = (
+        TensorDescriptor.from_tensor(tensor.view(-1, tensor.shape[-1]), block)
+        for tensor, block in ((out, [m, n]), (x, [m, k]), (weight, [n, k]))
+    )
+    # On 10.0 a bias of 16 bits would have the whole tile in its own layout, and spill.
+    vectors = (None if vector is None else vector.float() for vector in (bias, *scales))
+    with on(x.device):
+        _linear[(min(tiles, _processors(x.device)),)](
+            *tensors, *vectors, rows, columns, channels, **_constants(found, gelu, dtype),
+            num_warps=found["num_warps"], num_stages=found["num_stages"],
+        )  # fmt: skip
+    return out
+
+
+def _processors(device: torch.device) -> int:
+    """In the interpreter few, so that each has several tiles."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2
+
+
+def _case(dtype: torch.dtype) -> str:
+    return "e4m3" if dtype == FLOAT8 else "16-bit"
+
+
+def _constants(found: dict[str, int], gelu: bool, dtype: torch.dtype) -> dict[str, Any]:
+    sizes = {name.upper(): found[name] for name in ("block_m", "block_n", "block_k", "group")}
+    return sizes | {"GELU": gelu, "OUT": getattr(tl, _TYPES[dtype][1])}
+
+
+_TYPES = {
+    torch.float16: ("fp16", "float16"),
+    torch.bfloat16: ("bf16", "bfloat16"),
+    FLOAT8: ("fp8e4nv", "float8e4nv"),
+}
+"""As signatures and as kernels spell them."""
+
+
+def _variant(name: str, dtype: torch.dtype, out: torch.dtype, number: int, gelu: bool = True) -> Variant:
+    found = tile("linear", _case(dtype), number)
+    constants = _constants(found, gelu, out)
+    m, n, k = found["block_m"], found["block_n"], found["block_k"]
+    signature = {
+        tensor: f"tensordesc<{_TYPES[kind][0]}[{height},{width}]>"
+        for tensor, kind, height, width in (("out", out, m, n), ("x", dtype, m, k), ("weight", dtype, n, k))
+    }
+    used = {"bias": True, "x_scale": dtype == FLOAT8, "weight_scale": dtype == FLOAT8, "out_scale": out == FLOAT8}
+    signature |= {pointer: "*fp32" if present else "constexpr" for pointer, present in used.items()}
+    signature |= dict.fromkeys(("rows", "columns", "channels"), "i32") | dict.fromkeys(constants, "constexpr")
+    return Variant(
+        name, _linear, signature, constants | {pointer: None for pointer, present in used.items() if not present},
+        (number,), warps=found["num_warps"], stages=found["num_stages"], matrix=True,
+        aligned=(*(pointer for pointer, present in used.items() if present), "columns", "channels"),
+    )  # fmt: skip
+
+
+VARIANTS = [
+    variant
+    for number in ARCHITECTURES
+    for variant in (
+        *(_variant(f"linear_gelu/{DTYPES[dtype]}", dtype, dtype, number) for dtype in WIDE),
+        *(_variant(f"linear_gelu_float8/{DTYPES[dtype]}", dtype, FLOAT8, number) for dtype in WIDE),
+        *(_variant(f"linear_float8/{DTYPES[dtype]}", FLOAT8, dtype, number, gelu=False) for dtype in WIDE),
+        _variant("linear_float8/gelu-e4m3", FLOAT8, FLOAT8, number),
+    )
+]

@@ -1,0 +1,1 @@
+"""`consisid demo`: everything once, from the trained checkpoint to a video."""

@@ -1,0 +1,78 @@
+"""Writes the untrained nano checkpoint: ConsisID's architecture in the official layout, narrow, deterministic."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from consisid_export.bundle.sources import source_digest
+from consisid_nano.marker import MARKER, is_intact, write_marker
+from consisid_nano.untrained.configs import MODEL_INDEX, SCHEDULER, TEXT_ENCODER, TRANSFORMER, VAE
+from consisid_nano.untrained.faces import write_face_encoder
+from consisid_nano.untrained.tokenizer import write_tokenizer
+from consisid_nano.untrained.weights import random_weights
+from consisid_runtime.errors import InvalidOption
+from consisid_runtime.files.folders import replacing
+from consisid_runtime.models import networks
+from consisid_runtime.models.networks import LEARNED_POSITIONS
+from consisid_runtime.options import MAX_SEED
+
+QUIETED = "decoder.conv_out.conv.weight"
+
+WEIGHTS = {
+    "transformer": "diffusion_pytorch_model",
+    "vae": "diffusion_pytorch_model",
+    "text_encoder": "model",
+}
+
+
+def write_nano(folder: Path, *, seed: int = 0, transformer: dict[str, Any] | None = None) -> bool:
+    """Write the checkpoint, unless `folder` already holds exactly this one.
+
+    Args:
+        seed: of every random weight; the face detector and aligner are a fixed prior and do not depend on it.
+        transformer: entries to change in `transformer/config.json` (for tests of other configurations).
+
+    Returns whether it was written. Raises `InvalidOption` for a seed outside 0 to 2⁶³ - 1, and `OutputUnwritable`;
+    nothing half-written remains.
+    """
+    if not 0 <= seed <= MAX_SEED:
+        raise InvalidOption(f"seed must be a whole number from 0 to {MAX_SEED}, got {seed}")
+    identity = {"source": source_digest(), "seed": seed, "transformer": transformer or {}}
+    if is_intact(folder, identity):
+        return False
+    with replacing(folder, MARKER) as fresh:
+        _write(fresh, seed, TRANSFORMER | (transformer or {}))
+        write_marker(fresh, identity)
+    return True
+
+
+def _write(folder: Path, seed: int, transformer: dict[str, Any]) -> None:
+    vocabulary = write_tokenizer(folder / "tokenizer")
+    text_encoder = TEXT_ENCODER | {"vocab_size": vocabulary}
+    configs = {"transformer": transformer, "vae": VAE, "text_encoder": text_encoder}
+    generator = torch.Generator().manual_seed(seed)
+    for component, parts in networks.skeletons(configs).items():
+        weights = {name: tensor for part in parts for name, tensor in random_weights(part, generator).items()}
+        if QUIETED in weights:
+            # Into the range of pixels: frames at its ends look all alike, whatever differs before.
+            weights[QUIETED] *= 0.2
+        if LEARNED_POSITIONS in weights:
+            # Of the size that the reference's sinusoids have, not of a matrix's.
+            weights[LEARNED_POSITIONS] = torch.randn(weights[LEARNED_POSITIONS].shape, generator=generator) / 2
+        path = folder / component
+        path.mkdir(parents=True)
+        save_file(weights, path / f"{WEIGHTS[component]}.safetensors", metadata={"format": "pt"})
+        _write_json(path / "config.json", configs[component])
+    (folder / "scheduler").mkdir()
+    _write_json(folder / "scheduler" / "scheduler_config.json", SCHEDULER)
+    _write_json(folder / "model_index.json", MODEL_INDEX)
+    write_face_encoder(folder / "face_encoder", seed)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2))

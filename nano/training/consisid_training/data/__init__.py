@@ -1,0 +1,1 @@
+"""Training data: drawn clips, and pictures for the face networks."""

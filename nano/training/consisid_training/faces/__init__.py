@@ -1,0 +1,1 @@
+"""Trains the face networks: detector, aligner, parser, recognisers and the CLIP tower."""

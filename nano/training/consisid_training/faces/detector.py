@@ -1,0 +1,259 @@
+"""Trains the detector, SCRFD's contract: where faces of the drawn world are, and their five keypoints."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import cast
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from consisid_nano.untrained.graph import Graph
+from consisid_training.data.mosaics import Tiles, mosaic
+from consisid_training.data.pictures import Shot, nobody, people, worn
+from consisid_training.faces.anchors import UNDECIDED, Anchors, loss, wanted
+from consisid_training.faces.parts import Parts, position_kernels
+from consisid_training.loop.device import half
+from consisid_training.loop.norms import settle
+from consisid_training.loop.resumable import Stage, weights
+from consisid_training.onnx_files import halve
+
+SEED = 41
+STRIDES = (8, 16, 32)
+EDGES = ((52.0, 78.0), (117.0, 176.0), (264.0, 396.0))
+"""Of the faces that each stride's two anchors stand for, in pixels of the input."""
+OCTAVES = 0.38
+
+_KINDS = {"mosaics": 9, "people": 3, "nobody": 4}
+_GRIDS = ((1, 1), (1, 1), (1, 2), (1, 2), (2, 2), (2, 2), (2, 3))
+_POOL = 4  # the network looks at cells of so many pixels
+_SIZE = 640  # insightface's input
+_WIDTHS = (16, 32, 56, 56)  # at strides 8, 16, 32 and 64
+_RESIDUAL = (1, 2, 2, 0)  # convolutions after each halving
+_PYRAMID = 40
+_REACH = 9
+_HIDDEN = -4.6  # the logit of a face before anything is learned
+
+
+class Detector(nn.Module):
+    """[N, 3, H, W] RGB as (level − 127.5) / 128, a quarter of the input's size → score, corners and points of anchors.
+
+    Score [N, A, 1] in 0…1, corners [N, A, 4] (left, top, right, bottom) and points [N, A, 10] in edges of the anchor
+    from its centre; finest stride first, then rows, columns, and two anchors a cell.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.halvings = nn.ModuleList(_conv(a, b, 3, 2) for a, b in pairwise((3, *_WIDTHS)))
+        self.extra = nn.ModuleList(
+            nn.ModuleList(_conv(width, width, 3) for _ in range(count))
+            for width, count in zip(_WIDTHS, _RESIDUAL, strict=True)
+        )
+        self.across = nn.ModuleList(_conv(width, _PYRAMID, 1) for width in _WIDTHS)
+        self.smooth = nn.ModuleList(_conv(_PYRAMID, _PYRAMID, 3) for _ in STRIDES[1:])  # the finest costs too much
+        # Landmarks lie up to five cells from the cell that finds the face.
+        self.wide = nn.ModuleList(_conv(_PYRAMID, 2 * _PYRAMID, _REACH, groups=_PYRAMID) for _ in STRIDES[1:])
+        self.heads = nn.ModuleList(nn.Conv2d((3 if level else 1) * _PYRAMID, 2 * 15, 1) for level in range(3))
+        for head in self.heads:
+            nn.init.constant_(cast(Tensor, head.bias)[:2], _HIDDEN)
+        for wide in self.wide:
+            assert isinstance(wide, nn.Sequential)
+            position_kernels(cast(nn.Conv2d, wide[0]).weight)
+        reach = 2 ** (OCTAVES + UNDECIDED)
+        self.parts = Parts([_PYRAMID] * 2, STRIDES[1:], [(low / reach, high * reach) for low, high in EDGES[1:]])
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.heads_and_features(pictures)[0]
+
+    def heads_and_features(self, pictures: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor], list[Tensor]]:
+        """What `forward` returns, and the features at strides 16 and 32 that it read landmarks from."""
+        levels, x = [], pictures
+        for level, halving in enumerate(self.halvings):
+            x = F.relu(halving(x))
+            for again in cast(nn.ModuleList, self.extra[level]):
+                x = F.relu(x + again(x))
+            levels.append(x)
+        coarser = F.relu(self.across[3](levels[3]))
+        found, features = [], []
+        for level in (2, 1, 0):
+            x = levels[level]
+            enlarged = F.interpolate(coarser, size=x.shape[-2:], mode="nearest")
+            coarser = F.relu(self.across[level](x) + enlarged)
+            seen = coarser
+            if level:
+                coarser = F.relu(self.smooth[level - 1](coarser))
+                features.append(coarser)
+                seen = torch.cat((coarser, F.relu(self.wide[level - 1](coarser))), dim=1)
+            found.append(self.heads[level](seen))
+        parts = zip(*(_split(heads.float()) for heads in reversed(found)), strict=True)
+        score, corners, points = (torch.cat(levels, dim=1) for levels in parts)
+        return (score.sigmoid(), corners, points), features[::-1]
+
+
+def train(folder: Path, steps: int) -> None:
+    cv2.setNumThreads(1)
+    torch.manual_seed(SEED)
+    network = Detector()
+    stage = Stage(
+        folder, network, steps=steps, rate=8e-3, small_rate=4e-3, seed=SEED, small=("heads", "wide"), average=0.99
+    )
+    grid, tiles = anchors(_SIZE), Tiles(SEED, _SIZE // _POOL, 1500, 4)
+    for step in stage.loop():
+        shots = _batch(stage.rng(step), tiles.at(step))
+        with half("cpu"):
+            (score, corners, points), features = network.heads_and_features(_tensor(shots))
+            parts = network.parts.loss(features, shots)
+        total, measured = loss(score[..., 0], corners, points, wanted(grid, shots))
+        stage.update(total + parts, **measured, parts=parts.item())
+    rng = stage.rng(steps, stream=1)
+    settle(stage, (_tensor(_batch(rng, tiles.at(steps))) for _ in range(24)))
+
+
+def _batch(rng: np.random.Generator, tiles: Sequence[Shot]) -> list[Shot]:
+    """What the network sees of insightface's input, which a picture fills from the top left corner.
+
+    Pixels [160, 160, 3]; boxes and keypoints in pixels of the input.
+    """
+    edge, shots = _SIZE // _POOL, []
+    for number in range(sum(_KINDS.values())):
+        aspect = float(rng.choice((2 / 3, 3 / 4, 1, 1, 1, 4 / 3, 3 / 2, 3 / 2, 16 / 9)))
+        height, width = (edge, round(edge * aspect)) if aspect <= 1 else (round(edge / aspect), edge)
+        if number < _KINDS["mosaics"]:
+            rows, columns = _GRIDS[int(rng.integers(len(_GRIDS)))]
+            height, width = height if rows > 1 else max(height, edge // 2), width // columns * columns
+            shot = mosaic(rng, tiles, (height // rows, width // columns), rows, columns)
+            height = shot.pixels.shape[0]
+        elif number < _KINDS["mosaics"] + _KINDS["people"]:
+            shot = people(rng, height, width, 72 / _POOL, 540 / _POOL)
+        else:
+            shot = nobody(rng, height, width)
+        filled = np.zeros((edge, edge, 3), np.uint8)
+        filled[:height, :width] = worn(shot.pixels, rng)
+        # Boxes and keypoints count from pixels' edges, as the world does.
+        shots.append(Shot(filled, shot.boxes * _POOL, shot.keypoints * _POOL))
+    return shots
+
+
+def anchors(size: int) -> Anchors:
+    """Of an input [size, size]; insightface has a cell's centre at its corner."""
+    centres, edges = [], []
+    for stride, pair in zip(STRIDES, EDGES, strict=True):
+        y, x, edge = np.meshgrid(*[np.arange(0, size, stride)] * 2, np.array(pair), indexing="ij")
+        centres.append(np.stack([x, y], axis=-1).reshape(-1, 2))
+        edges.append(edge.reshape(-1))
+    return Anchors(np.concatenate(centres).astype(np.float32), np.concatenate(edges).astype(np.float32), OCTAVES)
+
+
+def trained(folder: Path) -> Detector:
+    """As far as it has been trained in `folder`, evaluating."""
+    network = Detector()
+    network.load_state_dict(weights(folder))
+    return network.eval().requires_grad_(False)
+
+
+def write_detector(folder: Path, path: Path) -> None:
+    """Write what was trained in `folder`: ONNX, input [1, 3, H, W], H and W multiples of 32."""
+    network, graph = trained(folder), Graph()
+
+    def conv(block: nn.Module, x: str, stride: int = 1) -> str:
+        plain, norm = cast(nn.Conv2d, block[0]), cast(nn.BatchNorm2d, block[1])  # type: ignore[index]
+        mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
+        weight, bias = fuse_conv_bn_weights(plain.weight, None, mean, variance, norm.eps, norm.weight, norm.bias)
+        tensors = graph.constant(weight.numpy(force=True)), graph.constant(bias.numpy(force=True))
+        return graph.add(
+            "Conv", x, *tensors, pads=[weight.shape[-1] // 2] * 4, strides=[stride] * 2, group=plain.groups
+        )
+
+    def relu(*terms: str) -> str:
+        return graph.add("Relu", graph.add("Add", *terms) if len(terms) == 2 else terms[0])
+
+    levels, x = [], graph.add("AveragePool", "input.1", kernel_shape=[_POOL] * 2, strides=[_POOL] * 2)
+    for level, halving in enumerate(network.halvings):
+        x = relu(conv(halving, x, 2))
+        for again in cast(nn.ModuleList, network.extra[level]):
+            x = relu(x, conv(again, x))
+        levels.append(x)
+    coarser = relu(conv(network.across[3], levels[3]))
+    outputs: dict[str, str] = {}
+    for level in (2, 1, 0):
+        x = conv(network.across[level], levels[level])
+        coarser = relu(x, _enlarged(graph, coarser, x))
+        seen = coarser
+        if level:
+            coarser = relu(conv(network.smooth[level - 1], coarser))
+            seen = graph.add("Concat", coarser, relu(conv(network.wide[level - 1], coarser)), axis=1)
+        outputs |= _heads(graph, seen, cast(nn.Conv2d, network.heads[level]), level)
+    ordered = {f"{name}_{stride}": width for name, width in _OUTPUTS.items() for stride in STRIDES}
+    assert outputs.keys() == ordered.keys()
+    graph.save(
+        path,
+        {"input.1": [1, 3, "height", "width"]},
+        {name: [f"anchors_{name.rsplit('_', 1)[1]}", width] for name, width in ordered.items()},
+    )
+    halve(path)
+
+
+_OUTPUTS = {"score": 1, "bbox": 4, "kps": 10}
+
+
+def _heads(graph: Graph, x: str, head: nn.Conv2d, level: int) -> dict[str, str]:
+    """Insightface's outputs of one stride: scores, distances to a box's edges and offsets of keypoints, in strides."""
+    weight, bias = head.weight.numpy(force=True)[:, :, 0, 0], cast(Tensor, head.bias).numpy(force=True)
+    stride, edges = STRIDES[level], np.array(EDGES[level])
+    signs = {"score": np.ones(1), "bbox": np.array((-1, -1, 1, 1)), "kps": np.ones(10)}
+    starts = np.cumsum((0, *(2 * width for width in _OUTPUTS.values())))
+    found = {}
+    for (name, width), start in zip(_OUTPUTS.items(), starts, strict=False):
+        rows = slice(int(start), int(start) + 2 * width)
+        scale = np.ones(2) if name == "score" else edges / stride
+        factors = np.outer(scale, signs[name]).reshape(-1)
+        raw = graph.conv(x, weight[rows] * factors[:, None], bias[rows] * factors)
+        raw = graph.add("Sigmoid", raw) if name == "score" else raw
+        last = graph.add("Transpose", raw, perm=[0, 2, 3, 1])
+        output = f"{name}_{stride}"
+        found[output] = graph.add("Reshape", last, graph.integers(-1, width), output=output)
+    return found
+
+
+def _enlarged(graph: Graph, x: str, like: str) -> str:
+    """`x` in the height and width of `like`, each pixel that of the cell it lies in."""
+    sizes = [graph.add("Shape", x, start=0, end=2), graph.add("Shape", like, start=2, end=4)]
+    both = graph.add("Concat", *sizes, axis=0)
+    return graph.add(
+        "Resize", x, "", "", both, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"
+    )
+
+
+def _split(heads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Channels are first those of both anchors' scores, then corners, then points."""
+    rows = heads.permute(0, 2, 3, 1)
+    parts = torch.split(rows, [2 * width for width in _OUTPUTS.values()], dim=-1)
+    score, corners, points = (
+        part.reshape(len(heads), -1, width) for part, width in zip(parts, _OUTPUTS.values(), strict=True)
+    )
+    return score, corners, points
+
+
+def _tensor(shots: Sequence[Shot]) -> Tensor:
+    pixels = torch.from_numpy(np.stack([shot.pixels for shot in shots])).permute(0, 3, 1, 2)
+    return (pixels.float() - 127.5) / 128
+
+
+def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--steps", type=int, default=1200)
+    arguments = parser.parse_args()
+    train(arguments.folder, arguments.steps)

@@ -1,0 +1,1 @@
+"""Trains the networks that judge videos, apart from the checkpoint's own."""

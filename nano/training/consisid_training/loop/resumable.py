@@ -1,0 +1,218 @@
+"""A training loop that can be stopped and resumed at any step."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from consisid_training.loop.muon import Muon
+
+SAVE_SECONDS = 120.0
+EVERY = 20  # steps to a line of the log
+
+
+class Stage:
+    """One network's training: its state, its schedule and its log.
+
+    Every draw of step n comes from `rng(n)` alone, so that a run that was stopped and resumed sees what one that was
+    not would have seen.
+
+    Attributes:
+        step: how many are done. told: that somebody wants it to stop. settled: whether `norms.settle` has been here.
+
+    Args:
+        folder: gets `state.pt` and `log.jsonl`.
+        network: what is trained.
+        steps: in all; the learning rate warms up over 100 and falls linearly to 0 over the last `decay` of them.
+        rate: Muon's learning rate, for matrices and kernels; `small_rate` AdamW's, for all else.
+        small: parts of parameters' names that AdamW takes though they are matrices (embeddings, outputs).
+        average: decay of the averaged weights that are kept beside, 0 for none.
+        writes: whether this process is the one that saves and logs; only one may, in a folder.
+        device: where `network` is moved to, with what is kept of it.
+        together: several processes take the same steps: being told to stop is only noted in `told`, and they stop
+            when `stopping` is set, which they have to agree upon.
+    """
+
+    def __init__(
+        self, folder: Path, network: nn.Module, *, steps: int, rate: float, small_rate: float, seed: int,
+        small: tuple[str, ...] = (), decay: float = 0.45, average: float = 0.0, writes: bool = True,
+        device: torch.device | str = "cpu", together: bool = False,
+    ) -> None:  # fmt: skip
+        self.folder, self.network, self.steps, self.seed = folder, network.to(device), steps, seed
+        self._device = device
+        self._decay, self._average, self._writes = decay, average, writes
+        self._optimizers = _optimizers(network, rate, small_rate, small)
+        self._rates = [group["lr"] for optimizer in self._optimizers for group in optimizer.param_groups]
+        self.averaged = {name: t.detach().clone() for name, t in network.state_dict().items()} if average else {}
+        self.step = 0
+        self._seconds = 0.0
+        self.told = self.stopping = self.settled = self._broken = False
+        self._together = together
+        self._measured: dict[str, list[float]] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / "state.pt").exists():
+            self._load()
+
+    def rng(self, step: int, stream: int = 0) -> np.random.Generator:
+        return np.random.default_rng([self.seed, stream, step])
+
+    def loop(self) -> Iterator[int]:
+        """Steps still to do. At SIGTERM or SIGINT it saves and raises `SystemExit`: a stage that is to go on.
+
+        Raises `RuntimeError` where another run is training in the folder.
+        """
+        with _locked(self.folder / "lock") if self._writes else nullcontext():
+            yield from self._steps()
+        if self.told and self.step < self.steps:
+            raise SystemExit(f"stopped at step {self.step} of {self.steps}; the same command goes on")
+
+    def _steps(self) -> Iterator[int]:
+        previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+        began = saved = time.monotonic()
+        try:
+            while self.step < self.steps and not self.stopping:
+                torch.manual_seed(self.seed * 1_000_003 + self.step)
+                yield self.step
+                self.step += 1
+                now = time.monotonic()
+                if now - saved > SAVE_SECONDS:
+                    self._seconds += now - began
+                    began = saved = now
+                    self.save()
+        finally:
+            self._seconds += time.monotonic() - began
+            if not self._broken:
+                self.save()
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def update(self, loss: Tensor, clip: float = 1.0, **measured: float) -> None:
+        """One step down the gradient of `loss`; `measured` goes to the log with it."""
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.apply(clip, loss=loss.item(), **measured)
+
+    def apply(self, clip: float = 1.0, **measured: float) -> None:
+        """Use the gradients that the parameters hold.
+
+        Raises `FloatingPointError` for anything that is not finite: nothing is saved then.
+        """
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), clip)
+        for name, value in {"gradient": norm.item(), **measured}.items():
+            if not math.isfinite(value):
+                self._broken = True
+                raise FloatingPointError(f"step {self.step}: {name} is {value}")
+        factor = self._factor()
+        rates = iter(self._rates)
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = next(rates) * factor
+            _hand_over(optimizer)
+            optimizer.step()
+        self.network.zero_grad(set_to_none=True)
+        if self._average:
+            keep = min(self._average, (self.step + 1) / (self.step + 10))
+            with torch.no_grad():
+                for name, value in self.network.state_dict().items():
+                    if value.is_floating_point():
+                        self.averaged[name].lerp_(value, 1 - keep)
+        self._log(measured)
+
+    def _factor(self) -> float:
+        left = (self.steps - self.step) / max(1.0, self._decay * self.steps)
+        return min(1.0, (self.step + 1) / 100, left)
+
+    def _log(self, measured: dict[str, float]) -> None:
+        for name, value in measured.items():
+            self._measured.setdefault(name, []).append(value)
+        if (self.step + 1) % EVERY == 0 and self._writes:
+            means = {name: round(sum(values) / len(values), 5) for name, values in self._measured.items()}
+            with (self.folder / "log.jsonl").open("a") as log:
+                log.write(json.dumps({"step": self.step + 1, **means, "at": round(time.time())}) + "\n")
+            self._measured = {}
+
+    def save(self) -> None:
+        if not self._writes:
+            return
+        state: dict[str, Any] = {
+            "network": self.network.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
+            "averaged": self.averaged,
+            "step": self.step,
+            "settled": self.settled,
+            "seconds": self._seconds,
+        }
+        fresh = self.folder / "state.pt.new"
+        torch.save(state, fresh)
+        os.replace(fresh, self.folder / "state.pt")
+
+    def _load(self) -> None:
+        state = torch.load(self.folder / "state.pt", weights_only=True, map_location=self._device)
+        self.network.load_state_dict(state["network"])
+        for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.averaged, self.step, self._seconds = state["averaged"], state["step"], state["seconds"]
+        self.settled = state.get("settled", False)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.told = True
+        self.stopping = self.stopping or not self._together
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RuntimeError(f"another run is training in {path.parent}; wait for it, or stop it") from None
+        yield
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    """What a stage has learned so far: averaged where it averages."""
+    state = torch.load(folder / "state.pt", weights_only=True, map_location="cpu")
+    found: dict[str, Tensor] = state["averaged"] or state["network"]
+    return found
+
+
+def _optimizers(network: nn.Module, rate: float, small_rate: float, small: tuple[str, ...]) -> list[Optimizer]:
+    """Muon for matrices, and for kernels as matrices [outputs, all else]; AdamW for the rest."""
+    named = dict(network.named_parameters())
+    matrices = [
+        (name, p) for name, p in named.items() if p.ndim >= 2 and min(p.shape[0], p[0].numel()) > 3
+        and not any(part in name for part in small)
+    ]  # fmt: skip
+    taken = {name for name, _ in matrices}
+    flat = []
+    for _, parameter in matrices:
+        view = nn.Parameter(parameter.detach().view(parameter.shape[0], -1))
+        view.source = parameter  # type: ignore[attr-defined]
+        flat.append(view)
+    rest = [p for name, p in named.items() if name not in taken]
+    optimizers: list[Optimizer] = [AdamW(rest, lr=small_rate, weight_decay=0.0, betas=(0.9, 0.98))]
+    if flat:
+        optimizers.append(Muon(flat, lr=rate))
+    return optimizers
+
+
+def _hand_over(optimizer: Optimizer) -> None:
+    """Kernels are trained as matrices that share their memory; their gradients are handed over here."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            source = getattr(parameter, "source", None)
+            if source is not None:
+                parameter.grad = None if source.grad is None else source.grad.view(parameter.shape)

@@ -1,0 +1,268 @@
+"""Trains the transformer, and the text encoder with it; the local facial extractor comes from `local`.
+
+The networks are diffusers' `ConsisIDTransformer3DModel` and transformers' `T5EncoderModel`. Of the paper's recipe
+(arXiv 2411.17440): the portrait is another picture of the person in the clip (cross-face), the local path joins after
+the global one (coarse-to-fine), the face counts beside the whole (dynamic mask), and conditions are dropped, so that
+guidance and ablations meet what training has met. What is made is also looked at through `looks`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.distributed as distributed
+from torch import Tensor, nn
+
+from consisid_nano.untrained.tokenizer import write_tokenizer
+from consisid_nano.world import prompt, scene
+from consisid_training.loop.device import DEVICE, half
+from consisid_training.loop.resumable import Stage, weights
+from consisid_training.video import latent_reader, local
+from consisid_training.video.attention import PlainAttention
+from consisid_training.video.configs import LENGTH, TEXT_ENCODER, TRANSFORMER
+from consisid_training.video.samples import FRAMES, WHOLE, Samples
+
+SEED = 61
+COARSE = 0.1  # of the steps: only the global path
+PARTS = 2
+"""Latent frames that most steps see, of `FRAMES`: the first and others by chance."""
+LOOKS = 0.1
+"""What `looks.distance` counts beside squared errors."""
+CHECK = 250
+"""Steps from one look at people who are not trained on to the next."""
+_KNOWN_BY = {"both": (1, 1), "local": (0, 1), "neither": (0, 0)}
+"""Name in the log → whether image latents and face tokens are given."""
+
+
+class Model(nn.Module):
+    """Text encoder and transformer, the local path of each sample switchable."""
+
+    def __init__(self, vocabulary: int) -> None:
+        super().__init__()
+        import diffusers
+        import transformers
+
+        make: Any = diffusers.ConsisIDTransformer3DModel
+        self.transformer = make(**TRANSFORMER)
+        self.transformer.set_attn_processor(PlainAttention())
+        self.text_encoder: Any = transformers.T5EncoderModel(
+            transformers.T5Config(vocab_size=vocabulary, **TEXT_ENCODER)
+        )
+        extractor = self.transformer.local_facial_extractor.requires_grad_(False)
+        extractor.forward = lambda tokens, hidden: tokens  # encoded once, `latents`
+        self.transformer.patch_embed._get_positional_embeddings = lambda *sizes, device: self._positions()
+        self._frames = torch.from_numpy(WHOLE)
+        self._local: Tensor | None = None
+        for layer in self.transformer.perceiver_cross_attention:
+            layer.register_forward_hook(lambda module, inputs, output: self._switched(output))
+        for block in self.transformer.transformer_blocks:
+            for norm in (block.norm1, block.norm2):
+                nn.init.zeros_(norm.linear.weight)
+        nn.init.zeros_(self.transformer.proj_out.weight)
+
+    def forward(self, noisy: Tensor, image: Tensor, times: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        """Velocity [B, F, 16, h, w] of noisy latents, beside image latents of the same shape; times [B]."""
+        self._local, self._frames = batch["local"][:, None, None], batch["frames"]
+        states = self.text_encoder(batch["ids"]).last_hidden_state
+        cos, sin = (
+            torch.unflatten(part.to(noisy.device), 0, (FRAMES, -1))[self._frames].flatten(0, 1)
+            for part in rotary(noisy.shape[3] // 2, noisy.shape[4] // 2)
+        )
+        made = self.transformer(
+            torch.cat((noisy, image), dim=2), states, times, image_rotary_emb=(cos, sin), id_cond=batch["tokens"],
+            id_vit_hidden=[], return_dict=False,
+        )[0]  # fmt: skip
+        return cast(Tensor, made)
+
+    def read_tokens_as(self, tensors: dict[str, Tensor]) -> None:
+        """Start with the extractor and the attentions of `local.trained`; at first nothing comes out of these."""
+        missing, unexpected = self.transformer.load_state_dict(tensors, strict=False)
+        assert not unexpected and not any(name.startswith(("local_", "perceiver_")) for name in missing)
+        for layer in self.transformer.perceiver_cross_attention:
+            nn.init.zeros_(layer.to_out.weight)
+
+    def _positions(self) -> Tensor:
+        """Those of text and of the latent frames that are seen, where these are not all."""
+        found = self.transformer.patch_embed.pos_embedding
+        text, video = found[:, :LENGTH], torch.unflatten(found[:, LENGTH:], 1, (FRAMES, -1))
+        return torch.cat((text, video[:, self._frames].flatten(1, 2)), dim=1)
+
+    def _switched(self, output: Tensor) -> Tensor:
+        return output if self._local is None else output * self._local.to(output.dtype)
+
+
+def trained(folder: Path) -> Model:
+    """As far as it has been trained in `folder`, evaluating."""
+    found = weights(folder)
+    network = Model(found["text_encoder.shared.weight"].shape[0])
+    network.load_state_dict(found)
+    return network.eval().requires_grad_(False)
+
+
+@cache
+def rotary(rows: int, columns: int) -> tuple[Tensor, Tensor]:
+    """cos and sin [`FRAMES` · rows · columns, 64] of every patch."""
+    from diffusers.models.embeddings import get_3d_rotary_pos_embed
+
+    found: Any = get_3d_rotary_pos_embed(
+        TRANSFORMER["attention_head_dim"], ((0, 0), (rows, columns)), (rows, columns), FRAMES, device=DEVICE
+    )
+    return cast("tuple[Tensor, Tensor]", found)
+
+
+def alphas() -> Tensor:
+    """ᾱ of the scheduler that the checkpoint ships, with zero terminal signal: float32 [1000]."""
+    from diffusers import CogVideoXDPMScheduler
+
+    from consisid_nano.untrained.configs import SCHEDULER
+
+    make: Any = CogVideoXDPMScheduler
+    made = make(**{name: value for name, value in SCHEDULER.items() if name != "_class_name"})
+    return cast(Tensor, made.alphas_cumprod).float()
+
+
+def train(
+    data: Path, encoded: Path, stages: Path, folder: Path, *, steps: int, batch: int, people: int, first: int = 0,
+    whole: float, start: Path | None = None, rate: float = 2e-3,
+) -> None:  # fmt: skip
+    """`stages` holds `local` and `looks`; `whole` is the share of steps that see every latent frame.
+
+    Begins anew, or with the weights that `start` holds (`further`); then nothing is coarse.
+    """
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if world > 1:
+        distributed.init_process_group("gloo")
+    torch.manual_seed(SEED)
+    tokenizer = folder / "tokenizer"
+    if rank == 0 and not (tokenizer / "spiece.model").exists():
+        if start is None:
+            sentences = [prompt(scene(number, held_out=False), number) for number in range(4000)]
+            write_tokenizer(tokenizer, sentences, pieces=256)
+        else:
+            shutil.copytree(start / "tokenizer", tokenizer, dirs_exist_ok=True)
+    if world > 1:
+        distributed.barrier()
+    samples = Samples(data, encoded, tokenizer, people, first)
+    network = Model(samples.vocabulary)
+    if start is None:
+        network.read_tokens_as(local.trained(stages / "local"))
+    else:
+        network.load_state_dict(weights(start))
+    stage = Stage(
+        folder, network, steps=steps, rate=rate, small_rate=0.7 * rate, seed=SEED, average=max(0.0, 1 - 12 / steps),
+        device=DEVICE, together=world > 1, decay=0.45 if start is None else 1.0,
+        small=("shared", "embed_tokens", "proj_out", "relative_attention_bias", "latents"), writes=rank == 0,
+    )  # fmt: skip
+    signal, critic = alphas().to(DEVICE), latent_reader.trained(stages / "looks").to(DEVICE)
+    for step in stage.loop():
+        rng, shared = stage.rng(step, stream=rank), stage.rng(step, stream=world)
+        parts = np.sort(1 + shared.permutation(FRAMES - 1)[: PARTS - 1])
+        frames = WHOLE if shared.random() < whole else np.concatenate([WHOLE[:1], parts])
+        drawn = samples.draw(rng.choice(samples.seen, batch), frames, rng)
+        if start is None and step < COARSE * steps:
+            drawn["local"].zero_()
+        made = _made(network, drawn, signal, rng)
+        error, face = made.squared.mean(), _over(made.squared, drawn["mask"].to(DEVICE))
+        unlike = made.unlike(critic, rng)
+        (error + face + LOOKS * unlike).backward()  # type: ignore[no-untyped-call]
+        if world > 1:
+            _average(network, stage)
+        checked = _check(network, samples, signal, critic) if rank == 0 and (step + 1) % CHECK == 0 else {}
+        stage.apply(error=error.item(), face=face.item(), unlike=unlike.item(), **checked)
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What the network made of a batch.
+
+    Attributes:
+        squared: error of the velocity (Salimans & Ho 2022). clean, wanted: the latents it takes for those without
+        noise, and those. All float32 [B, F, 16, 16, 24]. share: of the signal, ᾱ, float32 [B].
+    """
+
+    squared: Tensor
+    clean: Tensor
+    wanted: Tensor
+    share: Tensor
+
+    def unlike(self, critic: latent_reader.Looks, rng: np.random.Generator) -> Tensor:
+        """How different one frame of each looks, the less weighed the less was to be seen in the noise."""
+        rows, frames = np.arange(len(self.clean)), rng.integers(self.clean.shape[1], size=len(self.clean))
+        found = latent_reader.distance(critic, self.clean[rows, frames], self.wanted[rows, frames])
+        return (self.share.sqrt() * found).mean()
+
+
+def _made(network: Model, drawn: dict[str, Tensor], signal: Tensor, rng: np.random.Generator) -> _Made:
+    """At stratified times, of which the noisiest come most often: who somebody is, is decided there."""
+    drawn = {name: tensor.to(DEVICE) for name, tensor in drawn.items()}
+    targets = drawn["targets"]
+    size = len(targets)
+    spread = np.minimum(np.sqrt((np.arange(size) + rng.random(size)) / size) * 1000, 999).astype(np.int64)
+    times = torch.from_numpy(spread).to(DEVICE)
+    share = signal[times].view(-1, 1, 1, 1, 1)
+    noise = torch.from_numpy(rng.standard_normal(targets.shape, np.float32)).to(DEVICE)
+    noisy = share.sqrt() * targets + (1 - share).sqrt() * noise
+    velocity = share.sqrt() * noise - (1 - share).sqrt() * targets
+    with half():
+        made = network(noisy, drawn["image"], times, drawn).float()
+    return _Made((made - velocity).square(), share.sqrt() * noisy - (1 - share).sqrt() * made, targets, share.flatten())
+
+
+@torch.no_grad()
+def _check(network: Model, samples: Samples, signal: Tensor, critic: latent_reader.Looks) -> dict[str, float]:
+    """The error over the faces of some who are not trained on, by what they are known by, and how unlike they look;
+    the same draws every time."""
+    found = {}
+    for name, (image, tokens) in _KNOWN_BY.items():
+        rng = np.random.default_rng(SEED)
+        drawn = samples.draw(samples.unseen[:24], WHOLE, rng, drop=False)
+        drawn["image"] *= image
+        drawn["local"] *= tokens
+        made = _made(network, drawn, signal, rng)
+        found[f"unseen_{name}"] = _over(made.squared, drawn["mask"].to(DEVICE)).item()
+        found[f"unseen_unlike_{name}"] = made.unlike(critic, rng).item()
+    return found
+
+
+def _over(squared: Tensor, mask: Tensor) -> Tensor:
+    return (squared * mask).sum() / (mask.sum() * squared.shape[2])
+
+
+def _average(network: nn.Module, stage: Stage) -> None:
+    """Every process applies the mean gradient; one that was told to stop stops all."""
+    gradients = [p.grad for p in network.parameters() if p.grad is not None]
+    flat = torch.cat([g.flatten() for g in gradients] + [gradients[0].new_tensor([float(stage.told)])])
+    distributed.all_reduce(flat)
+    stage.stopping = bool(flat[-1] > 0)
+    at = 0
+    for gradient in gradients:
+        gradient.copy_(flat[at : at + gradient.numel()].view_as(gradient) / distributed.get_world_size())
+        at += gradient.numel()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("encoded", type=Path)
+    parser.add_argument("stages", type=Path, help="folder of the trained stages local and looks")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--steps", type=int, default=12_000)
+    parser.add_argument("--batch", type=int, default=8, help="of each process")
+    parser.add_argument("--people", type=int, default=36_000, help="how many are encoded")
+    parser.add_argument("--first", type=int, default=0, help="the number of the first of them")
+    parser.add_argument("--whole", type=float, default=0.3, help="share of steps that see every latent frame")
+    parser.add_argument("--further", type=Path, help="what to go on from, `further reopen` writes it")
+    parser.add_argument("--rate", type=float, default=2e-3, help="Muon's learning rate")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)  # one process a core: two threads of one would wait for each other
+    train(arguments.data, arguments.encoded, arguments.stages, arguments.folder, steps=arguments.steps,
+          batch=arguments.batch, people=arguments.people, first=arguments.first, whole=arguments.whole,
+          start=arguments.further, rate=arguments.rate)  # fmt: skip

@@ -1,0 +1,1 @@
+"""The `consisid` command: entry point, the runtime's own sub-commands, flags and output. No logic of a request."""

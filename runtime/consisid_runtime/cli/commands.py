@@ -1,0 +1,161 @@
+"""The runtime's own commands: generate, serve, request, inspect, doctor."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from consisid_runtime.cli.main import Json, app, emit
+from consisid_runtime.cli.progress import Display
+from consisid_runtime.cli.request_options import with_options
+from consisid_runtime.options import Options
+from consisid_runtime.video import Video
+
+BundlePath = Annotated[Path, typer.Option("--bundle", help="Folder written by `consisid export`.")]
+Image = Annotated[Path, typer.Option("--image", help="The portrait: JPEG, PNG, WebP, …")]
+Prompt = Annotated[str, typer.Option("--prompt", help="What the video shows.")]
+Out = Annotated[Path, typer.Option("--out", help="MP4 file to write.")]
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda or auto.")]
+
+
+@app.command()
+@with_options
+def generate(
+    *,
+    bundle: BundlePath,
+    image: Image,
+    prompt: Prompt,
+    out: Out,
+    device: Device = "auto",
+    as_json: Json = False,
+    options: Options,
+) -> None:
+    """Make a video in this process."""
+    from consisid_runtime.pipeline import Pipeline
+    from consisid_runtime.video import require_writable
+
+    require_writable(out)
+    with Display("generate") as display:
+        display.update("opening the bundle", 0, 1)
+        video = Pipeline.open(bundle, device=device).generate(image, prompt, options, progress=display.update)
+    _save(video, out, as_json)
+
+
+@app.command()
+@with_options
+def request(
+    *,
+    url: Annotated[str, typer.Option("--url", help="grpc://host:port or http://host:port")],
+    image: Image,
+    prompt: Prompt,
+    out: Out,
+    timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait for the video.")] = 600.0,
+    as_json: Json = False,
+    options: Options,
+) -> None:
+    """Ask a server for a video."""
+    from consisid_runtime.client.client import Client
+    from consisid_runtime.video import require_writable
+
+    require_writable(out)
+    with Client(url, timeout=timeout) as client, watching(url):
+        video = client.generate(image, prompt, options)
+    _save(video, out, as_json)
+
+
+@app.command()
+def serve(
+    *,
+    bundle: BundlePath,
+    host: Annotated[
+        str, typer.Option("--host", help="Address to bind; anything but loopback is reachable by others.")
+    ] = "127.0.0.1",
+    grpc_port: Annotated[int, typer.Option("--grpc-port", help="0 takes a free port.")] = 8001,
+    http_port: Annotated[int, typer.Option("--http-port", help="0 takes a free port.")] = 8000,
+    metrics_port: Annotated[int, typer.Option("--metrics-port", help="0 takes a free port.")] = 8002,
+    as_json: Json = False,
+) -> None:
+    """Serve a bundle with NVIDIA's Triton server until SIGINT or SIGTERM; its log goes to standard error."""
+    from consisid_runtime.serve.server import Server
+
+    def end(*_: object) -> None:
+        raise SystemExit(0)
+
+    signal.signal(signal.SIGTERM, end)
+    ports = {"grpc_port": grpc_port, "http_port": http_port, "metrics_port": metrics_port}
+    with Server(bundle, host=host, log=sys.stderr.buffer, **ports) as server:
+        urls = {"grpc": server.grpc_url, "http": server.http_url, "metrics": server.metrics_url}
+        emit(as_json, urls, "\n".join(f"{name:8}{url}" for name, url in urls.items()))
+        server.wait()
+
+
+@app.command()
+def inspect(
+    bundle: Annotated[Path, typer.Argument(help="Folder written by `consisid export`.")], as_json: Json = False
+) -> None:
+    """Verify a bundle and say what is in it."""
+    from consisid_runtime.cli.inspection import summary, table
+
+    found = summary(bundle)
+    emit(as_json, found, table(found))
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Say what is installed, what each missing extra would add, and which GPU is there."""
+    from consisid_runtime.cli.doctor import examine, table
+
+    found = examine()
+    emit(as_json, found, table(found))
+
+
+class watching:
+    """Shows the elapsed time and the stage a server is in while a request runs in this thread."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._done = threading.Event()
+        self._display = Display("request")
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> None:
+        self._display.__enter__()
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+        self._display.__exit__(None, None, None)
+
+    def _watch(self) -> None:
+        from consisid_runtime.client.client import Client
+        from consisid_runtime.errors import ConsisIDError, ServerError
+
+        # What is wrong with the request or its server, the request itself will say.
+        with suppress(ConsisIDError), Client(self._url, timeout=5.0) as client:
+            while not self._done.wait(0.25):
+                try:
+                    self._display.update(client.stage(), 0, 1)
+                except ServerError:
+                    continue
+
+
+def _save(video: Video, out: Path, as_json: bool) -> None:
+    video.save(out)
+    info = video.info
+    chosen, face, text = info["options"], info["face"], info["text"]
+    lines = [f"{out}: {chosen['frames']} frames of {chosen['height']}×{chosen['width']}, seed {info['seed']}"]
+    if "prompt_cut_at" in text:
+        cut = text["prompt_cut_at"]
+        kept = f"cut after character {cut}" if cut else "only the beginning of its first word was read"
+        lines.append(f"the prompt was too long: {kept}")
+    if face["faces"] > 1:
+        lines.append(f"{face['faces']} faces seen, face {face['face_index']} taken (0 is the largest)")
+    lines += [f"  {stage:8}{seconds:8.2f} s" for stage, seconds in info["seconds"].items()]
+    emit(as_json, {"out": str(out), **info}, "\n".join(lines))

@@ -1,0 +1,101 @@
+"""The thin client: a portrait and a prompt to a server, a video back. Needs neither torch nor onnxruntime."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from consisid_runtime.client.connect import Transport, connect
+from consisid_runtime.errors import InvalidOption
+from consisid_runtime.files.image_file import check_bytes, read_file
+from consisid_runtime.options import Options, check_prompt
+from consisid_runtime.signatures import ENSEMBLE, STAGES
+from consisid_runtime.video import Video
+from consisid_runtime.wire import write_parameters
+
+_LONGEST_TIMEOUT = 1e6
+
+
+class Client:
+    """One server. Safe to use from several threads; a context manager.
+
+    Args:
+        server: `grpc://host:port`, `http://host:port`, or any `Transport`.
+        timeout: seconds that one video may take, at most 10⁶.
+
+    Raises `InvalidOption` for a URL or a timeout that cannot be meant.
+    """
+
+    def __init__(self, server: str | Transport, *, timeout: float = 600.0) -> None:
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout <= _LONGEST_TIMEOUT:
+            raise InvalidOption(f"timeout must be seconds above 0, at most {_LONGEST_TIMEOUT:g}, got {timeout!r}")
+        self._transport = connect(server) if isinstance(server, str) else server
+        self._timeout = timeout
+        self._finished_before: dict[str, int] | None = None
+
+    def generate(
+        self,
+        image: str | Path | bytes | bytearray,
+        prompt: str,
+        options: Options | None = None,
+        *,
+        raw_frames: bool = False,
+    ) -> Video:
+        """Make one video on the server.
+
+        Args:
+            image: the portrait: a path, or a file's bytes (JPEG, PNG, WebP, …), sent as they are.
+            prompt: what the video shows.
+            options: see `Options`.
+            raw_frames: fetch the frames as they were decoded, too; `video.frames` are then these and not the MP4's.
+
+        Raises what `Pipeline.generate` raises, and `ServerUnreachable`, `ServerTimeout` or `ServerError`.
+        """
+        chosen = options or Options()
+        check_prompt(prompt)
+        photo = bytes(image) if isinstance(image, bytes | bytearray) else read_file(image)
+        check_bytes(len(photo))
+        outputs = [port.name for port in ENSEMBLE.outputs if raw_frames or port.name != "frames"]
+        answer = self._transport.infer(
+            ENSEMBLE.name,
+            {"image": photo, "prompt": prompt},
+            write_parameters(chosen, raw_frames=raw_frames),
+            outputs,
+            self._timeout,
+        )
+        return Video(
+            mp4=answer["video"].tobytes(),
+            frames=answer["frames"] if raw_frames else None,
+            fps=chosen.fps,
+            info=json.loads(answer["info"][0]),
+        )
+
+    def ready(self) -> bool:
+        """Whether the server answers and has loaded all its models."""
+        return self._transport.ready()
+
+    def stage(self) -> str:
+        """The first stage that no request has finished since this client's first call of `stage`.
+
+        Server-wide, from Triton server's statistics: it tells where a request is while that is the only one.
+        """
+        finished = self._transport.finished()
+        if self._finished_before is None:
+            self._finished_before = finished
+        before = self._finished_before
+        names = [stage.name for stage in STAGES]
+        return next((name for name in names if finished.get(name, 0) <= before.get(name, 0)), names[-1])
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

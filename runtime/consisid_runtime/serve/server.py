@@ -1,0 +1,34 @@
+"""Serves a bundle: the committed model repository on NVIDIA's Triton server, with `TritonServer`'s safe defaults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+from consisid_runtime.bundle import Bundle
+from consisid_runtime.serve.tritonserver import TritonServer
+from consisid_runtime.wire import BUNDLE_VARIABLE
+
+
+def model_repository() -> Path:
+    """The ensemble and its composing models: inside an installed package, beside it in a source tree."""
+    installed = Path(__file__).parents[1] / "model_repository"
+    return installed if installed.is_dir() else Path(__file__).parents[3] / "model_repository"
+
+
+class Server(TritonServer):
+    """A bundle, served. `with Server("bundle") as server: Client(server.grpc_url)…`
+
+    Args:
+        bundle: the bundle's folder.
+        settings: `host`, `grpc_port`, `http_port`, `metrics_port`, `log`, `ready_timeout` of `TritonServer`.
+    """
+
+    def __init__(self, bundle: str | Path, **settings: Any) -> None:
+        self._bundle = Path(bundle)
+        super().__init__(model_repository(), folders={BUNDLE_VARIABLE: self._bundle}, **settings)
+
+    def start(self) -> Self:
+        """Check every file of the bundle, then start. Raises what `Bundle.verify` and `TritonServer.start` do."""
+        Bundle.open(self._bundle).verify()
+        return super().start()

@@ -1,0 +1,204 @@
+"""From noise to latents: the loop, and the stage around it.
+
+`denoise` is a pure function of its arguments, so that a run may be cut anywhere and continued, here or elsewhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from consisid_runtime.engines import Engine
+from consisid_runtime.errors import InvalidOption
+from consisid_runtime.models.dit_config import DiTConfig
+from consisid_runtime.models.positions import added_positions, rope
+from consisid_runtime.options import Plan
+from consisid_runtime.stages.schedule import Schedule
+
+if TYPE_CHECKING:
+    from consisid_runtime.bundle import Modules
+
+OnStep = Callable[[int, int], None]
+
+# Modulations are tabulated for so many steps at once. Blocks begin at multiples of it wherever a range begins: a matrix
+# product over other rows may round differently, and the cut of a run must not change a bit of it.
+MODULATION_BLOCK = 10
+_VAE_SCALING = 1.15258426
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What a request holds fixed over its steps; names and shapes as in `DIT_STEP`."""
+
+    text_tokens: Tensor
+    image_tokens: Tensor
+    face_keys: Tensor
+    face_values: Tensor
+    rope_cos: Tensor
+    rope_sin: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class SolverState:
+    """What passes from one step to the next beside the latents.
+
+    Attributes:
+        x0: the clean latents the last step implied, as the latents; None before the first.
+        generator: state of the CPU generator, uint8.
+    """
+
+    x0: Tensor | None
+    generator: Tensor
+
+
+def denoise(
+    step: Engine,
+    modulate: Engine,
+    conditions: Conditions,
+    latents: Tensor,
+    state: SolverState,
+    plan: Plan,
+    schedule: Schedule,
+    span: range,
+    on_step: OnStep | None = None,
+) -> tuple[Tensor, SolverState]:
+    """Take the steps in `span`.
+
+    Args:
+        step, modulate: engines of `dit_step` and `dit_modulate`.
+        latents: float32 [1, F, C, h, w].
+        span: consecutive steps, within `range(len(schedule.steps))`.
+        on_step: called with (steps done, steps in all) after each.
+
+    Returns:
+        Latents and state after the last step of `span`: what the next range starts from.
+    """
+    total = len(schedule.steps)
+    if span.step != 1 or not 0 <= span.start <= span.stop <= total:
+        raise ValueError(f"span must count up by one within range(0, {total}), got {span}")
+    fixed = {name: getattr(conditions, name) for name in Conditions.__slots__}
+    generator = torch.Generator()
+    generator.set_state(state.generator)
+    x0, tables = state.x0, {}
+    for i in span:
+        row = i % MODULATION_BLOCK
+        if row == 0 or i == span.start:
+            tables = modulate({"timesteps": schedule.timesteps[i - row : i - row + MODULATION_BLOCK]})
+        modulations = {f"{name}_modulation": tables[f"{name}_modulations"][row] for name in ("block", "final")}
+        velocity = step({"latents": latents, **modulations, **fixed})["velocity"]
+        if plan.guided:
+            negative, positive = velocity.chunk(2)
+            velocity = negative + guidance(plan, schedule.steps[i].timestep) * (positive - negative)
+        draw = None
+        for _ in range(schedule.steps[i].draws):
+            draw = torch.randn(latents.shape, generator=generator)
+        draw = None if draw is None else draw.to(latents.device)
+        latents, x0 = schedule.advance(i, velocity, latents, x0, draw)
+        if on_step is not None:
+            on_step(i + 1, total)
+    return latents, SolverState(x0, generator.get_state())
+
+
+def guidance(plan: Plan, timestep: int) -> float:
+    """The guidance scale at a timestep: constant, or the reference's `use_dynamic_cfg`.
+
+    The reference's ramp compares the timestep, not the step's index, with the number of steps. It is kept as it is.
+    """
+    scale, steps = plan.options.guidance, plan.options.steps
+    if not plan.options.dynamic_guidance:
+        return scale
+    return 1 + scale * ((1 - math.cos(math.pi * ((steps - timestep) / steps) ** 5.0)) / 2)
+
+
+class Denoiser:
+    """The stage between encoding and decoding. Draws everything random in a request, from one CPU generator."""
+
+    def __init__(self, bundle: Modules) -> None:
+        self._config = DiTConfig.from_dict(bundle.config("transformer"))
+        self._scheduler = bundle.config("scheduler")
+        self._scaling = float(bundle.config("vae").get("scaling_factor", _VAE_SCALING))
+        self._prepare = bundle.module("dit_prepare")
+        self._modulate = bundle.module("dit_modulate")
+        self._step = bundle.module("dit_step")
+        self._learned: Tensor | None = None
+        if self._config.use_learned_positional_embeddings:
+            self._learned = load_file(bundle.file("positions.safetensors"))["pos_embedding"]
+
+    def __call__(
+        self, text_states: Tensor, face_tokens: Tensor, image_moments: Tensor, plan: Plan, on_step: OnStep | None = None
+    ) -> Tensor:
+        """Latents float32 [1, F, C, h, w] of a whole run.
+
+        Args:
+            text_states: [B, L, D], negative prompt first; B = 2 where `plan.guided`, else 1.
+            face_tokens: [1, Q, D].
+            image_moments: [1, n, 2·C, h, w], mean and log variance of the portrait and, where n = 2, the keypoints.
+            on_step: called with (steps done, steps in all) after each step.
+
+        Raises:
+            InvalidOption: more steps than trained with, or text states made for another guidance.
+        """
+        conditions, latents, state, schedule = self.start(text_states, face_tokens, image_moments, plan)
+        return self.run(conditions, latents, state, plan, schedule, range(len(schedule.steps)), on_step)[0]
+
+    def start(
+        self, text_states: Tensor, face_tokens: Tensor, image_moments: Tensor, plan: Plan
+    ) -> tuple[Conditions, Tensor, SolverState, Schedule]:
+        """Everything `run` needs for the first range of a request."""
+        options = plan.options
+        if text_states.shape[0] != 1 + plan.guided:
+            raise InvalidOption(
+                f"guidance {options.guidance:g} needs text states of {1 + plan.guided} prompts, got "
+                f"{text_states.shape[0]}; give text and denoise the same options"
+            )
+        schedule = Schedule.from_config(self._scheduler, options.scheduler, options.steps)
+        generator = torch.Generator().manual_seed(options.seed)
+        frames, rows, columns = plan.latent_frames, plan.rows, plan.columns
+        # The draws are made whatever is switched off: an ablation must differ in nothing but what it leaves out.
+        image = _sample(image_moments, generator) * self._scaling
+        noise = torch.randn((1, frames, *image.shape[2:]), generator=generator)
+        image_latents = torch.zeros_like(noise)
+        if options.global_identity:
+            image_latents = torch.cat((image, image_latents[:, image.shape[1] :]), dim=1)
+        text_positions, video_positions = added_positions(self._config, frames, rows, columns, self._learned)
+        prepared = self._prepare(
+            {
+                "text_states": text_states,
+                "face_tokens": face_tokens,
+                "image_latents": image_latents,
+                "text_positions": text_positions,
+                "video_positions": video_positions,
+            }
+        )
+        prepared["face_values"] = prepared["face_values"] * (options.face_scale if options.local_identity else 0.0)
+        device = prepared["image_tokens"].device
+        cos, sin = (tensor.to(device) for tensor in rope(self._config, frames, rows, columns))
+        conditions = Conditions(**prepared, rope_cos=cos, rope_sin=sin)
+        return conditions, noise.to(device), SolverState(None, generator.get_state()), schedule
+
+    def run(
+        self,
+        conditions: Conditions,
+        latents: Tensor,
+        state: SolverState,
+        plan: Plan,
+        schedule: Schedule,
+        span: range,
+        on_step: OnStep | None = None,
+    ) -> tuple[Tensor, SolverState]:
+        """`denoise` on this bundle's engines."""
+        return denoise(self._step, self._modulate, conditions, latents, state, plan, schedule, span, on_step)
+
+
+def _sample(moments: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw each image's latents, one after the other: moments [1, n, 2·C, h, w] → [1, n, C, h, w]."""
+    mean, log_variance = moments.float().cpu().chunk(2, dim=2)
+    deviation = torch.exp(0.5 * log_variance.clamp(-30.0, 20.0))
+    draws = [torch.randn((1, 1, *mean.shape[2:]), generator=generator) for _ in range(mean.shape[1])]
+    return mean + deviation * torch.cat(draws, dim=1)

@@ -1,0 +1,182 @@
+"""The face stage: a photograph in, everything ConsisID wants to know about one person in it out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from consisid_runtime.errors import FaceIndexOutOfRange, MultipleFaces, NoFace
+from consisid_runtime.options import Plan
+from consisid_runtime.stages.face.finder import THREADS, FaceFinder, Found
+from consisid_runtime.stages.face.geometry import (
+    ALIGNER_MEAN,
+    CROP,
+    CROP_BORDER,
+    Detections,
+    Floats,
+    crop_transform,
+    decode,
+    fit,
+    overlaps,
+    transform,
+    warp,
+)
+from consisid_runtime.stages.face.image import Pixels, read_pixels
+
+if TYPE_CHECKING:
+    from consisid_runtime.bundle import Modules
+
+# BiSeNet's labels for everything that is not face or hair: background, ears, earring, neck, necklace, cloth, hat.
+_BACKGROUND = (0, 7, 8, 9, 14, 15, 16, 18)
+_GREY = (0.299, 0.587, 0.114)
+_PARSER_MEAN, _PARSER_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """One person, as the rest of the pipeline sees them.
+
+    Attributes:
+        tokens: float32 [1, Q, D], the high-frequency identity.
+        portrait: uint8 [512, 512, 3] RGB, the aligned face on white: the low-frequency identity.
+        keypoints: float32 [5, 2], (x, y) of eyes, nose and mouth corners, in the coordinates `Options.keypoints` names.
+        info: "faces" seen, "face_index" taken, its "face_box" in pixels of the original upright image, "face_score".
+    """
+
+    tokens: Tensor
+    portrait: Pixels
+    keypoints: Floats
+    info: dict[str, Any]
+
+
+class FaceReader:
+    """Reads a photograph. Every network looks at the same, chosen face.
+
+    Args:
+        bundle: holds the aligner, parser, clip and local_extractor modules and insightface's two files.
+        threads: CPU threads of insightface's networks.
+
+    Raises `MissingExtra` without insightface.
+    """
+
+    def __init__(self, bundle: Modules, threads: int = THREADS) -> None:
+        self._world = bundle.world
+        self._finder = FaceFinder(
+            bundle.file("face/detector.onnx"), bundle.file("face/recogniser.onnx"), bundle.device, threads
+        )
+        self._aligner = bundle.module("aligner")
+        self._parser = bundle.module("parser")
+        self._clip = bundle.module("clip")
+        self._extractor = bundle.module("local_extractor")
+        self._clip_size = int(bundle.signature("clip").inputs[0].shape[-1])
+
+    def __call__(self, image: bytes, plan: Plan) -> Face:
+        """Read one face.
+
+        Args:
+            image: an image file's bytes.
+            plan: `face_index` and `keypoints` of its options are used.
+
+        Raises `ImageUnreadable`, `ImageTooLarge`, `ImageTooSmall`, `NoFace`, `MultipleFaces`, `FaceIndexOutOfRange`.
+        """
+        photo = read_pixels(image)
+        bgr = np.ascontiguousarray(fit(photo)[..., ::-1])
+        faces = self._finder.find(bgr)
+        index = _choose(plan.options.face_index, faces, photo, self._world)
+        face = faces[index]
+        matrix = crop_transform(_landmarks(self._align(bgr), faces, index, self._world))
+        if matrix is None:
+            problem = f"face {index} cannot be aligned: its landmarks coincide"
+            raise _no_face(problem, "a larger or clearer picture", self._world)
+        aligned = warp(bgr, matrix, CROP, CROP_BORDER)[..., ::-1].copy()
+        crop = torch.from_numpy(aligned).permute(2, 0, 1)[None].float() / 255.0
+        background = self._background(crop)
+        colour = torch.where(background, 1.0, crop)
+        identity, hidden = self._identity(bgr, face, torch.where(background, 1.0, _grey(crop)))
+        tokens = self._extractor({"identity": identity, "clip_hidden": hidden})["face_tokens"]
+        source = plan.options.keypoints == "source"
+        scale = photo.shape[1] / bgr.shape[1], photo.shape[0] / bgr.shape[0]
+        return Face(
+            tokens=tokens,
+            # Truncated, not rounded: so was what the checkpoint saw.
+            portrait=(colour[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8),
+            keypoints=face.keypoints if source else transform(face.keypoints, matrix),
+            info={
+                "faces": len(faces),
+                "face_index": index,
+                "face_box": [round(float(edge) * scale[axis % 2], 2) for axis, edge in enumerate(face.box)],
+                "face_score": round(face.score, 4),
+            },
+        )
+
+    def _align(self, bgr: Pixels) -> Detections:
+        image = torch.from_numpy(bgr.astype(np.float32) - np.array(ALIGNER_MEAN, np.float32)).permute(2, 0, 1)[None]
+        heads = self._aligner({"image": image})
+        boxes, scores, landmarks = (heads[name][0].numpy(force=True) for name in ("boxes", "scores", "landmarks"))
+        return decode(boxes, scores, landmarks, *bgr.shape[:2])
+
+    def _background(self, crop: Tensor) -> Tensor:
+        labels = self._parser({"image": _normalise(crop, _PARSER_MEAN, _PARSER_STD)})["labels"].cpu()
+        return torch.isin(labels, torch.tensor(_BACKGROUND, dtype=labels.dtype))[:, None]
+
+    def _identity(self, bgr: Pixels, face: Found, grey: Tensor) -> tuple[Tensor, Tensor]:
+        """ArcFace and CLIP embedding side by side [1, 512 + out], and CLIP's hidden states."""
+        small = F.interpolate(grey, size=(self._clip_size, self._clip_size), mode="bicubic", antialias=True)
+        clip = self._clip({"image": _normalise(small, _CLIP_MEAN, _CLIP_STD)})
+        look = clip["clip_embedding"]
+        who = torch.from_numpy(self._finder.embed(bgr, face.keypoints))[None].to(look)
+        return torch.cat((who, look / look.norm(dim=1, keepdim=True)), dim=1), clip["clip_hidden"]
+
+
+def _choose(wanted: int | str | None, faces: list[Found], photo: Pixels, world: str | None) -> int:
+    count, size = len(faces), f"{photo.shape[1]}×{photo.shape[0]}"
+    if not count:
+        raise _no_face(f"no face was found in the {size} image", "a picture that shows one face large and clear", world)
+    if wanted == "only" and count > 1:
+        raise MultipleFaces(
+            f"{count} faces were found in the {size} image where one was asked for; crop it, or choose with "
+            f"face_index from 0 (largest) to {count - 1}"
+        )
+    if isinstance(wanted, int) and wanted >= count:
+        raise FaceIndexOutOfRange(
+            f"face_index is {wanted}, the {size} image has {count} face{'s' if count > 1 else ''}, largest first: "
+            f"use 0{f' to {count - 1}' if count > 1 else ''}"
+        )
+    return wanted if isinstance(wanted, int) else 0
+
+
+def _landmarks(aligned: Detections, faces: list[Found], index: int, world: str | None) -> Floats:
+    """The aligner's landmarks [5, 2] of the chosen face.
+
+    An aligned face counts as the detected one it overlaps most, so that a neighbour never stands in for the chosen one.
+    """
+    overlap = overlaps(np.stack([face.box for face in faces]), aligned.boxes)
+    own = np.where(overlap.argmax(axis=0) == index, overlap[index], 0.0) if overlap.size else np.zeros(1)
+    best = int(own.argmax())
+    if own[best] <= 0:
+        raise _no_face(
+            f"face {index} was found by the detector but not by the aligner",
+            "a picture that shows it more from the front, larger, or less covered",
+            world,
+        )
+    landmarks: Floats = aligned.landmarks[best]
+    return landmarks
+
+
+def _no_face(problem: str, remedy: str, world: str | None) -> NoFace:
+    return NoFace(f"{problem}; {f'this checkpoint knows {world}: ' if world else ''}use {remedy}")
+
+
+def _grey(image: Tensor) -> Tensor:
+    red, green, blue = image[:, 0:1], image[:, 1:2], image[:, 2:3]
+    return (_GREY[0] * red + _GREY[1] * green + _GREY[2] * blue).expand_as(image)
+
+
+def _normalise(image: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    return (image - image.new_tensor(mean).view(-1, 1, 1)) / image.new_tensor(std).view(-1, 1, 1)

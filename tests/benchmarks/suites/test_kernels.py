@@ -1,0 +1,113 @@
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from consisid_benchmarks.suites import kernel_cases, kernels, tune
+from consisid_benchmarks.suites.kernel_cases import Case, Size, cases
+from consisid_kernels import launch, ops, reference
+from consisid_kernels.attention import joint_hopper
+from consisid_measurement.harness import Mismatch
+
+SMALL = Size(
+    heads=2,
+    text=3,
+    video=20,
+    face_slots=8,
+    face_heads=2,
+    latents=(1, 2, 4, 4, 6),
+    frames=(1, 2, 4, 4, 8),
+    groups=2,
+    enlarge=(2, 2),
+    dtype=torch.float32,
+    device="cpu",
+)
+BOUNDS = {"matmul_bf16_tflops": 100.0, "copy_gbps": 1000.0}
+
+
+@pytest.fixture(autouse=True)
+def specification_for_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here it is the benchmark that is tested: kernels have tests of their own."""
+    for name in ops.__all__:
+        monkeypatch.setattr(ops, name, getattr(reference, name))
+    monkeypatch.setattr(joint_hopper, "joint_attention", reference.joint_attention)
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    monkeypatch.setattr(kernels, "captured", lambda call: call)
+
+
+def test_every_kernel_is_measured_beside_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "seconds", lambda call, repeats: (call(), 0.004 * repeats)[1])
+    rows = kernels.measure(SMALL, BOUNDS, rounds=2, progress=lambda *_: None)
+    measured = {row.case.partition("/")[0] for row in rows}
+    assert measured == {
+        "joint_attention",
+        "joint_attention_8bit",
+        "shared_joint_attention",
+        "qkv_epilogue",
+        "qkv_epilogue_8bit",
+        "modulated_norm",
+        "gated_residual",
+        "gated_residual_norm",
+        "face_attention",
+        "linear_gelu",
+        "linear_float8",
+        "guided_step",
+        "spatial_norm_silu",
+    }
+    for case in {row.case for row in rows if not row.case.startswith("qkv_epilogue_8bit")}:
+        assert len({row.variant for row in rows if row.case == case}) >= 2
+    assert {row.median for row in rows if row.metric == "kernel_seconds"} == {0.004}
+    (norm,) = [r for r in rows if r.case.startswith("modulated") and r.variant == "ours" and r.metric == "gbps"]
+    assert norm.median == pytest.approx(2 * 2 * 23 * 128 * 4 / 0.004 / 1e9)
+    (share,) = [r for r in rows if r.case == norm.case and r.variant == "ours" and r.metric == "copy_percent"]
+    assert share.median == pytest.approx(100 * norm.median / 1000)
+
+
+def test_flops_of_attention_are_those_of_its_two_products() -> None:
+    case = next(cases(replace(SMALL, branches=1)))
+    assert case.flops == 2 * 2 * 2 * 23 * 23 * 64
+
+
+def test_a_peer_with_another_result_stops_the_suite() -> None:
+    right, wrong = torch.ones(4), torch.tensor([1.0, 1.0, 1.0, 1.1])
+    with pytest.raises(Mismatch, match="x: the results of peer and ours are"):
+        kernels.usable(Case("x", {"ours": lambda: right, "peer": lambda: wrong}))
+
+
+def test_a_peer_that_refuses_is_left_out_and_ours_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+    def refusing() -> torch.Tensor:
+        raise RuntimeError("No available kernel.\nmore")
+
+    right = torch.ones(4)
+    assert list(kernels.usable(Case("x", {"ours": lambda: right, "peer": refusing}))) == ["ours"]
+    assert capsys.readouterr().out == "x: peer is left out: No available kernel.\n"
+    with pytest.raises(RuntimeError):
+        kernels.usable(Case("x", {"ours": lambda: right, "ours/other": refusing}))
+
+
+def test_the_fastest_tile_that_gives_the_same_is_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A pretended kernel that is faster the more rows it takes, wrong from eight on, and refuses sixteen."""
+
+    def norm(*arguments: Any) -> torch.Tensor:
+        rows = launch.tile("modulated_norm", "fp32", 90)["rows"]
+        if rows == 16:
+            raise ValueError("out of resources: shared memory")
+        return reference.modulated_norm(*arguments) * (2 if rows == 8 else 1)
+
+    shutil.copytree(launch.TILES, tmp_path / "tiles")
+    monkeypatch.setattr(launch, "TILES", tmp_path / "tiles")
+    tune.write("modulated_norm", "fp32", 90, {"rows": 2, "num_warps": 4, "num_stages": 2})
+    launch.tile.cache_clear()
+    monkeypatch.setattr(ops, "modulated_norm", norm)
+    monkeypatch.setattr(tune, "cases", lambda size: [kernel_cases._norm(size)])
+    took: Any = lambda call: (call(), 1 / launch.tile("modulated_norm", "fp32", 90)["rows"])[1]  # noqa: E731
+    ((table, key, tile),) = tune.tune(SMALL, 90, took, lambda text: None)
+    assert (table, key, tile["rows"]) == ("modulated_norm", "fp32", 4)
+    tune.write(table, key, 90, tile)
+    launch.tile.cache_clear()
+    assert launch.tile("modulated_norm", "fp32", 90) == tile
+    assert launch.tile("modulated_norm", "fp32", 89)["rows"] == 8
+    launch.tile.cache_clear()

@@ -1,0 +1,171 @@
+"""A narrower graph is as close to fp32 as PyTorch is in that dtype, twice at most, and says so in the graph itself."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+
+from consisid_export.bundle.modules import write_module
+from consisid_export.checkpoint.checkpoint import Checkpoint
+from consisid_export.onnx.precision import FLOAT32_MODULES, exported_dtype
+from consisid_export.onnx.samples import TRACE_SIZES, sample_inputs
+from consisid_export.onnx.structure import external_weights
+from consisid_export.verify.module import check, relative_error
+from consisid_runtime.errors import ExportRefused, InvalidOption
+from consisid_runtime.models import networks
+from consisid_runtime.models.t5 import T5Config, T5Encoder
+from consisid_runtime.signatures import Port, Signature
+
+FP16 = ("text_encoder", "vae_encoder", "dit_prepare", "dit_step")
+BF16 = ("text_encoder",)
+NORMS = {"LayerNormalization", "RMSNormalization", "GroupNormalization"}
+
+Exported = dict[tuple[str, str], tuple[dict[str, Any], onnx.ModelProto]]
+
+
+@pytest.fixture(scope="module")
+def exported(nano: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """(module, precision) → its record and its graph without data."""
+    checkpoint = Checkpoint(nano)
+    signatures = networks.signatures(checkpoint)
+    made = {}
+    for precision, modules in (("fp16", FP16), ("bf16", BF16)):
+        folder = tmp_path_factory.mktemp(precision)
+        for module in modules:
+            record = write_module(module, checkpoint, folder, signatures[module], precision=precision)
+            graph = folder / f"{module}.onnx"
+            made[module, precision] = record, onnx.load(graph, load_external_data=False)
+            weights = external_weights(made[module, precision][1], folder)
+            assert {weight.dtype for weight in weights.values()} == {exported_dtype(module, precision)}
+    return made
+
+
+@pytest.mark.parametrize("module", FP16)
+def test_fp16_is_at_most_twice_as_far_from_fp32_as_pytorch(exported: Exported, module: str) -> None:
+    result = exported[module, "fp16"][0]["check"]
+    assert result["kind"] == "numeric"
+    assert 1e-5 < result["error"] <= result["limit"] < 1e-2
+
+
+@pytest.mark.parametrize("module", BF16)
+def test_bf16_is_structural_where_no_cpu_kernel_runs_it(exported: Exported, module: str) -> None:
+    record = exported[module, "bf16"][0]
+    assert record["check"]["kind"] == "structural"
+    assert "bfloat16" in record["check"]["reason"]
+    assert "error" not in record["check"]
+
+
+def test_ports_stay_float32(exported: Exported) -> None:
+    for (module, _), (_, model) in exported.items():
+        for value in (*model.graph.input, *model.graph.output):
+            wanted = (
+                (onnx.TensorProto.INT64,) if value.name in ("token_ids", "timesteps") else (onnx.TensorProto.FLOAT,)
+            )
+            assert value.type.tensor_type.elem_type in wanted, (module, value.name)
+
+
+def test_softmax_and_the_statistics_of_norms_stay_float32(exported: Exported) -> None:
+    seen = set()
+    for (module, _), (_, model) in exported.items():
+        for node in model.graph.node:
+            given = {attribute.name: attribute.i for attribute in node.attribute}
+            if node.op_type in NORMS:
+                assert given.get("stash_type", onnx.TensorProto.FLOAT) == onnx.TensorProto.FLOAT, (module, node.name)
+            if node.op_type == "Attention":
+                assert given["softmax_precision"] == onnx.TensorProto.FLOAT, (module, node.name)
+            seen.add(node.op_type)
+    assert NORMS | {"Attention"} <= seen
+
+
+def test_matrices_and_convolutions_have_narrow_weights(exported: Exported) -> None:
+    for (module, precision), (_, model) in exported.items():
+        types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+        wanted = onnx.TensorProto.FLOAT16 if precision == "fp16" else onnx.TensorProto.BFLOAT16
+        nodes = [node for node in model.graph.node if node.op_type in ("Gemm", "Conv") and node.input[1] in types]
+        assert nodes
+        assert {types[node.input[1]] for node in nodes} == {wanted}, module
+
+
+@pytest.mark.parametrize("module", FLOAT32_MODULES)
+def test_detection_and_parsing_stay_float32(module: str) -> None:
+    assert exported_dtype(module, "fp16") == exported_dtype(module, "bf16") == torch.float32
+
+
+def test_an_unknown_precision_names_the_choices() -> None:
+    with pytest.raises(InvalidOption, match="one of fp32, fp16, bf16, fp8, got 'int4'"):
+        exported_dtype("dit_step", "int4")
+
+
+SIGNATURE = Signature("halver", (Port("x", "FP32", (1, "frames")),), (Port("y", "FP32", (1, "frames")),))
+
+
+class Halver(nn.Module):
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.to(self.dtype) / 3).float()
+
+
+@pytest.mark.parametrize(("share", "accepted"), [(1.9, True), (2.1, False)])
+def test_the_limit_is_twice_pytorchs_own_error(share: float, accepted: bool) -> None:
+    exact, rounded = Halver(torch.float32), Halver(torch.float16)
+
+    def engine(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        x = inputs["x"]
+        return {"y": exact(x) + share * (rounded(x) - exact(x))}
+
+    if accepted:
+        result = check(exact, engine, SIGNATURE, rounded)
+        assert result.error == pytest.approx(share / 2 * result.limit, rel=1e-3)
+    else:
+        with pytest.raises(ExportRefused, match=r"halver: y \[1, \d\] differs from PyTorch"):
+            check(exact, engine, SIGNATURE, rounded)
+
+
+def test_what_leaves_the_range_in_pytorch_too_is_refused() -> None:
+    class Overflowing(Halver):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * float("inf")
+
+    broken = Overflowing(torch.float16)
+    with pytest.raises(
+        ExportRefused, match="halver: in this precision PyTorch itself gives values that are not finite"
+    ):
+        check(Halver(torch.float32), lambda inputs: {"y": broken(inputs["x"])}, SIGNATURE, broken)
+
+
+@pytest.mark.parametrize("module", [name for name in networks.COMPONENTS if name not in FLOAT32_MODULES])
+def test_every_network_takes_and_gives_float32(nano: Path, module: str) -> None:
+    """The limit is about 16 roundings: a network that computes something else would be at 1."""
+    checkpoint = Checkpoint(nano)
+    inputs = sample_inputs(networks.signatures(checkpoint)[module], TRACE_SIZES)
+    with torch.no_grad():
+        exact = networks.load(module, checkpoint)(*inputs.values())
+        narrow = networks.load(module, checkpoint, torch.bfloat16)(*inputs.values())
+    exact, narrow = [(o,) if isinstance(o, Tensor) else o for o in (exact, narrow)]
+    for found, wanted in zip(narrow, exact, strict=True):
+        assert found.dtype == torch.float32
+        assert 0 < relative_error(found, wanted) < 16 * torch.finfo(torch.bfloat16).eps / 2
+
+
+def test_t5_survives_sums_beyond_float16() -> None:
+    """T5-XXL's feed-forward and residual stream leave float16's range."""
+    config = T5Config(
+        vocabulary=8, width=16, heads=2, head_width=8, hidden=32, layers=2, buckets=8, distance=16, eps=1e-6, gated=True
+    )
+    torch.manual_seed(0)
+    network = T5Encoder(config).eval().requires_grad_(False)
+    for name, parameter in network.named_parameters():
+        parameter.copy_(torch.randn_like(parameter) * (3000 if "wo" in name else 1))
+    tokens = torch.arange(8)[None]
+    inside = []
+    network.encoder.block[0].register_forward_hook(lambda module, arguments, output: inside.append(output))
+    exact = network(tokens)
+    assert inside[0].abs().max() > torch.finfo(torch.float16).max
+    assert relative_error(network.half()(tokens), exact) < 2e-2

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from consisid_export.onnx.sample_portrait import drawn_portrait
+from consisid_fidelity.metrics.distance import MAX_PSNR
+from consisid_fidelity.nano.observe import Observer, Reference, Values
+from consisid_nano.untrained.graph import Graph
+from consisid_runtime.errors import CheckpointInvalid
+from consisid_runtime.stages.face.image import Pixels
+from consisid_runtime.video import Frames
+
+GALLERY = 3
+LATENTS = np.ones((1, 3, 4, 2, 2), np.float32)
+
+
+@dataclass(frozen=True)
+class Somebody:
+    """Stands in for a case, its person and its scene: one whom the untrained judges can see."""
+
+    number: int
+    prompt: str = "a person smiles in red"
+
+    @property
+    def name(self) -> str:
+        return f"drawn {self.number}"
+
+    @property
+    def person(self) -> Somebody:
+        return self
+
+    @property
+    def scene(self) -> Somebody:
+        return self
+
+    def attributes(self) -> dict[str, str]:
+        return {"hue": ("red", "green", "blue")[self.number]}
+
+    def labels(self) -> dict[str, str]:
+        return {"colour": "red", "end": "dark"}
+
+    def donor(self) -> Somebody:
+        return Somebody((self.number + 1) % GALLERY)
+
+    def portrait(self) -> Pixels:
+        return drawn_portrait(self.number, 192, face=0.6, centre=(0.5, 0.5))
+
+    other_portrait = portrait
+
+
+@pytest.fixture(scope="module")
+def folder(judge_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The judges, with one of people: the hue of a face is the channel that is brightest."""
+    out = tmp_path_factory.mktemp("panel") / "judges"
+    shutil.copytree(judge_folder, out)
+    graph = Graph()
+    graph.add("ReduceMean", "faces", axes=[2, 3], keepdims=0, output="hue")
+    graph.save(out / "person.onnx", {"faces": ["n", 3, 112, 112]}, {"hue": ["n", 3]})
+    (out / "person.json").write_text(json.dumps({"hue": ["red", "green", "blue"]}))
+    return out
+
+
+@pytest.fixture(scope="module")
+def video() -> Frames:
+    """The first person, and a last frame [96, 96, 3] without anybody."""
+    shown = [drawn_portrait(0, 96, face=0.6, centre=(0.45 + 0.03 * step, 0.5)) for step in range(3)]
+    return np.stack([*shown, np.full((96, 96, 3), 90, np.uint8)])
+
+
+@pytest.fixture(scope="module")
+def observer(folder: Path) -> Observer:
+    return Observer(folder, None)
+
+
+@pytest.fixture(scope="module")
+def seen(observer: Observer, video: Frames) -> dict[int, Values]:
+    """The same video, as if made for each of two people."""
+    gallery = observer.gallery([Somebody(number) for number in range(GALLERY)])  # type: ignore[misc]
+    assert gallery.shape[0] == GALLERY
+    reference = Reference(2 * LATENTS, video)
+    return {
+        number: observer(Somebody(number), video, gallery, LATENTS, reference)  # type: ignore[arg-type]
+        for number in (0, 2)
+    }
+
+
+def test_a_video_is_most_like_the_person_it_shows(seen: dict[int, Values]) -> None:
+    right, wrong = seen[0], seen[2]
+    assert right["faces_found"] == wrong["faces_found"] == 0.75
+    assert right["rank1"] is True and wrong["rank1"] is False
+    assert right["facesim_arc"] > right["strangers"]
+    # The second case's donor is the person who is shown.
+    assert wrong["facesim_other"] == right["facesim_arc"]
+
+
+def test_attributes_and_labels_are_hits_or_misses(seen: dict[int, Values]) -> None:
+    right, wrong = seen[0], seen[2]
+    assert right["person.hue"] is True and wrong["person.hue"] is False
+    assert wrong["own.hue"] is False and wrong["other.hue"] is True
+    assert right["prompt.end"] is not None
+    assert right["prompt_accuracy"] == np.mean([right["prompt.colour"], right["prompt.end"]])
+
+
+def test_distances_are_to_the_reference(seen: dict[int, Values]) -> None:
+    assert seen[0]["latents"] == pytest.approx(0.5) and seen[0]["psnr"] == MAX_PSNR
+    assert seen[0]["clip_distance"] == 0
+
+
+def test_features_of_faces_are_what_fid_needs(seen: dict[int, Values]) -> None:
+    features, portrait = np.array(seen[0]["face_features"]), np.array(seen[0]["portrait_features"])
+    assert features.shape == (3, 3) and portrait.shape == (3,)
+    assert seen[0]["face_distance"] == pytest.approx(((features - portrait) ** 2).sum(axis=1).mean(), abs=1e-3)
+
+
+def test_every_value_is_one_that_json_keeps(seen: dict[int, Values]) -> None:
+    assert json.loads(json.dumps(seen[0], allow_nan=False)) == seen[0]
+
+
+def test_judges_that_are_missing_are_named(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "few")
+    (tmp_path / "few" / "attributes.onnx").unlink()
+    with pytest.raises(CheckpointInvalid, match=r"lacks attributes\.onnx"):
+        Observer(tmp_path / "few", None)

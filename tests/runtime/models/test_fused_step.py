@@ -1,0 +1,33 @@
+"""The step on fused operators is the step."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from consisid_export.checkpoint.checkpoint import Checkpoint
+from consisid_export.onnx.samples import seeded_samples
+from consisid_export.verify.module import FP32_LIMIT, relative_error
+from consisid_kernels import reference
+from consisid_runtime.models import networks
+from consisid_runtime.models.fused_step import FusedStep
+
+
+@pytest.mark.parametrize("transformer", [{}, {"cross_attn_interval": 1}, {"attention_bias": False}], ids=str)
+def test_it_computes_what_the_step_does(checkpoint_of: Callable[..., Path], transformer: dict[str, Any]) -> None:
+    checkpoint = Checkpoint.open(checkpoint_of(**transformer))
+    step = networks.load("dit_step", checkpoint)
+    fused = FusedStep(step, reference)  # type: ignore[arg-type]
+    for inputs in seeded_samples(networks.signatures(checkpoint)["dit_step"]):
+        with torch.no_grad():
+            (wanted,), (found,) = step(*inputs.values()), fused(*inputs.values())
+        assert relative_error(found, wanted) <= FP32_LIMIT
+
+
+def test_it_takes_no_second_copy_of_most_weights(nano: Path) -> None:
+    step = networks.load("dit_step", Checkpoint.open(nano))
+    fused = FusedStep(step, reference)  # type: ignore[arg-type]
+    old, new = ({p.data_ptr() for p in network.parameters()} for network in (step, fused))
+    assert len(new - old) == 2 * len(fused.blocks), "only queries, keys and values lie elsewhere"

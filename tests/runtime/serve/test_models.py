@@ -1,0 +1,279 @@
+"""The served models without a server: what they hand to each stage and what they make of its answer."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from consisid_runtime.errors import InvalidOption, NoFace, from_wire
+from consisid_runtime.options import Geometry, Options, Plan
+from consisid_runtime.signatures import DIT_PREPARE, DIT_STEP, PARSER, STAGES, Signature
+from consisid_runtime.wire import BUNDLE_VARIABLE, PACKAGE_VARIABLE, read_parameters, write_parameters
+
+GEOMETRY = Geometry(frames=9, height=32, width=32, spatial=8, temporal=4, patch=2, fixed_size=False)
+DTYPES = {"UINT8": np.uint8, "FP32": np.float32, "BYTES": np.object_}
+
+
+@dataclass
+class Tensor:
+    label: str
+    values: NDArray[Any]
+
+    def name(self) -> str:
+        return self.label
+
+    def as_numpy(self) -> NDArray[Any]:
+        return self.values
+
+
+class BackendError(Exception):
+    pass
+
+
+class Failure(str):
+    INTERNAL, INVALID_ARG = "INTERNAL", "INVALID_ARG"
+    status: str
+
+    def __new__(cls, text: str, status: str) -> Failure:
+        made = super().__new__(cls, text)
+        made.status = status
+        return made
+
+
+class FakeBundle:
+    geometry, fingerprint = GEOMETRY, "abc"
+
+    def signature(self, module: str) -> Signature:
+        dims = {
+            "text_length": 6,
+            "text_dim": 8,
+            "face_tokens": 4,
+            "face_dim": 8,
+            "channels": 2,
+            "patch": 2,
+            "crop": 512,
+        }
+        return {"dit_prepare": DIT_PREPARE, "dit_step": DIT_STEP, "parser": PARSER}[module].bind(dims)
+
+    def config(self, component: str) -> dict[str, Any]:
+        return {}
+
+
+class Request:
+    def __init__(self, parameters: object = None, **inputs: NDArray[Any]) -> None:
+        self._parameters = "" if parameters is None else json.dumps(parameters)
+        self.inputs = inputs
+
+    def parameters(self) -> str:
+        return self._parameters
+
+
+class Face:
+    def __init__(self, bundle: Any) -> None: ...
+
+    def __call__(self, image: bytes, plan: Plan) -> Any:
+        if image == b"blank":
+            raise NoFace("no face")
+        if image == b"long":
+            raise NoFace("é" * 5000)
+        if image == b"crash":
+            raise RuntimeError("/secret")
+        return SimpleNamespace(
+            tokens=torch.ones(1, 4, 8),
+            portrait=np.zeros((512, 512, 3), np.uint8),
+            keypoints=np.zeros((5, 2), np.float32),
+            info={"faces": len(image)},
+        )
+
+
+class Text:
+    def __init__(self, bundle: Any) -> None: ...
+
+    def __call__(self, prompt: str, plan: Plan) -> Any:
+        return SimpleNamespace(states=torch.full((1 + plan.guided, 6, 8), float(len(prompt))), info={"prompt": prompt})
+
+
+class Encode:
+    def __init__(self, bundle: Any) -> None: ...
+
+    def __call__(self, portrait: NDArray[Any], keypoints: NDArray[Any], plan: Plan) -> torch.Tensor:
+        return torch.ones(1, 1, 4, 4, 4)
+
+
+class Denoise:
+    def __init__(self, bundle: Any) -> None: ...
+
+    def __call__(self, text: torch.Tensor, face: torch.Tensor, moments: torch.Tensor, plan: Plan) -> torch.Tensor:
+        text += 1  # inputs are the stage's own, not the server's memory
+        return torch.full((1, plan.latent_frames, 2, 4, 4), float(plan.options.seed))
+
+
+class Decode:
+    def __init__(self, bundle: Any) -> None: ...
+
+    def __call__(self, latents: torch.Tensor, plan: Plan) -> NDArray[np.uint8]:
+        return np.full((plan.frames, plan.height, plan.width, 3), int(latents.max()), np.uint8)
+
+
+@pytest.fixture
+def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    backend: Any = ModuleType("triton_python_backend_utils")
+    backend.Tensor = Tensor
+    backend.TritonError = Failure
+    backend.TritonModelException = BackendError
+    backend.InferenceResponse = lambda output_tensors, error=None: SimpleNamespace(
+        tensors={t.name(): t.as_numpy() for t in output_tensors}, error=error
+    )
+    backend.get_input_tensor_by_name = lambda request, name: Tensor(name, request.inputs[name])
+    backend.Logger = SimpleNamespace(lines=[])
+    backend.Logger.log_error = backend.Logger.lines.append
+    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", backend)
+    stages = {
+        "face": "FaceReader",
+        "text": "TextReader",
+        "encode": "Encoder",
+        "denoise": "Denoiser",
+        "decode": "Decoder",
+    }
+    for fake in (Face, Text, Encode, Denoise, Decode):
+        stage: Any = ModuleType(fake.__name__.lower())
+        setattr(stage, stages[stage.__name__], fake)
+        module = "face.reader" if fake is Face else stage.__name__
+        monkeypatch.setitem(sys.modules, f"consisid_runtime.stages.{module}", stage)
+    video: Any = ModuleType("video")
+    video.encode_mp4 = lambda frames, fps: b"mp4 of %d at %d" % (len(frames), fps)
+    monkeypatch.setitem(sys.modules, "consisid_runtime.video", video)
+    monkeypatch.setenv(BUNDLE_VARIABLE, "/bundle")
+    monkeypatch.delitem(sys.modules, "consisid_runtime.serve.models", raising=False)
+    loaded = importlib.import_module("consisid_runtime.serve.models")
+    bundle = FakeBundle()
+    monkeypatch.setattr(loaded, "Bundle", SimpleNamespace(open=lambda path: bundle if path == "/bundle" else None))
+    yield loaded
+    del sys.modules["consisid_runtime.serve.models"]
+
+
+def model(serving: ModuleType, name: str) -> Any:
+    made = getattr(serving, f"{name.capitalize()}Model")()
+    made.initialize({})
+    return made
+
+
+def image(content: bytes) -> NDArray[np.uint8]:
+    return np.frombuffer(content, np.uint8)
+
+
+def test_parameters_and_back() -> None:
+    options = Options(seed=7, negative_prompt="é", guidance=1.0, face_index="only", global_identity=False)
+    assert write_parameters(Options()) == {}
+    assert read_parameters(json.dumps(write_parameters(options, raw_frames=True))) == (options, True)
+    assert read_parameters("") == (Options(), False)
+
+
+def test_tritons_own_parameters_are_no_options() -> None:
+    own = {"sequence_id": 3, "priority": 1, "timeout": 9, "binary_data_output": True, "triton_final_response": True}
+    assert read_parameters(json.dumps(own | {"steps": 2})) == (Options(steps=2), False)
+
+
+@pytest.mark.parametrize("text", ['{"stepz": 1}', '{"raw_frames": "yes"}', '{"guidance": NaN}', "{"])
+def test_bad_parameters(text: str) -> None:
+    with pytest.raises(InvalidOption):
+        read_parameters(text)
+
+
+def test_the_five_models_make_a_video(serving: ModuleType) -> None:
+    tensors: dict[str, NDArray[Any]] = {
+        "image": image(b"photo"),
+        "prompt": np.array(["né".encode()], np.object_),
+    }
+    parameters = {"seed": 5, "fps": 4, "raw_frames": True}
+    for stage in STAGES:
+        inputs = {port.name: tensors[port.name] for port in stage.inputs}
+        for values in inputs.values():
+            values.setflags(write=False)
+        (answer,) = model(serving, stage.name).execute([Request(parameters, **inputs)])
+        assert answer.error is None
+        assert list(answer.tensors) == [port.name for port in stage.outputs]
+        for port in stage.outputs:
+            assert answer.tensors[port.name].dtype == DTYPES[port.dtype]
+            assert answer.tensors[port.name].ndim == len(port.shape)
+        tensors |= answer.tensors
+    assert tensors["text_states"].shape == (2, 6, 8)
+    assert tensors["video"].tobytes() == b"mp4 of 9 at 4"
+    assert tensors["frames"].shape == (9, 32, 32, 3)
+    assert np.all(tensors["frames"] == 5)
+    info = json.loads(tensors["info"][0])
+    seconds = info.pop("seconds")
+    assert list(seconds) == ["face", "text", "encode", "denoise", "decode"]
+    assert info == {
+        "seed": 5,
+        "bundle": "abc",
+        "options": asdict(Options(seed=5, fps=4)) | {"frames": 9, "height": 32, "width": 32},
+        "face": {"faces": 5},
+        "text": {"prompt": "né"},
+    }
+
+
+def test_raw_frames_only_when_asked_for(serving: ModuleType) -> None:
+    infos = {
+        f"{name}_info": np.array([b'{"seconds": 1}'], np.object_) for name in ("face", "text", "encode", "denoise")
+    }
+    latents = np.zeros((1, 3, 2, 4, 4), np.float32)
+    (answer,) = model(serving, "decode").execute([Request(latents=latents, **infos)])
+    assert answer.tensors["frames"].shape == (0, 32, 32, 3)
+
+
+@pytest.mark.parametrize("stage", [stage.name for stage in STAGES])
+@pytest.mark.parametrize("parameters", [{"steps": 0}, {"frames": 10}, {"stepz": 1}], ids=str)
+def test_every_model_checks_every_option_before_it_works(
+    serving: ModuleType, stage: str, parameters: dict[str, int]
+) -> None:
+    (answer,) = model(serving, stage).execute([Request(parameters)])
+    assert isinstance(from_wire(answer.error), InvalidOption)
+
+
+def test_one_bad_request_does_not_spoil_its_neighbours(serving: ModuleType) -> None:
+    requests = [Request(image=image(content)) for content in (b"a", b"blank", b"bb", b"crash", b"ccc")]
+    answers = model(serving, "face").execute(requests)
+    assert [bool(answer.error) for answer in answers] == [False, True, False, True, False]
+    assert [json.loads(a.tensors["face_info"][0])["faces"] for a in answers if not a.error] == [1, 2, 3]
+    assert (answers[1].error, answers[1].error.status) == ("NO_FACE: no face", "INVALID_ARG")
+    assert answers[3].error.status == "INTERNAL"
+
+
+def test_a_long_error_is_cut_by_bytes(serving: ModuleType) -> None:
+    (answer,) = model(serving, "face").execute([Request(image=image(b"long"))])
+    assert answer.error == "NO_FACE: " + "é" * 995
+
+
+def test_models_of_another_package_than_the_launchers_refuse(
+    serving: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PACKAGE_VARIABLE, "/elsewhere/consisid_runtime")
+    with pytest.raises(BackendError, match=r"^SERVER_ERROR: the server was launched from /elsewhere"):
+        model(serving, "decode")
+
+
+def test_what_went_wrong_is_for_the_log_only(serving: ModuleType) -> None:
+    (answer,) = model(serving, "face").execute([Request(image=image(b"crash"))])
+    reference = answer.error.rpartition(" ")[2]
+    assert answer.error == f"INTERNAL: face failed; the server's log has it as error {reference}"
+    (line,) = sys.modules["triton_python_backend_utils"].Logger.lines
+    assert reference in line and "RuntimeError: /secret" in line
+
+
+def test_a_bundle_that_cannot_be_opened_says_so(serving: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    from consisid_runtime.bundle import Bundle
+
+    monkeypatch.setattr(serving, "Bundle", Bundle)
+    with pytest.raises(BackendError, match=r"^BUNDLE_MISSING: no bundle at /bundle"):
+        model(serving, "decode")

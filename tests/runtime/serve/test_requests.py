@@ -1,0 +1,83 @@
+"""The commands of the README, as printed there, against a server that answers with the image as its video."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from consisid_runtime.serve.tritonserver import TritonServer
+
+BLOCKS = re.findall(
+    r"```bash\n(.*?)```", (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8"), re.DOTALL
+)
+PHOTO = bytes(range(256)) * 999
+
+# grpcurl is no Python package: this does what that command line asks of it, with the same JSON and the same protoset.
+GRPCURL = """#!{python}
+import sys
+import grpc
+from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
+
+*flags, address, method = sys.argv[1:]
+assert flags == ["-plaintext", "-max-msg-sz", "2000000000", "-protoset", "kserve.protoset", "-d", "@"], flags
+pool = descriptor_pool.DescriptorPool()
+for file in descriptor_pb2.FileDescriptorSet.FromString(open(flags[4], "rb").read()).file:
+    pool.Add(file)
+service, name = method.split("/")
+found = pool.FindServiceByName(service).FindMethodByName(name)
+kinds = [message_factory.GetMessageClass(kind) for kind in (found.input_type, found.output_type)]
+with grpc.insecure_channel(address) as channel:
+    call = channel.unary_unary(f"/{{method}}", kinds[0].SerializeToString, kinds[1].FromString)
+    print(json_format.MessageToJson(call(json_format.Parse(sys.stdin.read(), kinds[0]()), timeout=60)))
+"""
+
+pytestmark = pytest.mark.server
+
+
+def run(block: str, folder: Path, url: str, **replacements: str) -> subprocess.CompletedProcess[str]:
+    (folder / "portrait.jpg").write_bytes(PHOTO)
+    script = re.sub(r"url=\S+", f"url={url}", block)
+    for old, new in replacements.items():
+        assert old in script
+        script = script.replace(old, new)
+    path = os.pathsep.join([str(folder), str(Path(sys.executable).parent), os.environ["PATH"]])
+    return subprocess.run(
+        ["bash", "-c", script], cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, text=True
+    )
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_curl(tiny_server: TritonServer, tmp_path: Path) -> None:
+    curl, _, _ = BLOCKS
+    done = run(curl, tmp_path, tiny_server.http_url)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "out.mp4").read_bytes() == PHOTO
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_curl_reports_an_error(tiny_server: TritonServer, tmp_path: Path) -> None:
+    curl, _, _ = BLOCKS
+    done = run(curl, tmp_path, tiny_server.http_url, steps="stepz")
+    assert done.returncode == 22
+    assert "curl: (22) The requested URL returned error: 400" in done.stderr
+    assert not (tmp_path / "out.mp4").exists()
+    assert "INVALID_OPTION: unknown option 'stepz'" in (tmp_path / "answer").read_text()
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="needs jq")
+def test_grpcurl(tiny_server: TritonServer, tmp_path: Path) -> None:
+    _, protoset, grpcurl = BLOCKS
+    assert run(protoset + "\n# url=", tmp_path, "").returncode == 0
+    stand_in = tmp_path / "grpcurl"
+    stand_in.write_text(GRPCURL.format(python=sys.executable))
+    stand_in.chmod(stand_in.stat().st_mode | stat.S_IXUSR)
+    done = run(grpcurl, tmp_path, tiny_server.grpc_url.removeprefix("grpc://"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "out.mp4").read_bytes() == PHOTO

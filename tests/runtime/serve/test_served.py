@@ -1,0 +1,294 @@
+"""The nano bundle, served, beside the same bundle in this process."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import struct
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+from PIL import Image
+from tritonclient.utils import InferenceServerException
+
+from consisid_runtime import Client, Options, Pipeline, Video
+from consisid_runtime.bundle import MANIFEST, Bundle, manifest_digest
+from consisid_runtime.client.connect import Transport, connect
+from consisid_runtime.errors import CODES, BundleCorrupt, ConsisIDError, ImageUnreadable
+from consisid_runtime.options import plan
+from consisid_runtime.serve.server import Server
+from consisid_runtime.serve.tensor_checks import checkpoint_dims, request_dims
+from consisid_runtime.signatures import ENSEMBLE, STAGES
+
+pytestmark = pytest.mark.server
+
+PROMPT = "a man reading by the sea"
+WORLD = "drawn people; photographs are outside of it"
+QUICK = Options(seed=3, steps=2, frames=9)
+
+
+@pytest.fixture(scope="module")
+def served(nano_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy with a name that the Python backend cannot read, of a checkpoint that says what it knows."""
+    folder = tmp_path_factory.mktemp("served") / "bü"
+    shutil.copytree(nano_bundle, folder)
+    manifest = json.loads((folder / MANIFEST).read_text()) | {"world": WORLD}
+    (folder / MANIFEST).write_text(json.dumps(manifest | {"digest": manifest_digest(manifest)}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(served: Path) -> Iterator[Server]:
+    with Server(served) as started:
+        yield started
+
+
+@pytest.fixture(scope="module", params=["grpc", "http"])
+def client(request: pytest.FixtureRequest, server: Server) -> Iterator[Client]:
+    with Client(server.grpc_url if request.param == "grpc" else server.http_url, timeout=120) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def pipeline(served: Path) -> Pipeline:
+    return Pipeline.open(served)
+
+
+@pytest.fixture(scope="module")
+def another(portrait: bytes) -> bytes:
+    """The same person mirrored and darker: a different portrait with a face in it."""
+    with Image.open(io.BytesIO(portrait)) as image:
+        pixels = np.asarray(image.convert("RGB"))[:, ::-1]
+    out = io.BytesIO()
+    Image.fromarray((pixels * 0.8).astype(np.uint8)).save(out, "PNG")
+    return out.getvalue()
+
+
+def same(one: Video, other: Video) -> bool:
+    return one.mp4 == other.mp4 and np.array_equal(one.frames, other.frames)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [QUICK, Options(seed=2**63 - 1, steps=2, frames=17, guidance=1.0, scheduler="ddim", fps=4, negative_prompt="blur")],
+    ids=["dpm", "ddim"],
+)
+def test_served_equals_in_process(client: Client, pipeline: Pipeline, portrait: bytes, options: Options) -> None:
+    served = client.generate(portrait, PROMPT, options, raw_frames=True)
+    here = pipeline.generate(portrait, PROMPT, options)
+    assert same(served, here)
+    assert served.frames.shape[0] == options.frames
+    assert served.info.keys() == here.info.keys()
+    assert served.info["seconds"].keys() == here.info["seconds"].keys()
+    assert {k: v for k, v in served.info.items() if k != "seconds"} == json.loads(
+        json.dumps({k: v for k, v in here.info.items() if k != "seconds"})
+    )
+
+
+def test_the_mp4_is_the_same_without_raw_frames(client: Client, portrait: bytes) -> None:
+    with_frames = client.generate(portrait, PROMPT, QUICK, raw_frames=True)
+    without = client.generate(portrait, PROMPT, QUICK)
+    assert without.mp4 == with_frames.mp4
+    assert without.frames.shape == with_frames.frames.shape
+
+
+def test_two_portraits_at_once(client: Client, pipeline: Pipeline, portrait: bytes, another: bytes) -> None:
+    answers: dict[int, Video] = {}
+
+    def work(number: int) -> None:
+        answers[number] = client.generate((portrait, another)[number % 2], PROMPT, QUICK, raw_frames=True)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    alone = [pipeline.generate(image, PROMPT, QUICK) for image in (portrait, another)]
+    assert not np.array_equal(alone[0].frames, alone[1].frames)
+    assert all(same(answers[number], alone[number % 2]) for number in range(4))
+
+
+def test_what_ran_before_does_not_matter(client: Client, portrait: bytes, another: bytes) -> None:
+    first = client.generate(portrait, PROMPT, QUICK, raw_frames=True)
+    client.generate(another, "something else", Options(seed=9, steps=3, frames=17, guidance=1.0))
+    assert same(first, client.generate(portrait, PROMPT, QUICK, raw_frames=True))
+
+
+def bomb(portrait: bytes) -> bytes:
+    """A PNG whose header promises 30,000 × 30,000 pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    )
+
+
+def drawn(size: tuple[int, int]) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", size, "white").save(out, "PNG")
+    return out.getvalue()
+
+
+BAD_IMAGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+    "empty": (lambda photo: b"", "IMAGE_UNREADABLE"),
+    "not an image": (lambda photo: b"plain text", "IMAGE_UNREADABLE"),
+    "truncated": (lambda photo: photo[: len(photo) // 2], "IMAGE_UNREADABLE"),
+    "1×1": (lambda photo: drawn((1, 1)), "IMAGE_TOO_SMALL"),
+    "bomb": (bomb, "IMAGE_TOO_LARGE"),
+    "blank": (lambda photo: drawn((256, 256)), "NO_FACE"),
+}
+
+
+@pytest.mark.parametrize(("make", "code"), BAD_IMAGES.values(), ids=BAD_IMAGES)
+def test_bad_images(
+    client: Client, pipeline: Pipeline, portrait: bytes, make: Callable[[bytes], bytes], code: str
+) -> None:
+    messages = []
+    for generate in (pipeline.generate, client.generate):
+        with pytest.raises(ConsisIDError) as caught:
+            generate(make(portrait), PROMPT, QUICK)
+        assert caught.value.code == code
+        assert type(caught.value) is CODES[code]
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
+    assert (f"; this checkpoint knows {WORLD}: use a picture" in messages[1]) == (code == "NO_FACE")
+    assert client.generate(portrait, PROMPT, QUICK).mp4
+
+
+@pytest.mark.parametrize(
+    ("prompt", "options", "code"),
+    [
+        ("", QUICK, "EMPTY_PROMPT"),
+        ("  \n", QUICK, "EMPTY_PROMPT"),
+        (PROMPT, Options(steps=2, frames=10), "INVALID_OPTION"),
+        (PROMPT, Options(steps=2, frames=9, height=8), "INVALID_OPTION"),
+        (PROMPT, Options(steps=2, frames=9, face_index=5), "FACE_INDEX_OUT_OF_RANGE"),
+    ],
+)
+def test_bad_requests(
+    client: Client, pipeline: Pipeline, portrait: bytes, prompt: str, options: Options, code: str
+) -> None:
+    messages = []
+    for generate in (pipeline.generate, client.generate):
+        with pytest.raises(ConsisIDError) as caught:
+            generate(portrait, prompt, options)
+        messages.append(caught.value.wire())
+    assert messages[0] == messages[1]
+    assert messages[0].startswith(f"{code}: ")
+    assert client.generate(portrait, PROMPT, QUICK).mp4
+
+
+def test_a_long_prompt_is_cut_and_says_where(client: Client, pipeline: Pipeline, portrait: bytes) -> None:
+    prompt = "sea " * 10_000
+    served, here = client.generate(portrait, prompt, QUICK), pipeline.generate(portrait, prompt, QUICK)
+    assert served.mp4 == here.mp4
+    assert served.info["text"]["prompt_cut_at"] == here.info["text"]["prompt_cut_at"] < len(prompt)
+
+
+def settled(transport: Transport) -> dict[str, int]:
+    """The server's counts once they stand still: it counts a request only after answering it."""
+    counts = transport.finished()
+    for _ in range(50):
+        time.sleep(0.1)
+        before, counts = counts, transport.finished()
+        if counts == before:
+            return counts
+    raise AssertionError("an idle server's counts must come to rest")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"stepz": 2}, "did you mean 'steps'"),
+        ({"steps": 1001}, "1001"),
+        ({"guidance": float("nan")}, "nan"),
+        ({"seed": -1}, "-1"),
+    ],
+    ids=["unknown", "steps", "nan", "seed"],
+)
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+def test_options_that_no_client_of_ours_would_send(
+    server: Server, portrait: bytes, scheme: str, parameters: dict[str, Any], message: str
+) -> None:
+    transport = connect(server.grpc_url if scheme == "grpc" else server.http_url)
+    before = settled(transport)
+    with pytest.raises(CODES["INVALID_OPTION"], match=message):
+        transport.infer(ENSEMBLE.name, {"image": portrait, "prompt": PROMPT}, parameters, ["video"], 60)
+    after = settled(transport)
+    transport.close()
+    assert all(after[name] == before[name] for name in ("encode", "denoise", "decode")), "it failed before the work"
+
+
+INFO = np.array([b'{"seconds": 1}'], np.object_)
+INPUTS: dict[str, Callable[[tuple[int, ...]], Any]] = {
+    "FP32": lambda shape: np.zeros(shape, np.float32),
+    "UINT8": lambda shape: np.zeros(shape, np.uint8),
+}
+
+
+@pytest.mark.parametrize(
+    ("stage", "port", "change"),
+    [
+        ("decode", "latents", lambda good: good[:, :2]),
+        ("decode", "latents", lambda good: np.full_like(good, np.nan)),
+        ("decode", "face_info", lambda good: np.array([b"no JSON"], np.object_)),
+        ("denoise", "image_moments", lambda good: good.repeat(2, axis=1)),
+        ("denoise", "text_states", lambda good: good[:1]),
+        ("denoise", "face_tokens", lambda good: np.full_like(good, np.inf)),
+        ("encode", "portrait", lambda good: good[:-1]),
+        ("encode", "keypoints", lambda good: np.full_like(good, np.nan)),
+        ("text", "prompt", lambda good: np.array([b"a m\xffn"], np.object_)),
+    ],
+)
+def test_a_stage_called_directly_checks_its_inputs(
+    server: Server, nano_bundle: Path, stage: str, port: str, change: Callable[[Any], Any]
+) -> None:
+    bundle = Bundle.open(nano_bundle)
+    (signature,) = (found for found in STAGES if found.name == stage)
+    bound = signature.bind(checkpoint_dims(bundle)).bind(request_dims(plan(QUICK, bundle.geometry)))
+    arrays = {p.name: INFO if p.dtype == "BYTES" else INPUTS[p.dtype](p.shape) for p in bound.inputs}  # type: ignore[arg-type]
+    arrays[port] = change(arrays[port])
+    tensors = []
+    for p in signature.inputs:
+        tensors.append(triton.InferInput(p.name, arrays[p.name].shape, p.dtype))
+        tensors[-1].set_data_from_numpy(arrays[p.name])
+    with triton.InferenceServerClient(server.grpc_url.removeprefix("grpc://")) as raw:
+        with pytest.raises(InferenceServerException, match=rf"INVALID_OPTION: .*{port}") as caught:
+            raw.infer(stage, tensors, parameters=QUICK.to_mapping(), client_timeout=60)
+        assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
+
+
+def test_stages_are_counted(client: Client, portrait: bytes) -> None:
+    assert client.stage() in {stage.name for stage in STAGES}
+    client.generate(portrait, PROMPT, QUICK)
+    assert client.stage() == "decode"
+
+
+def test_one_flipped_byte_keeps_the_server_from_starting(nano_bundle: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "bundle"
+    shutil.copytree(nano_bundle, damaged)
+    victim = max((path for path in damaged.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    victim.write_bytes(content)
+    with pytest.raises(BundleCorrupt, match=victim.name):
+        Server(damaged).start()
+
+
+def test_a_hundred_failures_in_a_row_harm_nobody(client: Client, portrait: bytes) -> None:
+    """With parallel steps in the ensemble, the server hung or died after a few of these: one of two steps failing."""
+    for number in range(100):
+        with pytest.raises(ImageUnreadable):
+            client.generate(b"no image" * (number % 2), PROMPT, QUICK)
+    assert client.generate(portrait, PROMPT, QUICK).mp4

@@ -1,0 +1,328 @@
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import grpc
+import pytest
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from consisid_runtime.client.client import Client
+from consisid_runtime.errors import (
+    BundleCorrupt,
+    BundleMissing,
+    ConsisIDError,
+    InvalidOption,
+    MissingExtra,
+    ServerError,
+    ServerUnreachable,
+)
+from consisid_runtime.serve import tritonserver
+from consisid_runtime.serve.server import Server, model_repository
+from consisid_runtime.serve.tritonserver import TritonServer, find
+
+
+def test_without_a_server_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(tritonserver, "CONTAINER", tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MissingExtra, match=r"pip install 'consisid-runtime\[server\]'"):
+        find()
+
+
+def test_nvidias_container_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(tritonserver, "CONTAINER", tmp_path)
+    monkeypatch.setenv("PATH", "")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "backends").mkdir()
+    binary = tmp_path / "bin" / "tritonserver"
+    binary.write_text("#!/bin/sh\n")
+    binary.chmod(0o755)
+    assert find() == tritonserver.Installation(binary, tmp_path / "backends")
+
+
+def test_finding_the_server_imports_nothing_of_it() -> None:
+    code = "import sys; from consisid_runtime.serve.tritonserver import find; find(); print('pytriton' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_a_port_in_use_is_named(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(InvalidOption, match=f"127.0.0.1:{port} for HTTP"):
+            TritonServer(tmp_path, http_port=port).start()
+
+
+@pytest.mark.parametrize("port", [-1, 65536])
+def test_a_port_out_of_range(tmp_path: Path, port: int) -> None:
+    with pytest.raises(InvalidOption, match=f"from 0 to 65535, got {port}"):
+        TritonServer(tmp_path, grpc_port=port).start()
+
+
+def test_one_port_for_two_services(tmp_path: Path) -> None:
+    with pytest.raises(InvalidOption, match="port 8000 was given for two services"):
+        TritonServer(tmp_path, grpc_port=8000, metrics_port=8000).start()
+
+
+def test_a_missing_bundle_is_noticed_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(BundleMissing):
+        Server(tmp_path / "nowhere").start()
+
+
+def test_the_committed_repository_is_the_one_served() -> None:
+    assert model_repository() == Path(__file__).parents[3] / "model_repository"
+
+
+@pytest.mark.server
+def test_a_model_that_cannot_load_gives_its_own_error(tiny_repository: Path) -> None:
+    server = TritonServer(tiny_repository, environment={"TINY_LOAD": "second"}, ready_timeout=60)
+    with pytest.raises(BundleCorrupt, match=r"transformer.onnx in bundle changed after the export$"):
+        server.start()
+
+
+@pytest.mark.server
+def test_a_broken_repository_gives_the_end_of_the_log(tmp_path: Path) -> None:
+    log = tmp_path / "server.log"
+    log.write_text("NO_FACE: from an earlier run\n")
+    repository = tmp_path / "repository"
+    (repository / "broken" / "1").mkdir(parents=True)
+    (repository / "broken" / "config.pbtxt").write_text('name: "broken" backend: "nonesuch"')
+    with pytest.raises(ServerError, match="nonesuch") as caught:
+        TritonServer(repository, ready_timeout=60, log=log).start()
+    assert "earlier" not in str(caught.value)
+    assert log.read_text().startswith("NO_FACE: from an earlier run\n")
+
+
+@pytest.mark.server
+def test_a_server_that_never_gets_ready_is_ended(tiny_repository: Path) -> None:
+    server = TritonServer(tiny_repository, ready_timeout=0)
+    with pytest.raises(ServerError, match="not ready after 0 s"):
+        server.start()
+    server.stop()
+
+
+@pytest.mark.server
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/v2/systemsharedmemory/region/x/register"),
+        ("GET", "/v2/systemsharedmemory/status"),
+        ("POST", "/v2/cudasharedmemory/region/x/register"),
+        ("POST", "/v2/repository/index"),
+        ("POST", "/v2/repository/models/first/load"),
+        ("POST", "/v2/repository/models/first/unload"),
+        ("GET", "/v2/trace/setting"),
+        ("POST", "/v2/models/first/trace/setting"),
+        ("GET", "/v2/logging"),
+        ("POST", "/v2/logging"),
+    ],
+)
+def test_http_refuses_everything_but_inference(tiny_server: TritonServer, method: str, path: str) -> None:
+    host, port = tiny_server.http_url.removeprefix("http://").split(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=10)
+    connection.request(method, path, "{}")
+    response = connection.getresponse()
+    answer = json.loads(response.read())
+    connection.close()
+    assert (response.status, answer["error"][:33]) == (403, "This API is restricted, expecting")
+
+
+@pytest.mark.server
+@pytest.mark.parametrize(
+    "call",
+    [
+        "SystemSharedMemoryRegister", "SystemSharedMemoryStatus", "CudaSharedMemoryRegister", "RepositoryIndex",
+        "RepositoryModelLoad", "RepositoryModelUnload", "TraceSetting", "LogSettings",
+    ],
+)  # fmt: skip
+def test_grpc_refuses_everything_but_inference(tiny_server: TritonServer, call: str) -> None:
+    with grpc.insecure_channel(tiny_server.grpc_url.removeprefix("grpc://")) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        with pytest.raises(grpc.RpcError) as refused:
+            getattr(stub, call)(getattr(service_pb2, f"{call}Request")(), timeout=10)
+    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert "restricted" in refused.value.details()
+
+
+@pytest.mark.server
+def test_only_loopback_listens(tiny_server: TritonServer) -> None:
+    ports = {
+        int(url.split(":")[2].split("/")[0])
+        for url in (tiny_server.grpc_url, tiny_server.http_url, tiny_server.metrics_url)
+    }
+    addresses = {
+        line.split()[1].split(":")[0]
+        for table in ("tcp", "tcp6")
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
+        if int(line.split()[1].split(":")[1], 16) in ports and line.split()[3] == "0A"
+    }
+    mapped_into_ipv6 = "0000000000000000FFFF00000100007F"
+    assert addresses == {"0100007F", mapped_into_ipv6}
+
+
+@pytest.mark.server
+def test_metrics_are_served(tiny_server: TritonServer) -> None:
+    with urllib.request.urlopen(tiny_server.metrics_url, timeout=10) as answer:
+        assert b'nv_inference_request_success{model="consisid"' in answer.read()
+
+
+def family(root: int) -> set[int]:
+    """Process ids of `root` and all below it."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    found = {root}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found
+
+
+def command_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def alive(pids: set[int]) -> set[int]:
+    return {
+        pid for pid in pids if Path(f"/proc/{pid}/stat").exists() and " Z " not in Path(f"/proc/{pid}/stat").read_text()
+    }
+
+
+@pytest.mark.server
+def test_stopping_leaves_nothing(tiny_repository: Path) -> None:
+    before = family(os.getpid())
+    temporary, memory = set(Path("/tmp").glob("consisid-server-*")), set(Path("/dev/shm").glob("consisid-*"))
+    with TritonServer(tiny_repository, ready_timeout=60) as server:
+        started = family(os.getpid()) - before
+        assert len(alive(started)) >= 4, "guard, server and two models"
+    assert not alive(started)
+    assert set(Path("/tmp").glob("consisid-server-*")) <= temporary
+    assert set(Path("/dev/shm").glob("consisid-*")) <= memory
+    server.stop()
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_parent_leaves_nothing(tiny_repository: Path, how: signal.Signals) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from consisid_runtime.serve.tritonserver import TritonServer\n"
+        "server = TritonServer(Path(sys.argv[1])).start(); print('ready', flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tiny_repository)], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None and parent.stdout.readline() == "ready\n"
+        below = family(parent.pid) - {parent.pid}
+        assert len(alive(below)) >= 4
+        parent.send_signal(how)
+    deadline = time.monotonic() + 30
+    while alive(below) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not alive(below)
+
+
+@pytest.mark.server
+def test_a_server_that_lost_a_model_is_ended(tiny_repository: Path) -> None:
+    with TritonServer(tiny_repository, ready_timeout=60) as server, Client(server.grpc_url, timeout=30) as client:
+        stubs = {pid for pid in family(os.getpid()) if "python_backend_stub" in command_of(pid)}
+        started = {pid for pid in stubs if f"{server.grpc_url.rpartition(':')[2]}" in command_of(parent_of(pid))}
+        assert len(started) == 2
+        os.kill(min(started), signal.SIGKILL)
+        with pytest.raises(ServerError, match="the process of a model ended"):
+            server.wait()
+        with pytest.raises(ServerUnreachable):
+            client.generate(b"image", "a man")
+
+
+ASK = """
+import json, sys
+from pathlib import Path
+from consisid_runtime import Client
+from consisid_runtime.serve.tritonserver import TritonServer
+folder = Path(sys.argv[2])
+with TritonServer(Path(sys.argv[1]), folders={"TINY_FOLDER": folder}) as server, Client(server.grpc_url) as client:
+    print(json.dumps(client.generate(b"image", "a man").info))
+"""
+
+
+@pytest.mark.server
+def test_the_models_are_the_launchers_wherever_it_was_started(tiny_repository: Path, tmp_path: Path) -> None:
+    clone = tmp_path / "clöne" / "consisid_runtime"
+    shutil.copytree(Path(tritonserver.__file__).parent, clone, ignore=shutil.ignore_patterns("__pycache__"))
+    repository = tmp_path / "mödels"
+    shutil.copytree(tiny_repository, repository)
+    started_in = tmp_path / "start"
+    (started_in / "consisid_runtime").mkdir(parents=True)
+    for name in ("numpy.py", "consisid_runtime/__init__.py"):
+        (started_in / name).write_text("raise RuntimeError('code from where the server was started')")
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", ASK, "../mödels", str(tmp_path)],
+        cwd=started_in, env={**os.environ, "PYTHONPATH": str(clone.parent)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    info = json.loads(done.stdout)
+    assert os.fsdecode(os.fsencode(info["package"])) == str(clone / "__init__.py")
+    assert info["folder"].isascii()
+
+
+SERVE = """
+import sys
+from pathlib import Path
+import consisid_runtime.serve.server
+from consisid_runtime import cli
+from consisid_runtime.serve.tritonserver import TritonServer
+consisid_runtime.serve.server.Server = lambda bundle, **settings: TritonServer(bundle, **settings)
+ports = ["--grpc-port", "0", "--http-port", "0", "--metrics-port", "0"]
+sys.argv = ["consisid", "serve", "--json", "--bundle", sys.argv[1], *ports]
+cli.main()
+"""
+
+
+@pytest.mark.server
+def test_serve_shows_the_log_and_ends_when_told_to(tiny_repository: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVE, str(tiny_repository)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as serve:
+        assert serve.stdout is not None
+        urls = json.loads(serve.stdout.readline())
+        with Client(urls["grpc"], timeout=30) as client, pytest.raises(ConsisIDError, match="second failed"):
+            client.generate(b"image", "crash")
+        serve.send_signal(signal.SIGTERM)
+        _, log = serve.communicate(timeout=30)
+    assert serve.returncode == 0, log
+    assert "RuntimeError: /secret/path" in log
+    for url in urls.values():
+        with socket.socket() as free:
+            free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            free.bind(("127.0.0.1", int(url.split(":")[2].split("/")[0])))
+
+
+@pytest.mark.server
+def test_a_server_that_dies_is_reported(tiny_repository: Path) -> None:
+    with TritonServer(tiny_repository, ready_timeout=60) as server:
+        (binary,) = (
+            pid for pid in family(os.getpid()) if Path(f"/proc/{pid}/comm").read_text().strip() == "tritonserver"
+            and str(server.grpc_url.rpartition(":")[2]) in Path(f"/proc/{pid}/cmdline").read_text()
+        )  # fmt: skip
+        os.kill(binary, signal.SIGKILL)
+        with pytest.raises(ServerError, match="ended with exit status"):
+            server.wait()
