@@ -1,4 +1,4 @@
-"""The nano checkpoint and its bundles, made once and kept under build/ as long as sources and tools stay the same."""
+"""The untrained checkpoint and its bundles, made once and kept under build/ while sources and tools stay the same."""
 
 import fcntl
 import json
@@ -68,14 +68,14 @@ def exported(source: Path, out: Path, engine: str) -> Path:
 
 @pytest.fixture(scope="session")
 def checkpoint_of() -> Callable[..., Path]:
-    """Folder of a nano checkpoint with some entries of `transformer/config.json` changed."""
+    """Folder of an untrained checkpoint with some entries of `transformer/config.json` changed."""
 
     def write(**transformer: Any) -> Path:
-        from consisid_nano.untrained.write import write_nano
+        from consisid_nano.untrained.write import write_untrained
 
-        name = "-".join(["nano", *(f"{key}={value}" for key, value in sorted(transformer.items()))])
+        name = "-".join(["untrained", *(f"{key}={value}" for key, value in sorted(transformer.items()))])
         with alone(name):
-            write_nano(BUILD / name, transformer=transformer)
+            write_untrained(BUILD / name, transformer=transformer)
         return BUILD / name
 
     return write
@@ -93,15 +93,15 @@ def torch_bundle_of(checkpoint_of: Callable[..., Path]) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def nano(checkpoint_of: Callable[..., Path]) -> Path:
-    """Folder of the nano checkpoint."""
+def untrained(checkpoint_of: Callable[..., Path]) -> Path:
+    """Folder of the untrained checkpoint."""
     return checkpoint_of()
 
 
 @pytest.fixture(scope="session")
-def nano_bundle(nano: Path) -> Path:
+def untrained_bundle(untrained: Path) -> Path:
     """Folder of its bundle of ONNX engines."""
-    return exported(nano, BUILD / "bundle", "onnx")
+    return exported(untrained, BUILD / "bundle", "onnx")
 
 
 @pytest.fixture(scope="session")

@@ -27,14 +27,14 @@ def nano(
     The trained one comes from the distribution consisid-nano: it knows drawn people, and no photographs.
     """
     from consisid_nano.unpack import unpack_nano
-    from consisid_nano.untrained.write import write_nano
+    from consisid_nano.untrained.write import write_untrained
     from consisid_runtime.errors import InvalidOption
 
     if seed is not None and not random:
         raise InvalidOption(
             f"seed is of random weights, got {seed} for the trained ones; add --random, or leave it out"
         )
-    written = write_nano(folder, seed=seed or 0) if random else unpack_nano(folder)
+    written = write_untrained(folder, seed=seed or 0) if random else unpack_nano(folder)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     emit(
         as_json,

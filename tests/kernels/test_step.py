@@ -16,10 +16,10 @@ SIZES = {"branches": 2, "frames": 3, "rows": 3, "columns": 2, "latent_height": 6
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-def test_a_step_on_kernels(nano: Path, device: str, dtype: torch.dtype) -> None:
+def test_a_step_on_kernels(untrained: Path, device: str, dtype: torch.dtype) -> None:
     from consisid_kernels import ops
 
-    checkpoint = Checkpoint.open(nano)
+    checkpoint = Checkpoint.open(untrained)
     inputs = sample_inputs(networks.signatures(checkpoint)["dit_step"], SIZES)
 
     def velocity(network: nn.Module) -> Tensor:
@@ -35,10 +35,10 @@ def test_a_step_on_kernels(nano: Path, device: str, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.gpu
-def test_the_torch_engine_runs_it_on_a_gpu(nano: Path) -> None:
+def test_the_torch_engine_runs_it_on_a_gpu(untrained: Path) -> None:
     from consisid_runtime.engines.torch import TorchEngine
 
-    checkpoint = Checkpoint.open(nano)
+    checkpoint = Checkpoint.open(untrained)
     signature = networks.signatures(checkpoint)["dit_step"]
     engine = TorchEngine(networks.load("dit_step", checkpoint, torch.bfloat16), signature, device="cuda")
     assert isinstance(engine._network, FusedStep)

@@ -10,16 +10,16 @@ from consisid_export.checkpoint.checkpoint import Checkpoint
 from consisid_nano import digests, package
 from consisid_nano.marker import MARKER
 from consisid_nano.unpack import unpack_nano
-from consisid_nano.untrained.write import write_nano
+from consisid_nano.untrained.write import write_untrained
 from consisid_runtime.errors import CheckpointInvalid, MissingExtra, OutputUnwritable
 
 
 @pytest.fixture
-def shipped(nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def shipped(untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The checkpoint of a consisid-nano that holds the untrained one."""
     monkeypatch.setattr(package, "PACKAGE", tmp_path / "consisid_nano")
     folder = tmp_path / "consisid_nano" / "checkpoint"
-    shutil.copytree(nano, folder, ignore=shutil.ignore_patterns(MARKER))
+    shutil.copytree(untrained, folder, ignore=shutil.ignore_patterns(MARKER))
     digests.write()
     return folder
 
@@ -41,7 +41,7 @@ def test_a_damaged_copy_and_the_untrained_one_are_replaced(shipped: Path, tmp_pa
     config.write_text("{}")
     assert unpack_nano(out)
     assert config.read_bytes() == (shipped / "vae" / "config.json").read_bytes()
-    assert write_nano(out) and unpack_nano(out)
+    assert write_untrained(out) and unpack_nano(out)
 
 
 def test_what_is_not_ours_is_left_alone(shipped: Path, tmp_path: Path) -> None:

@@ -173,9 +173,9 @@ def test_the_video_is_the_references(
 
 @pytest.mark.parametrize("case", CASES[:4], ids=str)
 def test_the_exported_video_is_the_references(
-    case: Case, features: Features, nano_bundle: Path, reference_of: Callable[..., Any]
+    case: Case, features: Features, untrained_bundle: Path, reference_of: Callable[..., Any]
 ) -> None:
-    compare(Pipeline.open(nano_bundle, device="cpu"), reference_of(), case, features)
+    compare(Pipeline.open(untrained_bundle, device="cpu"), reference_of(), case, features)
 
 
 @pytest.mark.parametrize("engine", ["torch", "onnx"])

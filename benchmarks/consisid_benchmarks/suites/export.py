@@ -66,10 +66,10 @@ def require_same_network(folder: Path, progress: Progress) -> None:
     """Write the nano checkpoint's step with every variant, below `folder`. Raises `Mismatch` unless they agree."""
     from consisid_benchmarks.suites import export_variants as variants
     from consisid_export.checkpoint.checkpoint import Checkpoint
-    from consisid_nano.untrained.write import write_nano
+    from consisid_nano.untrained.write import write_untrained
 
     nano = folder / "nano"
-    write_nano(nano)
+    write_untrained(nano)
     graphs: dict[str, Path] = {}
     for number, variant in enumerate(variants.VARIANTS):
         progress(f"nano, {variant}", number, len(variants.VARIANTS))

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from consisid_benchmarks.suites import full_faces
 from consisid_export.checkpoint.checkpoint import CONFIGS, PICKLES, SAFETENSORS
 from consisid_export.checkpoint.tensor_files import stored_tensors, write_tensors
-from consisid_nano.untrained import configs as nano
+from consisid_nano.untrained import configs as untrained
 from consisid_nano.untrained.detector import write_detector
 from consisid_nano.untrained.recogniser import write_recogniser
 from consisid_nano.untrained.tokenizer import write_tokenizer
 from consisid_runtime.models import networks
 
-TRANSFORMER: dict[str, Any] = nano.TRANSFORMER | {
+TRANSFORMER: dict[str, Any] = untrained.TRANSFORMER | {
     "LFE_depth": 10,
     "LFE_dim_head": 64,
     "LFE_ff_mult": 4,
@@ -51,7 +51,7 @@ TRANSFORMER: dict[str, Any] = nano.TRANSFORMER | {
     "text_embed_dim": 4096,
     "time_embed_dim": 512,
 }
-VAE: dict[str, Any] = nano.VAE | {
+VAE: dict[str, Any] = untrained.VAE | {
     "block_out_channels": [128, 256, 256, 512],
     "latent_channels": 16,
     "layers_per_block": 3,
@@ -60,7 +60,7 @@ VAE: dict[str, Any] = nano.VAE | {
     "sample_width": 720,
     "temporal_compression_ratio": 4,
 }
-TEXT_ENCODER: dict[str, Any] = nano.TEXT_ENCODER | {
+TEXT_ENCODER: dict[str, Any] = untrained.TEXT_ENCODER | {
     "d_ff": 10240,
     "d_kv": 64,
     "d_model": 4096,
@@ -91,7 +91,7 @@ def write_full_checkpoint(folder: Path, *, only: str | None = None, layers: int 
     noise = torch.randn(_BLOCK, generator=torch.Generator().manual_seed(0))
     transformer = TRANSFORMER if layers is None else TRANSFORMER | {"num_layers": layers}
     configs = {"transformer": transformer, "vae": VAE, "text_encoder": TEXT_ENCODER}
-    for component, config in (configs | {"scheduler": nano.SCHEDULER}).items():
+    for component, config in (configs | {"scheduler": untrained.SCHEDULER}).items():
         _write_json(folder / CONFIGS[component], config)
     for component, parts in networks.skeletons(configs).items():
         if only in (None, component):
@@ -101,7 +101,7 @@ def write_full_checkpoint(folder: Path, *, only: str | None = None, layers: int 
 
 
 def _write_rest(folder: Path, noise: Tensor) -> None:
-    _write_json(folder / "model_index.json", nano.MODEL_INDEX)
+    _write_json(folder / "model_index.json", untrained.MODEL_INDEX)
     write_tokenizer(folder / "tokenizer")
     pack = folder / "face_encoder" / "models" / "antelopev2"
     pack.mkdir(parents=True, exist_ok=True)

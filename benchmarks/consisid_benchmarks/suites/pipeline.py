@@ -71,12 +71,12 @@ def prepare(checkpoint: Path | None, folder: Path, progress: Progress) -> tuple[
     """What the variants need, written into `folder`: the checkpoint's name, and variant → bundle or checkpoint."""
     from consisid_export.bundle.export import export_bundle
     from consisid_export.checkpoint.checkpoint import Checkpoint
-    from consisid_nano.untrained.write import write_nano
+    from consisid_nano.untrained.write import write_untrained
 
     name = "nano"
     if checkpoint is None:
         checkpoint = folder / "nano"
-        write_nano(checkpoint)
+        write_untrained(checkpoint)
     else:
         name = re.sub(r"[^a-z0-9]+", "-", checkpoint.resolve().name.lower()).strip("-")
     sources = {"ours": folder / "onnx", "ours-torch-engine": folder / "torch", "diffusers-eager": checkpoint}

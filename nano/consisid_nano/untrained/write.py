@@ -30,7 +30,7 @@ WEIGHTS = {
 }
 
 
-def write_nano(folder: Path, *, seed: int = 0, transformer: dict[str, Any] | None = None) -> bool:
+def write_untrained(folder: Path, *, seed: int = 0, transformer: dict[str, Any] | None = None) -> bool:
     """Write the checkpoint, unless `folder` already holds exactly this one.
 
     Args:

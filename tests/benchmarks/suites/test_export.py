@@ -116,22 +116,22 @@ def test_a_fresh_process_reports_its_time_disk_and_memory(tmp_path: Path) -> Non
 
 
 def test_a_whole_checkpoint_is_measured_module_by_module_and_compared(
-    nano: Path, monkeypatch: pytest.MonkeyPatch
+    untrained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(export, "in_fresh_process", timed)
     modules = ("dit_prepare", "dit_modulate")
-    rows = export.measure_all(nano, lambda *_: None, groups={"dit": modules})
+    rows = export.measure_all(untrained, lambda *_: None, groups={"dit": modules})
     found = {(row.case, row.metric): row.median for row in rows}
     assert found.keys() == {
         ("full", "checkpoint_bytes"),
         *(("full/dit", metric) for metric in ("export_seconds", "written_bytes", "compared_bytes")),
     }
-    assert found["full", "checkpoint_bytes"] == sum(path.stat().st_size for path in Checkpoint(nano).files())
-    loaded = [networks.load(module, Checkpoint(nano)) for module in modules]
+    assert found["full", "checkpoint_bytes"] == sum(path.stat().st_size for path in Checkpoint(untrained).files())
+    loaded = [networks.load(module, Checkpoint(untrained)) for module in modules]
     weights = sum(4 * parameter.numel() for network in loaded for parameter in network.parameters())
     assert found["full/dit", "compared_bytes"] == weights
     assert 0 < found["full/dit", "written_bytes"] < weights / 10
-    assert not list(nano.parent.glob("tmp*"))
+    assert not list(untrained.parent.glob("tmp*"))
 
 
 def test_the_gate_exists() -> None:
@@ -148,12 +148,14 @@ def test_what_is_hard_linked_costs_no_disk(tmp_path: Path) -> None:
     assert 10_000 <= written_bytes(folder) < 100_000
 
 
-def test_a_module_keeps_the_dtype_that_most_of_it_is_stored_in(nano: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert stored_precision("clip", Checkpoint(nano)) == "fp32"
+def test_a_module_keeps_the_dtype_that_most_of_it_is_stored_in(
+    untrained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert stored_precision("clip", Checkpoint(untrained)) == "fp32"
     for dtype, precision in ((torch.float16, "fp16"), (torch.bfloat16, "bf16")):
         mixed = {"scale": torch.ones(2), "offset": torch.ones(2), "matrix": torch.ones(5, 1, dtype=dtype)}
         monkeypatch.setattr(export_variants, "sources", lambda *_, mixed=mixed: mixed)
-        assert stored_precision("clip", Checkpoint(nano)) == precision
+        assert stored_precision("clip", Checkpoint(untrained)) == precision
 
 
 def test_a_missing_checkpoint_is_written_and_one_that_is_there_is_taken(

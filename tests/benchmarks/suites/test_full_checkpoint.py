@@ -13,7 +13,7 @@ from consisid_benchmarks.suites.full_checkpoint import write_full_checkpoint
 from consisid_export.checkpoint.checkpoint import Checkpoint
 from consisid_export.checkpoint.skeleton import stored
 from consisid_export.checkpoint.tensor_files import pieces
-from consisid_nano.untrained import configs as nano
+from consisid_nano.untrained import configs as untrained
 from consisid_runtime.models import networks
 
 DATA = Path(__file__).parents[2] / "data"
@@ -50,7 +50,7 @@ def test_parameters_are_as_many_as_published() -> None:
 
 
 def test_shards_and_their_index_are_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(full_checkpoint, "TRANSFORMER", nano.TRANSFORMER)
+    monkeypatch.setattr(full_checkpoint, "TRANSFORMER", untrained.TRANSFORMER)
     monkeypatch.setattr(full_checkpoint, "SHARD", 2_000_000)
     write_full_checkpoint(tmp_path, only="transformer")
     files = sorted(path.name for path in (tmp_path / "transformer").iterdir())
@@ -68,7 +68,7 @@ def test_an_interrupted_run_keeps_its_shards(tmp_path: Path, monkeypatch: pytest
     def inodes() -> list[int]:
         return [path.stat().st_ino for path in sorted((tmp_path / "transformer").glob("*.safetensors"))]
 
-    monkeypatch.setattr(full_checkpoint, "TRANSFORMER", nano.TRANSFORMER)
+    monkeypatch.setattr(full_checkpoint, "TRANSFORMER", untrained.TRANSFORMER)
     monkeypatch.setattr(full_checkpoint, "SHARD", 2_000_000)
     write_full_checkpoint(tmp_path, only="transformer")
     first, second, third = inodes()
@@ -81,7 +81,7 @@ def test_an_interrupted_run_keeps_its_shards(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_shard_of_another_size_is_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(full_checkpoint, "TRANSFORMER", nano.TRANSFORMER)
+    monkeypatch.setattr(full_checkpoint, "TRANSFORMER", untrained.TRANSFORMER)
     layers = {}
     for asked in (None, 2):
         write_full_checkpoint(tmp_path, only="transformer", layers=asked)

@@ -13,9 +13,9 @@ STAGES = ("face", "text", "encode", "denoise", "decode")
 
 
 def test_the_variants_make_the_same_video_and_are_all_measured(
-    nano: Path, nano_bundle: Path, torch_bundle_of: Callable[..., Path]
+    untrained: Path, untrained_bundle: Path, torch_bundle_of: Callable[..., Path]
 ) -> None:
-    sources = {"ours": nano_bundle, "ours-torch-engine": torch_bundle_of(), "diffusers-eager": nano}
+    sources = {"ours": untrained_bundle, "ours-torch-engine": torch_bundle_of(), "diffusers-eager": untrained}
     told: list[str] = []
     rows = measure(
         "nano",

@@ -18,9 +18,9 @@ from consisid_runtime.models import networks
 
 
 @pytest.fixture
-def copy(nano_bundle: Path, tmp_path: Path) -> Path:
+def copy(untrained_bundle: Path, tmp_path: Path) -> Path:
     """A copy to damage."""
-    return Path(shutil.copytree(nano_bundle, tmp_path / "bundle"))
+    return Path(shutil.copytree(untrained_bundle, tmp_path / "bundle"))
 
 
 def flip(path: Path, offset: int) -> None:
@@ -101,12 +101,12 @@ def test_no_bundle_says_how_to_get_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("engine", ["onnx", "torch"])
 def test_the_manifest_is_what_its_schema_says(
-    nano_bundle: Path, torch_bundle_of: Callable[..., Path], engine: str
+    untrained_bundle: Path, torch_bundle_of: Callable[..., Path], engine: str
 ) -> None:
     schema = json.loads((Path(consisid_runtime.__file__).parent / "manifest.schema.json").read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
     validator = jsonschema.Draft202012Validator(schema)
-    manifest = Bundle.open(nano_bundle if engine == "onnx" else torch_bundle_of()).manifest
+    manifest = Bundle.open(untrained_bundle if engine == "onnx" else torch_bundle_of()).manifest
     validator.validate(manifest)
     assert schema["properties"]["format"]["const"] == FORMAT
     for path in ("files", "modules", "checkpoint", "licences"):
@@ -116,12 +116,12 @@ def test_the_manifest_is_what_its_schema_says(
     assert not validator.is_valid({**manifest, "more": 1})
 
 
-def test_the_manifest_names_every_file_and_measures_every_module(nano: Path, nano_bundle: Path) -> None:
-    manifest = Bundle.open(nano_bundle).manifest
-    files = {str(p.relative_to(nano_bundle)) for p in nano_bundle.rglob("*") if p.is_file()} - {MANIFEST}
+def test_the_manifest_names_every_file_and_measures_every_module(untrained: Path, untrained_bundle: Path) -> None:
+    manifest = Bundle.open(untrained_bundle).manifest
+    files = {str(p.relative_to(untrained_bundle)) for p in untrained_bundle.rglob("*") if p.is_file()} - {MANIFEST}
     assert set(manifest["files"]) == files
     assert manifest["checkpoint"] == {
-        str(path.relative_to(nano)): sha256(path) for path in Checkpoint.open(nano).files()
+        str(path.relative_to(untrained)): sha256(path) for path in Checkpoint.open(untrained).files()
     }
     assert set(manifest["modules"]) == set(networks.COMPONENTS)
     for module in manifest["modules"].values():
@@ -129,15 +129,15 @@ def test_the_manifest_names_every_file_and_measures_every_module(nano: Path, nan
         assert 0 <= module["check"]["error"] <= module["check"]["limit"] == 1e-5
 
 
-def test_the_licence_of_every_weight_file_is_told(nano_bundle: Path) -> None:
-    licences = Bundle.open(nano_bundle).manifest["licences"]
-    weights = [name for name in Bundle.open(nano_bundle).manifest["checkpoint"] if not name.endswith(".json")]
+def test_the_licence_of_every_weight_file_is_told(untrained_bundle: Path) -> None:
+    licences = Bundle.open(untrained_bundle).manifest["licences"]
+    weights = [name for name in Bundle.open(untrained_bundle).manifest["checkpoint"] if not name.endswith(".json")]
     assert sorted(licences) == sorted(weights)
     for name, licence in licences.items():
         assert ("non-commercial" in licence["licence"]) == ("antelopev2" in name)
     assert licences["vae/diffusion_pytorch_model.safetensors"] == {"licence": "unknown"}
 
 
-def test_stored_weights_cost_no_disk(nano: Path, nano_bundle: Path) -> None:
+def test_stored_weights_cost_no_disk(untrained: Path, untrained_bundle: Path) -> None:
     name = "diffusion_pytorch_model.safetensors"
-    assert (nano_bundle / f"transformer.{name}").samefile(nano / "transformer" / name)
+    assert (untrained_bundle / f"transformer.{name}").samefile(untrained / "transformer" / name)

@@ -38,8 +38,8 @@ MODULES = list(networks.COMPONENTS)
 
 
 @pytest.fixture
-def checkpoint(nano: Path) -> Checkpoint:
-    return Checkpoint.open(nano)
+def checkpoint(untrained: Path) -> Checkpoint:
+    return Checkpoint.open(untrained)
 
 
 @pytest.fixture

@@ -57,17 +57,17 @@ def graphs(folder: Path) -> dict[str, int]:
 
 
 @pytest.fixture(scope="module")
-def whole(nano: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+def whole(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
     """An uninterrupted export and its seconds of processor time."""
     out = tmp_path_factory.mktemp("whole") / "bundle"
-    status, printed, seconds = finish(nano, out)
+    status, printed, seconds = finish(untrained, out)
     assert status == 0, printed
     return out, seconds
 
 
 @pytest.mark.parametrize("trial", range(TRIALS))
 def test_a_kill_at_a_random_moment_leaves_no_bundle_and_the_next_run_finishes_it(
-    nano: Path, whole: tuple[Path, float], tmp_path: Path, proof: Callable[[str], Any], trial: int
+    untrained: Path, whole: tuple[Path, float], tmp_path: Path, proof: Callable[[str], Any], trial: int
 ) -> None:
     record = proof("export-killed")
     if str(trial) in record.trials:
@@ -75,7 +75,7 @@ def test_a_kill_at_a_random_moment_leaves_no_bundle_and_the_next_run_finishes_it
     reference, seconds = whole
     out, partial = tmp_path / "bundle", tmp_path / ".bundle.partial"
     moment = seconds * (trial + random.Random(trial).random()) / TRIALS
-    process = start(nano, out)
+    process = start(untrained, out)
     while process.poll() is None:
         if used_by(process) >= moment:
             process.kill()
@@ -89,7 +89,7 @@ def test_a_kill_at_a_random_moment_leaves_no_bundle_and_the_next_run_finishes_it
             with pytest.raises((BundleMissing, BundleCorrupt)):
                 Bundle.open(folder)
         kept = graphs(partial / "bundle")
-    status, printed, again = finish(nano, out)
+    status, printed, again = finish(untrained, out)
     assert status == 0, printed
     assert graphs(out).items() >= kept.items(), "finished modules were written again"
     Bundle.open(out).verify()
@@ -158,20 +158,24 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
 
 @pytest.mark.parametrize("room", [1, 4, 14, 17])
 def test_a_full_disk_leaves_no_bundle_and_more_room_finishes_it(
-    nano: Path, whole: tuple[Path, float], small_disk: Callable[[int], Path], proof: Callable[[str], Any], room: int
+    untrained: Path,
+    whole: tuple[Path, float],
+    small_disk: Callable[[int], Path],
+    proof: Callable[[str], Any],
+    room: int,
 ) -> None:
     record = proof("export-disk-full")
     disk = small_disk(room * MEBIBYTE)
     if str(room) in record.trials:
         return
     out = disk / "bundle"
-    status, printed, _ = finish(nano, out)
+    status, printed, _ = finish(untrained, out)
     assert (status, out.exists()) == (5, False), printed
     assert "OUTPUT_UNWRITABLE" in printed and "No space left on device" in printed
     kept = graphs(disk / ".bundle.partial" / "bundle")
     assert ("finished parts are kept" in printed) == bool(kept)
     small_disk(64 * MEBIBYTE)
-    status, printed, _ = finish(nano, out)
+    status, printed, _ = finish(untrained, out)
     assert status == 0, printed
     assert graphs(out).items() >= kept.items(), "finished modules were written again"
     Bundle.open(out).verify()

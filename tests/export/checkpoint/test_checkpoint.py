@@ -25,9 +25,9 @@ FILES = [*CONFIGS.values(), *WEIGHTS, *PICKLES.values(), TOKENIZER, DETECTOR, RE
 
 
 @pytest.fixture
-def damaged(nano: Path, tmp_path: Path) -> Path:
+def damaged(untrained: Path, tmp_path: Path) -> Path:
     """A copy to damage."""
-    return Path(shutil.copytree(nano, tmp_path / "checkpoint"))
+    return Path(shutil.copytree(untrained, tmp_path / "checkpoint"))
 
 
 def refusal(folder: Path) -> str:
@@ -36,9 +36,9 @@ def refusal(folder: Path) -> str:
     return str(caught.value)
 
 
-def test_the_nano_checkpoint_is_complete(nano: Path) -> None:
-    checkpoint = Checkpoint.open(nano)
-    assert {str(file.relative_to(nano)) for file in checkpoint.files()} == set(FILES)
+def test_the_nano_checkpoint_is_complete(untrained: Path) -> None:
+    checkpoint = Checkpoint.open(untrained)
+    assert {str(file.relative_to(untrained)) for file in checkpoint.files()} == set(FILES)
 
 
 @pytest.mark.parametrize("file", FILES)

@@ -27,16 +27,16 @@ OWN: dict[str, Any] = {
 
 
 @pytest.fixture
-def copy(nano: Path, tmp_path: Path, portrait: bytes) -> Path:
+def copy(untrained: Path, tmp_path: Path, portrait: bytes) -> Path:
     """A checkpoint with an example of its own."""
-    folder = Path(shutil.copytree(nano, tmp_path / "checkpoint"))
+    folder = Path(shutil.copytree(untrained, tmp_path / "checkpoint"))
     (folder / "example.png").write_bytes(portrait)
     (folder / example.FILE).write_text(json.dumps(OWN))
     return folder
 
 
-def test_without_one_a_photograph_and_prompts_of_people_are_used(nano: Path) -> None:
-    found = Checkpoint.open(nano).example()
+def test_without_one_a_photograph_and_prompts_of_people_are_used(untrained: Path) -> None:
+    found = Checkpoint.open(untrained).example()
     assert found.world is None and len(found.calibration) == 3
     assert found.portrait == example.photograph()
     assert not {*found.held_out} & {part for run in found.calibration for part in run}

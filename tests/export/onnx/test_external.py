@@ -32,14 +32,14 @@ VAE_FILE = "vae.diffusion_pytorch_model.safetensors"
 
 
 @pytest.fixture
-def checkpoint(nano: Path) -> Checkpoint:
-    return Checkpoint(nano)
+def checkpoint(untrained: Path) -> Checkpoint:
+    return Checkpoint(untrained)
 
 
 @pytest.fixture(scope="module")
-def modulate(nano: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def modulate(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `dit_modulate` and a copy of its weights."""
-    checkpoint, folder = Checkpoint(nano), tmp_path_factory.mktemp("modulate")
+    checkpoint, folder = Checkpoint(untrained), tmp_path_factory.mktemp("modulate")
     write_module("dit_modulate", checkpoint, folder, networks.signatures(checkpoint)["dit_modulate"], copy=True)
     return folder
 
@@ -67,8 +67,8 @@ def test_no_path_of_this_machine_is_in_a_graph(modulate: Path) -> None:
     assert str(Path(__file__).parents[3]).encode() not in (modulate / "dit_modulate.onnx").read_bytes()
 
 
-def test_shards_are_linked_and_run(nano: Path, tmp_path: Path) -> None:
-    checkpoint = Checkpoint(Path(shutil.copytree(nano, tmp_path / "checkpoint")))
+def test_shards_are_linked_and_run(untrained: Path, tmp_path: Path) -> None:
+    checkpoint = Checkpoint(Path(shutil.copytree(untrained, tmp_path / "checkpoint")))
     whole = checkpoint.path / f"{SAFETENSORS['transformer']}.safetensors"
     tensors = load_file(whole)
     shards = {f"shard-{i}.safetensors": sorted(tensors)[i::2] for i in range(2)}
@@ -127,8 +127,8 @@ def test_another_dtype_is_converted_once_for_all_modules(
     assert load_file(tmp_path / "vae.vae_encoder.safetensors").keys() == encoder.keys()
 
 
-def test_a_checkpoint_that_mixes_dtypes_is_converted_only_where_it_must(nano: Path, tmp_path: Path) -> None:
-    checkpoint = Checkpoint(Path(shutil.copytree(nano, tmp_path / "checkpoint")))
+def test_a_checkpoint_that_mixes_dtypes_is_converted_only_where_it_must(untrained: Path, tmp_path: Path) -> None:
+    checkpoint = Checkpoint(Path(shutil.copytree(untrained, tmp_path / "checkpoint")))
     file = checkpoint.path / "vae" / "diffusion_pytorch_model.safetensors"
     tensors = load_file(file)
     save_file({name: t.half() if "conv" in name else t for name, t in tensors.items()}, file)

@@ -27,8 +27,8 @@ ROUNDING = 2.0**-4  # half of the last of E4M3's three bits, relative to the num
 
 
 @pytest.fixture(scope="module")
-def checkpoint(nano: Path) -> Checkpoint:
-    return Checkpoint.open(nano)
+def checkpoint(untrained: Path) -> Checkpoint:
+    return Checkpoint.open(untrained)
 
 
 @pytest.fixture(scope="module")

@@ -62,11 +62,11 @@ def test_an_error_is_relative_and_never_hides_a_nan() -> None:
     assert relative_error(torch.tensor([1, 2]), torch.tensor([1, 3])) == 0.5
 
 
-def test_every_graph_of_the_bundle_has_its_declared_axes(nano_bundle: Path) -> None:
-    bundle = Bundle.open(nano_bundle)
+def test_every_graph_of_the_bundle_has_its_declared_axes(untrained_bundle: Path) -> None:
+    bundle = Bundle.open(untrained_bundle)
     seen = set()
     for module in bundle.manifest["modules"]:
-        graph = onnx.load(nano_bundle / f"{module}.onnx", load_external_data=False).graph
+        graph = onnx.load(untrained_bundle / f"{module}.onnx", load_external_data=False).graph
         signature = bundle.signature(module)
         for values, ports in ((graph.input, signature.inputs), (graph.output, signature.outputs)):
             for value, port in zip(values, ports, strict=True):
@@ -76,7 +76,7 @@ def test_every_graph_of_the_bundle_has_its_declared_axes(nano_bundle: Path) -> N
     assert seen & DYNAMIC.keys() == DYNAMIC.keys()
 
 
-def test_every_module_was_compared_with_its_original(nano_bundle: Path) -> None:
-    checks = {name: module["check"] for name, module in Bundle.open(nano_bundle).manifest["modules"].items()}
+def test_every_module_was_compared_with_its_original(untrained_bundle: Path) -> None:
+    checks = {name: module["check"] for name, module in Bundle.open(untrained_bundle).manifest["modules"].items()}
     assert {record["kind"] for record in checks.values()} == {"numeric"}
     assert max(record["error"] for record in checks.values()) <= 1e-5

@@ -28,9 +28,9 @@ Exported = dict[tuple[str, str], tuple[dict[str, Any], onnx.ModelProto]]
 
 
 @pytest.fixture(scope="module")
-def exported(nano: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+def exported(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """(module, precision) → its record and its graph without data."""
-    checkpoint = Checkpoint(nano)
+    checkpoint = Checkpoint(untrained)
     signatures = networks.signatures(checkpoint)
     made = {}
     for precision, modules in (("fp16", FP16), ("bf16", BF16)):
@@ -141,9 +141,9 @@ def test_what_leaves_the_range_in_pytorch_too_is_refused() -> None:
 
 
 @pytest.mark.parametrize("module", [name for name in networks.COMPONENTS if name not in FLOAT32_MODULES])
-def test_every_network_takes_and_gives_float32(nano: Path, module: str) -> None:
+def test_every_network_takes_and_gives_float32(untrained: Path, module: str) -> None:
     """The limit is about 16 roundings: a network that computes something else would be at 1."""
-    checkpoint = Checkpoint(nano)
+    checkpoint = Checkpoint(untrained)
     inputs = sample_inputs(networks.signatures(checkpoint)[module], TRACE_SIZES)
     with torch.no_grad():
         exact = networks.load(module, checkpoint)(*inputs.values())

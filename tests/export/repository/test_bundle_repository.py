@@ -25,9 +25,9 @@ GEOMETRY = Geometry(frames=49, height=480, width=720, spatial=8, temporal=4, pat
 
 
 @pytest.fixture(scope="module")
-def native(nano_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def native(untrained_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("native") / "models"
-    assert write_bundle_repository(nano_bundle, out, native=True) == [*MODULES, *FOUND]
+    assert write_bundle_repository(untrained_bundle, out, native=True) == [*MODULES, *FOUND]
     return out
 
 
@@ -70,16 +70,16 @@ def test_a_native_config_says_what_the_onnx_file_says(native: Path, model: str) 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_a_native_model_loads_from_its_folder_alone(
-    native: Path, nano_bundle: Path, tmp_path: Path, module: str
+    native: Path, untrained_bundle: Path, tmp_path: Path, module: str
 ) -> None:
     moved = shutil.copytree(native / module, tmp_path / module)
-    signature = Bundle.open(nano_bundle).signature(module)
+    signature = Bundle.open(untrained_bundle).signature(module)
     results = OnnxEngine(moved / "1" / "model.onnx", signature, device="cpu")(sample_inputs(signature, TRACE_SIZES))
     assert list(results) == [port.name for port in signature.outputs]
 
 
-def test_native_models_take_no_space(native: Path, nano_bundle: Path) -> None:
-    assert (native / "clip" / "1" / "model.onnx").samefile(nano_bundle / "clip.onnx")
+def test_native_models_take_no_space(native: Path, untrained_bundle: Path) -> None:
+    assert (native / "clip" / "1" / "model.onnx").samefile(untrained_bundle / "clip.onnx")
 
 
 def test_the_readme_says_how_to_start_it(native: Path) -> None:
@@ -87,24 +87,26 @@ def test_the_readme_says_how_to_start_it(native: Path) -> None:
     assert f"tritonserver --model-repository={native}" in text and "no server has loaded them yet" in text
 
 
-def test_the_python_repository_is_the_committed_one_and_says_how_to_start_it(nano_bundle: Path, tmp_path: Path) -> None:
+def test_the_python_repository_is_the_committed_one_and_says_how_to_start_it(
+    untrained_bundle: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "with space"
-    models = write_bundle_repository(nano_bundle, out)
+    models = write_bundle_repository(untrained_bundle, out)
     assert models == ["face", "text", "encode", "denoise", "decode", "consisid"]
     written = {str(p.relative_to(out)): p.read_text() for p in out.rglob("*") if p.is_file()}
     readme, marker = written.pop("README.md"), json.loads(written.pop("repository.json"))
     assert written == repository()
-    assert f"CONSISID_BUNDLE={nano_bundle} tritonserver --model-repository='{out}'" in readme
-    assert marker["bundle"] == Bundle.open(nano_bundle).fingerprint
-    write_bundle_repository(nano_bundle, out, native=True)
+    assert f"CONSISID_BUNDLE={untrained_bundle} tritonserver --model-repository='{out}'" in readme
+    assert marker["bundle"] == Bundle.open(untrained_bundle).fingerprint
+    write_bundle_repository(untrained_bundle, out, native=True)
     assert not (out / "consisid").exists(), "replaced as a whole"
 
 
-def test_other_folders_and_damaged_bundles_are_refused(nano_bundle: Path, tmp_path: Path) -> None:
+def test_other_folders_and_damaged_bundles_are_refused(untrained_bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("mine")
     with pytest.raises(OutputUnwritable, match="choose another folder"):
-        write_bundle_repository(nano_bundle, tmp_path)
-    damaged = Path(shutil.copytree(nano_bundle, tmp_path / "bundle"))
+        write_bundle_repository(untrained_bundle, tmp_path)
+    damaged = Path(shutil.copytree(untrained_bundle, tmp_path / "bundle"))
     content = bytearray((damaged / "clip.onnx").read_bytes())
     content[100] ^= 1
     (damaged / "clip.onnx").write_bytes(content)
@@ -114,11 +116,11 @@ def test_other_folders_and_damaged_bundles_are_refused(nano_bundle: Path, tmp_pa
 
 
 def test_engines_without_a_native_backend_are_refused(
-    torch_bundle_of: Callable[..., Path], nano_bundle: Path, tmp_path: Path
+    torch_bundle_of: Callable[..., Path], untrained_bundle: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ExportRefused, match="no backend for engine 'torch'"):
         write_bundle_repository(torch_bundle_of(), tmp_path / "out", native=True)
-    copy = Path(shutil.copytree(nano_bundle, tmp_path / "bundle"))
+    copy = Path(shutil.copytree(untrained_bundle, tmp_path / "bundle"))
     manifest = json.loads((copy / "manifest.json").read_text())
     manifest |= {"engine": "tensorrt", "versions": manifest["versions"] | {"tensorrt-rtx": "1.7"}}
     (copy / "manifest.json").write_text(json.dumps(manifest | {"digest": manifest_digest(manifest)}))
@@ -137,8 +139,8 @@ def built(signature: Signature, *, dynamic: bool) -> dict[str, object]:
     }
 
 
-def test_a_tensorrt_config_has_the_engines_sizes_and_all_its_profiles(nano_bundle: Path) -> None:
-    bundle = Bundle.open(nano_bundle)
+def test_a_tensorrt_config_has_the_engines_sizes_and_all_its_profiles(untrained_bundle: Path) -> None:
+    bundle = Bundle.open(untrained_bundle)
     encoder = bundle.signature("vae_encoder")
     static = engine_signature(encoder, built(encoder, dynamic=False))
     assert [port.shape for port in static.inputs] == [("images", 3, 480, 720)]
@@ -152,12 +154,12 @@ def test_a_tensorrt_config_has_the_engines_sizes_and_all_its_profiles(nano_bundl
     assert all(isinstance(size, int) for port in (*sizes.inputs, *sizes.outputs) for size in port.shape)
 
 
-def test_a_bundle_of_tensorrt_engines_becomes_plans(nano_bundle: Path, tmp_path: Path) -> None:
-    copy = Path(shutil.copytree(nano_bundle, tmp_path / "bundle"))
+def test_a_bundle_of_tensorrt_engines_becomes_plans(untrained_bundle: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(untrained_bundle, tmp_path / "bundle"))
     manifest = json.loads((copy / "manifest.json").read_text())
     manifest |= {"engine": "tensorrt", "versions": manifest["versions"] | {"tensorrt": "11.0"}}
     for name, record in manifest["modules"].items():
-        record["tensorrt"] = built(Bundle.open(nano_bundle).signature(name), dynamic=False)
+        record["tensorrt"] = built(Bundle.open(untrained_bundle).signature(name), dynamic=False)
         record["files"] = record["files"][:1]
     (copy / "manifest.json").write_text(json.dumps(manifest | {"digest": manifest_digest(manifest)}))
     write_bundle_repository(copy, tmp_path / "out", native=True)
@@ -169,8 +171,8 @@ def test_a_bundle_of_tensorrt_engines_becomes_plans(nano_bundle: Path, tmp_path:
     assert "Triton server with TensorRT 11.0" in (tmp_path / "out" / "README.md").read_text()
 
 
-def test_a_tensorrt_config_names_tensors_as_the_engine_does(nano_bundle: Path) -> None:
-    signature = Bundle.open(nano_bundle).signature("parser")
+def test_a_tensorrt_config_names_tensors_as_the_engine_does(untrained_bundle: Path) -> None:
+    signature = Bundle.open(untrained_bundle).signature("parser")
     record = built(signature, dynamic=True) | {"bindings": {"image": "arg0", "labels": "output0"}}
     found = engine_signature(signature, record)
     assert ([p.name for p in found.inputs], [p.name for p in found.outputs]) == (["arg0"], ["output0"])

@@ -143,9 +143,9 @@ def test_missing_tensorrt_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.fixture(scope="session")
-def step_of(nano: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def step_of(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Path of the nano checkpoint's step in a precision, weights and all."""
-    checkpoint, folder = Checkpoint.open(nano), tmp_path_factory.mktemp("steps")
+    checkpoint, folder = Checkpoint.open(untrained), tmp_path_factory.mktemp("steps")
 
     def export(precision: str) -> Path:
         path = folder / f"{precision}.onnx"
@@ -159,10 +159,10 @@ def step_of(nano: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[s
 
 @pytest.mark.parametrize("precision", ["fp16", pytest.param("bf16", marks=pytest.mark.proof)])
 def test_every_attention_of_the_step_becomes_a_plugin(
-    step_of: Callable[[str], Path], nano: Path, precision: str
+    step_of: Callable[[str], Path], untrained: Path, precision: str
 ) -> None:
     model = onnx.load(step_of(precision))
-    config = Checkpoint.open(nano).config("transformer")
+    config = Checkpoint.open(untrained).config("transformer")
     before = Counter(node.op_type for node in model.graph.node)
     use_plugins(model)
     plugins = [node for node in model.graph.node if node.domain]
@@ -190,12 +190,12 @@ def test_every_attention_of_the_step_becomes_a_plugin(
     onnx.checker.check_model(model, full_check=True)
 
 
-def test_bodies_compute_what_the_graph_did(step_of: Callable[[str], Path], nano: Path) -> None:
+def test_bodies_compute_what_the_graph_did(step_of: Callable[[str], Path], untrained: Path) -> None:
     """Bit by bit where nothing is optimised: ONNX Runtime rounds elsewhere where it fuses operators."""
     model = onnx.load(step_of("fp16"))
     use_plugins(model)
     add_bodies(model)
-    signature = networks.signatures(Checkpoint.open(nano))["dit_step"]
+    signature = networks.signatures(Checkpoint.open(untrained))["dit_step"]
     inputs = {name: tensor.numpy() for name, tensor in sample_inputs(signature, TRACE_SIZES).items()}
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -207,13 +207,13 @@ def test_bodies_compute_what_the_graph_did(step_of: Callable[[str], Path], nano:
 
 
 def test_the_parser_looks_for_the_plugins_and_takes_the_rest(
-    step_of: Callable[[str], Path], nano: Path, tmp_path: Path
+    step_of: Callable[[str], Path], untrained: Path, tmp_path: Path
 ) -> None:
     """TensorRT-RTX parses as TensorRT does, but has no plugins."""
     model = onnx.load(step_of("fp16"))
     use_plugins(model)
     (tmp_path / "step.onnx").write_bytes(model.SerializeToString())
-    checkpoint = Checkpoint.open(nano)
+    checkpoint = Checkpoint.open(untrained)
     sizes = geometry(checkpoint.config("transformer"), checkpoint.config("vae"))
     signature = networks.signatures(checkpoint)["dit_step"]
     problems = unsupported_nodes(tmp_path / "step.onnx", signature, sizes, library="tensorrt-rtx")
@@ -334,8 +334,8 @@ def test_what_only_looks_like_attention_is_refused(
         use_plugins(model)
 
 
-def test_a_step_in_float32_is_refused(nano_bundle: Path) -> None:
-    model = onnx.load(nano_bundle / "dit_step.onnx", load_external_data=False)
+def test_a_step_in_float32_is_refused(untrained_bundle: Path) -> None:
+    model = onnx.load(untrained_bundle / "dit_step.onnx", load_external_data=False)
     with pytest.raises(ExportRefused, match="not fp16 or bf16"):
         use_plugins(model)
 
@@ -347,14 +347,14 @@ def test_a_step_in_float32_is_refused(nano_bundle: Path) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_tensorrt_runs_the_step_on_our_kernels(
-    step_of: Callable[[str], Path], nano: Path, nano_bundle: Path, tmp_path: Path, precision: str
+    step_of: Callable[[str], Path], untrained: Path, untrained_bundle: Path, tmp_path: Path, precision: str
 ) -> None:
     pytest.importorskip("tensorrt", reason="plugins are full TensorRT's")
     major, minor = torch.cuda.get_device_capability()
     register_plugins(10 * major + minor)
     model = onnx.load(step_of(precision))
     use_plugins(model)
-    graph, plan, bundle = tmp_path / "dit_step.onnx", tmp_path / "dit_step.engine", Bundle.open(nano_bundle)
+    graph, plan, bundle = tmp_path / "dit_step.onnx", tmp_path / "dit_step.engine", Bundle.open(untrained_bundle)
     graph.write_bytes(model.SerializeToString())
     signature = bundle.signature("dit_step")
     record = build_engine(graph, signature, bundle.geometry, plan, library="tensorrt")
@@ -365,7 +365,7 @@ def test_tensorrt_runs_the_step_on_our_kernels(
         return {name: tensor.cpu() for name, tensor in found.items()}
 
     exact, rounded = (
-        networks.load("dit_step", Checkpoint.open(nano), dtype)
+        networks.load("dit_step", Checkpoint.open(untrained), dtype)
         for dtype in (torch.float32, exported_dtype("dit_step", precision))
     )
     ranges = relevant(signature, profiles(bundle.geometry))

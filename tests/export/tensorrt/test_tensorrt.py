@@ -38,8 +38,8 @@ Build = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture(scope="session")
-def checkpoint(nano: Path) -> Checkpoint:
-    return Checkpoint.open(nano)
+def checkpoint(untrained: Path) -> Checkpoint:
+    return Checkpoint.open(untrained)
 
 
 @pytest.fixture(scope="session")
@@ -61,13 +61,13 @@ def halved(checkpoint: Checkpoint) -> Callable[[str, str], Path]:
 
 
 @pytest.fixture
-def build(nano_bundle: Path, tmp_path: Path) -> Build:
+def build(untrained_bundle: Path, tmp_path: Path) -> Build:
     """Builds a module, by default from the bundle's float32 graph for SM89, to `tmp_path/engines/MODULE.engine`."""
-    bundle = Bundle.open(nano_bundle)
+    bundle = Bundle.open(untrained_bundle)
 
     def run(module: str, graph: Path | None = None, *, free: bool = False, **options: Any) -> dict[str, Any]:
         sizes = dataclasses.replace(bundle.geometry, fixed_size=not free)
-        path = graph or nano_bundle / f"{module}.onnx"
+        path = graph or untrained_bundle / f"{module}.onnx"
         options = {"library": "tensorrt-rtx", "compute_capabilities": ("SM89",)} | options
         out = tmp_path / "engines" / f"{module}.engine"
         return build_engine(path, bundle.signature(module), sizes, out, **options)
@@ -117,8 +117,10 @@ def test_every_graph_builds_with_dynamic_sizes(
     assert record["layers"] > 0
 
 
-def test_the_step_builds_in_float32_for_both_targets_at_once(build: Build, nano_bundle: Path, tmp_path: Path) -> None:
-    graph = nano_bundle / "dit_step.onnx"
+def test_the_step_builds_in_float32_for_both_targets_at_once(
+    build: Build, untrained_bundle: Path, tmp_path: Path
+) -> None:
+    graph = untrained_bundle / "dit_step.onnx"
     before = hashlib.sha256(graph.read_bytes()).digest()
     phases: dict[str, list[tuple[int, int]]] = {}
     record = build(
@@ -152,10 +154,10 @@ def test_float32_attention_needs_the_hint(build: Build, folder: Path, monkeypatc
 
 
 def test_weights_outside_of_the_graph_are_read_from_beside_it(
-    build: Build, nano_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    build: Build, untrained_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Copied: onnx reads no weights from a file with several hard links, as a bundle's have.
-    model = onnx.load(shutil.copytree(nano_bundle, tmp_path / "copy") / "dit_modulate.onnx")
+    model = onnx.load(shutil.copytree(untrained_bundle, tmp_path / "copy") / "dit_modulate.onnx")
     stored = {"save_as_external_data": True, "location": "shared.data", "size_threshold": 0}
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "here").mkdir()
@@ -173,13 +175,13 @@ def test_weights_outside_of_the_graph_are_read_from_beside_it(
 
 
 def test_only_float32_attention_gets_the_hint(
-    nano_bundle: Path, halved: Callable[[str, str], Path], checkpoint: Checkpoint
+    untrained_bundle: Path, halved: Callable[[str, str], Path], checkpoint: Checkpoint
 ) -> None:
-    bundle = Bundle.open(nano_bundle)
+    bundle = Bundle.open(untrained_bundle)
     signature = bundle.signature("text_encoder")
     chosen = relevant(signature, profiles(bundle.geometry))
     assert "softmax_precision" in str(onnx.load(halved("text_encoder", "fp16")).graph)
-    for path, hinted in ((nano_bundle / "text_encoder.onnx", True), (halved("text_encoder", "fp16"), False)):
+    for path, hinted in ((untrained_bundle / "text_encoder.onnx", True), (halved("text_encoder", "fp16"), False)):
         nodes = tensorrt_graph.tensorrt_graph(path, signature, chosen).graph.node
         attention = [node for node in nodes if node.op_type == "Attention"]
         assert attention
@@ -189,11 +191,11 @@ def test_only_float32_attention_gets_the_hint(
             assert hinted == ("TRT_decomposable" in names)
 
 
-def test_sizes_that_never_vary_are_numbers_in_the_graph(nano_bundle: Path) -> None:
-    bundle = Bundle.open(nano_bundle)
+def test_sizes_that_never_vary_are_numbers_in_the_graph(untrained_bundle: Path) -> None:
+    bundle = Bundle.open(untrained_bundle)
     signature = bundle.signature("dit_step")
     chosen = relevant(signature, profiles(bundle.geometry))
-    model = tensorrt_graph.tensorrt_graph(nano_bundle / "dit_step.onnx", signature, chosen)
+    model = tensorrt_graph.tensorrt_graph(untrained_bundle / "dit_step.onnx", signature, chosen)
     dims = {value.name: value.type.tensor_type.shape.dim for value in model.graph.input}
     assert [dim.dim_value for dim in dims["latents"]] == [1, 5, 16, 16, 24]
     assert dims["text_tokens"][0].dim_param == "branches"
@@ -246,9 +248,9 @@ def one_node(path: Path, operator: str) -> Signature:
     return Signature("tiny", (Port("x", "FP32", (2, 2)),), (Port("y", "FP32", ()),))
 
 
-def test_an_unknown_operator_is_named_with_its_node(nano_bundle: Path, tmp_path: Path) -> None:
+def test_an_unknown_operator_is_named_with_its_node(untrained_bundle: Path, tmp_path: Path) -> None:
     signature = one_node(tmp_path / "tiny.onnx", "Det")
-    sizes = Bundle.open(nano_bundle).geometry
+    sizes = Bundle.open(untrained_bundle).geometry
     with pytest.raises(
         ExportRefused, match=r"tiny: TensorRT cannot read the graph:\n  Det 'determinant_7': UNSUPPORTED"
     ):
@@ -258,20 +260,20 @@ def test_an_unknown_operator_is_named_with_its_node(nano_bundle: Path, tmp_path:
     assert found.startswith("Det 'determinant_7': UNSUPPORTED_NODE")
 
 
-def test_the_step_has_no_unsupported_node(nano_bundle: Path) -> None:
-    bundle = Bundle.open(nano_bundle)
+def test_the_step_has_no_unsupported_node(untrained_bundle: Path) -> None:
+    bundle = Bundle.open(untrained_bundle)
     found = unsupported_nodes(
-        nano_bundle / "dit_step.onnx", bundle.signature("dit_step"), bundle.geometry, library="tensorrt-rtx"
+        untrained_bundle / "dit_step.onnx", bundle.signature("dit_step"), bundle.geometry, library="tensorrt-rtx"
     )
     assert found == []
 
 
-def test_a_size_without_a_range_is_named(nano_bundle: Path, tmp_path: Path) -> None:
-    bundle = Bundle.open(nano_bundle)
+def test_a_size_without_a_range_is_named(untrained_bundle: Path, tmp_path: Path) -> None:
+    bundle = Bundle.open(untrained_bundle)
     profile = {"branches": profiles(bundle.geometry)[0]["branches"]}
     with pytest.raises(ExportRefused, match="dit_modulate: no range is declared for the size 'steps'"):
         build_engine(
-            nano_bundle / "dit_modulate.onnx",
+            untrained_bundle / "dit_modulate.onnx",
             bundle.signature("dit_modulate"),
             (profile,),
             tmp_path / "x",

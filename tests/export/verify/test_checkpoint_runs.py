@@ -27,8 +27,8 @@ NUMERIC = {name: {"kind": "numeric", "error": 0.0, "limit": 1e-5} for name in ne
 
 
 @pytest.fixture(scope="module")
-def checkpoint(nano: Path) -> Checkpoint:
-    return Checkpoint.open(nano)
+def checkpoint(untrained: Path) -> Checkpoint:
+    return Checkpoint.open(untrained)
 
 
 @pytest.fixture
@@ -100,8 +100,8 @@ def test_samples_are_inputs_of_a_run_of_two_sizes(runs: Rehearsal, short: None) 
     assert not samples[0]["latents"].equal(samples[1]["latents"])
 
 
-def test_a_bundle_tells_the_error_of_a_whole_run(nano_bundle: Path) -> None:
-    found = Bundle.open(nano_bundle).manifest["trajectory"]
+def test_a_bundle_tells_the_error_of_a_whole_run(untrained_bundle: Path) -> None:
+    found = Bundle.open(untrained_bundle).manifest["trajectory"]
     assert found["steps"] == STEPS
     assert 0 < found["check"]["error"] <= found["check"]["limit"] == 1e-5
 
@@ -123,7 +123,7 @@ def test_the_last_latents_are_those_of_the_pipeline(
 def test_a_run_that_ends_elsewhere_is_refused(
     runs: Rehearsal,
     short: None,
-    nano_bundle: Path,
+    untrained_bundle: Path,
     monkeypatch: pytest.MonkeyPatch,
     factor: float,
     accepted: bool,
@@ -136,7 +136,7 @@ def test_a_run_that_ends_elsewhere_is_refused(
 
     monkeypatch.setattr(denoising_run, "OnnxEngine", Scaled)
     checkpoint, signatures = runs._checkpoint, runs._signatures
-    arguments: Any = (checkpoint, nano_bundle, signatures, NUMERIC, runs)
+    arguments: Any = (checkpoint, untrained_bundle, signatures, NUMERIC, runs)
     if accepted:
         assert denoising_run.check_trajectory(*arguments, precision="fp32")["check"]["error"] < 1e-5
     else:
@@ -147,11 +147,16 @@ def test_a_run_that_ends_elsewhere_is_refused(
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "fp8"])
 @pytest.mark.parametrize(("share", "accepted"), [(1.19, True), (1.21, False), (float("inf"), False)])
 def test_a_narrow_run_may_be_a_little_further_than_pytorchs_own(
-    runs: Rehearsal, nano_bundle: Path, monkeypatch: pytest.MonkeyPatch, precision: str, share: float, accepted: bool
+    runs: Rehearsal,
+    untrained_bundle: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    precision: str,
+    share: float,
+    accepted: bool,
 ) -> None:
     wanted, error = torch.randn(2, 1, 8, generator=torch.Generator().manual_seed(0)).unbind()
     monkeypatch.setattr(runs, "held_out", lambda *_: [wanted, wanted + share * error, wanted + error])
-    arguments: Any = (runs._checkpoint, nano_bundle, runs._signatures, NUMERIC, runs)
+    arguments: Any = (runs._checkpoint, untrained_bundle, runs._signatures, NUMERIC, runs)
     if accepted:
         check = denoising_run.check_trajectory(*arguments, precision=precision)["check"]
         assert check["error"] == pytest.approx(check["limit"] * share / 1.2, rel=1e-5)
@@ -161,31 +166,31 @@ def test_a_narrow_run_may_be_a_little_further_than_pytorchs_own(
 
 
 def test_what_pytorch_cannot_compute_either_is_refused(
-    runs: Rehearsal, nano_bundle: Path, monkeypatch: pytest.MonkeyPatch
+    runs: Rehearsal, untrained_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exact, broken = torch.ones(1, 8), torch.full((1, 8), float("inf"))
     monkeypatch.setattr(runs, "held_out", lambda *_: [exact, broken, broken])
-    arguments: Any = (runs._checkpoint, nano_bundle, runs._signatures, NUMERIC, runs)
+    arguments: Any = (runs._checkpoint, untrained_bundle, runs._signatures, NUMERIC, runs)
     with pytest.raises(ExportRefused, match="PyTorch itself gives values that are not finite"):
         denoising_run.check_trajectory(*arguments, precision="fp16")
 
 
-def test_a_run_with_a_module_that_was_not_run_is_structural(runs: Rehearsal, nano_bundle: Path) -> None:
+def test_a_run_with_a_module_that_was_not_run_is_structural(runs: Rehearsal, untrained_bundle: Path) -> None:
     checks = NUMERIC | {"dit_step": {"kind": "structural", "reason": "too large"}}
-    arguments: Any = (runs._checkpoint, nano_bundle, runs._signatures, checks, runs)
+    arguments: Any = (runs._checkpoint, untrained_bundle, runs._signatures, checks, runs)
     found = denoising_run.check_trajectory(*arguments, precision="fp16")
     assert found["check"] == {"kind": "structural", "reason": "dit_step: too large"}
 
 
 def test_a_checkpoint_that_finds_no_face_is_exported_and_says_so(
-    runs: Rehearsal, nano_bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    runs: Rehearsal, untrained_bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def blind(self: Rehearsal, *_: object) -> Any:
         raise NoFace("no face was found")
 
     monkeypatch.setattr(Rehearsal, "held_out", blind)
     monkeypatch.setattr(Rehearsal, "largest_inputs", blind)
-    arguments: Any = (runs._checkpoint, nano_bundle, runs._signatures, NUMERIC, runs)
+    arguments: Any = (runs._checkpoint, untrained_bundle, runs._signatures, NUMERIC, runs)
     found = denoising_run.check_trajectory(*arguments, precision="fp32")["check"]
     assert found == {"kind": "none", "reason": "the checkpoint cannot be run: NO_FACE: no face was found"}
     with pytest.raises(ExportRefused, match="cannot be run to calibrate fp8: NO_FACE"):

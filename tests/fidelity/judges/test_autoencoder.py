@@ -16,11 +16,11 @@ def test_a_video_comes_back_as_diffusers_alone_would_give_it(
     checkpoint_of: Callable[..., Path], torch_bundle_of: Callable[..., Path]
 ) -> None:
     free = {"use_learned_positional_embeddings": False}  # any size will do
-    nano, pipeline = checkpoint_of(**free), Pipeline.open(torch_bundle_of(**free), device="cpu")
+    untrained, pipeline = checkpoint_of(**free), Pipeline.open(torch_bundle_of(**free), device="cpu")
     video = case(0).drawn(replace(pipeline.bundle.geometry, frames=9, height=32, width=48))
-    found = Autoencoder(nano, pipeline)(video)
+    found = Autoencoder(untrained, pipeline)(video)
     load: Any = AutoencoderKLCogVideoX.from_pretrained
-    vae = load(nano / "vae", dtype=torch.float32, low_cpu_mem_usage=False)
+    vae = load(untrained / "vae", dtype=torch.float32, low_cpu_mem_usage=False)
     with torch.inference_mode():
         pixels = torch.from_numpy(video).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
         whole = vae.decode(vae.encode(pixels).latent_dist.mode()).sample

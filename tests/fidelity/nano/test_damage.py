@@ -56,13 +56,13 @@ def test_weights_lie_on_their_levels_and_no_further_than_half_a_level_away(bits:
     assert torch.equal(rounded(torch.zeros(2, 3), bits), torch.zeros(2, 3))
 
 
-def test_fewer_bits_cost_more_and_none_cost_nothing(nano: Path, torch_bundle_of: Callable[[], Path]) -> None:
+def test_fewer_bits_cost_more_and_none_cost_nothing(untrained: Path, torch_bundle_of: Callable[[], Path]) -> None:
     bundle = Bundle.open(torch_bundle_of(), device="cpu")
     signature = bundle.signature("dit_step")
     inputs = sample_inputs(signature, TRACE_SIZES)
     exact = bundle.module("dit_step")(inputs)["velocity"]
     errors = []
     for bits in (None, 8, 3):
-        found = rounded_step(Checkpoint.open(nano), signature, bits)(inputs)["velocity"]
+        found = rounded_step(Checkpoint.open(untrained), signature, bits)(inputs)["velocity"]
         errors.append(float((found - exact).norm() / exact.norm()))
     assert errors[0] == 0 and 0 < 10 * errors[1] < errors[2]

@@ -12,7 +12,7 @@ import pytest
 from consisid_fidelity.nano import run
 from consisid_fidelity.nano.run import Workbench
 from consisid_fidelity.nano.worker import Subject
-from consisid_nano.untrained.write import write_nano
+from consisid_nano.untrained.write import write_untrained
 from consisid_runtime.errors import InvalidOption
 from consisid_runtime.options import Options
 
@@ -36,11 +36,11 @@ class Counting:
 
 @pytest.fixture
 def subject(
-    nano: Path, torch_bundle_of: Callable[[], Path], judge_folder: Path, monkeypatch: pytest.MonkeyPatch
+    untrained: Path, torch_bundle_of: Callable[[], Path], judge_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Subject:
     ASKED.clear()
     monkeypatch.setattr(run, "Worker", Counting)
-    return Subject(torch_bundle_of(), nano, judge_folder)
+    return Subject(torch_bundle_of(), untrained, judge_folder)
 
 
 def test_only_what_is_missing_is_measured(subject: Subject, tmp_path: Path) -> None:
@@ -102,6 +102,6 @@ def test_other_options_and_judges_are_measured_anew(subject: Subject, judge_fold
 
 
 def test_a_bundle_of_another_checkpoint_is_refused(subject: Subject, tmp_path: Path) -> None:
-    write_nano(tmp_path / "other", seed=1)
+    write_untrained(tmp_path / "other", seed=1)
     with pytest.raises(InvalidOption, match=r"was not made from .*transformer"):
         Workbench(Subject(subject.bundle, tmp_path / "other", subject.judges), tmp_path / "work")

@@ -54,8 +54,8 @@ class Drawn:
 
 
 @pytest.fixture(scope="module")
-def studio(nano: Path, torch_bundle_of: Callable[[], Path]) -> Studio:
-    return Studio(Bundle.open(torch_bundle_of(), device="cpu"), Checkpoint.open(nano), OPTIONS)
+def studio(untrained: Path, torch_bundle_of: Callable[[], Path]) -> Studio:
+    return Studio(Bundle.open(torch_bundle_of(), device="cpu"), Checkpoint.open(untrained), OPTIONS)
 
 
 @pytest.fixture(scope="module")

@@ -36,11 +36,11 @@ def test_help_lists_every_command_and_the_exit_codes() -> None:
     assert "Exit codes" in done.stdout
 
 
-def test_generate_writes_a_video_and_says_what_it_did(nano_bundle: Path, photo: Path, tmp_path: Path) -> None:
+def test_generate_writes_a_video_and_says_what_it_did(untrained_bundle: Path, photo: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.mp4"
     options = ("--steps", "2", "--frames", "9", "--seed", "5", "--no-local-identity", "--face-index", "0")
     done = run(
-        "generate", "--bundle", nano_bundle, "--image", photo, "--prompt", PROMPT, "--out", out, "--json", *options
+        "generate", "--bundle", untrained_bundle, "--image", photo, "--prompt", PROMPT, "--out", out, "--json", *options
     )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
@@ -62,10 +62,10 @@ def test_generate_writes_a_video_and_says_what_it_did(nano_bundle: Path, photo: 
     ids=lambda value: value if isinstance(value, str) else None,
 )
 def test_an_error_has_a_code_for_people_and_machines(
-    arguments: tuple[str, ...], status: int, code: str, nano_bundle: Path, photo: Path, tmp_path: Path
+    arguments: tuple[str, ...], status: int, code: str, untrained_bundle: Path, photo: Path, tmp_path: Path
 ) -> None:
     given = {
-        "--bundle": nano_bundle,
+        "--bundle": untrained_bundle,
         "--image": photo,
         "--prompt": PROMPT,
         "--out": tmp_path / "out.mp4",
@@ -80,8 +80,8 @@ def test_an_error_has_a_code_for_people_and_machines(
     assert not (tmp_path / "out.mp4").exists()
 
 
-def test_a_prompt_may_look_like_a_flag(nano_bundle: Path, tmp_path: Path) -> None:
-    told = ("generate", "--bundle", nano_bundle, "--image", "/nonexistent.png", "--out", tmp_path / "out.mp4")
+def test_a_prompt_may_look_like_a_flag(untrained_bundle: Path, tmp_path: Path) -> None:
+    told = ("generate", "--bundle", untrained_bundle, "--image", "/nonexistent.png", "--out", tmp_path / "out.mp4")
     done = run(*told, "--prompt", "--json")
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.startswith("IMAGE_UNREADABLE: ")
@@ -98,8 +98,8 @@ def test_cancelling_ends_as_shells_expect() -> None:
 
 @pytest.mark.parametrize("arguments", [("inspect", "BUNDLE"), ("inspect", "/nonexistent", "--json")])
 @pytest.mark.parametrize("sink", ["/dev/full", "broken pipe"])
-def test_results_that_nobody_can_read(arguments: tuple[str, ...], sink: str, nano_bundle: Path) -> None:
-    command = [*MAIN, *(str(nano_bundle) if part == "BUNDLE" else part for part in arguments)]
+def test_results_that_nobody_can_read(arguments: tuple[str, ...], sink: str, untrained_bundle: Path) -> None:
+    command = [*MAIN, *(str(untrained_bundle) if part == "BUNDLE" else part for part in arguments)]
     if sink == "broken pipe":
         reader, descriptor = os.pipe()
         os.close(reader)
@@ -150,10 +150,10 @@ def test_no_server_is_an_error_of_its_own(photo: Path, tmp_path: Path) -> None:
     assert done.stderr.startswith("SERVER_UNREACHABLE: ")
 
 
-def test_inspect_tells_what_a_bundle_is(nano_bundle: Path) -> None:
-    told = json.loads(run("inspect", nano_bundle, "--json").stdout)
+def test_inspect_tells_what_a_bundle_is(untrained_bundle: Path) -> None:
+    told = json.loads(run("inspect", untrained_bundle, "--json").stdout)
     assert told["verified"] and told["engine"] == "onnx"
-    assert "non-commercial" in run("inspect", nano_bundle).stdout
+    assert "non-commercial" in run("inspect", untrained_bundle).stdout
 
 
 def test_doctor_tells_what_is_missing() -> None:

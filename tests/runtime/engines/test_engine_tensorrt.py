@@ -399,10 +399,12 @@ def exact_float32() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def built(nano_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Path, Signature, Any]]:
+def built(
+    untrained_bundle: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., tuple[Path, Signature, Any]]:
     """Engine file, signature and record of a module, built for this GPU from the bundle's float32 graph."""
     folder = tmp_path_factory.mktemp("engines")
-    bundle = Bundle.open(nano_bundle)
+    bundle = Bundle.open(untrained_bundle)
 
     def build(module: str) -> tuple[Path, Signature, Any]:
         from consisid_runtime.engines.tensorrt_library import load
@@ -412,15 +414,15 @@ def built(nano_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Callab
         signature = bundle.signature(module)
         path = folder / f"{module}.engine"
         targets = None if name == "tensorrt" else (capability,)
-        graph = nano_bundle / f"{module}.onnx"
+        graph = untrained_bundle / f"{module}.onnx"
         record = build_engine(graph, signature, bundle.geometry, path, compute_capabilities=targets)
         return path, signature, record
 
     return build
 
 
-def samples(nano_bundle: Path, signature: Signature, seed: int = 0) -> dict[str, Tensor]:
-    profile = relevant(signature, profiles(Bundle.open(nano_bundle).geometry))[0]
+def samples(untrained_bundle: Path, signature: Signature, seed: int = 0) -> dict[str, Tensor]:
+    profile = relevant(signature, profiles(Bundle.open(untrained_bundle).geometry))[0]
     sizes = {symbol: extent.optimum for symbol, extent in profile.items()}
     return sample_inputs(signature, sizes, seed=seed)
 
@@ -431,15 +433,15 @@ class TestOnGpu:
     @pytest.mark.usefixtures("exact_float32")
     @pytest.mark.parametrize("module", MODULES)
     def test_an_engine_is_at_most_twice_as_far_as_pytorch(
-        self, built: Callable[..., Any], nano: Path, nano_bundle: Path, module: str
+        self, built: Callable[..., Any], untrained: Path, untrained_bundle: Path, module: str
     ) -> None:
         """PyTorch's own float32 on this GPU, against float32 on the CPU, is the error that an engine may double."""
         from consisid_export.checkpoint.checkpoint import Checkpoint
         from consisid_runtime.models import networks
 
         path, signature, record = built(module)
-        inputs = samples(nano_bundle, signature)
-        network = networks.load(module, Checkpoint.open(nano))
+        inputs = samples(untrained_bundle, signature)
+        network = networks.load(module, Checkpoint.open(untrained))
         with torch.no_grad():
             exact = network(*inputs.values())
             there = network.cuda()(*(tensor.cuda() for tensor in inputs.values()))
@@ -449,18 +451,18 @@ class TestOnGpu:
             allowed = 2 * relative_error(torchs.cpu(), wanted) + 1e-6
             assert relative_error(found[port.name].cpu(), wanted) <= allowed, port.name
 
-    def test_capture_changes_nothing(self, built: Callable[..., Any], nano_bundle: Path) -> None:
+    def test_capture_changes_nothing(self, built: Callable[..., Any], untrained_bundle: Path) -> None:
         path, signature, record = built("dit_step")
         plain = TensorRTEngine(path, signature, record)
         captured = TensorRTEngine(path, signature, record, capture=True)
         for seed in range(3):
-            inputs = {name: tensor.cuda() for name, tensor in samples(nano_bundle, signature, seed).items()}
+            inputs = {name: tensor.cuda() for name, tensor in samples(untrained_bundle, signature, seed).items()}
             assert torch.equal(captured(inputs)["velocity"], plain(inputs)["velocity"])
 
-    def test_calls_on_other_streams_see_their_inputs(self, built: Callable[..., Any], nano_bundle: Path) -> None:
+    def test_calls_on_other_streams_see_their_inputs(self, built: Callable[..., Any], untrained_bundle: Path) -> None:
         path, signature, record = built("dit_prepare")
         engine = TensorRTEngine(path, signature, record)
-        inputs = {name: tensor.cuda() for name, tensor in samples(nano_bundle, signature).items()}
+        inputs = {name: tensor.cuda() for name, tensor in samples(untrained_bundle, signature).items()}
         wanted = engine(inputs)
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())

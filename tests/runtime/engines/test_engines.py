@@ -16,17 +16,19 @@ from consisid_runtime.errors import InvalidOption, MissingExtra
 
 
 @pytest.mark.parametrize("device", ["tpu", "cuda:1", "CUDA", "", None])
-def test_a_device_that_there_is_not(device: Any, nano_bundle: Path) -> None:
-    bundle = Bundle.open(nano_bundle)
+def test_a_device_that_there_is_not(device: Any, untrained_bundle: Path) -> None:
+    bundle = Bundle.open(untrained_bundle)
     with pytest.raises(InvalidOption, match="device must be one of cpu, cuda, auto"):
         check_device(device)
     with pytest.raises(InvalidOption, match="device must be"):
-        OnnxEngine(nano_bundle / "absent.onnx", bundle.signature("text_encoder"), device=device)
+        OnnxEngine(untrained_bundle / "absent.onnx", bundle.signature("text_encoder"), device=device)
     with pytest.raises(InvalidOption, match="device must be"):
         TorchEngine(nn.Identity(), bundle.signature("text_encoder"), device=device)
 
 
-def test_cuda_without_its_libraries_does_not_become_the_cpu(nano_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_without_its_libraries_does_not_become_the_cpu(
+    untrained_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class CPUOnly:
         """What ONNX Runtime makes where its CUDA provider does not load."""
 
@@ -38,17 +40,17 @@ def test_cuda_without_its_libraries_does_not_become_the_cpu(nano_bundle: Path, m
     providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
     monkeypatch.setattr(onnxruntime, "InferenceSession", CPUOnly)
-    signature = Bundle.open(nano_bundle).signature("text_encoder")
+    signature = Bundle.open(untrained_bundle).signature("text_encoder")
     with pytest.raises(MissingExtra, match="CUDA or cuDNN libraries are missing"):
         OnnxEngine(Path("x.onnx"), signature, device="cuda")
     OnnxEngine(Path("x.onnx"), signature, device="auto")
 
 
-def test_a_precision_that_onnx_runtime_lacks_is_named(tmp_path: Path, nano_bundle: Path) -> None:
+def test_a_precision_that_onnx_runtime_lacks_is_named(tmp_path: Path, untrained_bundle: Path) -> None:
     kind = onnx.TensorProto.BFLOAT16
     values = [onnx.helper.make_tensor_value_info(name, kind, [1]) for name in ("x", "y")]
     graph = onnx.helper.make_graph([onnx.helper.make_node("Erf", ["x"], ["y"])], "g", values[:1], values[1:])
     path = tmp_path / "erf.onnx"
     onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 23)], ir_version=10), path)
     with pytest.raises(MissingExtra, match=r"text_encoder cannot run here: .* lacks an operator .*Erf"):
-        OnnxEngine(path, Bundle.open(nano_bundle).signature("text_encoder"), device="cpu")
+        OnnxEngine(path, Bundle.open(untrained_bundle).signature("text_encoder"), device="cpu")

@@ -26,8 +26,8 @@ def test_it_computes_what_the_step_does(checkpoint_of: Callable[..., Path], tran
         assert relative_error(found, wanted) <= FP32_LIMIT
 
 
-def test_it_takes_no_second_copy_of_most_weights(nano: Path) -> None:
-    step = networks.load("dit_step", Checkpoint.open(nano))
+def test_it_takes_no_second_copy_of_most_weights(untrained: Path) -> None:
+    step = networks.load("dit_step", Checkpoint.open(untrained))
     fused = FusedStep(step, reference)  # type: ignore[arg-type]
     old, new = ({p.data_ptr() for p in network.parameters()} for network in (step, fused))
     assert len(new - old) == 2 * len(fused.blocks), "only queries, keys and values lie elsewhere"

@@ -36,10 +36,10 @@ QUICK = Options(seed=3, steps=2, frames=9)
 
 
 @pytest.fixture(scope="module")
-def served(nano_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def served(untrained_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy with a name that the Python backend cannot read, of a checkpoint that says what it knows."""
     folder = tmp_path_factory.mktemp("served") / "bü"
-    shutil.copytree(nano_bundle, folder)
+    shutil.copytree(untrained_bundle, folder)
     manifest = json.loads((folder / MANIFEST).read_text()) | {"world": WORLD}
     (folder / MANIFEST).write_text(json.dumps(manifest | {"digest": manifest_digest(manifest)}))
     return folder
@@ -252,9 +252,9 @@ INPUTS: dict[str, Callable[[tuple[int, ...]], Any]] = {
     ],
 )
 def test_a_stage_called_directly_checks_its_inputs(
-    server: Server, nano_bundle: Path, stage: str, port: str, change: Callable[[Any], Any]
+    server: Server, untrained_bundle: Path, stage: str, port: str, change: Callable[[Any], Any]
 ) -> None:
-    bundle = Bundle.open(nano_bundle)
+    bundle = Bundle.open(untrained_bundle)
     (signature,) = (found for found in STAGES if found.name == stage)
     bound = signature.bind(checkpoint_dims(bundle)).bind(request_dims(plan(QUICK, bundle.geometry)))
     arrays = {p.name: INFO if p.dtype == "BYTES" else INPUTS[p.dtype](p.shape) for p in bound.inputs}  # type: ignore[arg-type]
@@ -275,9 +275,9 @@ def test_stages_are_counted(client: Client, portrait: bytes) -> None:
     assert client.stage() == "decode"
 
 
-def test_one_flipped_byte_keeps_the_server_from_starting(nano_bundle: Path, tmp_path: Path) -> None:
+def test_one_flipped_byte_keeps_the_server_from_starting(untrained_bundle: Path, tmp_path: Path) -> None:
     damaged = tmp_path / "bundle"
-    shutil.copytree(nano_bundle, damaged)
+    shutil.copytree(untrained_bundle, damaged)
     victim = max((path for path in damaged.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
     content = bytearray(victim.read_bytes())
     content[len(content) // 2] ^= 1
