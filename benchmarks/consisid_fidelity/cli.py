@@ -45,8 +45,7 @@ def command(
     from consisid_fidelity.judges.judges import Judges
     from consisid_fidelity.score import score
     from consisid_runtime.cli.progress import Display
-    from consisid_runtime.files.atomic import replace_file
-    from consisid_runtime.video import require_writable
+    from consisid_runtime.files.atomic import require_writable, write_file
 
     if out is not None:
         require_writable(out)
@@ -55,7 +54,7 @@ def command(
         scores = score(items, panel, frames, display.update)
     report = {"frames": frames} | scores.to_json()
     if out is not None:
-        replace_file(out, json.dumps(report, indent=1, allow_nan=False).encode() + b"\n")
+        write_file(out, json.dumps(report, indent=1, allow_nan=False).encode() + b"\n", parents=True)
     emit(as_json, report, table(scores))
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from consisid_fidelity.collection import REFERENCE, REQUIRED, TABLE, read_table
 from consisid_runtime.errors import OutputUnwritable
-from consisid_runtime.files.atomic import replace_file
+from consisid_runtime.files.atomic import write_file
 from consisid_runtime.stages.face.image import Pixels
 from consisid_runtime.video import Frames
 
@@ -70,12 +70,12 @@ class Collector:
         if taken := {*REQUIRED, REFERENCE} & set(labels or {}):
             raise ValueError(f"labels cannot be named {', '.join(sorted(taken))}")
         row = {"video": f"{name}.mkv", "portrait": f"{name}.png", "prompt": prompt} | (labels or {})
-        replace_file(self._folder / row["video"], encode_lossless(frames, fps))
-        replace_file(self._folder / row["portrait"], _png(portrait))
+        write_file(self._folder / row["video"], encode_lossless(frames, fps), parents=True)
+        write_file(self._folder / row["portrait"], _png(portrait), parents=True)
         if reference is not None:
             row[REFERENCE] = f"{name}.reference.mkv"
-            replace_file(self._folder / row[REFERENCE], encode_lossless(reference, fps))
-        replace_file(self._folder / TABLE, _table([*self._rows, row]))
+            write_file(self._folder / row[REFERENCE], encode_lossless(reference, fps), parents=True)
+        write_file(self._folder / TABLE, _table([*self._rows, row]), parents=True)
         self._rows.append(row)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ from consisid_fidelity.metrics import distance, stability
 from consisid_fidelity.metrics.frechet import TooFewSamples, frechet_distance, squared_distance
 from consisid_fidelity.metrics.statistics import Estimate, estimate, proportion
 from consisid_runtime.errors import CollectionInvalid
+from consisid_runtime.events import Progress
 from consisid_runtime.video import Frames
 
-Progress = Callable[[str, int, int], None]
 Values = dict[str, float | None]
 
 PAIRED = ("psnr", "ssim", "clip_distance")

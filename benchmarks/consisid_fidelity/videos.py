@@ -6,20 +6,19 @@ requests.csv    portrait,prompt[,seed][,attribute …]; portraits by paths relat
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from consisid_fidelity.collecting import Collector
 from consisid_fidelity.collection import REFERENCE, file_in, read_table, require_filled
 from consisid_runtime.errors import CollectionInvalid, ConsisIDError
-from consisid_runtime.files.atomic import replace_file
+from consisid_runtime.events import Progress
+from consisid_runtime.files.atomic import write_file
 from consisid_runtime.files.image_file import read_file
 from consisid_runtime.options import MAX_SEED, Options
 from consisid_runtime.pipeline import Pipeline
 from consisid_runtime.stages.face.image import read_pixels
 
-Progress = Callable[[str, int, int], None]
 MADE_BY = "made-by.json"
 """In the folder of videos: the bundle's fingerprint, and the options."""
 _REQUIRED, _SEED = ("portrait", "prompt"), "seed"
@@ -70,7 +69,7 @@ def make(
         collector = Collector(out, ours=True)
     else:
         collector = Collector(out)
-        replace_file(marker, json.dumps(made_by, indent=1).encode() + b"\n")
+        write_file(marker, json.dumps(made_by, indent=1).encode() + b"\n", parents=True)
     done = 0
     for number, request in enumerate(requests):
         if progress:

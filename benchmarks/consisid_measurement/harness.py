@@ -18,8 +18,7 @@ import numpy as np
 
 from consisid_measurement import environment
 from consisid_measurement.record import Gate, Machine, Record, Row
-
-Progress = Callable[[str, int, int], None]
+from consisid_runtime.events import Progress
 
 
 class Mismatch(Exception):

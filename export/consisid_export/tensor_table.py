@@ -8,6 +8,7 @@ from pathlib import Path
 from consisid_runtime import signatures as table
 from consisid_runtime.models.vae_config import VAEConfig, decoder_caches
 from consisid_runtime.signatures import Port, Signature
+from consisid_runtime.stages.table import STAGES
 
 PREVIEW = {
     "blocks": 42,
@@ -42,7 +43,10 @@ BEGIN, END = "<!-- tensors -->", "<!-- /tensors -->"
 def tensor_table() -> str:
     """Markdown: one row a module, its inputs and outputs at ConsisID-preview's sizes."""
     caches = decoder_caches(VAEConfig.from_dict({**_VAE, **_VAE_REST}))
-    rows = [_row(signature.bind(PREVIEW)) for signature in (*table.networks(caches), *table.STAGES, table.ENSEMBLE)]
+    rows = [
+        _row(signature.bind(PREVIEW))
+        for signature in (*table.networks(caches), *(stage.signature for stage in STAGES), table.ENSEMBLE)
+    ]
     return "\n".join(["| module | inputs | outputs |", "|---|---|---|", *rows])
 
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from consisid_runtime.engines import Engine, check_device
 from consisid_runtime.errors import BundleCorrupt, BundleMissing, BundleVersion
-from consisid_runtime.options import Geometry
+from consisid_runtime.models.config import CheckpointConfig
 from consisid_runtime.signatures import Signature
 
 FORMAT = 3
@@ -27,10 +27,8 @@ class Modules(Protocol):
     """What the stages need: a `Bundle`, or the exporter's view of one that is still being made."""
 
     device: str
-    geometry: Geometry
+    config: CheckpointConfig
     world: str | None
-
-    def config(self, component: str) -> Mapping[str, Any]: ...
 
     def file(self, name: str) -> Path: ...
 
@@ -46,7 +44,7 @@ class Bundle:
         path: the folder.
         manifest: its manifest, as parsed.
         fingerprint: SHA-256 of the manifest's content, hence of every file it names.
-        geometry: the sizes this checkpoint works in.
+        config: the checkpoint's configuration.
         world: what it knows, where that is not photographs of people.
         device: where its modules run: "cpu", "cuda" or "auto".
     """
@@ -55,7 +53,7 @@ class Bundle:
         self.path = path
         self.manifest = manifest
         self.fingerprint: str = manifest["digest"]
-        self.geometry = geometry(manifest["config"]["transformer"], manifest["config"]["vae"])
+        self.config = CheckpointConfig(manifest["config"].__getitem__)
         self.world: str | None = manifest.get("world")
         self.device = device
         self._threads = threads
@@ -93,11 +91,6 @@ class Bundle:
             raise _corrupt(self.path, [name])
         return self.path / name
 
-    def config(self, component: str) -> Mapping[str, Any]:
-        """The checkpoint's own configuration of "transformer", "vae", "scheduler" or "text_encoder"."""
-        config: Mapping[str, Any] = self.manifest["config"][component]
-        return config
-
     def signature(self, module: str) -> Signature:
         """The signature a module was exported with: the checkpoint's sizes as numbers, dynamic ones as symbols."""
         return Signature.from_json(module, self.manifest["modules"][module]["signature"])
@@ -120,10 +113,10 @@ class Bundle:
 
             step = name == "dit_step"  # called once a step, always with the same shapes
             return TensorRTEngine(files[0], self.signature(name), record["tensorrt"], device=self.device, capture=step)
-        from consisid_runtime.engines.torch import DTYPES, TorchEngine, Weights
+        from consisid_runtime.engines.torch import DTYPES, BundleWeights, TorchEngine
         from consisid_runtime.models import networks
 
-        network = networks.load(name, Weights(self), DTYPES[record["precision"]])
+        network = networks.load(name, BundleWeights(self), DTYPES[record["precision"]])
         return TorchEngine(network, self.signature(name), device=self.device)
 
     def _intact(self, name: str) -> bool:
@@ -132,20 +125,6 @@ class Bundle:
                 return False
             self._verified.add(name)
         return True
-
-
-def geometry(transformer: Mapping[str, Any], vae: Mapping[str, Any]) -> Geometry:
-    """The sizes of a checkpoint, from its `transformer/config.json` and `vae/config.json`."""
-    spatial = 2 ** (len(vae["block_out_channels"]) - 1)
-    return Geometry(
-        frames=transformer["sample_frames"],
-        height=transformer["sample_height"] * spatial,
-        width=transformer["sample_width"] * spatial,
-        spatial=spatial,
-        temporal=int(vae["temporal_compression_ratio"]),
-        patch=transformer["patch_size"],
-        fixed_size=bool(transformer["use_learned_positional_embeddings"]),
-    )
 
 
 def sha256(path: Path) -> str:

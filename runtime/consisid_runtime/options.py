@@ -8,11 +8,12 @@ from __future__ import annotations
 import difflib
 import math
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Literal
 
-from consisid_runtime.errors import InvalidOption
+from consisid_runtime.errors import EmptyPrompt, InvalidOption
 
 SCHEDULERS = ("dpm", "ddim")
 KEYPOINTS = ("crop", "source")
@@ -22,6 +23,8 @@ MAX_GUIDANCE = 100.0
 MAX_FACE_SCALE = 10.0
 MAX_FPS = 120
 
+_INVISIBLE = {"Zs", "Zl", "Zp", "Cc", "Cf"}
+"""Unicode's general categories of spaces, controls and format characters such as zero-width ones."""
 # C strings, which request parameters are in Triton server, end at NUL; UTF-8 has no halves of surrogate pairs.
 _NO_CHARACTER = re.compile(r"[\0\ud800-\udfff]")
 
@@ -183,8 +186,15 @@ def plan(options: Options, geometry: Geometry) -> Plan:
 
 
 def check_prompt(prompt: object) -> str:
-    """`prompt`, if it is text that reaches a server whole; `InvalidOption` for a NUL or half of a surrogate pair."""
-    return _text("prompt", prompt)
+    """`prompt`, if it can be asked for.
+
+    Raises `InvalidOption` for what is not text or cannot be sent (NUL, half of a surrogate pair), `EmptyPrompt` where
+    nothing in it is visible; a negative prompt may be empty.
+    """
+    text = _text("prompt", prompt)
+    if all(unicodedata.category(character) in _INVISIBLE for character in text):
+        raise EmptyPrompt("the prompt is empty; describe what the video shows")
+    return text
 
 
 def _text(name: str, value: object) -> str:

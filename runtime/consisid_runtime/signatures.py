@@ -235,8 +235,8 @@ _ENCODE_INFO = Port("encode_info", "BYTES", (1,))
 _INFO = Port("info", "BYTES", (1,))
 
 # Each stage takes the info of the one before, so that the ensemble runs one at a time: where one of two parallel steps
-# fails, Triton server 2.51 hangs or dies of it.
-FACE_MODEL = Signature("face", (_IMAGE_FILE,), (FACE_TOKENS, PORTRAIT, KEYPOINTS, _FACE_INFO))
+# fails, Triton server 2.51 hangs or dies of it. The first takes all that a user sends: a bad request ends there.
+FACE_MODEL = Signature("face", (_IMAGE_FILE, _PROMPT), (FACE_TOKENS, PORTRAIT, KEYPOINTS, _FACE_INFO))
 TEXT_MODEL = Signature("text", (_PROMPT, _FACE_INFO), (TEXT_STATES, _TEXT_INFO))
 ENCODE_MODEL = Signature("encode", (PORTRAIT, KEYPOINTS, _TEXT_INFO), (IMAGE_MOMENTS, _ENCODE_INFO))
 DENOISE_MODEL = Signature("denoise", (TEXT_STATES, FACE_TOKENS, IMAGE_MOMENTS), (LATENTS, _DENOISE_INFO))
@@ -244,5 +244,3 @@ DECODE_MODEL = Signature(
     "decode", (LATENTS, _FACE_INFO, _TEXT_INFO, _ENCODE_INFO, _DENOISE_INFO), (_VIDEO, _RAW, _INFO)
 )
 ENSEMBLE = Signature("consisid", (_IMAGE_FILE, _PROMPT), (_VIDEO, _RAW, _INFO))
-
-STAGES = (FACE_MODEL, TEXT_MODEL, ENCODE_MODEL, DENOISE_MODEL, DECODE_MODEL)

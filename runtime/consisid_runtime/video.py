@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -13,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from consisid_runtime.errors import MissingExtra, OutputUnwritable
+from consisid_runtime.errors import MissingExtra
+from consisid_runtime.files.atomic import write_file
 
 Frames = NDArray[np.uint8]
 
@@ -60,27 +59,11 @@ class Video:
         return self._frames
 
     def save(self, path: str | Path) -> None:
-        """Write the MP4, whole or not at all; symbolic links are followed.
+        """Write the MP4 atomically; symbolic links are followed.
 
-        Raises `OutputUnwritable` with the reason, leaving nothing behind; what is no regular file is not replaced.
+        Raises `OutputUnwritable` with the reason; what is no regular file is not replaced.
         """
-        target = _resolve(path)
-        temporary = _create_beside(target)
-        try:
-            with temporary.open("wb") as file:
-                file.write(self.mp4)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-        except OSError as error:
-            raise _unwritable(target, error) from error
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-def require_writable(path: str | Path) -> None:
-    """Raises `OutputUnwritable` if a video could not be saved at `path`: better known before making it."""
-    _create_beside(_resolve(path)).unlink()
+        write_file(path, self.mp4)
 
 
 def encode_mp4(frames: Frames, fps: int) -> bytes:
@@ -135,33 +118,3 @@ def _pyav() -> ModuleType:
     except ImportError as missing:
         raise MissingExtra("reading or writing video needs PyAV: pip install 'consisid-runtime[run]'") from missing
     return av
-
-
-def _resolve(path: str | Path) -> Path:
-    """The file to write for `path`: links followed, in a folder that is there, and no device, pipe or folder."""
-    try:
-        target = Path(path).resolve()
-        if target.is_dir():
-            raise OutputUnwritable(f"{target} is a folder; name a file in it")
-        if target.exists() and not target.is_file():
-            raise OutputUnwritable(f"{target} is a device, pipe or socket, which would be replaced; name another file")
-        if not target.parent.is_dir():
-            raise OutputUnwritable(f"cannot write {target}: the folder {target.parent} does not exist; create it first")
-    except (OSError, RuntimeError, ValueError) as error:  # also a circle of links, a NUL
-        raise _unwritable(path, error) from error
-    return target
-
-
-def _create_beside(target: Path) -> Path:
-    """An empty file next to `target`, for os.replace to move: within one folder a move is atomic."""
-    temporary = target.parent / f".consisid-{secrets.token_hex(8)}.part"
-    try:
-        temporary.touch(exist_ok=False)
-    except OSError as error:
-        raise _unwritable(target, error) from error
-    return temporary
-
-
-def _unwritable(target: str | Path, error: Exception) -> OutputUnwritable:
-    reason = getattr(error, "strerror", None) or error
-    return OutputUnwritable(f"cannot write {str(target)!r}: {reason}; choose another place for the video")

@@ -1,4 +1,4 @@
-"""What passes between client, server and served models beside the tensors of signatures.py.
+"""What passes between client, server and served models: request parameters, values as tensors, a video's `info`.
 
 Options are request parameters under their own names; only those that differ from their defaults need to be sent.
 """
@@ -10,8 +10,13 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from consisid_runtime.errors import InvalidOption
-from consisid_runtime.options import Options, Plan
+from consisid_runtime.files.image_file import check_bytes
+from consisid_runtime.options import Options, Plan, check_prompt
+from consisid_runtime.signatures import Port
 
 BUNDLE_VARIABLE = "CONSISID_BUNDLE"
 """The environment variable in which the served models find the bundle's path; `server.Server` sets it."""
@@ -21,6 +26,9 @@ PACKAGE_VARIABLE = "CONSISID_PACKAGE"
 
 RAW_FRAMES = "raw_frames"
 """The one request parameter that is not an option: true asks for the decoded frames beside the MP4."""
+
+INFO = "_info"
+"""Behind a stage's name: the port that carries what it reports, as JSON."""
 
 # Triton server's own request parameters (its protocol extensions); clients may send them, no stage reads them.
 _TRITON = {"sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "headers", "binary_data_output"}
@@ -46,6 +54,34 @@ def read_parameters(text: str) -> tuple[Options, bool]:
 def write_parameters(options: Options, *, raw_frames: bool = False) -> dict[str, str | int | float | bool]:
     """The parameters of a request; `read_parameters` inverts it."""
     return options.to_mapping() | ({RAW_FRAMES: True} if raw_frames else {})
+
+
+def array_of(value: Any) -> NDArray[Any]:
+    """A stage's output as a served model returns it; `value_of` inverts it."""
+    if isinstance(value, bytes):
+        return np.frombuffer(value, np.uint8)
+    return value if isinstance(value, np.ndarray) else np.asarray(value.numpy(force=True))
+
+
+def value_of(port: Port, array: NDArray[Any]) -> Any:
+    """A served model's input as a stage takes it: bytes, text, a `torch.Tensor` of FP32, or the array itself.
+
+    Raises what `check_bytes` and `check_prompt` raise: a request ends here where its image is too large or its prompt
+    cannot be meant.
+    """
+    if port.name == "image":
+        check_bytes(array.size)
+        return array.tobytes()
+    if port.name == "prompt":
+        try:
+            return check_prompt(str(array[0], "utf-8"))
+        except UnicodeDecodeError as error:
+            raise InvalidOption(f"the prompt is not UTF-8: {error.reason} at byte {error.start}") from None
+    if port.dtype == "FP32":
+        import torch
+
+        return torch.tensor(array)  # a copy: the server's memory is not the stage's to change
+    return array
 
 
 def describe(plan: Plan, fingerprint: str, stages: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

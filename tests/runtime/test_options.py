@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from consisid_runtime.errors import InvalidOption
+from consisid_runtime.errors import EmptyPrompt, InvalidOption
 from consisid_runtime.options import Geometry, Options, check_prompt, plan
 
 FULL = Geometry(frames=49, height=480, width=720, spatial=8, temporal=4, patch=2, fixed_size=False)
@@ -113,3 +113,17 @@ def test_learned_positions_fix_the_size_but_not_the_frames() -> None:
     assert plan(Options(frames=17), LEARNED).latent_frames == 5
     with pytest.raises(InvalidOption, match="learned positions for 480×720"):
         plan(Options(height=496), LEARNED)
+
+
+@pytest.mark.parametrize("prompt", ["", "  \n\t\u3000", "\u200b\u200d\ufeff \u202e\x07"])
+def test_a_prompt_with_nothing_visible_is_empty(prompt: str) -> None:
+    with pytest.raises(EmptyPrompt, match="describe"):
+        check_prompt(prompt)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"), [(None, "must be text"), ("a\0b", r"U\+0000 at character 1"), ("\ud800", r"U\+D800")]
+)
+def test_a_prompt_that_is_no_text_is_refused(prompt: object, message: str) -> None:
+    with pytest.raises(InvalidOption, match=message):
+        check_prompt(prompt)

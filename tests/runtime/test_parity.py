@@ -14,6 +14,7 @@ import consisid_nano
 from consisid_export.checkpoint import example
 from consisid_runtime.options import Options, plan
 from consisid_runtime.pipeline import Pipeline
+from consisid_runtime.stages import table
 
 PROMPT = "a man reading by the sea"
 LIMIT = 1e-5
@@ -131,13 +132,17 @@ def run_reference(pipeline: Any, case: Case, options: Options, features: Feature
 
 
 def run_ours(pipeline: Pipeline, case: Case, options: Options, features: Features) -> tuple[torch.Tensor, Any]:
-    request = plan(options, pipeline.bundle.geometry)
+    request = plan(options, pipeline.bundle.config.geometry)
     extractor = pipeline.bundle.module("local_extractor")
     tokens = extractor({"identity": features.identity, "clip_hidden": features.hidden})["face_tokens"]
-    text = pipeline.read_text(case.prompt, request)
-    moments = pipeline.encode(np.array(features.portrait), features.keypoints, request)
-    latents = pipeline.denoise(text.states, tokens, moments, request)
-    return latents, pipeline.decode(latents, request)
+    values: table.Values = {
+        "face_tokens": tokens,
+        "prompt": case.prompt,
+        "portrait": np.array(features.portrait),
+        "keypoints": torch.from_numpy(features.keypoints),
+    }
+    table.run(pipeline.stages, values, request, names=("text", "encode", "denoise", "decode"))
+    return values["latents"], values["frames"]
 
 
 @dataclass
@@ -187,8 +192,8 @@ def test_a_trained_checkpoints_video_is_the_references(
     pipeline = Pipeline.open(trained_bundle_of(engine), device="cpu")
     photo = example.read(folder)
     spy = Spy(pipeline.bundle.module("local_extractor"))
-    monkeypatch.setattr(pipeline.read_face, "_extractor", spy)
-    face = pipeline.read_face(photo.portrait, plan(Options(), pipeline.bundle.geometry))
+    monkeypatch.setattr(pipeline.stages["face"], "_extractor", spy)
+    face = pipeline.stages["face"](photo.portrait, plan(Options(), pipeline.bundle.config.geometry))
     features = Features(spy.given["identity"], spy.given["clip_hidden"], Image.fromarray(face.portrait), face.keypoints)
     prompt, seed = photo.held_out
     case = Case({"seed": seed, "steps": 10, "guidance": 3.0}, prompt=prompt)

@@ -1,19 +1,18 @@
-"""What `Pipeline.generate` refuses before any network runs."""
+"""`Pipeline.generate` refuses bad requests before any stage runs."""
 
 import re
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from consisid_runtime import errors
+from consisid_runtime.files.image_file import MAX_BYTES
 from consisid_runtime.options import Geometry
 from consisid_runtime.pipeline import Pipeline
 
-
-class FakeBundle:
-    """A geometry; any use of a network would fail."""
-
-    geometry = Geometry(9, 32, 32, 8, 4, 2, fixed_size=False)
+BUNDLE = SimpleNamespace(config=SimpleNamespace(geometry=Geometry(9, 32, 32, 8, 4, 2, fixed_size=False)))
+"""A geometry; any use of a network would fail."""
 
 
 @pytest.mark.parametrize(
@@ -23,14 +22,18 @@ class FakeBundle:
         ({"options": {"steps": 1}}, errors.InvalidOption),
         ({"prompt": "a man\0walks"}, errors.InvalidOption),
         ({"prompt": None}, errors.InvalidOption),
+        ({"prompt": ""}, errors.EmptyPrompt),
+        ({"prompt": " \t\u200b"}, errors.EmptyPrompt),
+        ({"prompt": "", "image": "none.png"}, errors.EmptyPrompt),
+        ({"image": bytearray(MAX_BYTES + 1)}, errors.ImageTooLarge),
         ({"image": memoryview(b"bytes")}, errors.ImageUnreadable),
         ({"image": None}, errors.ImageUnreadable),
         ({"image": "a\0.png"}, errors.ImageUnreadable),
     ],
-    ids=lambda value: re.sub(" at 0x[0-9a-f]+", "", str(value)),  # the same in every process
+    ids=lambda value: re.sub(" at 0x[0-9a-f]+", "", str(value)[:80]),  # the same in every process
 )
 def test_arguments_of_a_wrong_kind_are_typed_errors(changed: dict[str, Any], error: type[errors.ConsisIDError]) -> None:
     pipeline = object.__new__(Pipeline)
-    pipeline.bundle = FakeBundle()  # type: ignore[assignment]
+    pipeline.bundle = BUNDLE  # type: ignore[assignment]
     with pytest.raises(error):
         pipeline.generate(**{"image": b"", "prompt": "a man walks"} | changed)

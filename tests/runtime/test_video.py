@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from consisid_runtime.errors import MissingExtra, OutputUnwritable
-from consisid_runtime.video import Frames, Video, decode_mp4, encode_mp4, require_writable
+from consisid_runtime.files.atomic import require_writable
+from consisid_runtime.video import Frames, Video, decode_mp4, encode_mp4
 
 
 def moving(count: int, height: int = 64, width: int = 96) -> Frames:

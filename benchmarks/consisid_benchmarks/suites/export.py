@@ -14,8 +14,8 @@ from consisid_measurement.commands import Json, MachineName, Out, Rounds, finish
 from consisid_runtime.cli.progress import Display
 
 if TYPE_CHECKING:
-    from consisid_measurement.harness import Progress
     from consisid_measurement.record import Row
+    from consisid_runtime.events import Progress
 
 SUITE = "export"
 GATE = "tests/export/onnx/test_external.py"

@@ -25,7 +25,6 @@ from consisid_export.verify.module import relative_error
 from consisid_measurement.harness import Mismatch
 from consisid_runtime.engines.onnxruntime import OnnxEngine
 from consisid_runtime.models import networks
-from consisid_runtime.models.dit_config import DiTConfig
 from consisid_runtime.signatures import DIT_STEP, Signature
 
 MODULE = "dit_step"
@@ -35,7 +34,7 @@ LIMIT = 1e-5
 
 def step_signature(checkpoint: Checkpoint) -> Signature:
     """The step's signature in a checkpoint's sizes."""
-    return DIT_STEP.bind(DiTConfig.from_dict(checkpoint.config("transformer")).dims)
+    return DIT_STEP.bind(checkpoint.config.transformer.dims)
 
 
 def _ours(checkpoint: Checkpoint, precision: str, folder: Path) -> None:

@@ -23,6 +23,7 @@ from consisid_nano.untrained.detector import write_detector
 from consisid_nano.untrained.recogniser import write_recogniser
 from consisid_nano.untrained.tokenizer import write_tokenizer
 from consisid_runtime.models import networks
+from consisid_runtime.models.config import CheckpointConfig
 
 TRANSFORMER: dict[str, Any] = untrained.TRANSFORMER | {
     "LFE_depth": 10,
@@ -93,7 +94,7 @@ def write_full_checkpoint(folder: Path, *, only: str | None = None, layers: int 
     configs = {"transformer": transformer, "vae": VAE, "text_encoder": TEXT_ENCODER}
     for component, config in (configs | {"scheduler": untrained.SCHEDULER}).items():
         _write_json(folder / CONFIGS[component], config)
-    for component, parts in networks.skeletons(configs).items():
+    for component, parts in networks.skeletons(CheckpointConfig(configs.__getitem__)).items():
         if only in (None, component):
             _write_shards(folder / SAFETENSORS[component], _shapes(parts), noise)
     if only is None:

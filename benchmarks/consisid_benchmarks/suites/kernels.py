@@ -12,8 +12,8 @@ from consisid_runtime.cli.progress import Display
 
 if TYPE_CHECKING:
     from consisid_benchmarks.suites.kernel_cases import Case, Size
-    from consisid_measurement.harness import Progress
     from consisid_measurement.record import Row
+    from consisid_runtime.events import Progress
 
 SUITE = "kernels"
 GATE = "tests/kernels"

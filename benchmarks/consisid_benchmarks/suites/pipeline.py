@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from consisid_benchmarks.suites.variants import Features, Made
-    from consisid_measurement.harness import Progress
     from consisid_measurement.record import Row
+    from consisid_runtime.events import Progress
     from consisid_runtime.options import Options, Plan
     from consisid_runtime.pipeline import Pipeline
 
@@ -108,7 +108,7 @@ def measure(
     from consisid_runtime.options import plan
     from consisid_runtime.pipeline import Pipeline
 
-    request = plan(options, Bundle.open(sources["ours"]).geometry)
+    request = plan(options, Bundle.open(sources["ours"]).config.geometry)
     photo = Checkpoint.open(sources["diffusers-eager"]).example().portrait
     inputs = (read_features(sources["ours"], photo, request, threads=threads), PROMPT, request)
     makers = {variant: maker(variant, source, threads) for variant, source in sources.items()}

@@ -17,11 +17,9 @@ from numpy.typing import NDArray
 from consisid_runtime.bundle import Bundle
 from consisid_runtime.engines import Engine
 from consisid_runtime.options import Plan
-from consisid_runtime.stages.decode import Decoder
-from consisid_runtime.stages.denoise import Denoiser
-from consisid_runtime.stages.encode import Encoder
-from consisid_runtime.stages.face.reader import FaceReader
-from consisid_runtime.stages.text import TextReader
+from consisid_runtime.stages import table
+
+_TO_LATENTS = ("text", "encode", "denoise")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +53,10 @@ class Made:
 def read_features(bundle: Path, photo: bytes, plan: Plan, *, threads: int) -> Features:
     """The features of the portrait in `photo`, an image file's bytes, by the bundle's own face networks."""
     watched = _Watched(Bundle.open(bundle, device="cpu", threads=threads))
-    face = FaceReader(cast(Bundle, watched))(photo, plan)
+    values: table.Values = {"image": photo}
+    table.run(table.load(cast(Bundle, watched), ("face",)), values, plan)
     inputs = {name: tensor.numpy(force=True) for name, tensor in watched.seen.items()}
-    return Features(inputs["identity"], inputs["clip_hidden"], face.portrait, np.asarray(face.keypoints, np.float32))
+    return Features(inputs["identity"], inputs["clip_hidden"], values["portrait"], values["keypoints"].numpy())
 
 
 class Ours:
@@ -67,20 +66,22 @@ class Ours:
         torch.set_num_threads(threads)
         opened = Bundle.open(bundle, device="cpu", threads=threads)
         self._extract = opened.module("local_extractor")
-        self._read_text = TextReader(opened)
-        self._encode = Encoder(opened)
-        self._denoise = Denoiser(opened)
-        self._decode = Decoder(opened)
+        self._stages = table.load(opened, (*_TO_LATENTS, "decode"))
 
     def __call__(self, features: Features, prompt: str, plan: Plan) -> Made:
         clock = _Clock()
         tokens = self._extract(
             {"identity": torch.from_numpy(features.identity), "clip_hidden": torch.from_numpy(features.clip_hidden)}
         )["face_tokens"]
-        text = self._read_text(prompt, plan)
-        moments = self._encode(features.portrait, features.keypoints, plan)
-        latents = self._denoise(text.states, tokens, moments, plan, on_step=clock.step)
-        return clock.made(self._decode(latents, plan))
+        values: table.Values = {
+            "face_tokens": tokens,
+            "prompt": prompt,
+            "portrait": features.portrait,
+            "keypoints": torch.from_numpy(features.keypoints),
+        }
+        table.run(self._stages, values, plan, clock.progress, names=_TO_LATENTS)
+        # Without the MP4, which the reference does not write either.
+        return clock.made(self._stages["decode"](values["latents"], plan))
 
 
 class DiffusersEager:
@@ -142,8 +143,9 @@ class _Clock:
         self._begin = time.perf_counter()
         self._steps: list[float] = []
 
-    def step(self, done: int, total: int) -> None:
-        self._steps.append(time.perf_counter())
+    def progress(self, stage: str, done: int, total: int) -> None:
+        if stage == "denoise" and done:
+            self._steps.append(time.perf_counter())
 
     def callback(self, pipeline: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         self._steps.append(time.perf_counter())

@@ -33,8 +33,8 @@ class Autoencoder:
             ) from missing
         load: Any = AutoencoderKLCogVideoX.from_pretrained
         self._vae = load(checkpoint / "vae", dtype=torch.float32, local_files_only=True, low_cpu_mem_usage=False).eval()
-        self._decode: Decoder = pipeline.decode
-        self._geometry = pipeline.bundle.geometry
+        self._decode: Decoder = pipeline.stages["decode"]
+        self._geometry = pipeline.bundle.config.geometry
 
     @torch.inference_mode()
     def __call__(self, frames: Frames) -> Frames:

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from consisid_fidelity.nano.record import Findings, NanoRecord
-    from consisid_fidelity.nano.run import Progress, Rows
+    from consisid_fidelity.nano.run import Rows
     from consisid_fidelity.nano.worker import Subject
+    from consisid_runtime.events import Progress
 
 COMMAND, GATE_COMMAND = "fidelity-nano", "gate"
 LEAST = 4

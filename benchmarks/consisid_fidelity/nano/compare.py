@@ -5,11 +5,12 @@ from __future__ import annotations
 from consisid_fidelity.judges.judges import Judges
 from consisid_fidelity.metrics import distance
 from consisid_fidelity.nano.gate import LIMITS, run
-from consisid_fidelity.nano.run import Progress, Workbench
+from consisid_fidelity.nano.run import Workbench
 from consisid_fidelity.nano.variants import EXACT
 from consisid_fidelity.nano.worker import kept
 from consisid_fidelity.verdict import Criterion, Distances, Verdict, judge
 from consisid_runtime.errors import NotFinite
+from consisid_runtime.events import Progress
 
 
 def compare(

@@ -38,15 +38,15 @@ def without_injection(share: float) -> Callable[[Conditions], Conditions]:
     return drop
 
 
-def rounded_step(source: networks.Source, signature: Signature, bits: int | None) -> Engine:
+def rounded_step(checkpoint: networks.WeightReader, signature: Signature, bits: int | None) -> Engine:
     """The denoiser's step in PyTorch, float32, on the CPU.
 
     Args:
-        source: the checkpoint.
+        checkpoint: what the bundle was made from.
         bits: of the weights of the blocks' linear layers, each output channel with a scale of its own, rounded to the
             nearest of 2^bits − 1 symmetric levels; None leaves them as they are.
     """
-    network = networks.load("dit_step", source, torch.float32)
+    network = networks.load("dit_step", checkpoint, torch.float32)
     if bits is not None:
         for layer in quantised_layers(network).values():
             layer.weight = torch.nn.Parameter(rounded(layer.weight, bits), requires_grad=False)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from consisid_measurement.record import Gate, Machine
-from consisid_runtime.files.atomic import replace_file
+from consisid_runtime.files.atomic import write_file
 
 SUITE = "fidelity"
 
@@ -69,7 +69,7 @@ class NanoRecord:
     def write(self, results: Path) -> Path:
         """Write it below `results` at once or not at all; returns the path. Raises `OutputUnwritable`."""
         path = results / self.machine.name / f"{SUITE}.json"
-        replace_file(path, json.dumps(self.to_json(), indent=1, allow_nan=False).encode() + b"\n")
+        write_file(path, json.dumps(self.to_json(), indent=1, allow_nan=False).encode() + b"\n", parents=True)
         return path
 
 

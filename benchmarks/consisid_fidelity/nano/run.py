@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from multiprocessing import get_context
@@ -21,8 +21,8 @@ from consisid_fidelity.nano.variants import EXACT, VARIANTS
 from consisid_fidelity.nano.worker import Subject, Worker, gallery, start, work
 from consisid_runtime.bundle import Bundle, sha256
 from consisid_runtime.errors import InvalidOption
+from consisid_runtime.events import Progress
 
-Progress = Callable[[str, int, int], None]
 Rows = dict[tuple[str, int], Values]
 """(variant, case's number) → what was measured."""
 

@@ -16,9 +16,10 @@ from consisid_fidelity.nano.variants import EXACT, Variant
 from consisid_runtime.bundle import Bundle
 from consisid_runtime.engines import Engine
 from consisid_runtime.errors import NoFace
-from consisid_runtime.models.networks import Source
+from consisid_runtime.models.networks import WeightReader
 from consisid_runtime.options import Options, Plan, plan
 from consisid_runtime.pipeline import Pipeline
+from consisid_runtime.stages import table
 from consisid_runtime.stages.denoise import denoise
 from consisid_runtime.stages.schedule import Schedule
 from consisid_runtime.video import Frames
@@ -52,7 +53,7 @@ class Studio:
         options: of every request; the case's noise and the variant's changes come on top.
     """
 
-    def __init__(self, bundle: Bundle, checkpoint: Source, options: Options) -> None:
+    def __init__(self, bundle: Bundle, checkpoint: WeightReader, options: Options) -> None:
         self.bundle, self.pipeline = bundle, Pipeline(bundle)
         self._checkpoint, self._options = checkpoint, options
         self._signals: dict[str, Signals] = {}
@@ -71,7 +72,7 @@ class Studio:
         begin = time.perf_counter()
         latents = self._denoise(text, tokens, moments, request, variant)
         middle = time.perf_counter()
-        frames = self.pipeline.decode(latents, request)
+        frames = self.pipeline.stages["decode"](latents, request)
         seconds = {"denoise_seconds": middle - begin, "decode_seconds": time.perf_counter() - middle}
         return Made(latents.numpy(force=True), frames, seconds)
 
@@ -79,33 +80,32 @@ class Studio:
         """What the face and encode stages make of the case's portrait."""
         if case.name not in self._signals:
             request = self._plan(case, Variant(EXACT))
+            values: table.Values = {"image": png(case.portrait())}
             try:
-                face = self.pipeline.read_face(png(case.portrait()), request)
+                table.run(self.pipeline.stages, values, request, names=("face", "encode"))
             except NoFace as error:
                 raise NoFace(f"{case.name}: {error}") from error
-            moments = self.pipeline.encode(face.portrait, face.keypoints, request)
             while len(self._signals) >= _REMEMBERED:
                 del self._signals[next(iter(self._signals))]
-            self._signals[case.name] = Signals(face.tokens, moments)
+            self._signals[case.name] = Signals(values["face_tokens"], values["image_moments"])
         return self._signals[case.name]
 
     def _plan(self, case: Case, variant: Variant) -> Plan:
         changes: dict[str, Any] = {"seed": case.noise, **variant.options}
-        return plan(replace(self._options, **changes), self.bundle.geometry)
+        return plan(replace(self._options, **changes), self.bundle.config.geometry)
 
     def _text(self, case: Case, variant: Variant, request: Plan) -> Tensor:
-        if variant.prompt:
-            return self.pipeline.read_text(case.prompt, request).states
-        # The text stage refuses an empty prompt; beside another one it reads it, as the negative prompt.
-        guided = replace(request, options=replace(request.options, guidance=max(2.0, request.options.guidance)))
-        return self.pipeline.read_text(case.prompt, guided).states[[0] * (1 + request.guided)]
+        values: table.Values = {"prompt": case.prompt if variant.prompt else ""}
+        table.run(self.pipeline.stages, values, request, names=("text",))
+        states: Tensor = values["text_states"]
+        return states
 
     def _denoise(self, text: Tensor, tokens: Tensor, moments: Tensor, request: Plan, variant: Variant) -> Tensor:
-        conditions, latents, state, schedule = self.pipeline.denoise.start(text, tokens, moments, request)
+        conditions, latents, state, schedule = self.pipeline.stages["denoise"].start(text, tokens, moments, request)
         if variant.conditions is not None:
             conditions = variant.conditions(conditions)
         if variant.scheduler:
-            config = {**self.bundle.config("scheduler"), **variant.scheduler}
+            config = {**self.bundle.config.scheduler, **variant.scheduler}
             schedule = Schedule.from_config(config, request.options.scheduler, request.options.steps)
         step, modulate = self._step(variant), self.bundle.module("dit_modulate")
         span = range(len(schedule.steps))

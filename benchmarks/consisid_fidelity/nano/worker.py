@@ -93,7 +93,7 @@ class Worker:
 
     def _measure(self, one: Case, name: str, made: dict[str, Reference]) -> Values:
         if name in (TRUTH, RECONSTRUCTED):
-            frames = one.drawn(self._studio.bundle.geometry)
+            frames = one.drawn(self._studio.bundle.config.geometry)
             return self._observer(one, self._autoencoder(frames) if name == RECONSTRUCTED else frames, self._gallery)
         variant = VARIANTS[name]
         try:

@@ -15,10 +15,11 @@ from consisid_export.bundle.work_folder import Partial
 from consisid_export.checkpoint.checkpoint import Checkpoint
 from consisid_export.checkpoint.skeleton import Skeleton
 from consisid_export.onnx.fp8 import LARGEST_INPUT, Ranges, quantised_layers
-from consisid_export.verify.checkpoint_runs import STEPS, Progress, Rehearsal
+from consisid_export.verify.checkpoint_runs import STEPS, Rehearsal
 from consisid_runtime.bundle import manifest_digest
 from consisid_runtime.errors import ExportRefused, InvalidOption, InvalidRequest, NotFinite
-from consisid_runtime.files.atomic import replace_file
+from consisid_runtime.events import Progress
+from consisid_runtime.files.atomic import write_file
 from consisid_runtime.models import networks
 
 FILE = "calibration.json"
@@ -78,7 +79,7 @@ def _calibrate(
         "versions": {package: version(package) for package in ("consisid-runtime", "torch")},
         "largest_inputs": ranges,
     }
-    replace_file(path, json.dumps(found | {"digest": manifest_digest(found)}, indent=1, allow_nan=False).encode())
+    write_file(path, json.dumps(found | {"digest": manifest_digest(found)}, indent=1, allow_nan=False).encode())
 
 
 def read_ranges(path: Path, checkpoint: Checkpoint, digests: Mapping[str, str]) -> Ranges:

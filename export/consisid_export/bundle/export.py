@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,9 @@ from consisid_export.verify.checkpoint_runs import Rehearsal
 from consisid_export.verify.denoising_run import check_trajectory
 from consisid_runtime.bundle import FORMAT, MANIFEST, Bundle, manifest_digest, sha256
 from consisid_runtime.errors import BundleError
+from consisid_runtime.events import Progress
 from consisid_runtime.models import networks
+from consisid_runtime.models.config import COMPONENTS
 
 POSITIONS = "positions.safetensors"
 TAKEN_AS_THEY_ARE = {
@@ -31,8 +32,6 @@ TAKEN_AS_THEY_ARE = {
     "face/detector.onnx": DETECTOR,
     "face/recogniser.onnx": RECOGNISER,
 }
-
-Progress = Callable[[str, int, int], None]
 
 
 def export_bundle(
@@ -153,7 +152,7 @@ def _take_files(checkpoint: Checkpoint, folder: Path) -> None:
     for target, source in TAKEN_AS_THEY_ARE.items():
         (folder / target).parent.mkdir(exist_ok=True)
         shutil.copyfile(checkpoint.path / source, folder / target)
-    if checkpoint.config("transformer")["use_learned_positional_embeddings"]:
+    if checkpoint.config.transformer.use_learned_positional_embeddings:
         positions = stored(checkpoint, "transformer")[networks.LEARNED_POSITIONS]
         write_converted(folder / POSITIONS, {"pos_embedding": positions}, torch.float32)
 
@@ -168,7 +167,7 @@ def _write_manifest(
     manifest: dict[str, Any] = {
         "format": FORMAT,
         **origin,
-        "config": {name: checkpoint.config(name) for name in ("transformer", "vae", "text_encoder", "scheduler")},
+        "config": {component: checkpoint.config.file(component) for component in COMPONENTS},
         "licences": licences(origin["checkpoint"], example.licence),
         "modules": {name: work.finished[name]["entry"] for name in modules},
         "files": {name: files.get(name) or file_record(folder / name, digest) for name in names},

@@ -25,7 +25,7 @@ from typing import Any
 
 from consisid_runtime.bundle import manifest_digest
 from consisid_runtime.errors import ConsisIDError, ExportCancelled, OutputBusy, OutputUnwritable
-from consisid_runtime.files.atomic import replace_file
+from consisid_runtime.files.atomic import write_file
 from consisid_runtime.files.folders import disk_reason, require_ours
 
 Digest = Callable[[Path], str]
@@ -57,7 +57,7 @@ class Partial:
         files = {name: file_record(self.folder / name, self._digest) for name in entry["files"]}
         record: dict[str, Any] = {"entry": entry, "files": files}
         record["digest"] = manifest_digest(record)
-        replace_file(self._records / f"{module}.json", json.dumps(record).encode())
+        write_file(self._records / f"{module}.json", json.dumps(record).encode())
         self.finished[module] = record
 
     @contextlib.contextmanager
@@ -163,7 +163,7 @@ def _prepare(root: Path, out: Path, identity: str) -> None:
     if not mark.is_file() or mark.read_text() != identity:
         for folder in ("bundle", "records"):
             shutil.rmtree(root / folder, ignore_errors=True)
-        replace_file(mark, identity.encode())
+        write_file(mark, identity.encode())
     for folder in ("scratch", "replaced"):
         shutil.rmtree(root / folder, ignore_errors=True)
 

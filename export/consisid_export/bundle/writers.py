@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,16 +17,15 @@ from consisid_export.checkpoint.checkpoint import Checkpoint
 from consisid_export.checkpoint.skeleton import stored
 from consisid_export.checkpoint.tensor_files import Stored, pieces, write_tensors
 from consisid_export.onnx.precision import exported_dtype, module_precision
-from consisid_runtime.bundle import geometry, sha256
+from consisid_runtime.bundle import sha256
 from consisid_runtime.errors import InvalidOption
+from consisid_runtime.events import Progress
 from consisid_runtime.models import networks
 from consisid_runtime.signatures import Signature
 
 ENGINES = ("onnx", "torch", "tensorrt", "torch-tensorrt")
 _VERSIONED = ("consisid-runtime", "torch", "onnx", "onnxscript", "onnxruntime")
 _NOT_RUN = {"kind": "structural", "reason": "built, but not run: that needs a GPU"}
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +147,7 @@ class Writer:
         return {"files": [path.name], "precision": module_precision(name, self.choices.precision), "check": check}
 
     def _tensorrt(self, name: str, signature: Signature, progress: Progress) -> dict[str, Any]:
-        sizes = geometry(self.checkpoint.config("transformer"), self.checkpoint.config("vae"))
+        sizes = self.checkpoint.config.geometry
         out = self.work.folder / f"{name}.engine"
         entry: dict[str, Any] = {
             "files": [out.name],

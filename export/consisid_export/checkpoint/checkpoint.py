@@ -10,9 +10,7 @@ import pickle
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import onnx
 import torch
@@ -24,6 +22,7 @@ from consisid_export.checkpoint import example
 from consisid_export.checkpoint.example import Example
 from consisid_runtime.errors import CheckpointInvalid
 from consisid_runtime.models import networks
+from consisid_runtime.models.config import CheckpointConfig
 
 CONFIGS = {
     "transformer": "transformer/config.json",
@@ -52,6 +51,7 @@ class Checkpoint:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.config = CheckpointConfig(lambda component: json.loads((path / CONFIGS[component]).read_bytes()))
 
     @classmethod
     def open(cls, path: str | Path) -> Checkpoint:
@@ -64,10 +64,6 @@ class Checkpoint:
             listed = "\n".join(f"  {file}: {problem}" for file, problem in problems.items())
             raise CheckpointInvalid(f"{path} is not a complete ConsisID checkpoint:\n{listed}")
         return checkpoint
-
-    def config(self, component: str) -> dict[str, Any]:
-        """The parsed configuration of "transformer", "vae", "text_encoder" or "scheduler"."""
-        return self._configs[component]
 
     def tensors(self, component: str) -> dict[str, Tensor]:
         """All tensors of a component by their names in the file, memory-mapped where the format allows."""
@@ -91,10 +87,6 @@ class Checkpoint:
         weights = [shard for component in SAFETENSORS for shard in self._shards(component)]
         others = [*CONFIGS.values(), *PICKLES.values(), TOKENIZER, DETECTOR, RECOGNISER]
         return sorted({*weights, *(self.path / name for name in others), *example.files(self.path)})
-
-    @cached_property
-    def _configs(self) -> dict[str, dict[str, Any]]:
-        return {component: json.loads((self.path / file).read_bytes()) for component, file in CONFIGS.items()}
 
     def _shards(self, component: str) -> list[Path]:
         stem = self.path / SAFETENSORS[component]

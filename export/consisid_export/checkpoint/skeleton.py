@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,14 +14,11 @@ from consisid_export.checkpoint.tensor_files import Stored, stored_tensors
 
 
 class Skeleton:
-    """A `networks.Source` of fake tensors with a checkpoint's names, shapes and dtypes."""
+    """A `networks.WeightReader` of fake tensors with a checkpoint's names, shapes and dtypes."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        self._checkpoint = checkpoint
+        self._checkpoint, self.config = checkpoint, checkpoint.config
         self._mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
-
-    def config(self, component: str) -> Mapping[str, Any]:
-        return self._checkpoint.config(component)
 
     def tensors(self, component: str) -> dict[str, Tensor]:
         found: Mapping[str, Tensor | Stored]

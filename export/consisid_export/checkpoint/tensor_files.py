@@ -5,7 +5,6 @@ What must be rewritten, because a graph wants another dtype than the one stored,
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from consisid_runtime.errors import CheckpointInvalid
+from consisid_runtime.files.atomic import replacing_file
 
 DTYPES = {
     "F64": torch.float64,
@@ -86,7 +86,7 @@ def link(source: Path, target: Path, *, copy: bool) -> None:
             return
         except OSError:
             pass
-    with _appearing(target) as fresh:
+    with replacing_file(target) as fresh:
         shutil.copyfile(source, fresh)
 
 
@@ -123,7 +123,7 @@ def write_tensors(
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with _appearing(path) as fresh, fresh.open("wb") as stream:
+    with replacing_file(path) as fresh, fresh.open("wb") as stream:
         stream.write(struct.pack("<Q", len(text)) + text)
         for name in order:
             for piece in values(name):
@@ -148,14 +148,3 @@ def pieces(source: Stored | Tensor) -> Iterator[Tensor]:
                 raise CheckpointInvalid(f"{source.file} ended early; download it again")
             left -= len(data)
             yield torch.frombuffer(data, dtype=source.dtype)
-
-
-@contextlib.contextmanager
-def _appearing(path: Path) -> Iterator[Path]:
-    """A path to write to that becomes `path` when the block succeeds."""
-    fresh = path.with_name(f".{path.name}.part")
-    try:
-        yield fresh
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)

@@ -11,7 +11,8 @@ from consisid_export.repository.native import write_native
 from consisid_runtime.bundle import Bundle
 from consisid_runtime.files.folders import replacing
 from consisid_runtime.serve.repository import write_repository
-from consisid_runtime.signatures import ENSEMBLE, STAGES
+from consisid_runtime.signatures import ENSEMBLE
+from consisid_runtime.stages.table import STAGES
 
 MARKER = "repository.json"
 
@@ -58,7 +59,7 @@ def write_bundle_repository(bundle: str | Path, out: str | Path, *, native: bool
             readme = _native_readme(opened, out)
         else:
             write_repository(folder)
-            models = [signature.name for signature in (*STAGES, ENSEMBLE)]
+            models = [*(stage.name for stage in STAGES), ENSEMBLE.name]
             readme = _PYTHON.format(bundle=_quoted(opened.path), out=_quoted(out))
         (folder / "README.md").write_text(readme, encoding="utf-8")
         content = {"bundle": opened.fingerprint, "native": native, "models": models}

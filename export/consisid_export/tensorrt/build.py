@@ -16,7 +16,7 @@ from consisid_export.tensorrt.progress import Interrupts, Progress, make_monitor
 from consisid_export.tensorrt.ranges import Profile, profiles, relevant, shape_range
 from consisid_runtime.engines.tensorrt_library import load, log_of, reasons
 from consisid_runtime.errors import ExportCancelled, ExportRefused, InvalidOption, MissingExtra
-from consisid_runtime.files.atomic import replace_file
+from consisid_runtime.files.atomic import write_file
 from consisid_runtime.options import Geometry
 from consisid_runtime.signatures import Signature
 
@@ -76,9 +76,9 @@ def build_engine(
     shapes = [_add_profile(builder, config, signature, profile) for profile in chosen]
     cache = _read_timing_cache(config, timing_cache) if name == "tensorrt" else None
     plan = _build(trt, builder, network, config, signature.name, progress)
-    replace_file(out_path, plan)
+    write_file(out_path, plan)
     if cache is not None and timing_cache is not None:
-        replace_file(Path(timing_cache), cache.serialize())
+        write_file(timing_cache, cache.serialize(), parents=True)
     return {
         "library": name,
         "version": trt.__version__,

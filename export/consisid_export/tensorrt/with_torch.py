@@ -18,7 +18,7 @@ from consisid_export.tensorrt.build import chosen_profiles
 from consisid_export.tensorrt.ranges import Profile, Range, shape_range
 from consisid_runtime.engines.tensorrt_library import load, log_of, reasons
 from consisid_runtime.errors import ExportRefused, MissingExtra
-from consisid_runtime.files.atomic import replace_file
+from consisid_runtime.files.atomic import write_file
 from consisid_runtime.options import Geometry
 from consisid_runtime.signatures import Port, Signature
 
@@ -75,7 +75,7 @@ def build_engine_with_torch(
     except Exception as error:  # it has no base class of its own
         raise ExportRefused(f"{signature.name}: torch-tensorrt cannot convert the network: {error}") from error
     bindings = _bindings(trt, plan, signature)
-    replace_file(Path(out_path), plan)
+    write_file(Path(out_path), plan)
     major, minor = torch.cuda.get_device_capability()
     return {
         "library": name,

@@ -12,22 +12,20 @@ from torch import Tensor, nn
 
 from consisid_export.checkpoint.checkpoint import Checkpoint
 from consisid_export.onnx.precision import FLOAT32_MODULES
-from consisid_runtime.bundle import Modules, geometry
+from consisid_runtime.bundle import Modules
 from consisid_runtime.engines import Engine
 from consisid_runtime.engines.torch import TorchEngine
 from consisid_runtime.errors import NotFinite
+from consisid_runtime.events import Progress, silent
 from consisid_runtime.models import networks
 from consisid_runtime.options import Options, Plan, plan
 from consisid_runtime.signatures import Signature
+from consisid_runtime.stages import table
 from consisid_runtime.stages.denoise import Denoiser
-from consisid_runtime.stages.encode import Encoder
-from consisid_runtime.stages.face.reader import FaceReader
-from consisid_runtime.stages.text import TextReader
 
 STEPS = 20
 
 Load = Callable[[str], Engine]
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +48,7 @@ class Rehearsal:
     def __init__(self, checkpoint: Checkpoint, folder: Path, signatures: Mapping[str, Signature]) -> None:
         self._checkpoint, self._folder, self._signatures = checkpoint, folder, signatures
         self._example = checkpoint.example()
-        self._geometry = geometry(checkpoint.config("transformer"), checkpoint.config("vae"))
+        self._geometry = checkpoint.config.geometry
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self._dtype = torch.float32 if self.device == "cpu" else torch.bfloat16
 
@@ -72,7 +70,7 @@ class Rehearsal:
         denoise = self._denoiser(lambda name: engine if name == "dit_step" else self._original(name))
         for number, request in enumerate(requests, start=1):
             phase = f"calibration {number} of {len(requests)}"
-            _run(denoise, request, lambda done, total, phase=phase: progress(phase, done, total))  # type: ignore[misc]
+            _run(denoise, request, lambda _, done, total, phase=phase: progress(phase, done, total))  # type: ignore[misc]
         return found
 
     def step_samples(self) -> list[dict[str, Tensor]]:
@@ -118,13 +116,13 @@ class Rehearsal:
 
     def _requests(self, wanted: Iterable[tuple[str, Options]]) -> list[Request]:
         """The stages' networks are gone when this returns: they need not fit into memory beside the transformer."""
-        view = self._view(self._original)
-        read_face, read_text, encode = FaceReader(view), TextReader(view), Encoder(view)
+        loaded = table.load(self._view(self._original), ("face", "text", "encode"))
         made = []
         for prompt, options in wanted:
             resolved = plan(options, self._geometry)
-            face, text = read_face(self._example.portrait, resolved), read_text(prompt, resolved)
-            made.append(Request(text.states, face.tokens, encode(face.portrait, face.keypoints, resolved), resolved))
+            values: table.Values = {"image": self._example.portrait, "prompt": prompt}
+            table.run(loaded, values, resolved)
+            made.append(Request(values["text_states"], values["face_tokens"], values["image_moments"], resolved))
         return made
 
     def _denoiser(self, load: Load) -> Denoiser:
@@ -142,7 +140,6 @@ class _View:
     ) -> None:
         self.config, self.module, self.device = checkpoint.config, load, device
         self.world = checkpoint.example().world
-        self.geometry = geometry(checkpoint.config("transformer"), checkpoint.config("vae"))
         self._folder, self._signatures = folder, signatures
 
     def file(self, name: str) -> Path:
@@ -177,6 +174,6 @@ class _Noting:
         return self._engine(inputs)
 
 
-def _run(denoise: Denoiser, request: Request, on_step: Callable[[int, int], None] | None = None) -> Tensor:
-    latents = denoise(request.text_states, request.face_tokens, request.image_moments, request.plan, on_step)
+def _run(denoise: Denoiser, request: Request, progress: Progress = silent) -> Tensor:
+    latents = denoise(request.text_states, request.face_tokens, request.image_moments, request.plan, progress)
     return latents.cpu()

@@ -1,1 +1,3 @@
-from consisid_runtime.serve.models import EncodeModel as TritonPythonModel  # noqa: F401
+from consisid_runtime.serve.models import served
+
+TritonPythonModel = served("encode")

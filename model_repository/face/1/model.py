@@ -1,1 +1,3 @@
-from consisid_runtime.serve.models import FaceModel as TritonPythonModel  # noqa: F401
+from consisid_runtime.serve.models import served
+
+TritonPythonModel = served("face")

@@ -16,7 +16,7 @@ from consisid_nano.unpack import unpack_nano
 from consisid_runtime import Client, Options
 from consisid_runtime.cli.commands import watching
 from consisid_runtime.cli.progress import Display
-from consisid_runtime.files.atomic import replace_file, require_folder
+from consisid_runtime.files.atomic import require_folder, write_file
 from consisid_runtime.serve.server import Server
 
 OPTIONS = Options(seed=7, steps=25, guidance=2.0)
@@ -56,11 +56,11 @@ def run_demo(folder: Path, out: Path, say: Callable[[str], None], *, people: int
         done(f"{people * prompts} videos received" if people * prompts > 1 else "video received")
     done("server stopped")
     say("stages on the server: " + ", ".join(f"{name} {took:.2f} s" for name, took in video.info["seconds"].items()))
-    replace_file(out / "demo.png", _encoded(contact_sheet(cast, _note())))
+    write_file(out / "demo.png", _encoded(contact_sheet(cast, _note())))
     if people * prompts > 1:
         first, *others = animation(cast)
         moving = {"append_images": others, "duration": 1000 // OPTIONS.fps, "loop": 0, "optimize": False}
-        replace_file(out / "demo.gif", _encoded(first, "GIF", save_all=True, **moving))
+        write_file(out / "demo.gif", _encoded(first, "GIF", save_all=True, **moving))
     else:
         video.save(out / "demo.mp4")
     say(f"look at {out / 'demo.png'} and {out / ('demo.gif' if people * prompts > 1 else 'demo.mp4')}")

@@ -18,6 +18,7 @@ from consisid_nano.untrained.weights import random_weights
 from consisid_runtime.errors import InvalidOption
 from consisid_runtime.files.folders import replacing
 from consisid_runtime.models import networks
+from consisid_runtime.models.config import CheckpointConfig
 from consisid_runtime.models.networks import LEARNED_POSITIONS
 from consisid_runtime.options import MAX_SEED
 
@@ -56,7 +57,7 @@ def _write(folder: Path, seed: int, transformer: dict[str, Any]) -> None:
     text_encoder = TEXT_ENCODER | {"vocab_size": vocabulary}
     configs = {"transformer": transformer, "vae": VAE, "text_encoder": text_encoder}
     generator = torch.Generator().manual_seed(seed)
-    for component, parts in networks.skeletons(configs).items():
+    for component, parts in networks.skeletons(CheckpointConfig(configs.__getitem__)).items():
         weights = {name: tensor for part in parts for name, tensor in random_weights(part, generator).items()}
         if QUIETED in weights:
             # Into the range of pixels: frames at its ends look all alike, whatever differs before.

@@ -37,8 +37,8 @@ def generate(
     options: Options,
 ) -> None:
     """Make a video in this process."""
+    from consisid_runtime.files.atomic import require_writable
     from consisid_runtime.pipeline import Pipeline
-    from consisid_runtime.video import require_writable
 
     require_writable(out)
     with Display("generate") as display:
@@ -61,7 +61,7 @@ def request(
 ) -> None:
     """Ask a server for a video."""
     from consisid_runtime.client.client import Client
-    from consisid_runtime.video import require_writable
+    from consisid_runtime.files.atomic import require_writable
 
     require_writable(out)
     with Client(url, timeout=timeout) as client, watching(url):

@@ -16,7 +16,7 @@ def summary(path: Path) -> dict[str, Any]:
     bundle = Bundle.open(path)
     bundle.verify()
     manifest = bundle.manifest
-    size = bundle.geometry
+    size = bundle.config.geometry
     return {
         "bundle": str(path),
         "fingerprint": bundle.fingerprint,

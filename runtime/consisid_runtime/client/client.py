@@ -9,9 +9,10 @@ from typing import Self
 
 from consisid_runtime.client.connect import Transport, connect
 from consisid_runtime.errors import InvalidOption
-from consisid_runtime.files.image_file import check_bytes, read_file
+from consisid_runtime.files.image_file import image_bytes
 from consisid_runtime.options import Options, check_prompt
-from consisid_runtime.signatures import ENSEMBLE, STAGES
+from consisid_runtime.signatures import ENSEMBLE
+from consisid_runtime.stages.table import STAGES
 from consisid_runtime.video import Video
 from consisid_runtime.wire import write_parameters
 
@@ -55,8 +56,7 @@ class Client:
         """
         chosen = options or Options()
         check_prompt(prompt)
-        photo = bytes(image) if isinstance(image, bytes | bytearray) else read_file(image)
-        check_bytes(len(photo))
+        photo = image_bytes(image)
         outputs = [port.name for port in ENSEMBLE.outputs if raw_frames or port.name != "frames"]
         answer = self._transport.infer(
             ENSEMBLE.name,

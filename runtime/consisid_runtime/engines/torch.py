@@ -45,8 +45,8 @@ class TorchEngine:
         return dict(zip(self._outputs, results, strict=True))
 
 
-class Weights:
-    """The bundle as a source of weights: one safetensors file a component, as the exporter wrote it."""
+class BundleWeights:
+    """Reads the weights of a bundle: one safetensors file a component, as the exporter wrote it."""
 
     def __init__(self, bundle: Bundle) -> None:
         self.config = bundle.config

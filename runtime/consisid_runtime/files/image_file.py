@@ -1,4 +1,4 @@
-"""A user's image as a file's bytes: all that the client needs to know of it; image.py decodes it."""
+"""Reads a user's image file within a bound, undecoded; `stages.face.image` decodes it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,14 @@ from pathlib import Path
 from consisid_runtime.errors import ImageTooLarge, ImageUnreadable
 
 MAX_BYTES = 64 * 2**20
+
+
+def image_bytes(image: str | Path | bytes | bytearray) -> bytes:
+    """An image file's bytes, given as they are or by a path. Raises `ImageUnreadable`, `ImageTooLarge` above 64 MiB."""
+    if not isinstance(image, bytes | bytearray):
+        return read_file(image)
+    check_bytes(len(image))
+    return bytes(image)
 
 
 def read_file(path: str | Path) -> bytes:

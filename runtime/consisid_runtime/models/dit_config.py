@@ -1,4 +1,4 @@
-"""What a checkpoint's `transformer/config.json` says, read once and checked."""
+"""`transformer/config.json`, parsed and checked: the transformer's part and the local facial extractor's."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ class DiTConfig:
     use_rotary_positional_embeddings: bool = False
     use_learned_positional_embeddings: bool = False
     is_train_face: bool = False
+    is_kps: bool = False
     cross_attn_interval: int = 2
     cross_attn_dim_head: int = 128
     cross_attn_num_heads: int = 16
@@ -88,4 +89,42 @@ class DiTConfig:
             "patch": self.patch_size,
             "text_dim": self.text_embed_dim,
             "text_length": self.max_text_seq_length,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class LocalExtractorConfig:
+    """The keys `LFE_*` of `transformer/config.json` without their prefix; a missing key has diffusers' default."""
+
+    id_dim: int = 1280
+    vit_dim: int = 1024
+    depth: int = 10
+    dim_head: int = 64
+    num_heads: int = 16
+    num_id_token: int = 5
+    num_querie: int = 32
+    output_dim: int = 2048
+    ff_mult: int = 4
+    num_scale: int = 5
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any]) -> LocalExtractorConfig:
+        """From `transformer/config.json`. Raises `CheckpointInvalid` when the layers do not divide among the scales."""
+        return cls(**{f.name: config[f"LFE_{f.name}"] for f in fields(cls) if f"LFE_{f.name}" in config})
+
+    def __post_init__(self) -> None:
+        if self.depth % self.num_scale:
+            raise CheckpointInvalid(
+                f"transformer/config.json: LFE_depth is {self.depth}, wanted k × LFE_num_scale ({self.num_scale})"
+            )
+
+    @property
+    def dims(self) -> dict[str, int]:
+        """The checkpoint's numbers for the symbols in `LOCAL_EXTRACTOR`, but for the vision tower's `clip_tokens`."""
+        return {
+            "identity_dim": self.id_dim,
+            "scales": self.num_scale,
+            "clip_dim": self.vit_dim,
+            "face_tokens": self.num_querie,
+            "face_dim": self.output_dim,
         }

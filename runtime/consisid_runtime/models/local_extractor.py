@@ -2,55 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from consisid_runtime.errors import CheckpointInvalid
+from consisid_runtime.models.dit_config import LocalExtractorConfig
 
 PREFIX = "local_facial_extractor."
-
-
-@dataclass(frozen=True, slots=True)
-class LocalExtractorConfig:
-    """The keys `LFE_*` of `transformer/config.json` without their prefix; a missing key has diffusers' default."""
-
-    id_dim: int = 1280
-    vit_dim: int = 1024
-    depth: int = 10
-    dim_head: int = 64
-    num_heads: int = 16
-    num_id_token: int = 5
-    num_querie: int = 32
-    output_dim: int = 2048
-    ff_mult: int = 4
-    num_scale: int = 5
-
-    @classmethod
-    def from_dict(cls, config: Mapping[str, Any]) -> LocalExtractorConfig:
-        """From `transformer/config.json`. Raises `CheckpointInvalid` when the layers do not divide among the scales."""
-        return cls(**{f.name: config[f"LFE_{f.name}"] for f in fields(cls) if f"LFE_{f.name}" in config})
-
-    def __post_init__(self) -> None:
-        if self.depth % self.num_scale:
-            raise CheckpointInvalid(
-                f"transformer/config.json: LFE_depth is {self.depth}, wanted k × LFE_num_scale ({self.num_scale})"
-            )
-
-    @property
-    def dims(self) -> dict[str, int]:
-        """The checkpoint's numbers for the symbols in `LOCAL_EXTRACTOR`, but for the vision tower's `clip_tokens`."""
-        return {
-            "identity_dim": self.id_dim,
-            "scales": self.num_scale,
-            "clip_dim": self.vit_dim,
-            "face_tokens": self.num_querie,
-            "face_dim": self.output_dim,
-        }
 
 
 class PerceiverAttention(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from consisid_runtime import signatures as table
 from consisid_runtime.models.bisenet import BiSeNet
 from consisid_runtime.models.blueprint import fill
+from consisid_runtime.models.config import CheckpointConfig
 from consisid_runtime.models.dit import DiT, Modulate, Prepare, Step
-from consisid_runtime.models.dit_config import DiTConfig
 from consisid_runtime.models.eva_clip import EvaVision
 from consisid_runtime.models.local_extractor import PREFIX as EXTRACTOR
-from consisid_runtime.models.local_extractor import LocalExtractor, LocalExtractorConfig
+from consisid_runtime.models.local_extractor import LocalExtractor
 from consisid_runtime.models.retinaface import RetinaFace
-from consisid_runtime.models.t5 import T5Config, T5Encoder
+from consisid_runtime.models.t5 import T5Encoder
 from consisid_runtime.models.vae import DecoderFirst, DecoderNext, VAEEncoder
 from consisid_runtime.models.vae_config import VAEConfig, decoder_caches
 from consisid_runtime.signatures import Signature
@@ -43,18 +43,19 @@ COMPONENTS = {
 """Module → the component of the checkpoint that holds its weights."""
 
 
-class Source(Protocol):
-    """Where configurations and weights come from: a checkpoint folder, or a bundle for the torch engine."""
+class WeightReader(Protocol):
+    """Configuration and weights of a checkpoint: its folder, or a bundle for the torch engine."""
 
-    def config(self, component: str) -> Mapping[str, Any]: ...
+    @property
+    def config(self) -> CheckpointConfig: ...
 
     def tensors(self, component: str) -> dict[str, Tensor]: ...
 
 
-Loader = Callable[[Source, torch.dtype | None], nn.Module]
+Loader = Callable[[WeightReader, torch.dtype | None], nn.Module]
 
 
-def load(name: str, source: Source, dtype: torch.dtype | None = torch.float32) -> nn.Module:
+def load(name: str, checkpoint: WeightReader, dtype: torch.dtype | None = torch.float32) -> nn.Module:
     """One module with its weights, taking and returning its signature's ports in order.
 
     Args:
@@ -63,7 +64,7 @@ def load(name: str, source: Source, dtype: torch.dtype | None = torch.float32) -
 
     Raises `CheckpointInvalid` when the weights are not those that the configuration implies.
     """
-    return _LOADERS[name](source, dtype)
+    return _LOADERS[name](checkpoint, dtype)
 
 
 def prefix(module: str) -> str:
@@ -71,15 +72,14 @@ def prefix(module: str) -> str:
     return EXTRACTOR if module == "local_extractor" else ""
 
 
-def signatures(source: Source) -> dict[str, Signature]:
+def signatures(checkpoint: WeightReader) -> dict[str, Signature]:
     """Every exported module's signature in this checkpoint's sizes."""
-    transformer = source.config("transformer")
-    vae = VAEConfig.from_dict(source.config("vae"))
+    config, vae = checkpoint.config, checkpoint.config.vae
     with torch.device("meta"):
-        clip = EvaVision(source.tensors("clip"))
+        clip = EvaVision(checkpoint.tensors("clip"))
     sizes = {
-        **DiTConfig.from_dict(transformer).dims,
-        **LocalExtractorConfig.from_dict(transformer).dims,
+        **config.transformer.dims,
+        **config.local_extractor.dims,
         **clip.sizes,
         "crop": CROP,
         "spatial": vae.spatial,
@@ -89,51 +89,50 @@ def signatures(source: Source) -> dict[str, Signature]:
     return {network.name: network.bind(sizes) for network in table.networks(decoder_caches(vae))}
 
 
-def skeletons(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[nn.Module, ...]]:
+def skeletons(config: CheckpointConfig) -> dict[str, tuple[nn.Module, ...]]:
     """Networks without values whose state dicts together have a component's names and shapes."""
-    vae = VAEConfig.from_dict(configs["vae"])
     with torch.device("meta"):
         return {
             "transformer": (
-                DiT(DiTConfig.from_dict(configs["transformer"])),
-                nn.ModuleDict(
-                    {EXTRACTOR.rstrip("."): LocalExtractor(LocalExtractorConfig.from_dict(configs["transformer"]))}
-                ),
+                DiT(config.transformer),
+                nn.ModuleDict({EXTRACTOR.rstrip("."): LocalExtractor(config.local_extractor)}),
             ),
-            "vae": (VAEEncoder(vae), DecoderNext(vae)),
-            "text_encoder": (T5Encoder(T5Config.from_dict(configs["text_encoder"])),),
+            "vae": (VAEEncoder(config.vae), DecoderNext(config.vae)),
+            "text_encoder": (T5Encoder(config.text_encoder),),
         }
 
 
 def _dit(part: Callable[[DiT], nn.Module]) -> Loader:
-    def build(source: Source, dtype: torch.dtype | None) -> nn.Module:
+    def build(checkpoint: WeightReader, dtype: torch.dtype | None) -> nn.Module:
         with torch.device("meta"):
-            dit = DiT(DiTConfig.from_dict(source.config("transformer")))
-        tensors = {name: t for name, t in source.tensors("transformer").items() if not name.startswith(EXTRACTOR)}
+            dit = DiT(checkpoint.config.transformer)
+        tensors = {name: t for name, t in checkpoint.tensors("transformer").items() if not name.startswith(EXTRACTOR)}
         return part(fill(dit, tensors, dtype)).eval()
 
     return build
 
 
-def _local_extractor(source: Source, dtype: torch.dtype | None) -> nn.Module:
+def _local_extractor(checkpoint: WeightReader, dtype: torch.dtype | None) -> nn.Module:
     with torch.device("meta"):
-        network = LocalExtractor(LocalExtractorConfig.from_dict(source.config("transformer")))
-    return fill(network, _under(EXTRACTOR, source.tensors("transformer")), dtype)
+        network = LocalExtractor(checkpoint.config.local_extractor)
+    return fill(network, _under(EXTRACTOR, checkpoint.tensors("transformer")), dtype)
 
 
 def _vae(kind: Callable[[VAEConfig], nn.Module], *prefixes: str) -> Loader:
-    def build(source: Source, dtype: torch.dtype | None) -> nn.Module:
+    def build(checkpoint: WeightReader, dtype: torch.dtype | None) -> nn.Module:
         with torch.device("meta"):
-            network = kind(VAEConfig.from_dict(source.config("vae")))
-        return fill(network, {n: t for n, t in source.tensors("vae").items() if n.startswith(prefixes)}, dtype)
+            network = kind(checkpoint.config.vae)
+        return fill(network, {n: t for n, t in checkpoint.tensors("vae").items() if n.startswith(prefixes)}, dtype)
 
     return build
 
 
-def _text_encoder(source: Source, dtype: torch.dtype | None) -> nn.Module:
+def _text_encoder(checkpoint: WeightReader, dtype: torch.dtype | None) -> nn.Module:
     with torch.device("meta"):
-        network = T5Encoder(T5Config.from_dict(source.config("text_encoder")))
-    tensors = {name: t for name, t in source.tensors("text_encoder").items() if name != "encoder.embed_tokens.weight"}
+        network = T5Encoder(checkpoint.config.text_encoder)
+    tensors = {
+        name: t for name, t in checkpoint.tensors("text_encoder").items() if name != "encoder.embed_tokens.weight"
+    }
     return fill(network, tensors, dtype)
 
 
@@ -142,9 +141,9 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 _LOADERS: dict[str, Loader] = {
-    "aligner": lambda source, dtype: RetinaFace.from_tensors(source.tensors("aligner"), dtype),
-    "parser": lambda source, dtype: BiSeNet.from_tensors(source.tensors("parser"), dtype),
-    "clip": lambda source, dtype: EvaVision.from_tensors(source.tensors("clip"), dtype),
+    "aligner": lambda checkpoint, dtype: RetinaFace.from_tensors(checkpoint.tensors("aligner"), dtype),
+    "parser": lambda checkpoint, dtype: BiSeNet.from_tensors(checkpoint.tensors("parser"), dtype),
+    "clip": lambda checkpoint, dtype: EvaVision.from_tensors(checkpoint.tensors("clip"), dtype),
     "local_extractor": _local_extractor,
     "text_encoder": _text_encoder,
     "vae_encoder": _vae(VAEEncoder, "encoder.", "quant_conv."),

@@ -1,6 +1,6 @@
-"""The models that Triton server's Python backend runs: one class a stage, no logic of their own.
+"""The models that Triton server's Python backend runs: a class for each stage, made from `stages.table`.
 
-Every stage checks all options before it works, so that a bad one fails at once and not after the denoising.
+Every model checks all options before it works, so that a bad one fails at once and not after the denoising.
 The server sets `wire.BUNDLE_VARIABLE`; each model is a process of its own and opens the bundle once.
 """
 
@@ -20,18 +20,21 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from consisid_runtime.bundle import Bundle
-from consisid_runtime.errors import ConsisIDError, InvalidOption, InvalidRequest, ServerError
+from consisid_runtime.errors import ConsisIDError, InvalidRequest, ServerError
+from consisid_runtime.events import silent
 from consisid_runtime.options import Geometry, Plan, plan
 from consisid_runtime.serve.tensor_checks import check_tensors, checkpoint_dims, read_report, request_dims
-from consisid_runtime.signatures import (
-    DECODE_MODEL,
-    DENOISE_MODEL,
-    ENCODE_MODEL,
-    FACE_MODEL,
-    TEXT_MODEL,
-    Signature,
+from consisid_runtime.signatures import Signature
+from consisid_runtime.stages.table import STAGES, Info, Stage, Values
+from consisid_runtime.wire import (
+    BUNDLE_VARIABLE,
+    INFO,
+    PACKAGE_VARIABLE,
+    array_of,
+    describe,
+    read_parameters,
+    value_of,
 )
-from consisid_runtime.wire import BUNDLE_VARIABLE, PACKAGE_VARIABLE, describe, read_parameters
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -91,120 +94,46 @@ class Model:
             return _failure(f"INTERNAL: {self.signature.name} failed; the server's log has it as error {reference}")
 
 
-class BundleModel(Model):
-    """A stage of the bundle that the server was started on."""
+class StageModel(Model):
+    """A stage of the bundle that the server was started on; `served` makes its subclasses."""
 
-    bundle: Bundle
+    stage: ClassVar[Stage]
 
     def load(self) -> Geometry:
         self.bundle = Bundle.open(os.environ[BUNDLE_VARIABLE])
         self.dims = checkpoint_dims(self.bundle)
-        self.open(self.bundle)
-        return self.bundle.geometry
-
-    def open(self, bundle: Bundle) -> None:
-        """Make the stage."""
-        raise NotImplementedError
-
-
-class FaceModel(BundleModel):
-    signature = FACE_MODEL
-
-    def open(self, bundle: Bundle) -> None:
-        from consisid_runtime.stages.face.reader import FaceReader
-
-        self.stage = FaceReader(bundle)
+        self.loaded = self.stage.load(self.bundle)
+        return self.bundle.config.geometry
 
     def run(self, inputs: Arrays, plan: Plan, *, raw_frames: bool) -> Mapping[str, NDArray[Any]]:
-        started = time.perf_counter()
-        face = self.stage(inputs["image"].tobytes(), plan)
-        return {
-            "face_tokens": face.tokens.numpy(force=True),
-            "portrait": face.portrait,
-            "keypoints": face.keypoints,
-            "face_info": _report(started, face.info),
-        }
+        values: Values = {}
+        reports: dict[str, Info] = {}
+        for port in self.signature.inputs:
+            stage = port.name.removesuffix(INFO)
+            if stage == port.name:
+                values[port.name] = value_of(port, inputs[port.name])
+            else:
+                reports[stage] = read_report(stage, inputs[port.name][0])
+        begin = time.perf_counter()
+        outputs, info = self.stage.call(self.loaded, values, plan, silent)
+        arrays = {name: array_of(value) for name, value in outputs.items()}
+        reports[self.stage.name] = {**info, "seconds": time.perf_counter() - begin}
+        if "frames" in arrays and not raw_frames:
+            arrays["frames"] = arrays["frames"][:0]
+        arrays[self.stage.name + INFO] = _json(reports[self.stage.name])
+        if self.stage is STAGES[-1]:
+            arrays["info"] = _json(describe(plan, self.bundle.fingerprint, reports))
+        return arrays
 
 
-class TextModel(BundleModel):
-    signature = TEXT_MODEL
-
-    def open(self, bundle: Bundle) -> None:
-        from consisid_runtime.stages.text import TextReader
-
-        self.stage = TextReader(bundle)
-
-    def run(self, inputs: Arrays, plan: Plan, *, raw_frames: bool) -> Mapping[str, NDArray[Any]]:
-        started = time.perf_counter()
-        text = self.stage(_prompt(inputs["prompt"]), plan)
-        return {"text_states": text.states.numpy(force=True), "text_info": _report(started, text.info)}
-
-
-class EncodeModel(BundleModel):
-    signature = ENCODE_MODEL
-
-    def open(self, bundle: Bundle) -> None:
-        from consisid_runtime.stages.encode import Encoder
-
-        self.stage = Encoder(bundle)
-
-    def run(self, inputs: Arrays, plan: Plan, *, raw_frames: bool) -> Mapping[str, NDArray[Any]]:
-        started = time.perf_counter()
-        moments = self.stage(inputs["portrait"], inputs["keypoints"], plan)
-        return {"image_moments": moments.numpy(force=True), "encode_info": _report(started)}
-
-
-class DenoiseModel(BundleModel):
-    signature = DENOISE_MODEL
-
-    def open(self, bundle: Bundle) -> None:
-        from consisid_runtime.stages.denoise import Denoiser
-
-        self.stage = Denoiser(bundle)
-
-    def run(self, inputs: Arrays, plan: Plan, *, raw_frames: bool) -> Mapping[str, NDArray[Any]]:
-        import torch
-
-        started = time.perf_counter()
-        text, face, moments = (torch.tensor(inputs[port.name]) for port in self.signature.inputs)
-        latents = self.stage(text, face, moments, plan)
-        return {"latents": latents.numpy(force=True), "denoise_info": _report(started)}
-
-
-class DecodeModel(BundleModel):
-    signature = DECODE_MODEL
-
-    def open(self, bundle: Bundle) -> None:
-        from consisid_runtime.stages.decode import Decoder
-
-        self.stage = Decoder(bundle)
-
-    def run(self, inputs: Arrays, plan: Plan, *, raw_frames: bool) -> Mapping[str, NDArray[Any]]:
-        import torch
-
-        from consisid_runtime.video import encode_mp4
-
-        started = time.perf_counter()
-        frames = self.stage(torch.tensor(inputs["latents"]), plan)
-        mp4 = encode_mp4(frames, plan.options.fps)
-        stages = {name: read_report(name, inputs[f"{name}_info"][0]) for name in ("face", "text", "encode", "denoise")}
-        stages["decode"] = {"seconds": time.perf_counter() - started}
-        return {
-            "video": np.frombuffer(mp4, np.uint8),
-            "frames": frames if raw_frames else frames[:0],
-            "info": _json(describe(plan, self.bundle.fingerprint, stages)),
-        }
+def served(name: str) -> type[StageModel]:
+    """The model of one stage of `stages.table`, as Triton server's Python backend wants it."""
+    stage = next(stage for stage in STAGES if stage.name == name)
+    return type(f"{name.capitalize()}Model", (StageModel,), {"stage": stage, "signature": stage.signature})
 
 
 def _inputs(signature: Signature, request: Any) -> dict[str, NDArray[Any]]:
     return {p.name: pb_utils.get_input_tensor_by_name(request, p.name).as_numpy() for p in signature.inputs}
-
-
-def _prompt(tensor: NDArray[Any]) -> str:
-    try:
-        return str(tensor[0], "utf-8")
-    except UnicodeDecodeError as error:
-        raise InvalidOption(f"the prompt is not UTF-8: {error.reason} at byte {error.start}") from None
 
 
 def _require_package(launcher: str | None) -> None:
@@ -212,10 +141,6 @@ def _require_package(launcher: str | None) -> None:
     here = Path(__file__).resolve().parents[1]
     if launcher is not None and Path(launcher) != here:
         raise ServerError(f"the server was launched from {launcher}, its models import {here}; keep one of the two")
-
-
-def _report(started: float, info: Mapping[str, object] | None = None) -> NDArray[np.object_]:
-    return _json({**(info or {}), "seconds": time.perf_counter() - started})
 
 
 def _json(content: Mapping[str, object]) -> NDArray[np.object_]:

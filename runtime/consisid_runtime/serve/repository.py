@@ -9,11 +9,13 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from consisid_runtime.signatures import ENSEMBLE, STAGES, Port, Signature
+from consisid_runtime.signatures import ENSEMBLE, Port, Signature
+from consisid_runtime.stages.table import STAGES
 
 _NOTE = "# Written by `python -m consisid_runtime.serve.repository` from signatures.py; change it there.\n"
 # Requests that may wait for a stage; beyond it they are refused at once. Nothing is ever batched: max_batch_size is 0.
 _QUEUE = 16
+_MODEL = 'from consisid_runtime.serve.models import served\n\nTritonPythonModel = served("{name}")\n'
 _TYPES = {"BYTES": "TYPE_STRING"}
 
 
@@ -45,12 +47,9 @@ def repository() -> dict[str, str]:
     """Every file of the repository: path inside it → content. The ensemble's version folder is empty but must exist."""
     files = {}
     for stage in STAGES:
-        kind = f"{stage.name.capitalize()}Model"
-        files[f"{stage.name}/config.pbtxt"] = stage_config(stage)
-        files[f"{stage.name}/1/model.py"] = (
-            f"from consisid_runtime.serve.models import {kind} as TritonPythonModel  # noqa: F401\n"
-        )
-    files[f"{ENSEMBLE.name}/config.pbtxt"] = ensemble_config(ENSEMBLE, STAGES)
+        files[f"{stage.name}/config.pbtxt"] = stage_config(stage.signature)
+        files[f"{stage.name}/1/model.py"] = _MODEL.format(name=stage.name)
+    files[f"{ENSEMBLE.name}/config.pbtxt"] = ensemble_config(ENSEMBLE, [stage.signature for stage in STAGES])
     files[f"{ENSEMBLE.name}/1/.gitkeep"] = ""
     return files
 

@@ -32,8 +32,8 @@ def checkpoint_dims(bundle: Bundle) -> dict[str, int]:
         "face_dim": shapes["face_tokens"][2],
         "channels": shapes["latents"][2],
         "crop": crop,
-        "patch": bundle.geometry.patch,
-        "images": 1 + bool(bundle.config("transformer").get("is_kps", False)),
+        "patch": bundle.config.transformer.patch_size,
+        "images": 1 + bundle.config.transformer.is_kps,
     }
     return {name: size for name, size in sizes.items() if isinstance(size, int)}
 

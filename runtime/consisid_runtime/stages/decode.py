@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from consisid_runtime.errors import NotFinite
-from consisid_runtime.models.vae_config import VAEConfig
 from consisid_runtime.options import Plan
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ class Decoder:
     def __init__(self, bundle: Modules) -> None:
         self._first = bundle.module("vae_decoder_first")
         self._next = bundle.module("vae_decoder_next")
-        self._scale = 1 / VAEConfig.from_dict(bundle.config("vae")).scaling_factor
+        self._scale = 1 / bundle.config.vae.scaling_factor
 
     def __call__(self, latents: Tensor, plan: Plan) -> NDArray[np.uint8]:
         """float32 [1, plan.latent_frames, C, h, w] -> uint8 [plan.frames, plan.height, plan.width, 3] RGB.

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from consisid_runtime.engines import Engine
 from consisid_runtime.errors import InvalidOption
-from consisid_runtime.models.dit_config import DiTConfig
+from consisid_runtime.events import Progress, silent
 from consisid_runtime.models.positions import added_positions, rope
 from consisid_runtime.options import Plan
 from consisid_runtime.stages.schedule import Schedule
@@ -24,12 +23,9 @@ from consisid_runtime.stages.schedule import Schedule
 if TYPE_CHECKING:
     from consisid_runtime.bundle import Modules
 
-OnStep = Callable[[int, int], None]
-
 # Modulations are tabulated for so many steps at once. Blocks begin at multiples of it wherever a range begins: a matrix
 # product over other rows may round differently, and the cut of a run must not change a bit of it.
 MODULATION_BLOCK = 10
-_VAE_SCALING = 1.15258426
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +62,7 @@ def denoise(
     plan: Plan,
     schedule: Schedule,
     span: range,
-    on_step: OnStep | None = None,
+    progress: Progress = silent,
 ) -> tuple[Tensor, SolverState]:
     """Take the steps in `span`.
 
@@ -74,7 +70,7 @@ def denoise(
         step, modulate: engines of `dit_step` and `dit_modulate`.
         latents: float32 [1, F, C, h, w].
         span: consecutive steps, within `range(len(schedule.steps))`.
-        on_step: called with (steps done, steps in all) after each.
+        progress: called with ("denoise", steps done, steps in all) after each.
 
     Returns:
         Latents and state after the last step of `span`: what the next range starts from.
@@ -100,8 +96,7 @@ def denoise(
             draw = torch.randn(latents.shape, generator=generator)
         draw = None if draw is None else draw.to(latents.device)
         latents, x0 = schedule.advance(i, velocity, latents, x0, draw)
-        if on_step is not None:
-            on_step(i + 1, total)
+        progress("denoise", i + 1, total)
     return latents, SolverState(x0, generator.get_state())
 
 
@@ -120,9 +115,9 @@ class Denoiser:
     """The stage between encoding and decoding. Draws everything random in a request, from one CPU generator."""
 
     def __init__(self, bundle: Modules) -> None:
-        self._config = DiTConfig.from_dict(bundle.config("transformer"))
-        self._scheduler = bundle.config("scheduler")
-        self._scaling = float(bundle.config("vae").get("scaling_factor", _VAE_SCALING))
+        self._config = bundle.config.transformer
+        self._scheduler = bundle.config.scheduler
+        self._scaling = bundle.config.vae.scaling_factor
         self._prepare = bundle.module("dit_prepare")
         self._modulate = bundle.module("dit_modulate")
         self._step = bundle.module("dit_step")
@@ -131,7 +126,12 @@ class Denoiser:
             self._learned = load_file(bundle.file("positions.safetensors"))["pos_embedding"]
 
     def __call__(
-        self, text_states: Tensor, face_tokens: Tensor, image_moments: Tensor, plan: Plan, on_step: OnStep | None = None
+        self,
+        text_states: Tensor,
+        face_tokens: Tensor,
+        image_moments: Tensor,
+        plan: Plan,
+        progress: Progress = silent,
     ) -> Tensor:
         """Latents float32 [1, F, C, h, w] of a whole run.
 
@@ -139,13 +139,13 @@ class Denoiser:
             text_states: [B, L, D], negative prompt first; B = 2 where `plan.guided`, else 1.
             face_tokens: [1, Q, D].
             image_moments: [1, n, 2·C, h, w], mean and log variance of the portrait and, where n = 2, the keypoints.
-            on_step: called with (steps done, steps in all) after each step.
+            progress: as in `denoise`.
 
         Raises:
             InvalidOption: more steps than trained with, or text states made for another guidance.
         """
         conditions, latents, state, schedule = self.start(text_states, face_tokens, image_moments, plan)
-        return self.run(conditions, latents, state, plan, schedule, range(len(schedule.steps)), on_step)[0]
+        return self.run(conditions, latents, state, plan, schedule, range(len(schedule.steps)), progress)[0]
 
     def start(
         self, text_states: Tensor, face_tokens: Tensor, image_moments: Tensor, plan: Plan
@@ -190,10 +190,10 @@ class Denoiser:
         plan: Plan,
         schedule: Schedule,
         span: range,
-        on_step: OnStep | None = None,
+        progress: Progress = silent,
     ) -> tuple[Tensor, SolverState]:
         """`denoise` on this bundle's engines."""
-        return denoise(self._step, self._modulate, conditions, latents, state, plan, schedule, span, on_step)
+        return denoise(self._step, self._modulate, conditions, latents, state, plan, schedule, span, progress)
 
 
 def _sample(moments: Tensor, generator: torch.Generator) -> Tensor:

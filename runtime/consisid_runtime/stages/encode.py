@@ -33,7 +33,7 @@ class Encoder:
 
     def __init__(self, bundle: Modules) -> None:
         self._encoder = bundle.module("vae_encoder")
-        self._draws_keypoints = bool(bundle.config("transformer").get("is_kps", False))
+        self._draws_keypoints = bundle.config.transformer.is_kps
 
     def __call__(self, portrait: Pixels, keypoints: NDArray[np.float32], plan: Plan) -> Tensor:
         """Draws no random numbers.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,8 +11,7 @@ import sentencepiece
 import torch
 from torch import Tensor
 
-from consisid_runtime.errors import EmptyPrompt
-from consisid_runtime.options import Plan, check_prompt
+from consisid_runtime.options import Plan
 
 if TYPE_CHECKING:
     from consisid_runtime.bundle import Modules
@@ -21,8 +19,6 @@ if TYPE_CHECKING:
 _SENTINELS = 100
 _CHARACTERS = 100
 """No token needs more: T5's longest piece has 16. SentencePiece takes 130 bytes for every character of a word."""
-_INVISIBLE = {"Zs", "Zl", "Zp", "Cc", "Cf"}
-"""Unicode's general categories of spaces, controls and format characters such as zero-width ones."""
 _SPECIAL = re.compile(r"</s>|<pad>|<unk>|<extra_id_(?:[0-9]|[1-9][0-9])>")
 # What T5's normalisation leaves as space: less than Python's, control characters such as U+000B vanish inside a word.
 _RUN = re.compile(r"[^\t\n\f\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+")
@@ -105,13 +101,11 @@ class TextReader:
 
     def __init__(self, bundle: Modules) -> None:
         self._encoder = bundle.module("text_encoder")
-        length = bundle.config("transformer")["max_text_seq_length"]
+        length = bundle.config.transformer.max_text_seq_length
         self._tokenizer = Tokenizer(str(bundle.file("tokenizer/spiece.model")), length)
 
     def __call__(self, prompt: str, plan: Plan) -> Text:
-        """Raises `EmptyPrompt` if nothing in the prompt is visible; the negative prompt may be empty."""
-        if all(unicodedata.category(character) in _INVISIBLE for character in check_prompt(prompt)):
-            raise EmptyPrompt("the prompt is empty; describe what the video shows")
+        """Read a prompt that `options.check_prompt` accepts; with guidance also the plan's negative prompt."""
         prompts = {"negative_prompt": plan.options.negative_prompt} if plan.guided else {}
         prompts["prompt"] = prompt
         info: dict[str, int] = {}

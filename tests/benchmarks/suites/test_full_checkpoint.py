@@ -15,6 +15,7 @@ from consisid_export.checkpoint.skeleton import stored
 from consisid_export.checkpoint.tensor_files import pieces
 from consisid_nano.untrained import configs as untrained
 from consisid_runtime.models import networks
+from consisid_runtime.models.config import CheckpointConfig
 
 DATA = Path(__file__).parents[2] / "data"
 
@@ -40,7 +41,7 @@ def test_parameters_are_as_many_as_published() -> None:
     }
     counts = {
         component: sum(p.numel() for part in parts for p in part.parameters())
-        for component, parts in networks.skeletons(configs).items()
+        for component, parts in networks.skeletons(CheckpointConfig(configs.__getitem__)).items()
     }
     assert counts["transformer"] == 6_162_495_040
     assert counts["text_encoder"] == 4_762_310_656
@@ -87,5 +88,5 @@ def test_a_shard_of_another_size_is_written_anew(tmp_path: Path, monkeypatch: py
         write_full_checkpoint(tmp_path, only="transformer", layers=asked)
         names = stored(Checkpoint(tmp_path), "transformer")
         layers[asked] = {name.split(".")[1] for name in names if name.startswith("transformer_blocks.")}
-        assert Checkpoint(tmp_path).config("transformer")["num_layers"] == len(layers[asked])
+        assert Checkpoint(tmp_path).config.file("transformer")["num_layers"] == len(layers[asked])
     assert layers[2] == {"0", "1"} < layers[None]

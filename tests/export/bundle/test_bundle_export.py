@@ -277,7 +277,7 @@ def test_a_bundle_of_tensorrt_engines_holds_engines_and_says_what_they_are(
     options: dict[str, Any] = {"engine": "tensorrt", "precision": "fp16", "dynamic": True}
     export_bundle(checkpoint, out, **options, progress=lambda module, done, total: told.append(module))
     assert [build["graph"] for build in pretended] == MODULES
-    assert all(build["dynamic"] and build["sizes"] == Bundle.open(out).geometry for build in pretended)
+    assert all(build["dynamic"] and build["sizes"] == Bundle.open(out).config.geometry for build in pretended)
     assert "dit_step, building 1/2" in told
     manifest = Bundle.open(out).manifest
     jsonschema.validate(

@@ -24,6 +24,7 @@ from consisid_export.onnx.weights import place_weights
 from consisid_measurement.memory import in_fresh_process
 from consisid_runtime.errors import CheckpointInvalid, ExportRefused
 from consisid_runtime.models import networks
+from consisid_runtime.models.config import CheckpointConfig
 from consisid_runtime.models.dit_config import DiTConfig
 from consisid_runtime.signatures import DIT_MODULATE
 
@@ -203,7 +204,8 @@ def test_a_converted_file_is_what_the_library_reads(tmp_path: Path) -> None:
 
 def test_the_full_size_costs_neither_memory_nor_disk(tmp_path: Path) -> None:
     """12.4 GB of weights, of which the disk holds only the header: nothing reads the rest."""
-    skeletons = networks.skeletons({"transformer": TRANSFORMER, "vae": VAE, "text_encoder": TEXT_ENCODER})
+    configs = {"transformer": TRANSFORMER, "vae": VAE, "text_encoder": TEXT_ENCODER}
+    skeletons = networks.skeletons(CheckpointConfig(configs.__getitem__))
     shapes = {n: tuple(t.shape) for part in skeletons["transformer"] for n, t in part.state_dict().items()}
     parameters = sum(torch.Size(s).numel() for name, s in shapes.items() if name != networks.LEARNED_POSITIONS)
     assert parameters == 6_162_495_040

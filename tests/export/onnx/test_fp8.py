@@ -18,7 +18,6 @@ from consisid_export.onnx.structure import external_weights
 from consisid_export.tensorrt.build import build_engine
 from consisid_export.verify import checkpoint_runs, denoising_run
 from consisid_export.verify.checkpoint_runs import Rehearsal
-from consisid_runtime.bundle import geometry
 from consisid_runtime.errors import ExportRefused
 from consisid_runtime.models import networks
 
@@ -165,7 +164,7 @@ def test_a_wrong_scale_is_refused(
 
 @pytest.mark.parametrize("target", ["SM89", "SM120"])
 def test_tensorrt_builds_it(checkpoint: Checkpoint, exported: tuple[Path, Any], tmp_path: Path, target: str) -> None:
-    sizes = geometry(checkpoint.config("transformer"), checkpoint.config("vae"))
+    sizes = checkpoint.config.geometry
     record = build_engine(
         exported[0] / "dit_step.onnx",
         networks.signatures(checkpoint)["dit_step"],

@@ -28,7 +28,7 @@ from consisid_export.tensorrt.plugins import register_plugins
 from consisid_export.tensorrt.ranges import profiles, relevant
 from consisid_export.verify.module import check
 from consisid_kernels.launch import tile
-from consisid_runtime.bundle import Bundle, geometry
+from consisid_runtime.bundle import Bundle
 from consisid_runtime.engines.tensorrt import TensorRTEngine
 from consisid_runtime.errors import ExportRefused, MissingExtra
 from consisid_runtime.models import networks
@@ -214,7 +214,7 @@ def test_the_parser_looks_for_the_plugins_and_takes_the_rest(
     use_plugins(model)
     (tmp_path / "step.onnx").write_bytes(model.SerializeToString())
     checkpoint = Checkpoint.open(untrained)
-    sizes = geometry(checkpoint.config("transformer"), checkpoint.config("vae"))
+    sizes = checkpoint.config.geometry
     signature = networks.signatures(checkpoint)["dit_step"]
     problems = unsupported_nodes(tmp_path / "step.onnx", signature, sizes, library="tensorrt-rtx")
     plugins = [f"{node.op_type} {node.name!r}: INVALID_NODE, " for node in model.graph.node if node.domain]
@@ -357,7 +357,7 @@ def test_tensorrt_runs_the_step_on_our_kernels(
     graph, plan, bundle = tmp_path / "dit_step.onnx", tmp_path / "dit_step.engine", Bundle.open(untrained_bundle)
     graph.write_bytes(model.SerializeToString())
     signature = bundle.signature("dit_step")
-    record = build_engine(graph, signature, bundle.geometry, plan, library="tensorrt")
+    record = build_engine(graph, signature, bundle.config.geometry, plan, library="tensorrt")
     engine = TensorRTEngine(plan, signature, record)
 
     def run(inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -368,6 +368,6 @@ def test_tensorrt_runs_the_step_on_our_kernels(
         networks.load("dit_step", Checkpoint.open(untrained), dtype)
         for dtype in (torch.float32, exported_dtype("dit_step", precision))
     )
-    ranges = relevant(signature, profiles(bundle.geometry))
+    ranges = relevant(signature, profiles(bundle.config.geometry))
     sizes = [{symbol: extent.optimum for symbol, extent in profile.items()} for profile in ranges]
     check(exact, run, signature, rounded, [sample_inputs(signature, size) for size in sizes])

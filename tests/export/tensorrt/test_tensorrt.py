@@ -24,7 +24,7 @@ from consisid_export.tensorrt import graph as tensorrt_graph
 from consisid_export.tensorrt.build import build_engine, unsupported_nodes
 from consisid_export.tensorrt.ranges import profiles, relevant
 from consisid_export.tensorrt.with_torch import build_engine_with_torch, export_program
-from consisid_runtime.bundle import Bundle, geometry
+from consisid_runtime.bundle import Bundle
 from consisid_runtime.engines.tensorrt_library import LIBRARIES, load
 from consisid_runtime.errors import ExportCancelled, ExportRefused, InvalidOption, MissingExtra, OutputUnwritable
 from consisid_runtime.models import networks
@@ -66,7 +66,7 @@ def build(untrained_bundle: Path, tmp_path: Path) -> Build:
     bundle = Bundle.open(untrained_bundle)
 
     def run(module: str, graph: Path | None = None, *, free: bool = False, **options: Any) -> dict[str, Any]:
-        sizes = dataclasses.replace(bundle.geometry, fixed_size=not free)
+        sizes = dataclasses.replace(bundle.config.geometry, fixed_size=not free)
         path = graph or untrained_bundle / f"{module}.onnx"
         options = {"library": "tensorrt-rtx", "compute_capabilities": ("SM89",)} | options
         out = tmp_path / "engines" / f"{module}.engine"
@@ -179,7 +179,7 @@ def test_only_float32_attention_gets_the_hint(
 ) -> None:
     bundle = Bundle.open(untrained_bundle)
     signature = bundle.signature("text_encoder")
-    chosen = relevant(signature, profiles(bundle.geometry))
+    chosen = relevant(signature, profiles(bundle.config.geometry))
     assert "softmax_precision" in str(onnx.load(halved("text_encoder", "fp16")).graph)
     for path, hinted in ((untrained_bundle / "text_encoder.onnx", True), (halved("text_encoder", "fp16"), False)):
         nodes = tensorrt_graph.tensorrt_graph(path, signature, chosen).graph.node
@@ -194,7 +194,7 @@ def test_only_float32_attention_gets_the_hint(
 def test_sizes_that_never_vary_are_numbers_in_the_graph(untrained_bundle: Path) -> None:
     bundle = Bundle.open(untrained_bundle)
     signature = bundle.signature("dit_step")
-    chosen = relevant(signature, profiles(bundle.geometry))
+    chosen = relevant(signature, profiles(bundle.config.geometry))
     model = tensorrt_graph.tensorrt_graph(untrained_bundle / "dit_step.onnx", signature, chosen)
     dims = {value.name: value.type.tensor_type.shape.dim for value in model.graph.input}
     assert [dim.dim_value for dim in dims["latents"]] == [1, 5, 16, 16, 24]
@@ -250,7 +250,7 @@ def one_node(path: Path, operator: str) -> Signature:
 
 def test_an_unknown_operator_is_named_with_its_node(untrained_bundle: Path, tmp_path: Path) -> None:
     signature = one_node(tmp_path / "tiny.onnx", "Det")
-    sizes = Bundle.open(untrained_bundle).geometry
+    sizes = Bundle.open(untrained_bundle).config.geometry
     with pytest.raises(
         ExportRefused, match=r"tiny: TensorRT cannot read the graph:\n  Det 'determinant_7': UNSUPPORTED"
     ):
@@ -263,14 +263,14 @@ def test_an_unknown_operator_is_named_with_its_node(untrained_bundle: Path, tmp_
 def test_the_step_has_no_unsupported_node(untrained_bundle: Path) -> None:
     bundle = Bundle.open(untrained_bundle)
     found = unsupported_nodes(
-        untrained_bundle / "dit_step.onnx", bundle.signature("dit_step"), bundle.geometry, library="tensorrt-rtx"
+        untrained_bundle / "dit_step.onnx", bundle.signature("dit_step"), bundle.config.geometry, library="tensorrt-rtx"
     )
     assert found == []
 
 
 def test_a_size_without_a_range_is_named(untrained_bundle: Path, tmp_path: Path) -> None:
     bundle = Bundle.open(untrained_bundle)
-    profile = {"branches": profiles(bundle.geometry)[0]["branches"]}
+    profile = {"branches": profiles(bundle.config.geometry)[0]["branches"]}
     with pytest.raises(ExportRefused, match="dit_modulate: no range is declared for the size 'steps'"):
         build_engine(
             untrained_bundle / "dit_modulate.onnx",
@@ -401,14 +401,14 @@ def test_torch_tensorrt_missing_names_the_versions_that_fit(
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch_tensorrt", None)
     signature = networks.signatures(checkpoint)["dit_modulate"]
-    sizes = geometry(checkpoint.config("transformer"), checkpoint.config("vae"))
+    sizes = checkpoint.config.geometry
     with pytest.raises(MissingExtra, match=r"2\.13 with torch 2\.13 and tensorrt 11\.0.*here is torch 2\."):
         build_engine_with_torch(networks.load("dit_modulate", checkpoint), signature, sizes, tmp_path / "x")
 
 
 def test_torch_tensorrt_gets_a_program_with_only_the_varying_axes_open(checkpoint: Checkpoint) -> None:
     signature = networks.signatures(checkpoint)["text_encoder"]
-    sizes = geometry(checkpoint.config("transformer"), checkpoint.config("vae"))
+    sizes = checkpoint.config.geometry
     network = networks.load("text_encoder", checkpoint)
     (ranges, _) = relevant(signature, profiles(sizes))
     program = export_program(network, signature, ranges)

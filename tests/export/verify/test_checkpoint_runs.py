@@ -21,6 +21,7 @@ from consisid_runtime.errors import ExportRefused, InvalidOption, NoFace, NotFin
 from consisid_runtime.models import networks
 from consisid_runtime.options import Options, plan
 from consisid_runtime.pipeline import Pipeline
+from consisid_runtime.stages import table
 from consisid_runtime.stages.denoise import Denoiser
 
 NUMERIC = {name: {"kind": "numeric", "error": 0.0, "limit": 1e-5} for name in networks.COMPONENTS}
@@ -53,7 +54,7 @@ def test_ranges_are_what_enters_the_layers_of_real_requests(
     seen: list[dict[str, Tensor]] = []
     step = pipeline.bundle.module("dit_step")
     pipeline.bundle._modules["dit_step"] = lambda inputs: (seen.append(dict(inputs)), step(inputs))[1]
-    pipeline.denoise = Denoiser(pipeline.bundle)
+    pipeline.stages["denoise"] = Denoiser(pipeline.bundle)
     shown = runs._checkpoint.example().calibration
     for prompt, seed in shown:
         pipeline.generate(portrait, prompt, Options(seed=seed, steps=2))
@@ -111,12 +112,11 @@ def test_the_last_latents_are_those_of_the_pipeline(
 ) -> None:
     pipeline = Pipeline.open(torch_bundle_of(), device="cpu")
     prompt, seed = runs._checkpoint.example().held_out
-    request = plan(Options(seed=seed, steps=2), pipeline.bundle.geometry)
-    face, text = pipeline.read_face(portrait, request), pipeline.read_text(prompt, request)
-    moments = pipeline.encode(face.portrait, face.keypoints, request)
-    wanted = pipeline.denoise(text.states, face.tokens, moments, request)
+    request = plan(Options(seed=seed, steps=2), pipeline.bundle.config.geometry)
+    values: table.Values = {"image": portrait, "prompt": prompt}
+    table.run(pipeline.stages, values, request, names=("face", "text", "encode", "denoise"))
     (found,) = runs.held_out(runs._original)
-    assert relative_error(found, wanted) <= FP32_LIMIT
+    assert relative_error(found, values["latents"]) <= FP32_LIMIT
 
 
 @pytest.mark.parametrize(("factor", "accepted"), [(1.0, True), (1.001, False)])

@@ -17,7 +17,7 @@ def test_a_video_comes_back_as_diffusers_alone_would_give_it(
 ) -> None:
     free = {"use_learned_positional_embeddings": False}  # any size will do
     untrained, pipeline = checkpoint_of(**free), Pipeline.open(torch_bundle_of(**free), device="cpu")
-    video = case(0).drawn(replace(pipeline.bundle.geometry, frames=9, height=32, width=48))
+    video = case(0).drawn(replace(pipeline.bundle.config.geometry, frames=9, height=32, width=48))
     found = Autoencoder(untrained, pipeline)(video)
     load: Any = AutoencoderKLCogVideoX.from_pretrained
     vae = load(untrained / "vae", dtype=torch.float32, low_cpu_mem_usage=False)

@@ -61,7 +61,7 @@ def studio(untrained: Path, torch_bundle_of: Callable[[], Path]) -> Studio:
 @pytest.fixture(scope="module")
 def make(studio: Studio) -> Callable[..., Made]:
     """Makes a video once; its frames stay black, decoding is half of the time."""
-    studio.pipeline.decode = lambda latents, request: np.zeros((1, 8, 8, 3), np.uint8)  # type: ignore[method-assign]
+    studio.pipeline.stages["decode"] = lambda latents, request: np.zeros((1, 8, 8, 3), np.uint8)
     known: dict[tuple[str, int, str], Made] = {}
 
     def once(variant: Variant | str, number: int = 3, prompt: str = "a person smiles") -> Made:

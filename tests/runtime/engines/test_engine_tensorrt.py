@@ -415,14 +415,14 @@ def built(
         path = folder / f"{module}.engine"
         targets = None if name == "tensorrt" else (capability,)
         graph = untrained_bundle / f"{module}.onnx"
-        record = build_engine(graph, signature, bundle.geometry, path, compute_capabilities=targets)
+        record = build_engine(graph, signature, bundle.config.geometry, path, compute_capabilities=targets)
         return path, signature, record
 
     return build
 
 
 def samples(untrained_bundle: Path, signature: Signature, seed: int = 0) -> dict[str, Tensor]:
-    profile = relevant(signature, profiles(Bundle.open(untrained_bundle).geometry))[0]
+    profile = relevant(signature, profiles(Bundle.open(untrained_bundle).config.geometry))[0]
     sizes = {symbol: extent.optimum for symbol, extent in profile.items()}
     return sample_inputs(signature, sizes, seed=seed)
 

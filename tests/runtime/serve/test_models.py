@@ -15,12 +15,16 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from consisid_runtime.errors import InvalidOption, NoFace, from_wire
+from consisid_runtime.errors import EmptyPrompt, ImageTooLarge, InvalidOption, NoFace, from_wire
+from consisid_runtime.events import Progress
+from consisid_runtime.files.image_file import MAX_BYTES
 from consisid_runtime.options import Geometry, Options, Plan
-from consisid_runtime.signatures import DIT_PREPARE, DIT_STEP, PARSER, STAGES, Signature
+from consisid_runtime.signatures import DIT_PREPARE, DIT_STEP, PARSER, Signature
+from consisid_runtime.stages.table import STAGES
 from consisid_runtime.wire import BUNDLE_VARIABLE, PACKAGE_VARIABLE, read_parameters, write_parameters
 
 GEOMETRY = Geometry(frames=9, height=32, width=32, spatial=8, temporal=4, patch=2, fixed_size=False)
+PROMPT = np.array([b"a man walks"], np.object_)
 DTYPES = {"UINT8": np.uint8, "FP32": np.float32, "BYTES": np.object_}
 
 
@@ -51,7 +55,8 @@ class Failure(str):
 
 
 class FakeBundle:
-    geometry, fingerprint = GEOMETRY, "abc"
+    config = SimpleNamespace(geometry=GEOMETRY, transformer=SimpleNamespace(patch_size=2, is_kps=False))
+    fingerprint = "abc"
 
     def signature(self, module: str) -> Signature:
         dims = {
@@ -64,9 +69,6 @@ class FakeBundle:
             "crop": 512,
         }
         return {"dit_prepare": DIT_PREPARE, "dit_step": DIT_STEP, "parser": PARSER}[module].bind(dims)
-
-    def config(self, component: str) -> dict[str, Any]:
-        return {}
 
 
 class Request:
@@ -113,7 +115,9 @@ class Encode:
 class Denoise:
     def __init__(self, bundle: Any) -> None: ...
 
-    def __call__(self, text: torch.Tensor, face: torch.Tensor, moments: torch.Tensor, plan: Plan) -> torch.Tensor:
+    def __call__(
+        self, text: torch.Tensor, face: torch.Tensor, moments: torch.Tensor, plan: Plan, progress: Progress
+    ) -> torch.Tensor:
         text += 1  # inputs are the stage's own, not the server's memory
         return torch.full((1, plan.latent_frames, 2, 4, 4), float(plan.options.seed))
 
@@ -163,7 +167,7 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
 
 
 def model(serving: ModuleType, name: str) -> Any:
-    made = getattr(serving, f"{name.capitalize()}Model")()
+    made = serving.served(name)()
     made.initialize({})
     return made
 
@@ -197,13 +201,13 @@ def test_the_five_models_make_a_video(serving: ModuleType) -> None:
     }
     parameters = {"seed": 5, "fps": 4, "raw_frames": True}
     for stage in STAGES:
-        inputs = {port.name: tensors[port.name] for port in stage.inputs}
+        inputs = {port.name: tensors[port.name] for port in stage.signature.inputs}
         for values in inputs.values():
             values.setflags(write=False)
         (answer,) = model(serving, stage.name).execute([Request(parameters, **inputs)])
         assert answer.error is None
-        assert list(answer.tensors) == [port.name for port in stage.outputs]
-        for port in stage.outputs:
+        assert list(answer.tensors) == [port.name for port in stage.signature.outputs]
+        for port in stage.signature.outputs:
             assert answer.tensors[port.name].dtype == DTYPES[port.dtype]
             assert answer.tensors[port.name].ndim == len(port.shape)
         tensors |= answer.tensors
@@ -241,8 +245,27 @@ def test_every_model_checks_every_option_before_it_works(
     assert isinstance(from_wire(answer.error), InvalidOption)
 
 
+@pytest.mark.parametrize(
+    ("content", "prompt", "error"),
+    [
+        (b"photo", " \u200b\n", EmptyPrompt),
+        (b"photo", "", EmptyPrompt),
+        (bytes(MAX_BYTES + 1), "a man walks", ImageTooLarge),
+    ],
+    ids=["blank prompt", "empty prompt", "large image"],
+)
+def test_a_bad_request_ends_at_the_first_model_before_any_work(
+    serving: ModuleType, monkeypatch: pytest.MonkeyPatch, content: bytes, prompt: str, error: type[Exception]
+) -> None:
+    face = model(serving, "face")
+    monkeypatch.setattr(face, "loaded", lambda *_: pytest.fail("the stage was run"))
+    (answer,) = face.execute([Request(image=image(content), prompt=np.array([prompt.encode()], np.object_))])
+    assert type(from_wire(answer.error)) is error
+    assert answer.error.status == "INVALID_ARG"
+
+
 def test_one_bad_request_does_not_spoil_its_neighbours(serving: ModuleType) -> None:
-    requests = [Request(image=image(content)) for content in (b"a", b"blank", b"bb", b"crash", b"ccc")]
+    requests = [Request(image=image(content), prompt=PROMPT) for content in (b"a", b"blank", b"bb", b"crash", b"ccc")]
     answers = model(serving, "face").execute(requests)
     assert [bool(answer.error) for answer in answers] == [False, True, False, True, False]
     assert [json.loads(a.tensors["face_info"][0])["faces"] for a in answers if not a.error] == [1, 2, 3]
@@ -251,7 +274,7 @@ def test_one_bad_request_does_not_spoil_its_neighbours(serving: ModuleType) -> N
 
 
 def test_a_long_error_is_cut_by_bytes(serving: ModuleType) -> None:
-    (answer,) = model(serving, "face").execute([Request(image=image(b"long"))])
+    (answer,) = model(serving, "face").execute([Request(image=image(b"long"), prompt=PROMPT)])
     assert answer.error == "NO_FACE: " + "é" * 995
 
 
@@ -264,7 +287,7 @@ def test_models_of_another_package_than_the_launchers_refuse(
 
 
 def test_what_went_wrong_is_for_the_log_only(serving: ModuleType) -> None:
-    (answer,) = model(serving, "face").execute([Request(image=image(b"crash"))])
+    (answer,) = model(serving, "face").execute([Request(image=image(b"crash"), prompt=PROMPT)])
     reference = answer.error.rpartition(" ")[2]
     assert answer.error == f"INTERNAL: face failed; the server's log has it as error {reference}"
     (line,) = sys.modules["triton_python_backend_utils"].Logger.lines

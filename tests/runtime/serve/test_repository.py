@@ -5,10 +5,11 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from consisid_runtime.serve.repository import repository, write_repository
-from consisid_runtime.signatures import ENSEMBLE, STAGES, Signature
+from consisid_runtime.signatures import ENSEMBLE, Signature
+from consisid_runtime.stages.table import STAGES
 
 COMMITTED = Path(__file__).parents[3] / "model_repository"
-MODELS = {signature.name: signature for signature in (*STAGES, ENSEMBLE)}
+MODELS = {signature.name: signature for signature in (*(stage.signature for stage in STAGES), ENSEMBLE)}
 
 
 def parse(name: str) -> model_config_pb2.ModelConfig:
@@ -41,7 +42,7 @@ def test_config_says_what_the_signature_says(signature: Signature) -> None:
             assert {"STRING": "BYTES"}.get(kind, kind) == port.dtype
 
 
-@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+@pytest.mark.parametrize("stage", [stage.signature for stage in STAGES], ids=lambda stage: stage.name)
 def test_stages_leave_devices_to_the_engines(stage: Signature) -> None:
     config = parse(stage.name)
     (group,) = config.instance_group

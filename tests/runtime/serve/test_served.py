@@ -26,7 +26,8 @@ from consisid_runtime.errors import CODES, BundleCorrupt, ConsisIDError, ImageUn
 from consisid_runtime.options import plan
 from consisid_runtime.serve.server import Server
 from consisid_runtime.serve.tensor_checks import checkpoint_dims, request_dims
-from consisid_runtime.signatures import ENSEMBLE, STAGES
+from consisid_runtime.signatures import ENSEMBLE
+from consisid_runtime.stages.table import STAGES
 
 pytestmark = pytest.mark.server
 
@@ -255,8 +256,8 @@ def test_a_stage_called_directly_checks_its_inputs(
     server: Server, untrained_bundle: Path, stage: str, port: str, change: Callable[[Any], Any]
 ) -> None:
     bundle = Bundle.open(untrained_bundle)
-    (signature,) = (found for found in STAGES if found.name == stage)
-    bound = signature.bind(checkpoint_dims(bundle)).bind(request_dims(plan(QUICK, bundle.geometry)))
+    (signature,) = (found.signature for found in STAGES if found.name == stage)
+    bound = signature.bind(checkpoint_dims(bundle)).bind(request_dims(plan(QUICK, bundle.config.geometry)))
     arrays = {p.name: INFO if p.dtype == "BYTES" else INPUTS[p.dtype](p.shape) for p in bound.inputs}  # type: ignore[arg-type]
     arrays[port] = change(arrays[port])
     tensors = []

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from consisid_runtime.errors import NotFinite
+from consisid_runtime.models.config import CheckpointConfig
 from consisid_runtime.models.vae import DecoderFirst, DecoderNext, VAEConfig
 from consisid_runtime.options import Geometry, Options, plan
 from consisid_runtime.stages.decode import Decoder
@@ -23,8 +24,9 @@ class FakeBundle:
         self.vae = vae
         self.largest = 0
 
-    def config(self, component: str) -> Any:
-        return {"vae": dict(self.vae.config)}[component]
+    @property
+    def config(self) -> CheckpointConfig:
+        return CheckpointConfig({"vae": dict(self.vae.config)}.__getitem__)
 
     def module(self, name: str) -> Any:
         kind, prefix = {"vae_decoder_first": (DecoderFirst, ""), "vae_decoder_next": (DecoderNext, "next_")}[name]

@@ -21,9 +21,10 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from consisid_runtime.errors import InvalidOption
+from consisid_runtime.models.config import CheckpointConfig
 from consisid_runtime.models.dit import DiT, Modulate, Prepare, Step
-from consisid_runtime.models.dit_config import DiTConfig
-from consisid_runtime.models.local_extractor import PREFIX, LocalExtractor, LocalExtractorConfig
+from consisid_runtime.models.dit_config import DiTConfig, LocalExtractorConfig
+from consisid_runtime.models.local_extractor import PREFIX, LocalExtractor
 from consisid_runtime.options import Geometry, Options, plan
 from consisid_runtime.signatures import DIT_MODULATE, DIT_PREPARE, DIT_STEP
 from consisid_runtime.stages.denoise import MODULATION_BLOCK, Denoiser, SolverState, guidance
@@ -101,8 +102,9 @@ class FakeBundle:
 
         return engine
 
-    def config(self, component):
-        return {"transformer": self.transformer, "vae": VAE, "scheduler": SCHEDULER}[component]
+    @property
+    def config(self):
+        return CheckpointConfig({"transformer": self.transformer, "vae": VAE, "scheduler": SCHEDULER}.__getitem__)
 
     def file(self, name):
         return self.folder / name
@@ -274,8 +276,8 @@ def test_modulations_are_tabulated_in_blocks(make):
 
 def test_progress_is_told_after_each_step(make):
     told = []
-    ours(make(), Options(steps=3), on_step=lambda done, total: told.append((done, total)))
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    ours(make(), Options(steps=3), progress=lambda stage, done, total: told.append((stage, done, total)))
+    assert told == [("denoise", 1, 3), ("denoise", 2, 3), ("denoise", 3, 3)]
 
 
 def test_dynamic_guidance_is_the_references_formula():

@@ -1,5 +1,6 @@
 """What the encoder is given, against diffusers' keypoint drawing and image preprocessing."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,7 @@ from consisid_runtime.stages.encode import Encoder, draw_keypoints
 class FakeBundle:
     def __init__(self, is_kps: bool) -> None:
         self.images: list[Tensor] = []
-        self._is_kps = is_kps
-
-    def config(self, component: str) -> dict[str, bool]:
-        return {"transformer": {"is_kps": self._is_kps}}[component]
+        self.config = SimpleNamespace(transformer=SimpleNamespace(is_kps=is_kps))
 
     def module(self, name: str) -> Any:
         assert name == "vae_encoder"

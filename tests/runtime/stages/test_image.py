@@ -14,7 +14,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from consisid_runtime.errors import ImageTooLarge, ImageTooSmall, ImageUnreadable
-from consisid_runtime.files.image_file import MAX_BYTES, read_file
+from consisid_runtime.files.image_file import MAX_BYTES, image_bytes, read_file
 from consisid_runtime.stages.face.image import read_pixels
 
 RAMP = np.linspace(0, 255, 96).astype(np.uint8)[None].repeat(80, axis=0)
@@ -177,7 +177,7 @@ def test_too_many_pixels_are_refused_from_the_header(width: int, height: int) ->
 
 def test_a_heavy_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ImageTooLarge, match=r"64\.0 MiB"):
-        read_pixels(bytes(MAX_BYTES + 1))
+        image_bytes(bytes(MAX_BYTES + 1))
     heavy = tmp_path / "heavy.png"
     with heavy.open("wb") as file:
         file.truncate(MAX_BYTES * 1000)

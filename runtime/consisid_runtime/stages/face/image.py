@@ -13,7 +13,6 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from consisid_runtime.errors import ImageTooLarge, ImageTooSmall, ImageUnreadable
-from consisid_runtime.files.image_file import check_bytes
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -41,10 +40,9 @@ def read_pixels(data: bytes) -> Pixels:
 
     Raises:
         ImageUnreadable: not an image, a damaged one, or a format or pixel type outside those listed in the message.
-        ImageTooLarge: above 64 MiB or 64 megapixels; nothing was decoded.
+        ImageTooLarge: above 64 megapixels; nothing was decoded.
         ImageTooSmall: an edge below 64 pixels, or more than 16 times longer than the other.
     """
-    check_bytes(len(data))
     with _WARNINGS, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

@@ -1,0 +1,151 @@
+"""The table of a request's stages: their order, what each takes and returns, how each is made and called.
+
+The pipeline, the served models, calibration runs and benchmarks all walk it. Importing it loads no network.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from consisid_runtime.events import Progress, silent
+from consisid_runtime.options import Plan
+from consisid_runtime.signatures import (
+    DECODE_MODEL,
+    DENOISE_MODEL,
+    ENCODE_MODEL,
+    FACE_MODEL,
+    TEXT_MODEL,
+    Signature,
+)
+
+if TYPE_CHECKING:
+    from consisid_runtime.bundle import Modules
+
+Values = dict[str, Any]
+"""Inputs and outputs of stages by port name: bytes of an image or an MP4, text, float32 tensors, uint8 arrays."""
+
+Info = dict[str, Any]
+"""What a stage reports beside its outputs; part of the video's `info`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage.
+
+    Attributes:
+        signature: its name, and the tensors it takes and returns where it is served; `wire` converts them.
+        load: makes it from a bundle's modules.
+        call: runs it once: (what `load` made, values, plan, progress) → its outputs and what it reports.
+    """
+
+    signature: Signature
+    load: Callable[[Modules], Any]
+    call: Callable[[Any, Values, Plan, Progress], tuple[Values, Info]]
+
+    @property
+    def name(self) -> str:
+        return self.signature.name
+
+
+def load(modules: Modules, names: Collection[str] | None = None) -> dict[str, Any]:
+    """The stages of these names, None for all, made from a bundle's modules: name → loaded stage."""
+    return {stage.name: stage.load(modules) for stage in STAGES if names is None or stage.name in names}
+
+
+def run(
+    loaded: Mapping[str, Any],
+    values: Values,
+    plan: Plan,
+    progress: Progress = silent,
+    *,
+    names: Collection[str] | None = None,
+) -> dict[str, Info]:
+    """Run loaded stages in the table's order.
+
+    Args:
+        values: the inputs of the first; gets the outputs of each.
+        progress: called with (stage, 0, 1) when a stage begins, and by `denoise` after each step.
+        names: run these alone; None for all that are loaded.
+
+    Returns what each stage reports, with its wall time as "seconds".
+    """
+    reports = {}
+    for stage in STAGES:
+        if stage.name in (loaded if names is None else names):
+            progress(stage.name, 0, 1)
+            begin = time.perf_counter()
+            outputs, info = stage.call(loaded[stage.name], values, plan, progress)
+            values |= outputs
+            reports[stage.name] = {**info, "seconds": time.perf_counter() - begin}
+    return reports
+
+
+def _load_face(modules: Modules) -> Any:
+    from consisid_runtime.stages.face.reader import FaceReader
+
+    return FaceReader(modules)
+
+
+def _face(reader: Any, values: Values, plan: Plan, progress: Progress) -> tuple[Values, Info]:
+    import torch
+
+    face = reader(values["image"], plan)
+    keypoints = torch.from_numpy(face.keypoints)
+    return {"face_tokens": face.tokens, "portrait": face.portrait, "keypoints": keypoints}, face.info
+
+
+def _load_text(modules: Modules) -> Any:
+    from consisid_runtime.stages.text import TextReader
+
+    return TextReader(modules)
+
+
+def _text(reader: Any, values: Values, plan: Plan, progress: Progress) -> tuple[Values, Info]:
+    text = reader(values["prompt"], plan)
+    return {"text_states": text.states}, text.info
+
+
+def _load_encode(modules: Modules) -> Any:
+    from consisid_runtime.stages.encode import Encoder
+
+    return Encoder(modules)
+
+
+def _encode(encoder: Any, values: Values, plan: Plan, progress: Progress) -> tuple[Values, Info]:
+    return {"image_moments": encoder(values["portrait"], values["keypoints"].numpy(), plan)}, {}
+
+
+def _load_denoise(modules: Modules) -> Any:
+    from consisid_runtime.stages.denoise import Denoiser
+
+    return Denoiser(modules)
+
+
+def _denoise(denoiser: Any, values: Values, plan: Plan, progress: Progress) -> tuple[Values, Info]:
+    conditions = (values[name] for name in ("text_states", "face_tokens", "image_moments"))
+    return {"latents": denoiser(*conditions, plan, progress)}, {}
+
+
+def _load_decode(modules: Modules) -> Any:
+    from consisid_runtime.stages.decode import Decoder
+
+    return Decoder(modules)
+
+
+def _decode(decoder: Any, values: Values, plan: Plan, progress: Progress) -> tuple[Values, Info]:
+    from consisid_runtime.video import encode_mp4
+
+    frames = decoder(values["latents"], plan)
+    return {"frames": frames, "video": encode_mp4(frames, plan.options.fps)}, {}
+
+
+STAGES = (
+    Stage(FACE_MODEL, _load_face, _face),
+    Stage(TEXT_MODEL, _load_text, _text),
+    Stage(ENCODE_MODEL, _load_encode, _encode),
+    Stage(DENOISE_MODEL, _load_denoise, _denoise),
+    Stage(DECODE_MODEL, _load_decode, _decode),
+)
