@@ -1,8 +1,10 @@
-"""Imports point one way, and the client stays thin."""
+"""Imports point one way, between packages and inside them; folders stay small; the client imports nothing heavy."""
 
 import ast
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,14 +40,106 @@ def light(path: Path) -> bool:
     return path.parent.name == "world" or (path.parent.name == "consisid_nano" and path.stem in DATA)
 
 
-def imported(path: Path) -> set[str]:
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+def name_of(path: Path) -> str:
+    """Dotted name of a module, a package's `__init__` by that of its folder."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    start = next(number for number, part in enumerate(parts) if part.startswith("consisid_"))
+    return ".".join(parts[start:]).removesuffix(".__init__")
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Everything that a file imports, also inside functions, as dotted names; what only type checkers read excepted."""
+    pending: list[ast.AST] = [ast.parse(path.read_text())]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            pending += node.orelse
+            continue
         if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module.split(".")[0])
-    return names
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        pending += ast.iter_child_nodes(node)
+
+
+def imported(path: Path) -> set[str]:
+    """The top-level packages that a file imports."""
+    return {name.split(".")[0] for name in imports(path)}
+
+
+def arrows() -> dict[str, set[str]]:
+    """Module → the project's modules that it imports."""
+    modules = {name_of(path): path for _, path in SOURCES}
+    found: dict[str, set[str]] = {}
+    for name, path in modules.items():
+        targets = (target if target in modules else target.rpartition(".")[0] for target in imports(path))
+        found[name] = {target for target in targets if target in modules and target != name}
+    return found
+
+
+def children(folder: str, graph: dict[str, set[str]]) -> dict[str, set[str]]:
+    """The imports among what lies directly in a folder: its modules, and its folders as one node each."""
+
+    def child(name: str) -> str | None:
+        rest = name.removeprefix(f"{folder}.")
+        return None if rest == name else rest.split(".")[0]
+
+    found: dict[str, set[str]] = {}
+    for name, targets in graph.items():
+        if own := child(name):
+            found.setdefault(own, set()).update(c for target in targets if (c := child(target)) and c != own)
+    return found
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """One circle of a graph, as its nodes in order; empty where there is none."""
+    done: set[str] = set()
+
+    def visit(node: str, trail: list[str]) -> list[str]:
+        if node in trail:
+            return [*trail[trail.index(node) :], node]
+        if node in done:
+            return []
+        for target in sorted(graph.get(node, ())):
+            if found := visit(target, [*trail, node]):
+                return found
+        done.add(node)
+        return []
+
+    return next((found for node in sorted(graph) if (found := visit(node, []))), [])
+
+
+GRAPH = arrows()
+FOLDERS_OF_CODE = sorted({name.rpartition(".")[0] for name in GRAPH if "." in name})
+
+
+@pytest.mark.parametrize("folder", FOLDERS_OF_CODE)
+def test_imports_inside_a_folder_make_no_circle(folder: str) -> None:
+    assert circle(children(folder, GRAPH)) == []
+
+
+def test_imports_of_modules_make_no_circle() -> None:
+    assert circle(GRAPH) == []
+
+
+@pytest.mark.parametrize("planted", [("a.low", "a.high.top"), ("a.high.top", "a.high.base")])
+def test_a_planted_circle_is_found(planted: tuple[str, str]) -> None:
+    graph: dict[str, set[str]] = {"a.low": set(), "a.high.base": {"a.low"}, "a.high.top": {"a.low"}}
+    assert circle(graph) == circle(children("a", graph)) == circle(children("a.high", graph)) == []
+    graph["a.high.base"].add("a.high.top")
+    graph[planted[0]].add(planted[1])
+    assert circle(children("a", graph)) or circle(children("a.high", graph))
+
+
+def test_no_folder_holds_more_than_fifteen_files() -> None:
+    full = Counter(path.parent for _, path in SOURCES if path.name != "__init__.py")
+    assert {str(folder.relative_to(ROOT)): count for folder, count in full.items() if count > 15} == {}
+
+
+def test_every_folder_says_what_it_holds() -> None:
+    assert [
+        str(path) for _, path in SOURCES if path.name == "__init__.py" and not path.read_text().startswith('"""')
+    ] == []
 
 
 def test_sources_are_found() -> None:
