@@ -1,7 +1,7 @@
 """Opens a bundle: the folder of engines that `consisid export` writes, with a manifest of what each file must be.
 
 Opening checks the manifest against its own digest and every file's size; a file's SHA-256 is checked when it is first
-used, or at once by `verify`. "The file exists" is never proof.
+used, or for all files at once by `verify`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from consisid_runtime.models.config import CheckpointConfig
 from consisid_runtime.signatures import Signature
 
 FORMAT = 3
-"""Of the manifest; `manifest.schema.json` describes it."""
+"""Version of the manifest's format, which `manifest.schema.json` describes."""
 
 MANIFEST = "manifest.json"
 
@@ -45,7 +45,7 @@ class Bundle:
         manifest: its manifest, as parsed.
         fingerprint: SHA-256 of the manifest's content, hence of every file it names.
         config: the checkpoint's configuration.
-        world: what it knows, where that is not photographs of people.
+        world: the drawn world that it was trained on; None for photographs of people.
         device: where its modules run: "cpu", "cuda" or "auto".
     """
 
@@ -142,7 +142,7 @@ def manifest_digest(manifest: Mapping[str, Any]) -> str:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # a name longer than the file system takes
+    except OSError:  # a name longer than the file system allows
         return False
 
 

@@ -1,4 +1,4 @@
-"""The finished video: frames, MP4, and the file on disk. Imports PyAV only where it encodes or decodes."""
+"""The finished video as frames, MP4 bytes and a file. Imports PyAV only where it encodes or decodes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from consisid_runtime.files.atomic import write_file
 Frames = NDArray[np.uint8]
 
 _X264 = {"crf": "17", "bf": "0", "mbtree": "0"}
-"""About where compression stops being visible. With B-frames, and now and then with the macroblock tree, x264's rate
-control reads memory that it never wrote, and the same frames give other bytes."""
+"""crf 17: compression is about invisible. Without B-frames and macroblock tree, since x264's rate control then reads
+uninitialised memory, and the same frames give different bytes."""
 _MOOV_BYTES, _MOOV_BYTES_PER_FRAME = 4096, 32
 _SEI = 6
 """H.264's supplemental units; x264 writes its version and settings into one."""
@@ -31,7 +31,7 @@ class Video:
         mp4: an H.264 file's bytes; made from the frames when first asked for if None.
         frames: uint8 [n, height, width, 3] RGB; decoded from the MP4 when first asked for if None.
         fps: frames per second.
-        info: seed, sizes, seconds per stage and what else there is to know; see `wire.describe`.
+        info: seed, sizes, seconds of each stage and the rest of `wire.describe`.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ def encode_mp4(frames: Frames, fps: int) -> bytes:
     from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 
     buffer = io.BytesIO()
-    # Reserving the index's place ahead of the data saves rewriting the file, as "faststart" would.
+    # Space for the index is reserved ahead of the data; "faststart" would rewrite the file instead.
     index = {"moov_size": str(_MOOV_BYTES + _MOOV_BYTES_PER_FRAME * count)}
     with av.open(buffer, "w", format="mp4", options=index) as container:
         container.flags |= av.container.Flags.bitexact.value

@@ -1,1 +1,1 @@
-"""Files of users and of ours: reading within bounds, writing all or nothing. Knows nothing of videos or bundles."""
+"""Reads users' files within bounds and writes files and folders atomically. Independent of videos and bundles."""

@@ -67,7 +67,7 @@ def _resolved(path: str | Path) -> Path:
             raise OutputUnwritable(f"{target} is a device, pipe or socket, which would be replaced; name another file")
         if not target.parent.is_dir():
             raise OutputUnwritable(f"cannot write {target}: the folder {target.parent} does not exist; create it first")
-    except (OSError, RuntimeError, ValueError) as error:  # also a circle of links, a NUL
+    except (OSError, RuntimeError, ValueError) as error:  # also a loop of links, a NUL
         raise _unwritable(path, error) from error
     return target
 

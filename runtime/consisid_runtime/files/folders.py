@@ -1,4 +1,4 @@
-"""Writes a folder all or nothing."""
+"""Writes a folder atomically."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def replacing(out: Path, marker: str) -> Iterator[Path]:
     """A fresh folder beside `out` that takes its place when the block succeeds, and is removed when it does not.
 
     Args:
-        marker: the file that tells a folder of ours; any other folder with content is left alone.
+        marker: the file that identifies a folder written by this project; no other folder with content is replaced.
 
     Raises `OutputUnwritable` where `out` is something else, or the operating system refuses to write.
     """
@@ -56,7 +56,8 @@ def _swap(folder: Path, out: Path) -> None:
 def require_ours(out: Path, marker: str) -> None:
     """Raise `OutputUnwritable` unless `out` is absent, empty, or holds nothing but what its `marker` lists.
 
-    Other programs write files of that name too: a browser extension has a `manifest.json`.
+    The listing is needed because other programs write files of that name too: a browser extension has a
+    `manifest.json`.
     """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
@@ -66,7 +67,7 @@ def require_ours(out: Path, marker: str) -> None:
 
 
 def _foreign(out: Path, marker: str) -> str | None:
-    """Something in `out` that the marker there does not list, if only the want of a marker."""
+    """What in `out` is not listed by its marker, or that it has no marker; None where everything is listed."""
     if not out.is_dir():
         return "it is a file"
     try:
@@ -78,7 +79,7 @@ def _foreign(out: Path, marker: str) -> str | None:
 
 
 def disk_reason(error: BaseException) -> str | None:
-    """The operating system's reason, where writing failed; libraries wrap a full disk in errors of their own."""
+    """The system's reason, where an error means that writing failed; libraries wrap a full disk in their own errors."""
     if isinstance(error, OSError):
         return error.strerror or str(error)
     full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

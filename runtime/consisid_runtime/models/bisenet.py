@@ -43,7 +43,7 @@ class BiSeNet(nn.Module):
         return self.logits(image).argmax(dim=1).to(torch.uint8)
 
     def logits(self, image: Tensor) -> Tensor:
-        """Scores [1, labels, H, W] before the choice."""
+        """Scores [1, labels, H, W], of which the labels are the largest."""
         logits = self.conv_out(self.ffm(*self.cp(image)))
         return F.interpolate(logits, size=image.shape[-2:], mode="bilinear", align_corners=True)
 
@@ -77,7 +77,7 @@ class _Block(nn.Module):
 
 
 class _Body(nn.Module):
-    """ResNet-18 down to its last three stages."""
+    """ResNet-18; returns the features of its last three levels."""
 
     def __init__(self, at: Blueprint) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ class _ContextPath(nn.Module):
         self.conv_avg = _ConvNorm(at / "conv_avg")
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The features at stride 8, before and after what the coarser strides know is added."""
+        """The features at stride 8, before and after the features of coarser strides are added."""
         stride8, stride16, stride32 = self.resnet(x)
         context = self.arm32(stride32) + self.conv_avg(_pool(stride32))
         context = self.conv_head32(F.interpolate(context, size=stride16.shape[-2:], mode="nearest"))

@@ -17,7 +17,7 @@ _LISTED = 5
 class Blueprint:
     """A checkpoint's tensors seen from one place in the tree of modules; makes layers of the sizes found there.
 
-    Layers come uninitialised in value: `fill` gives them the checkpoint's. Raises `CheckpointInvalid` naming the tensor
+    The layers' values are not initialised; `fill` sets them. Raises `CheckpointInvalid` naming the tensor
     that is missing or has the wrong rank.
     """
 
@@ -70,7 +70,7 @@ class Blueprint:
 
 
 def dtype_of(network: nn.Module) -> torch.dtype:
-    """What a network's weights have, hence what it computes in."""
+    """The dtype of a network's weights, in which it computes."""
     return next(network.parameters()).dtype
 
 
@@ -78,7 +78,7 @@ def fill(network: Network, tensors: Mapping[str, Tensor], dtype: torch.dtype | N
     """Give `network` the checkpoint's tensors and make it ready for inference.
 
     Args:
-        dtype: of every float; None keeps each as it is, hence the memory it lies in.
+        dtype: of every floating-point tensor; None keeps each as it is and shares its memory.
 
     Raises `CheckpointInvalid` naming tensors that are missing, left over, or of another shape than the rest implies.
     """

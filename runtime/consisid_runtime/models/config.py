@@ -32,7 +32,7 @@ class CheckpointConfig:
         self._files: dict[str, Mapping[str, Any]] = {}
 
     def file(self, component: str) -> Mapping[str, Any]:
-        """The file of a component as it is."""
+        """The parsed file of a component."""
         if component not in self._files:
             self._files[component] = self._read(component)
         return self._files[component]

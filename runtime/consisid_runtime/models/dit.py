@@ -1,4 +1,4 @@
-"""The diffusion transformer, cut where its inputs stop changing.
+"""The diffusion transformer, divided by how often its inputs change.
 
 `DiT` holds a checkpoint's parameters under the checkpoint's names. Three modules over its parts do the work, each with
 the ports of its signature: `Prepare` once per request, `Modulate` once per schedule, `Step` in the loop. Together they
@@ -135,7 +135,7 @@ class DiT(nn.Module):
 
 
 class Prepare(nn.Module):
-    """What a request decides once: signature `DIT_PREPARE`."""
+    """Computes what is constant within a request: signature `DIT_PREPARE`."""
 
     def __init__(self, dit: DiT) -> None:
         super().__init__()
@@ -164,7 +164,7 @@ class Prepare(nn.Module):
         return text.float(), image.float(), keys.float(), values.float()
 
     def _fold(self, layer: nn.Module, face_tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """A face attention whose keys and values are known is two matrices, [dim, heads·Q] and [heads·Q, dim].
+        """Fold a face attention with known keys and values into two matrices, [dim, heads·Q] and [heads·Q, dim].
 
         (x Wqᵀ) Kᵀ = x (Wqᵀ Kᵀ) and softmax(·) V Woᵀ = softmax(·) (V Woᵀ), for each head.
         """
@@ -248,7 +248,7 @@ class Step(nn.Module):
         frames, rows, columns = image_tokens.shape[1:4]
         video = patchify(latents, weight[:, : self.config.out_channels]) + image_tokens
         video = video.flatten(1, 3).expand(text.shape[0], -1, -1)
-        # Text is not rotated. Turning it by nothing spares every layer from cutting queries and keys in two.
+        # Text is not rotated: an angle of 0 for it avoids splitting queries and keys in every layer.
         cos = F.pad(rope_cos.flatten(0, 2), (0, 0, text.shape[1], 0), value=1.0)
         sin = F.pad(signed(rope_sin.flatten(0, 2)), (0, 0, text.shape[1], 0))
         for i, block in enumerate(self.transformer_blocks):
@@ -270,7 +270,7 @@ def modulate(normed: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn each pair of neighbouring channels, in float32: (a, b) becomes (a·cos − b·sin, b·cos + a·sin).
+    """Rotate each pair of neighbouring channels, in float32: (a, b) becomes (a·cos − b·sin, b·cos + a·sin).
 
     x [B, H, S, D]; cos and sin [S, D], sin with the sign of the formula (`signed`).
     """
@@ -279,7 +279,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def signed(sin: Tensor) -> Tensor:
-    """Minus the sine for the first channel of each pair: what `rotate` takes."""
+    """The sine, negated for the first channel of each pair, as `rotate` takes it."""
     return sin * torch.tensor([-1.0, 1.0], device=sin.device).repeat(sin.shape[-1] // 2)
 
 
@@ -307,7 +307,7 @@ def time_wave(timesteps: Tensor, config: DiTConfig) -> Tensor:
 
 
 def _parts(module: nn.Module, *names: str) -> nn.ModuleDict:
-    """Some of a module's children, shared, under their own names: a graph then carries no weight it does not use."""
+    """Some of a module's children, shared, under their own names, so that an exported graph has no unused weights."""
     return nn.ModuleDict({name: cast(nn.ModuleDict, module)[name] for name in names})
 
 

@@ -11,7 +11,7 @@ from consisid_runtime.errors import CheckpointInvalid
 
 @dataclass(frozen=True, slots=True)
 class DiTConfig:
-    """What `transformer/config.json` says, under its own names; a missing key has diffusers' default.
+    """`transformer/config.json` under its own names; a missing key has diffusers' default.
 
     Sizes called `sample_*` are those of training: latents for height and width, pixel frames for frames.
     Raises `CheckpointInvalid` for a configuration that is not a ConsisID or that this implementation cannot run.

@@ -18,7 +18,7 @@ from consisid_runtime.errors import CheckpointInvalid
 from consisid_runtime.models.blueprint import Blueprint, fill
 
 SCALES = 5
-"""Hidden states given out: before the blocks at 1/6, 2/6, … 5/6 of the depth (4, 8, 12, 16, 20 of 24)."""
+"""Number of hidden states returned: before the blocks at 1/6, 2/6, … 5/6 of the depth (4, 8, 12, 16, 20 of 24)."""
 
 _TOWER = "visual."
 _EPS = 1e-6

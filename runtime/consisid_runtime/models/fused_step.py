@@ -1,4 +1,4 @@
-"""`dit.Step` on fused operators: the same network for a GPU, where kernels of this project carry it."""
+"""`dit.Step` on fused operators: the same network for a GPU, on this project's kernels."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class FusedBlock(nn.Module):
         return _affine(self.norms[number - 1])
 
     def project(self, normed: Tensor, cos: Tensor, sin: Tensor, ops: ModuleType) -> tuple[Tensor, Tensor, Tensor]:
-        """normed [B, N, C] → q, k, v [B, H, N, D]; the last tokens, as many as cos has rows, are turned."""
+        """normed [B, N, C] → q, k, v [B, H, N, D]; the last tokens, as many as cos has rows, are rotated."""
         norms = _affine(self.norm_q), _affine(self.norm_k)
         qkv, eps = self.qkv(normed), _eps(self.norm_q)
         parts: tuple[Tensor, Tensor, Tensor] = ops.qkv_epilogue(qkv, *norms, cos, sin, self.heads, eps)
@@ -122,7 +122,7 @@ class FusedStep(nn.Module):
     def _first_attention(
         self, text: Tensor, video: Tensor, table: Tensor, step: Tensor, cos: Tensor, sin: Tensor
     ) -> Tensor:
-        """The first block's: until here video is the same in all branches."""
+        """The first block's norm: the video is still the same in all branches."""
         ops, block = self._ops, cast(FusedBlock, self.blocks[0])
 
         def project(tokens: Tensor, length: int, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:

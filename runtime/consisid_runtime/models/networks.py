@@ -68,7 +68,7 @@ def load(name: str, checkpoint: WeightReader, dtype: torch.dtype | None = torch.
 
 
 def prefix(module: str) -> str:
-    """What the safetensors file of its component writes before the names of a module's parameters."""
+    """Prefix of a module's parameter names in the safetensors file of its component."""
     return EXTRACTOR if module == "local_extractor" else ""
 
 

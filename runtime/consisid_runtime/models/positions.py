@@ -1,4 +1,4 @@
-"""Where each token is: rotary angles for the attention, and positions added to the embeddings.
+"""Positions of tokens: rotary angles for the attention, and positions added to the embeddings.
 
 Both follow diffusers, including what it does silently at sizes other than the checkpoint's own.
 """

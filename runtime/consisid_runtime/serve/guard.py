@@ -1,7 +1,7 @@
 """Runs one command and ends it, with everything that it started, when this process's standard input closes.
 
-The input is a pipe from whoever wants the command running: it closes when they close it and also when they die, however
-they die. A plain script, started by path with `python -I -S`, so that it costs 20 ms and imports nothing of ours.
+Standard input is a pipe from the launching process: it closes when the launcher closes it or ends, also by SIGKILL.
+This is a plain script, started by path with `python -I -S`: it starts in 20 ms and imports nothing of this project.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _EVERY = 0.2
 
 
 def _watch(child: subprocess.Popen[bytes], grace: float) -> None:
-    stages: set[int] = set()
-    while all(_parent(pid) == child.pid for pid in stages):
+    models: set[int] = set()
+    while all(_parent(pid) == child.pid for pid in models):
         if not select.select([0], [], [], _EVERY)[0]:
             continue
         order = os.read(0, 1)
         if order == READY:
-            stages = {int(path.name) for path in Path("/proc").glob("[0-9]*") if _parent(path.name) == child.pid}
+            models = {int(path.name) for path in Path("/proc").glob("[0-9]*") if _parent(path.name) == child.pid}
             continue
         if order == KILL:
             child.kill()
@@ -40,7 +40,7 @@ def _watch(child: subprocess.Popen[bytes], grace: float) -> None:
         except subprocess.TimeoutExpired:
             child.kill()
         return
-    # A server that lost one keeps saying that it is ready, and fails every request.
+    # A server that lost a model's process keeps reporting that it is ready, and fails every request.
     if child.poll() is None:
         with contextlib.suppress(OSError):
             print("the process of a model ended, killed or crashed: the server is ended", file=sys.stderr, flush=True)
@@ -64,7 +64,7 @@ def main(folder: str, shared_memory: str, grace: str, *command: str) -> int:
 
     After `READY` the command is also killed when one of the children that it has then ends before it.
     """
-    # Whoever stops a whole group or unit signals the command too; this process has to outlive it to clean up.
+    # A signal to the whole process group reaches the command too; this process has to outlive it to clean up.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, restore_signals=True)

@@ -47,9 +47,9 @@ _LONGEST_ERROR = 2000
 
 
 class Model:
-    """What the stages share: the bundle, the options, tensors by port name, errors with codes.
+    """A model of the Python backend: reads options and tensors, answers with tensors or an error with its code.
 
-    A subclass names its signature, loads itself in `load` and answers one request in `run`.
+    A subclass has a signature, loads itself in `load` and answers one request in `run`.
     """
 
     signature: ClassVar[Signature]
@@ -88,7 +88,7 @@ class Model:
         except ConsisIDError as error:
             return _failure(error.wire(), "INVALID_ARG" if isinstance(error, InvalidRequest) else "INTERNAL")
         except Exception:
-            # What went wrong may name paths or memory of the server: that is for its log, not for the client.
+            # The message may name paths or memory of the server: it goes to the log only.
             reference = secrets.token_hex(4)
             pb_utils.Logger.log_error(f"{self.signature.name} failed, error {reference}\n{traceback.format_exc()}")
             return _failure(f"INTERNAL: {self.signature.name} failed; the server's log has it as error {reference}")

@@ -13,7 +13,7 @@ from consisid_runtime.signatures import ENSEMBLE, Port, Signature
 from consisid_runtime.stages.table import STAGES
 
 _NOTE = "# Written by `python -m consisid_runtime.serve.repository` from signatures.py; change it there.\n"
-# Requests that may wait for a stage; beyond it they are refused at once. Nothing is ever batched: max_batch_size is 0.
+# Requests that may wait for a stage; more are refused at once. max_batch_size is 0: requests are never batched.
 _QUEUE = 16
 _MODEL = 'from consisid_runtime.serve.models import served\n\nTritonPythonModel = served("{name}")\n'
 _TYPES = {"BYTES": "TYPE_STRING"}

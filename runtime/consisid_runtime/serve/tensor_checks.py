@@ -1,4 +1,4 @@
-"""Checks what a served model is sent: whoever calls one stage directly may send anything that has the right dtype."""
+"""Checks the tensors that a served model is sent: who calls one stage directly may send any shape and value."""
 
 from __future__ import annotations
 

@@ -1,82 +1,38 @@
-"""Finds NVIDIA's `tritonserver` and runs it on a model repository, closed to everybody but this machine's inference.
+"""Runs NVIDIA's Triton server on a model repository, bound to loopback and with its administrative APIs restricted.
 
-It comes with the wheel `nvidia-pytriton`, or with NVIDIA's container, or is on PATH. Everything started here ends with
-`stop`, with the `with` block, or with this process, even one that is killed: see guard.py.
+Everything started here ends with `stop`, with the `with` block, or with this process, even one that is killed: see
+guard.py.
 """
 
 from __future__ import annotations
 
 import contextlib
 import http.client
-import importlib.util
 import os
 import secrets
 import shutil
 import socket
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from consisid_runtime.errors import ConsisIDError, InvalidOption, MissingExtra, ServerError, from_wire
+from consisid_runtime.errors import ConsisIDError, InvalidOption, ServerError, from_wire
 from consisid_runtime.serve import guard
-from consisid_runtime.wire import PACKAGE_VARIABLE
+from consisid_runtime.serve.installation import Installation, backend_folder, environment, find, import_folder
 
-CONTAINER = Path("/opt/tritonserver")
-
-_PACKAGE = Path(__file__).resolve().parents[1]
-
-# All that can run code, map memory or write files in the server. Open: inference, health, metadata, configuration,
-# statistics.
+# APIs that can run code, map memory or write files in the server. Inference, health, metadata, configuration and
+# statistics stay open.
 _CLOSED = "shared-memory,model-repository,trace,logging"
 _GRACE = 10.0
 _TAIL_LINES, _TAIL_WIDTH = 20, 300
 _LINES_KEPT = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Installation:
-    """Where a Triton server is.
-
-    Attributes:
-        binary: the executable.
-        backends: the folder that holds `python/libtriton_python.so`.
-        stub: the Python backend's helper for this Python where it lies elsewhere (in the wheel), else None.
-    """
-
-    binary: Path
-    backends: Path
-    stub: Path | None = None
-
-
-def find() -> Installation:
-    """The wheel's server, else one on PATH, else the container's. Raises `MissingExtra`."""
-    # find_spec of a top-level package locates it without importing it.
-    spec = importlib.util.find_spec("pytriton")
-    if spec is not None and spec.submodule_search_locations:
-        root = Path(spec.submodule_search_locations[0]).resolve() / "tritonserver"
-        version = f"{sys.version_info.major}.{sys.version_info.minor}"
-        stub = root / "python_backend_stubs" / version / "triton_python_backend_stub"
-        if not stub.is_file():
-            raise MissingExtra(f"nvidia-pytriton has no Python backend for Python {version}; use 3.11 or 3.12")
-        return Installation(root / "bin" / "tritonserver", root / "backends", stub)
-    on_path = shutil.which("tritonserver", path=os.pathsep.join([os.environ.get("PATH", ""), f"{CONTAINER}/bin"]))
-    if on_path is None:
-        raise MissingExtra(
-            "no Triton server on this machine: pip install 'consisid-runtime[server]', or work in NVIDIA's container "
-            "nvcr.io/nvidia/tritonserver (25.07 or later)"
-        )
-    binary = Path(on_path).resolve()
-    backends = binary.parent.parent / "backends"
-    return Installation(binary, backends if backends.is_dir() else CONTAINER / "backends")
 
 
 class TritonServer:
@@ -128,18 +84,18 @@ class TritonServer:
         self._ports = _free_ports(self._host, self._ports)
         folder = Path(tempfile.mkdtemp(prefix="consisid-server-"))
         try:
-            # The stub decodes paths as ASCII.
+            # The Python backend's stub decodes paths as ASCII: links in a folder with an ASCII name.
             links = {name: folder / name for name in self._links}
             for name, link in links.items():
                 link.symlink_to(self._links[name])
             memory = f"consisid-{secrets.token_hex(8)}"
-            command = self._command(installation, links.pop("models"), _backends(installation, folder), memory)
+            command = self._command(installation, links.pop("models"), backend_folder(installation, folder), memory)
             self._guard = subprocess.Popen(
                 [
                     sys.executable,
                     "-I",
                     "-S",
-                    str(_PACKAGE / "serve" / "guard.py"),
+                    str(Path(guard.__file__)),
                     str(folder),
                     memory,
                     str(_GRACE),
@@ -148,8 +104,8 @@ class TritonServer:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                env=os.environ | _environment() | {name: str(link) for name, link in links.items()} | self._environment,
-                cwd=_import_folder(folder),
+                env=os.environ | environment() | {name: str(link) for name, link in links.items()} | self._environment,
+                cwd=import_folder(folder),
                 start_new_session=True,
             )
         except BaseException:
@@ -167,7 +123,7 @@ class TritonServer:
         return self
 
     def stop(self) -> None:
-        """End the server and all that it started; requests in flight get five seconds. Nothing happens twice."""
+        """End the server and all that it started; requests in flight get five seconds. Idempotent."""
         self._end(at_once=False)
 
     def wait(self) -> None:
@@ -276,7 +232,7 @@ class TritonServer:
         return [line.decode(errors="replace").rstrip("\n") for line in list(self._recent)]
 
     def _read_log(self, source: IO[bytes]) -> None:
-        """Pass the log on and keep its end; whatever happens to where it goes, the server must not wait for it."""
+        """Pass the log on and keep its last lines. Errors of the destination are ignored: the server must not block."""
         with contextlib.ExitStack() as stack:
             out = stack.enter_context(self._log.open("ab")) if isinstance(self._log, Path) else self._log
             for line in stack.enter_context(source):
@@ -289,44 +245,6 @@ class TritonServer:
     def _join_reader(self) -> None:
         if self._reader is not None:
             self._reader.join(timeout=5)
-
-
-def _backends(installation: Installation, folder: Path) -> Path:
-    """A backend directory with the stub beside its library, as the server wants it; the wheel has them apart."""
-    if installation.stub is None:
-        return installation.backends
-    python = folder / "backends" / "python"
-    python.mkdir(parents=True)
-    for file in ("libtriton_python.so", "triton_python_backend_utils.py"):
-        (python / file).symlink_to(installation.backends / "python" / file)
-    (python / installation.stub.name).symlink_to(installation.stub)
-    return python.parent
-
-
-def _import_folder(folder: Path) -> Path:
-    """A working directory with this package in it and nothing else.
-
-    The stub ignores PYTHONPATH and imports from its working directory before all others: so it gets this very package,
-    not another installed one, and nothing that happens to lie where the server was started.
-    """
-    working = folder / "imports"
-    working.mkdir()
-    (working / _PACKAGE.name).symlink_to(_PACKAGE)
-    return working
-
-
-def _environment() -> dict[str, str]:
-    """What makes the stub's embedded interpreter this one: its library, its virtual environment."""
-
-    def prepend(name: str, folder: str | Path) -> str:
-        return os.pathsep.join(filter(None, [str(folder), os.environ.get(name)]))
-
-    return {
-        # An embedded interpreter finds its virtual environment through the first python3 on PATH.
-        "PATH": prepend("PATH", Path(sys.executable).parent),
-        "LD_LIBRARY_PATH": prepend("LD_LIBRARY_PATH", sysconfig.get_config_var("LIBDIR")),
-        PACKAGE_VARIABLE: str(_PACKAGE),
-    }
 
 
 def _free_ports(host: str, wanted: tuple[int, int, int]) -> tuple[int, int, int]:

@@ -23,8 +23,8 @@ from consisid_runtime.stages.schedule import Schedule
 if TYPE_CHECKING:
     from consisid_runtime.bundle import Modules
 
-# Modulations are tabulated for so many steps at once. Blocks begin at multiples of it wherever a range begins: a matrix
-# product over other rows may round differently, and the cut of a run must not change a bit of it.
+# Steps whose modulations are tabulated in one call. Blocks begin at multiples of it wherever a range begins: a matrix
+# product over other rows may round differently, and dividing a run into ranges must not change its result.
 MODULATION_BLOCK = 10
 
 
@@ -160,7 +160,7 @@ class Denoiser:
         schedule = Schedule.from_config(self._scheduler, options.scheduler, options.steps)
         generator = torch.Generator().manual_seed(options.seed)
         frames, rows, columns = plan.latent_frames, plan.rows, plan.columns
-        # The draws are made whatever is switched off: an ablation must differ in nothing but what it leaves out.
+        # All draws are made also where a path is switched off, so that an ablation changes nothing else.
         image = _sample(image_moments, generator) * self._scaling
         noise = torch.randn((1, frames, *image.shape[2:]), generator=generator)
         image_latents = torch.zeros_like(noise)

@@ -1,4 +1,4 @@
-"""The encode stage: the portrait, and where the checkpoint wants one the keypoint drawing, as moments of latents."""
+"""The encode stage: moments of the latents of the portrait and, with `is_kps`, of the keypoint drawing."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class Step:
     """One step's numbers.
 
     Attributes:
-        timestep: what the network is told.
+        timestep: the network's input.
         signal, sigma: √ᾱ and √(1 − ᾱ) at this timestep.
         keep, pull, noise: the weights of latents, target and draw.
         current, previous: the weights of this x0 and the one before in a second-order target.

@@ -30,7 +30,7 @@ class Text:
 
     Attributes:
         states: float32 [B, L, D]; with guidance B is 2, the negative prompt first, else 1.
-        info: "prompt_tokens", at most L, the end token included; "prompt_cut_at", only of a prompt that was too long:
+        info: "prompt_tokens", at most L, the end token included; "prompt_cut_at", only for a prompt that was too long:
             the index of the first character of the first word that is not read, or not whole. With guidance the same
             of the negative prompt, as "negative_prompt_tokens" and "negative_prompt_cut_at".
     """
@@ -79,7 +79,7 @@ class Tokenizer:
 def _words(text: str) -> Iterator[tuple[int, int]]:
     """Where words begin and end: what lies between spaces, and the tokens' own names inside of that.
 
-    One expression for both would need possessive repeats, which Python 3.11.2, Debian 12's, matches wrongly.
+    One expression for both would need possessive repeats, which Python 3.11.2 (Debian 12) matches wrongly.
     """
     for run in _RUN.finditer(text):
         start = run.start()

@@ -26,14 +26,15 @@ from consisid_runtime.errors import (
     ServerError,
     ServerUnreachable,
 )
-from consisid_runtime.serve import tritonserver
+from consisid_runtime.serve import installation
+from consisid_runtime.serve.installation import Installation, find
 from consisid_runtime.serve.server import Server, model_repository
-from consisid_runtime.serve.tritonserver import TritonServer, find
+from consisid_runtime.serve.tritonserver import TritonServer
 
 
 def test_without_a_server_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    monkeypatch.setattr(tritonserver, "CONTAINER", tmp_path)
+    monkeypatch.setattr(installation, "CONTAINER", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MissingExtra, match=r"pip install 'consisid-runtime\[server\]'"):
         find()
@@ -41,18 +42,18 @@ def test_without_a_server_the_error_says_what_to_install(monkeypatch: pytest.Mon
 
 def test_nvidias_container_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    monkeypatch.setattr(tritonserver, "CONTAINER", tmp_path)
+    monkeypatch.setattr(installation, "CONTAINER", tmp_path)
     monkeypatch.setenv("PATH", "")
     (tmp_path / "bin").mkdir()
     (tmp_path / "backends").mkdir()
     binary = tmp_path / "bin" / "tritonserver"
     binary.write_text("#!/bin/sh\n")
     binary.chmod(0o755)
-    assert find() == tritonserver.Installation(binary, tmp_path / "backends")
+    assert find() == Installation(binary, tmp_path / "backends")
 
 
 def test_finding_the_server_imports_nothing_of_it() -> None:
-    code = "import sys; from consisid_runtime.serve.tritonserver import find; find(); print('pytriton' in sys.modules)"
+    code = "import sys; from consisid_runtime.serve.installation import find; find(); print('pytriton' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
@@ -267,7 +268,7 @@ with TritonServer(Path(sys.argv[1]), folders={"TINY_FOLDER": folder}) as server,
 @pytest.mark.server
 def test_the_models_are_the_launchers_wherever_it_was_started(tiny_repository: Path, tmp_path: Path) -> None:
     clone = tmp_path / "clöne" / "consisid_runtime"
-    shutil.copytree(Path(tritonserver.__file__).parent, clone, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(installation.PACKAGE, clone, ignore=shutil.ignore_patterns("__pycache__"))
     repository = tmp_path / "mödels"
     shutil.copytree(tiny_repository, repository)
     started_in = tmp_path / "start"

@@ -1,4 +1,4 @@
-"""SCRFD and ArcFace through insightface, from local files: where faces are, and whose."""
+"""Detects and recognises faces with SCRFD and ArcFace, through insightface, from local files."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Boxes, anchors and alignment of faces, in NumPy. Points are (x, y), boxes (x0, y0, x1, y1), in pixels.
 
-Numbers and conventions are those of facexlib and insightface, which ConsisID was trained behind.
+Constants and conventions are those of facexlib and insightface, with which ConsisID was trained.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LONG_EDGE = 1024
 CROP = 512
 CROP_BORDER = (135, 133, 132)
 ALIGNER_MEAN = (104.0, 117.0, 123.0)
-"""Blue, green, red means that RetinaFace's input has subtracted."""
+"""Means of blue, green and red, which are subtracted from RetinaFace's input."""
 
 _STRIDES = (8, 16, 32)
 _ANCHORS = ((16, 32), (64, 128), (256, 512))

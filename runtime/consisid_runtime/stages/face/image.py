@@ -1,4 +1,4 @@
-"""A user's image file → RGB pixels. Sizes are checked from the header, before anything is decoded."""
+"""Decodes a user's image file to RGB pixels. The size is checked in the header, before anything is decoded."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def read_pixels(data: bytes) -> Pixels:
             raise ImageUnreadable(
                 f"{len(data)} bytes that are no image of a known format; send one of {', '.join(FORMATS)}"
             ) from error
-        except Exception as error:  # decoders fed with damaged files raise almost anything
+        except Exception as error:  # decoders raise almost any type for damaged files
             raise ImageUnreadable(f"the image is damaged ({error}); save it again and send the whole file") from error
 
 

@@ -1,4 +1,4 @@
-"""The face stage: a photograph in, everything ConsisID wants to know about one person in it out."""
+"""The face stage: reads the identity of one person, and their aligned portrait, from a photograph."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class FaceReader:
         scale = photo.shape[1] / bgr.shape[1], photo.shape[0] / bgr.shape[0]
         return Face(
             tokens=tokens,
-            # Truncated, not rounded: so was what the checkpoint saw.
+            # Truncated, not rounded, as in the checkpoint's training.
             portrait=(colour[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8),
             keypoints=face.keypoints if source else transform(face.keypoints, matrix),
             info={
@@ -154,7 +154,7 @@ def _choose(wanted: int | str | None, faces: list[Found], photo: Pixels, world: 
 def _landmarks(aligned: Detections, faces: list[Found], index: int, world: str | None) -> Floats:
     """The aligner's landmarks [5, 2] of the chosen face.
 
-    An aligned face counts as the detected one it overlaps most, so that a neighbour never stands in for the chosen one.
+    An aligned face belongs to the detected face that it overlaps most, so that a neighbour is never taken instead.
     """
     overlap = overlaps(np.stack([face.box for face in faces]), aligned.boxes)
     own = np.where(overlap.argmax(axis=0) == index, overlap[index], 0.0) if overlap.size else np.zeros(1)
