@@ -30,9 +30,9 @@ def export(
     plugins: Annotated[bool, typer.Option("--plugins", help="TensorRT: attention by this project's kernels.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Turn a checkpoint into a bundle; every graph that can run here is compared with its original.
+    """Export a checkpoint to a bundle; every graph that can run here is compared with its original.
 
-    Goes on where it was interrupted. A bundle of other options at the same place is replaced.
+    Resumes an interrupted export. A bundle with other options in the same folder is replaced.
     """
     from consisid_export.bundle.export import export_bundle
     from consisid_export.checkpoint.checkpoint import Checkpoint

@@ -1,4 +1,4 @@
-"""Reads a ConsisID checkpoint in the official folder's layout; says at once everything that is missing or malformed.
+"""Reads a ConsisID checkpoint in the official folder's layout; reports everything missing or malformed at once.
 
 No file is executed: JSON, safetensors, and `torch.load(weights_only=True)` for the face networks' `.pt` and `.pth`.
 """
@@ -47,7 +47,7 @@ _ONNX_OUTPUTS = {DETECTOR: 9, RECOGNISER: 1}
 
 
 class Checkpoint:
-    """A checkpoint folder that was found complete. `open` is the way in."""
+    """A checkpoint folder, complete when it was opened with `open`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -70,16 +70,16 @@ class Checkpoint:
         if component in SAFETENSORS:
             return {name: tensor for file in self._shards(component) for name, tensor in load_file(file).items()}
         path = self.path / PICKLES[component]
-        # PyTorch maps the zip format of 2020 and later; facexlib's published files may be older.
+        # PyTorch can only map its zip format of 2020 and later; facexlib's published files may be older.
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols; what cannot be read raises
+            warnings.simplefilter("ignore")  # about pickle protocols; an unreadable file raises
             loaded = torch.load(path, weights_only=True, mmap=zipfile.is_zipfile(path), map_location="cpu")
         if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
             raise CheckpointInvalid(f"{PICKLES[component]}: expected a mapping of names to tensors")
         return dict(loaded)
 
     def example(self) -> Example:
-        """What to run this checkpoint on: its own example, or the photograph and prompts for those that know any."""
+        """Portrait and prompts to run this checkpoint on: its own example, or the default for photographs."""
         return example.read(self.path)
 
     def files(self) -> list[Path]:

@@ -1,6 +1,6 @@
-"""The portrait and prompts that a checkpoint is run on before its bundle exists: for fp8, and for a whole run's error.
+"""The portrait and prompts that a checkpoint is run on during export: for fp8 calibration and the error of a run.
 
-A checkpoint whose world is not that of photographs brings an example of its own, `example.json` beside the folders:
+A checkpoint that was not trained on photographs has an example of its own, `example.json` beside the folders:
 
     {"world": "drawn people; photographs are outside of it", "licence": "Apache-2.0", "portrait": "example.png",
      "calibration": [["prompt", seed], …], "held_out": ["prompt", seed]}
@@ -27,14 +27,14 @@ Run = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """What a checkpoint can be run on.
+    """Inputs that a checkpoint can be run on.
 
     Attributes:
         portrait: an image file's bytes.
-        calibration: runs that fp8's ranges are taken from.
-        held_out: a run that calibration has not seen.
-        world: what the checkpoint knows, in words that go behind "this checkpoint knows"; None for photographs.
-        licence: of all its weights; None where it is told by where the official files come from.
+        calibration: runs that fp8 is calibrated on.
+        held_out: a run that is not used for calibration.
+        world: the world that it was trained on, as the end of "this checkpoint knows …"; None for photographs.
+        licence: of all its weights; None where it follows from the official files' origin.
     """
 
     portrait: bytes
@@ -45,7 +45,7 @@ class Example:
 
 
 def default() -> Example:
-    """For checkpoints that know photographs and any prompt."""
+    """The example for checkpoints trained on photographs."""
     return Example(
         portrait=photograph(),
         calibration=(

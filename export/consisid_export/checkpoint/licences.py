@@ -40,7 +40,7 @@ def licences(files: Iterable[str], own: str | None = None) -> dict[str, dict[str
 
     Args:
         files: paths inside the checkpoint; those that are no weights are left out.
-        own: what the checkpoint itself says of all of them.
+        own: the licence that the checkpoint states for all of them.
     """
     weights = [file for file in sorted(files) if file.endswith(_WEIGHTS)]
     return {file: _licence(file) if own is None else {"licence": own} for file in weights}

@@ -1,4 +1,4 @@
-"""A checkpoint without its values: enough to build and trace every network in next to no memory."""
+"""A checkpoint's tensors without their values: builds and traces every network in very little memory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Skeleton:
 
 
 def stored(checkpoint: Checkpoint, component: str) -> dict[str, Stored]:
-    """Where each tensor of a component lies; empty for the face networks, which are not in safetensors files."""
+    """The location of each tensor of a component; empty for the face networks, which are not in safetensors files."""
     if component not in SAFETENSORS:
         return {}
     folder = (checkpoint.path / SAFETENSORS[component]).parent

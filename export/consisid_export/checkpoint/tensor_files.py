@@ -1,6 +1,6 @@
-"""Where each tensor lies in safetensors files, so that a graph can refer to it there; nothing is read but headers.
+"""Locates tensors in safetensors files by their headers, so that a graph can refer to them there.
 
-What must be rewritten, because a graph wants another dtype than the one stored, is streamed.
+Tensors that are needed in another dtype than the stored one are converted as a stream.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ DTYPES = {
 """Names in a safetensors header → dtypes."""
 
 PIECE = 1 << 22
-"""Elements in memory at a time."""
+"""Elements that are in memory at a time."""
 
 _HEADER_LIMIT = 100_000_000  # the format's own
 

@@ -1,7 +1,7 @@
-"""8-bit floating point (E4M3): which layers, how their weights are stored, how the graph says it.
+"""Quantises linear layers to 8-bit floating point (E4M3): their weights in a file, and the nodes in the graph.
 
 Values q in E4M3 stand for s·q. Weights have one scale s for each output channel, max |w| / 448; a layer's input has one
-for the whole tensor, from the largest value that calibration met there; beyond it, inputs saturate. 448 is the largest
+for the whole tensor, from the largest value seen in calibration; larger inputs saturate. 448 is the largest
 E4M3 number (Micikevicius et al. 2022, "FP8 Formats for Deep Learning").
 """
 
@@ -20,13 +20,13 @@ from consisid_export.checkpoint.tensor_files import Stored, pieces, stored_tenso
 FLOAT8 = torch.float8_e4m3fn
 LARGEST = torch.finfo(FLOAT8).max
 SCALE = torch.float16
-"""Of scales, and of all that is not quantised: ONNX Runtime quantises from fp16 and fp32, not from bf16."""
+"""The dtype of scales and of everything that is not quantised: ONNX Runtime quantises fp16 and fp32, not bf16."""
 
 Ranges = Mapping[str, float]
 """Layer → the largest absolute value of its input."""
 
 LARGEST_INPUT = torch.finfo(SCALE).max
-"""What a layer's input may reach: beyond it, it is infinite in fp16 anyhow."""
+"""The largest input of a layer: larger values are infinite in fp16."""
 
 _SMALLEST_SCALE = torch.finfo(SCALE).smallest_normal
 _LARGEST_SCALE = 146.125  # the largest whose product with 448 is finite in fp16

@@ -1,4 +1,4 @@
-"""What "fp16", "bf16" and "fp8" mean for a module. It is written into the graph: TensorRT takes types as they stand.
+"""Defines "fp16", "bf16" and "fp8" for each module. The types are written into the graph, and TensorRT keeps them.
 
 Weights, and all that matrices and convolutions touch, have the precision's dtype; ports stay float32. In float32 remain
 
@@ -24,14 +24,14 @@ import torch
 from consisid_runtime.errors import InvalidOption
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "fp8": torch.float16}
-"""Names of precisions → the dtype of what is not quantised."""
+"""Name of a precision → the dtype of everything that is not quantised."""
 
 FLOAT32_MODULES = ("aligner", "parser")
 QUANTISED_MODULES = ("dit_step",)
 
 
 def module_precision(module: str, precision: str) -> str:
-    """What a bundle's `precision` comes to for one of its modules. Raises `InvalidOption` for an unknown precision."""
+    """The precision of one module in a bundle of this `precision`. Raises `InvalidOption` for an unknown precision."""
     if precision not in PRECISIONS:
         raise InvalidOption(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     if module in FLOAT32_MODULES:
@@ -40,12 +40,12 @@ def module_precision(module: str, precision: str) -> str:
 
 
 def exported_dtype(module: str, precision: str) -> torch.dtype:
-    """What a module's weights are exported as, quantised ones excepted. Raises what `module_precision` raises."""
+    """The dtype that a module's weights are exported in, unless quantised. Raises what `module_precision` raises."""
     return PRECISIONS[module_precision(module, precision)]
 
 
 def softmax_in_float32(model: onnx_ir.Model) -> None:
-    """Say so on every Attention of narrower queries: the operator would take their dtype."""
+    """Set `softmax_precision` on every Attention with narrower queries, whose dtype would otherwise apply."""
     for node in model.graph.all_nodes():
         if node.op_type == "Attention" and node.inputs[0] and node.inputs[0].dtype != onnx_ir.DataType.FLOAT:
             node.attributes.add(onnx_ir.AttrInt64("softmax_precision", onnx_ir.DataType.FLOAT))

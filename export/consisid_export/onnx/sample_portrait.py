@@ -1,4 +1,4 @@
-"""Frontal portraits drawn from simple shapes: pictures of nobody, for demos, tests and checks of the face networks."""
+"""Draws frontal portraits of nobody from simple shapes, for tests and for checks of the face networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Inputs made from a signature: for tracing, and for comparing an artifact with its original."""
+"""Makes inputs from a signature, for tracing and for comparing an exported module with its original."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TRACE_SIZES = {
     "image_height": 192,
     "image_width": 160,
 }
-"""Sizes a graph is traced at. None is 1: the tracer would take a 1 for a constant."""
+"""Sizes that graphs are traced at. None is 1, which the tracer would treat as a constant."""
 
 CHECK_SIZES = (
     {**TRACE_SIZES},
@@ -41,7 +41,7 @@ CHECK_SIZES = (
         "image_width": 250,
     },
 )
-"""Sizes an artifact is compared at: the traced ones, and others, so that an axis frozen by the tracer is found."""
+"""Sizes that exported modules are compared at: the traced ones, and others to detect an axis fixed by the tracer."""
 
 _INTEGERS_BELOW = 32  # token ids and timesteps that every checkpoint has
 _PIXEL_SPREAD = {"aligner": 60.0}  # its pixels are not normalised, only centred
@@ -50,8 +50,8 @@ _PIXEL_SPREAD = {"aligner": 60.0}  # its pixels are not normalised, only centred
 def sample_inputs(signature: Signature, sizes: Mapping[str, int], *, seed: int = 0) -> dict[str, Tensor]:
     """Seeded random inputs for every port, dynamic symbols taken from `sizes`.
 
-    Floats are normal, integers below 32. Images are drawn portraits with a little noise: face networks answer white
-    noise with a constant, and a comparison of constants would show nothing.
+    Floats are normal, integers below 32. Images are drawn portraits with a little noise: face networks return
+    constants for white noise, whose comparison would detect nothing.
     """
     generator = torch.Generator().manual_seed(seed)
     samples = {port.name: _sample(port.bind(sizes), generator) for port in signature.inputs}

@@ -1,4 +1,4 @@
-"""What can be said of a graph without running it: that it is well formed, and that its weights are the checkpoint's."""
+"""Checks a graph without running it: that it is well formed, and that its weights are the checkpoint's."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ DTYPES: dict[int, torch.dtype] = {
 def check_structure(path: Path, signature: Signature) -> None:
     """Check the graph's operators, types and shapes, and that every weight lies inside its file.
 
-    Raises `ExportRefused` naming what does not fit.
+    Raises `ExportRefused` naming the difference.
     """
     model = onnx.load(path, load_external_data=False)
     weights = external_weights(model, path.parent)
-    # As inputs: of weights in files the checker accepts neither hard links nor another working directory.
+    # Weights become inputs: the checker accepts neither hard links to weight files nor another working directory.
     inputs = [
         helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in model.graph.initializer if t.name in weights
     ]
@@ -56,7 +56,7 @@ def check_structure(path: Path, signature: Signature) -> None:
 
 
 def external_weights(model: onnx.ModelProto, folder: Path) -> dict[str, Stored]:
-    """Where a graph says that its weights lie, by their names."""
+    """The locations of a graph's external weights, by name."""
     return {
         tensor.name: _external(tensor, folder)
         for tensor in model.graph.initializer

@@ -1,4 +1,4 @@
-"""PyTorch module + signature → `.onnx` file, with the dynamic axes that the signature declares."""
+"""Traces a PyTorch module into an `.onnx` file, with the dynamic axes that its signature declares."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def _trace(network: nn.Module, signature: Signature) -> onnx_ir.Model:
         )
     assert program is not None
     for node in program.model.graph.all_nodes():
-        node.metadata_props.clear()  # the tracer's notes: this machine's paths
+        node.metadata_props.clear()  # stack traces with paths of this machine
     return program.model
 
 
@@ -115,7 +115,7 @@ def _linear(x: Any, weight: Any, bias: Any = None) -> Any:
 
 
 def _simplify(model: onnx_ir.Model) -> None:
-    """Compute what is constant and drop what is unused, in a model whose weights are out of reach.
+    """Fold constants and remove unused nodes, in a model whose weights have no values.
 
     Without the rewrite rules of `onnxscript.optimizer.optimize`: their time grows with the square of the model, and in
     these graphs they only join reshapes, which cost nothing.
@@ -133,7 +133,7 @@ def _simplify(model: onnx_ir.Model) -> None:
 
 
 def _take_values(model: onnx_ir.Model, network: nn.Module) -> dict[str, onnx_ir.TensorProtocol]:
-    """Take the network's own values out of the model; constants that arose in tracing stay in it."""
+    """Remove the network's own values from the model and return them; constants made by tracing stay."""
     values = {}
     for name in network.state_dict():
         if name in model.graph.initializers:
@@ -156,7 +156,7 @@ def _external(name: str, stored: Stored) -> onnx_ir.ExternalTensor:
 
 
 def _dynamic_shapes(network: nn.Module, signature: Signature) -> tuple[object, ...]:
-    """What varies, in the structure of `forward`'s arguments: those of a `*rest` are one tuple."""
+    """Dynamic axes in the structure of `forward`'s arguments: those of a `*rest` are one tuple."""
     axes = [{axis: torch.export.Dim.DYNAMIC for axis in port.dynamic_axes} for port in signature.inputs]
     parameters = list(inspect.signature(network.forward).parameters.values())
     if parameters[-1].kind is inspect.Parameter.VAR_POSITIONAL:
@@ -166,7 +166,7 @@ def _dynamic_shapes(network: nn.Module, signature: Signature) -> tuple[object, .
 
 
 def _name_axes(values: Sequence[onnx.ValueInfoProto], ports: Sequence[Port], module: str) -> None:
-    """Give every dynamic axis its symbol from the signature; refuse an axis that the tracer fixed, or left open."""
+    """Name every dynamic axis by its symbol; raise `ExportRefused` for an axis that the tracer fixed or left open."""
     found = [value.name for value in values]
     wanted = [port.name for port in ports]
     if found != wanted:
@@ -190,7 +190,7 @@ def _name_axes(values: Sequence[onnx.ValueInfoProto], ports: Sequence[Port], mod
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hold back the exporter's chatter; errors still propagate."""
+    """Suppress the exporter's output and warnings; errors still propagate."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):

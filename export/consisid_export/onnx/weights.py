@@ -1,4 +1,4 @@
-"""Puts the files that hold a module's weights into a bundle: the checkpoint's own, or converted ones."""
+"""Places the files with a module's weights into a bundle: links to the checkpoint's, or converted copies."""
 
 from __future__ import annotations
 
