@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from consisid_kernels.compile.aot import MATRIX
+from consisid_kernels.variant import MATRIX
 
 TILES = Path(__file__).with_name("tiles")
 """One table a kernel, KERNEL.json: architecture or "default" → case → tile. `make tune` writes them."""

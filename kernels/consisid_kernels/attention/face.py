@@ -22,8 +22,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from consisid_kernels.compile.aot import MATRIX, Variant
 from consisid_kernels.launch import DTYPES, architecture, on, require, tile
+from consisid_kernels.variant import MATRIX, Variant
 
 _LOG2_E = tl.constexpr(math.log2(math.e))
 

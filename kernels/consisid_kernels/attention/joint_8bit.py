@@ -32,9 +32,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from consisid_kernels.compile.aot import Variant
 from consisid_kernels.launch import DTYPES, architecture, on, require, tile
 from consisid_kernels.reference import FLOAT8, FLOAT8_LARGEST, INT8_LARGEST
+from consisid_kernels.variant import Variant
 
 HEAD_SIZES = (64, 128)
 NARROW = {torch.int8: "int8", FLOAT8: "e4m3"}

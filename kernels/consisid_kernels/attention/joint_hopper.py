@@ -34,8 +34,8 @@ from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma, warp
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from consisid_kernels.attention import joint
-from consisid_kernels.compile.aot import Variant
 from consisid_kernels.launch import DTYPES, architecture, on, tile
+from consisid_kernels.variant import Variant
 
 ROWS = 64
 """Queries of a consumer: the height of Hopper's matrix instruction."""

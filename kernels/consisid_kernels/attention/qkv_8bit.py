@@ -20,9 +20,9 @@ from torch import Tensor
 
 from consisid_kernels.attention.joint_8bit import magnitude, scale_of
 from consisid_kernels.attention.qkv import check_qkv, load_angles, load_vector, norm_and_turn
-from consisid_kernels.compile.aot import Variant
 from consisid_kernels.launch import DTYPES, architecture, on, require, tile
 from consisid_kernels.reference import FLOAT8, FLOAT8_LARGEST, INT8_LARGEST
+from consisid_kernels.variant import Variant
 
 _LARGEST = {torch.int8: INT8_LARGEST, FLOAT8: FLOAT8_LARGEST}
 _NUMBERS = 128 * 64

@@ -6,7 +6,8 @@ import json
 import sys
 from pathlib import Path
 
-from consisid_kernels.compile.aot import BUDGETS, MATRIX
+from consisid_kernels.compile.aot import BUDGETS
+from consisid_kernels.variant import MATRIX
 
 BEGIN, END = "<!-- costs -->", "<!-- /costs -->"
 _SHOWN = (

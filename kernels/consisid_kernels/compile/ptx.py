@@ -10,7 +10,8 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
-from consisid_kernels.compile.aot import Variant, compile_for
+from consisid_kernels.compile.aot import compile_for
+from consisid_kernels.variant import Variant
 
 PTX_VERSION = 87
 """PTX 8.7: Triton 3.6's own, and what drivers read since CUDA 12.8. Newer Tritons write more than CUDA 13.0's reads."""

@@ -8,8 +8,8 @@ import triton.language as tl
 
 from consisid_kernels.attention.face import _constants, _face_attention
 from consisid_kernels.attention.joint import VARIANTS as ATTENTION
-from consisid_kernels.compile.aot import MATRIX, Variant
 from consisid_kernels.launch import tile
+from consisid_kernels.variant import MATRIX, Variant
 
 DTYPES = ("fp16", "bf16")
 HEAD_SIZES = (64, 128)

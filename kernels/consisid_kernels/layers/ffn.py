@@ -27,9 +27,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from consisid_kernels.compile.aot import Variant
 from consisid_kernels.launch import DTYPES, architecture, family, on, require, tile
 from consisid_kernels.reference import FLOAT8, FLOAT8_LARGEST
+from consisid_kernels.variant import Variant
 
 WIDE = (torch.float16, torch.bfloat16)
 ARCHITECTURES = (90, 100)
