@@ -126,7 +126,7 @@ def joint_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     Raises:
         ValueError: an argument has another shape, dtype or device, is not contiguous, or there is no key.
     """
-    return _attend_to(q, k, v)
+    return attend_to(q, k, v)
 
 
 def partial_attention(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -135,17 +135,17 @@ def partial_attention(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: as `joint_attention`.
     """
-    denominator = _denominator(q, k)
-    return _attend_to(q, k, v, denominator).transpose(1, 2), denominator
+    denominator = empty_denominator(q, k)
+    return attend_to(q, k, v, denominator).transpose(1, 2), denominator
 
 
-def _denominator(q: Tensor, k: Tensor) -> Tensor:
+def empty_denominator(q: Tensor, k: Tensor) -> Tensor:
     return torch.empty(max(q.shape[0], k.shape[0]), *q.shape[1:3], dtype=torch.float32, device=q.device)
 
 
-def _attend_to(q: Tensor, k: Tensor, v: Tensor, denominator: Tensor | None = None) -> Tensor:
+def attend_to(q: Tensor, k: Tensor, v: Tensor, denominator: Tensor | None = None) -> Tensor:
     """out [B, M, H, D]."""
-    _check(q, k, v)
+    check_inputs(q, k, v)
     if not k.shape[2]:
         raise ValueError("k has no tokens; wanted at least one key")
     (q_branches, heads, tokens, size), k_branches = q.shape, k.shape[0]
@@ -163,7 +163,7 @@ def _attend_to(q: Tensor, k: Tensor, v: Tensor, denominator: Tensor | None = Non
     return out
 
 
-def _check(q: Tensor, k: Tensor, v: Tensor) -> None:
+def check_inputs(q: Tensor, k: Tensor, v: Tensor) -> None:
     require("q", q, (None, None, None, None), DTYPES, q.device)
     branches, heads, _, size = q.shape
     if size not in (16, 32, 64, 128):
@@ -181,83 +181,6 @@ def _case(dtype: str, size: int) -> str:
 def _constants(size: int, found: dict[str, int]) -> dict[str, int]:
     names = {"BLOCK_M": "block_m", "BLOCK_N": "block_n", "ROOM": "room"}
     return {"D": size} | {name: found[key] for name, key in names.items()}
-
-
-# merged_stride is a multiple of 16, as heads' sizes are.
-@triton.jit(do_not_specialize=["tokens", "heads"])
-def _merge(
-    merged_ptr, out_ptr, denominator_ptr, other_ptr, other_denominator_ptr, tokens, heads, merged_stride,
-    D: tl.constexpr, ROWS: tl.constexpr, OUT_SHARED: tl.constexpr, OTHER_SHARED: tl.constexpr,
-):  # fmt: skip
-    """out·share + other·(1 − share), share = 1 / (1 + 2^(other_denominator − denominator)). A row: one token's head."""
-    branch = tl.program_id(1).to(tl.int64)
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    inside = row < tokens * heads
-    at = (row % heads) * tokens + row // heads
-    offsets = row.to(tl.int64)[:, None] * D + tl.arange(0, D)[None, :]
-    rows = tokens.to(tl.int64) * heads
-    one = 0 if OUT_SHARED else branch * rows
-    two = 0 if OTHER_SHARED else branch * rows
-    excess = tl.load(other_denominator_ptr + two + at, mask=inside) - tl.load(denominator_ptr + one + at, mask=inside)
-    share = (1 / (1 + tl.exp2(excess)))[:, None]
-    out = tl.load(out_ptr + one * D + offsets, mask=inside[:, None]).to(tl.float32)
-    other = tl.load(other_ptr + two * D + offsets, mask=inside[:, None]).to(tl.float32)
-    merged = (out * share + other * (1 - share)).to(merged_ptr.dtype.element_ty)
-    tl.store(merged_ptr + branch * merged_stride + offsets, merged, mask=inside[:, None])
-
-
-def merge_attention(out: Tensor, denominator: Tensor, other: Tensor, other_denominator: Tensor) -> Tensor:
-    """`reference.merge_attention` of what `partial_attention` gives, and in its memory layout.
-
-    Raises:
-        ValueError: an argument has another shape, dtype, device or layout.
-    """
-    one, two = (tensor.transpose(1, 2) if tensor.dim() == 4 else tensor for tensor in (out, other))
-    require("out, with tokens before heads,", one, (None, None, None, None), DTYPES, one.device)
-    branches, tokens, heads, size = one.shape
-    require("denominator", denominator, (branches, heads, tokens), (torch.float32,), one.device)
-    require("other, with tokens before heads,", two, (None, tokens, heads, size), (one.dtype,), one.device)
-    others = two.shape[0]
-    require("other_denominator", other_denominator, (others, heads, tokens), (torch.float32,), one.device)
-    if branches != others and 1 not in (branches, others):
-        raise ValueError(f"out has {branches} branches, other {others}; wanted as many, or one that serves all")
-    merged = torch.empty(max(branches, others), tokens, heads, size, dtype=out.dtype, device=out.device)
-    _merge_into(merged, one, denominator, two, other_denominator)
-    return merged.transpose(1, 2)
-
-
-def _merge_into(merged: Tensor, out: Tensor, denominator: Tensor, other: Tensor, other_denominator: Tensor) -> None:
-    """Tensors with tokens before heads; merged may be a range of the tokens of another."""
-    branches, tokens, heads, size = merged.shape
-    found = tile("merge_attention", DTYPES[merged.dtype], architecture(merged.device))
-    shared = {"OUT_SHARED": out.shape[0] < branches, "OTHER_SHARED": other.shape[0] < branches}
-    if merged.numel():
-        with on(merged.device):
-            _merge[triton.cdiv(tokens * heads, found["rows"]), branches](
-                merged, out, denominator, other, other_denominator, tokens, heads, merged.stride(0),
-                D=size, ROWS=found["rows"], **shared, num_warps=found["num_warps"],
-            )  # fmt: skip
-
-
-def shared_joint_attention(text: tuple[Tensor, Tensor, Tensor], video: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """`reference.shared_joint_attention`.
-
-    Raises:
-        ValueError: as `joint_attention`, but text may be empty; or they differ in heads, channels, dtype or device.
-    """
-    (text_q, text_k, text_v), (video_q, video_k, video_v) = text, video
-    _check(*text)
-    branches, heads, length, size = text_q.shape
-    require("video's q", video_q, (1, heads, None, size), (text_q.dtype,), text_q.device)
-    joined = torch.empty(branches, length + video_q.shape[2], heads, size, dtype=text_q.dtype, device=text_q.device)
-    for q, merged in ((text_q, joined[:, :length]), (video_q, joined[:, length:])):
-        if not text_k.shape[2]:
-            merged.copy_(_attend_to(q, video_k, video_v))
-            continue
-        to_video, to_text = _denominator(q, video_k), _denominator(q, text_k)
-        parts = _attend_to(q, video_k, video_v, to_video), _attend_to(q, text_k, text_v, to_text)
-        _merge_into(merged, parts[0], to_video, parts[1], to_text)
-    return joined
 
 
 def _variant(dtype: str, size: int, number: int, part: bool = False, shared: str = "") -> Variant:
@@ -279,19 +202,6 @@ def _variant(dtype: str, size: int, number: int, part: bool = False, shared: str
     )  # fmt: skip
 
 
-def _merge_variant(dtype: str, number: int) -> Variant:
-    found = tile("merge_attention", dtype, number)
-    pointers = ("merged_ptr", "out_ptr", "denominator_ptr", "other_ptr", "other_denominator_ptr")
-    constants = {"D": 64, "ROWS": found["rows"], "OUT_SHARED": True, "OTHER_SHARED": False}
-    types = dict.fromkeys(pointers, f"*{dtype}") | dict.fromkeys(("tokens", "heads", "merged_stride"), "i32")
-    types |= {"denominator_ptr": "*fp32", "other_denominator_ptr": "*fp32"}
-    return Variant(
-        f"merge_attention/{dtype}-d64", _merge,
-        {name: types.get(name, "constexpr") for name in _merge.arg_names}, constants, (number,),
-        warps=found["num_warps"], aligned=(*pointers, "merged_stride"),
-    )  # fmt: skip
-
-
 VARIANTS = [
     variant
     for dtype in ("bf16", "fp16")
@@ -299,6 +209,5 @@ VARIANTS = [
     for variant in (
         *(_variant(dtype, size, number, part) for size in (64, 128) for part in (False, True)),
         *(_variant(dtype, 64, number, True, shared) for shared in ("q", "k")),
-        _merge_variant(dtype, number),
     )
 ]

@@ -24,158 +24,19 @@ Bound by exponentials: one for each score, 16 a clock on a Hopper multiprocessor
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from consisid_kernels.attention.quantise import FLOAT8_ARCHITECTURES, HEAD_SIZES, NARROW, TYPES, check_heads
 from consisid_kernels.launch import DTYPES, architecture, on, require, tile
-from consisid_kernels.reference import FLOAT8, FLOAT8_LARGEST, INT8_LARGEST
+from consisid_kernels.reference import FLOAT8, FLOAT8_LARGEST
 from consisid_kernels.variant import Variant
 
-HEAD_SIZES = (64, 128)
-NARROW = {torch.int8: "int8", FLOAT8: "e4m3"}
-"""What queries and keys may be, by the name that tile tables and variants give it."""
-
 _LOG2_LARGEST = tl.constexpr(math.log2(FLOAT8_LARGEST))
-_TYPES = {"int8": "i8", "e4m3": "fp8e4nv"}
-_FLOAT8_ARCHITECTURES = (89, 90, 100, 120)
-_CHUNK, _ROWS = 1024, 64
-"""Tokens whose channels' maxima one program takes; tokens in its registers at once."""
-_MAXIMA = {"CHUNK": _CHUNK, "ROWS": _ROWS}
-_CHANNELS = {"CHUNKS": 32, "ROWS": _ROWS, "LARGEST": FLOAT8_LARGEST}
-
-
-@triton.jit
-def magnitude(x):
-    """The bits of |x|. As integers they have the order of the numbers, with NaN above infinity: maxima keep it."""
-    return x.to(tl.int32, bitcast=True) & 0x7FFFFFFF
-
-
-@triton.jit
-def scale_of(largest, LARGEST: tl.constexpr):
-    """From the largest `magnitude`."""
-    number = largest.to(tl.float32, bitcast=True)
-    return tl.div_rn(tl.maximum(number, 1e-12, propagate_nan=tl.PropagateNan.ALL), LARGEST)
-
-
-@triton.jit
-def _narrow(x, scale, LARGEST: tl.constexpr, dtype: tl.constexpr):
-    scaled = tl.clamp(tl.div_rn(x, scale), -LARGEST, LARGEST, propagate_nan=tl.PropagateNan.ALL)
-    if dtype == tl.int8:
-        # 1.5 · 2^23 leaves no bits for a fraction: the sum is rounded to the nearest integer, ties to even.
-        scaled = (scaled + 12582912.0) - 12582912.0
-    return scaled.to(dtype)
-
-
-@triton.jit(do_not_specialize=["tokens", "blocks"])
-def _quantise_tokens(
-    out, scales, x, tokens, blocks,
-    BLOCK: tl.constexpr, ROWS: tl.constexpr, D: tl.constexpr, LARGEST: tl.constexpr,
-):  # fmt: skip
-    block = tl.program_id(0)
-    head = tl.program_id(1).to(tl.int64)
-    row = tl.arange(0, ROWS)
-    token = block.to(tl.int64) * BLOCK + row
-    at = (head * tokens + token[:, None]) * D + tl.arange(0, D)[None, :]
-    inside = ((row < BLOCK) & (token < tokens))[:, None]
-    value = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
-    scale = scale_of(tl.max(tl.max(magnitude(value), 1), 0), LARGEST)
-    tl.store(out + at, _narrow(value, scale, LARGEST, out.dtype.element_ty), mask=inside)
-    tl.store(scales + head * blocks + block, scale)
-
-
-def quantise_tokens(x: Tensor, block: int, dtype: torch.dtype = torch.int8) -> tuple[Tensor, Tensor]:
-    """`reference.quantise_tokens`, bit for bit; head sizes 64 and 128.
-
-    Raises:
-        ValueError: x has another shape or dtype, or is not contiguous; block is not positive; dtype is not 8 bits.
-    """
-    _check_heads("x", x, DTYPES)
-    if block < 1 or dtype not in NARROW:
-        raise ValueError(f"block {block} and {dtype}; wanted at least one token, and one of {list(NARROW)}")
-    branches, heads, tokens, size = x.shape
-    blocks = triton.cdiv(tokens, block)
-    out = torch.empty(x.shape, dtype=dtype, device=x.device)
-    scales = torch.empty((branches, heads, blocks), dtype=torch.float32, device=x.device)
-    constants = _token_constants(block, size, dtype)
-    if x.numel():
-        with on(x.device):
-            _quantise_tokens[blocks, branches * heads](
-                out, scales, x, tokens, blocks, **constants, num_warps=_warps(size)
-            )
-    return out, scales
-
-
-def _warps(size: int) -> int:
-    """Exact division takes registers: more threads share a wider row."""
-    return size // 16
-
-
-def _token_constants(block: int, size: int, dtype: torch.dtype) -> dict[str, Any]:
-    largest = INT8_LARGEST if dtype == torch.int8 else FLOAT8_LARGEST
-    return {"BLOCK": block, "ROWS": triton.next_power_of_2(block), "D": size, "LARGEST": largest}
-
-
-@triton.jit(do_not_specialize=["tokens"])
-def _channel_maxima(maxima, x, tokens, CHUNK: tl.constexpr, ROWS: tl.constexpr, D: tl.constexpr):
-    head = tl.program_id(1).to(tl.int64)
-    channel = tl.arange(0, D)
-    largest = tl.zeros((ROWS, D), tl.int32)
-    for start in tl.range(0, CHUNK, ROWS):
-        token = tl.program_id(0).to(tl.int64) * CHUNK + start + tl.arange(0, ROWS)
-        at = (head * tokens + token[:, None]) * D + channel[None, :]
-        value = tl.load(x + at, mask=(token < tokens)[:, None], other=0.0).to(tl.float32)
-        largest = tl.maximum(largest, magnitude(value))
-    tl.store(maxima + (head * tl.num_programs(0) + tl.program_id(0)) * D + channel, tl.max(largest, 0))
-
-
-@triton.jit(do_not_specialize=["tokens", "chunks"])
-def _quantise_channels(
-    out, scales, maxima, x, tokens, row, chunks,
-    CHUNKS: tl.constexpr, ROWS: tl.constexpr, D: tl.constexpr, LARGEST: tl.constexpr,
-):  # fmt: skip
-    head = tl.program_id(1).to(tl.int64)
-    channel = tl.arange(0, D)
-    largest = tl.zeros((D,), tl.int32)
-    for start in tl.range(0, chunks, CHUNKS):
-        chunk = start + tl.arange(0, CHUNKS)
-        at = (head * chunks + chunk[:, None]) * D + channel[None, :]
-        largest = tl.maximum(largest, tl.max(tl.load(maxima + at, mask=(chunk < chunks)[:, None], other=0), 0))
-    scale = scale_of(largest, LARGEST)
-    token = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    inside = (token < tokens)[:, None]
-    at = (head * tokens + token[:, None]) * D + channel[None, :]
-    value = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
-    narrow = _narrow(value, scale[None, :], LARGEST, out.dtype.element_ty)
-    tl.store(out + (head * D + channel[None, :]) * row + token[:, None], narrow, mask=inside)
-    if tl.program_id(0) == 0:
-        tl.store(scales + head * D + channel, scale)
-
-
-def quantise_channels(x: Tensor) -> tuple[Tensor, Tensor]:
-    """`reference.quantise_channels`, bit for bit; head sizes 64 and 128. Rows of the result start at multiples of 16.
-
-    Raises:
-        ValueError: x has another shape or dtype, or is not contiguous.
-    """
-    _check_heads("x", x, DTYPES)
-    branches, heads, tokens, size = x.shape
-    row = triton.cdiv(tokens, 16) * 16
-    chunks = triton.cdiv(tokens, _CHUNK)
-    out = torch.empty((branches, heads, size, row), dtype=FLOAT8, device=x.device)
-    scales = torch.empty((branches, heads, size), dtype=torch.float32, device=x.device)
-    maxima = torch.empty((branches, heads, chunks, size), dtype=torch.int32, device=x.device)
-    if x.numel():
-        with on(x.device):
-            _channel_maxima[chunks, branches * heads](maxima, x, tokens, **_MAXIMA, D=size, num_warps=8)
-            _quantise_channels[triton.cdiv(tokens, _ROWS), branches * heads](
-                out, scales, maxima, x, tokens, row, chunks, **_CHANNELS, D=size, num_warps=8
-            )
-    return out[..., :tokens], scales
 
 
 @triton.jit
@@ -257,7 +118,7 @@ def joint_attention_8bit(
         ValueError: an argument has another shape, dtype or device than the specification says, or is not contiguous.
     """
     (q8, q_scale), (k8, k_scale), (v8, v_scale) = q, k, v
-    _check_heads("q", q8, NARROW)
+    check_heads("q", q8, NARROW)
     branches, heads, queries, size = q8.shape
     require("k", k8, (branches, heads, None, size), (q8.dtype,), q8.device)
     keys = k8.shape[2]
@@ -284,12 +145,6 @@ def joint_attention_8bit(
                 math.log2(math.e) / math.sqrt(size), **constants, **_options(found),
             )  # fmt: skip
     return out
-
-
-def _check_heads(name: str, x: Tensor, dtypes: Collection[torch.dtype]) -> None:
-    if x.dim() != 4 or x.shape[-1] not in HEAD_SIZES:
-        raise ValueError(f"{name} is {list(x.shape)}; wanted [branches, heads, tokens, one of {HEAD_SIZES}]")
-    require(name, x, (None,) * 4, dtypes, x.device)
 
 
 def _row_of_channels(v: Tensor, shape: tuple[int, ...], device: torch.device) -> int:
@@ -322,7 +177,7 @@ def _attention_variant(narrow: torch.dtype, dtype: torch.dtype, size: int, numbe
     case = _case(narrow, size)
     found = tile("joint_attention_8bit", case, number)
     constants = _constants((128, 128), size, found)
-    operand = _TYPES[NARROW[narrow]]
+    operand = TYPES[NARROW[narrow]]
     pointers = {"out": DTYPES[dtype], "q": operand, "q_scale": "fp32", "k": operand, "k_scale": "fp32"}
     pointers |= {"v": "fp8e4nv", "v_scale": "fp32"}
     signature = {name: f"*{kind}" for name, kind in pointers.items()}
@@ -335,35 +190,11 @@ def _attention_variant(narrow: torch.dtype, dtype: torch.dtype, size: int, numbe
     )  # fmt: skip
 
 
-def _quantise_variants(dtype: str, size: int) -> Iterator[Variant]:
-    for narrow, numbers in ((torch.int8, (80, *_FLOAT8_ARCHITECTURES)), (FLOAT8, _FLOAT8_ARCHITECTURES)):
-        constants = _token_constants(128, size, narrow)
-        signature = {"out": f"*{_TYPES[NARROW[narrow]]}", "scales": "*fp32", "x": f"*{dtype}", "tokens": "i32"}
-        signature |= {"blocks": "i32"} | dict.fromkeys(constants, "constexpr")
-        yield Variant(
-            f"quantise_tokens/{NARROW[narrow]}-{dtype}-d{size}", _quantise_tokens, signature, constants, numbers,
-            warps=_warps(size), aligned=("out", "scales", "x"),
-        )  # fmt: skip
-    constants = _MAXIMA | {"D": size}
-    signature = {"maxima": "*i32", "x": f"*{dtype}", "tokens": "i32"} | dict.fromkeys(constants, "constexpr")
-    yield Variant(
-        f"channel_maxima/{dtype}-d{size}", _channel_maxima, signature, constants, _FLOAT8_ARCHITECTURES,
-        warps=8, aligned=("maxima", "x"),
-    )  # fmt: skip
-    constants = _CHANNELS | {"D": size}
-    signature = {"out": "*fp8e4nv", "scales": "*fp32", "maxima": "*i32", "x": f"*{dtype}"}
-    signature |= dict.fromkeys(("tokens", "row", "chunks"), "i32") | dict.fromkeys(constants, "constexpr")
-    yield Variant(
-        f"quantise_channels/{dtype}-d{size}", _quantise_channels, signature, constants, _FLOAT8_ARCHITECTURES,
-        warps=8, aligned=("out", "scales", "maxima", "x", "row"),
-    )  # fmt: skip
-
-
 # Not INT8 on 10.0: its new tensor cores are reached in E4M3 only; q kᵀ would go through mma.sync.
 VARIANTS = [
     _attention_variant(narrow, dtype, size, number)
-    for narrow, numbers in ((torch.int8, (89, 90, 120)), (FLOAT8, _FLOAT8_ARCHITECTURES))
+    for narrow, numbers in ((torch.int8, (89, 90, 120)), (FLOAT8, FLOAT8_ARCHITECTURES))
     for dtype in (torch.float16, torch.bfloat16)
     for size in HEAD_SIZES
     for number in numbers
-] + [variant for dtype in ("fp16", "bf16") for size in HEAD_SIZES for variant in _quantise_variants(dtype, size)]
+]

@@ -11,6 +11,7 @@ in `qkv.py`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -18,8 +19,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from consisid_kernels.attention.joint_8bit import magnitude, scale_of
 from consisid_kernels.attention.qkv import check_qkv, load_angles, load_vector, norm_and_turn
+from consisid_kernels.attention.qkv_statistics import float_buffer, head_constants, make_variant
+from consisid_kernels.attention.quantise import FLOAT8_ARCHITECTURES, magnitude, scale_of
 from consisid_kernels.launch import DTYPES, architecture, on, require, tile
 from consisid_kernels.reference import FLOAT8, FLOAT8_LARGEST, INT8_LARGEST
 from consisid_kernels.variant import Variant
@@ -27,84 +29,6 @@ from consisid_kernels.variant import Variant
 _LARGEST = {torch.int8: INT8_LARGEST, FLOAT8: FLOAT8_LARGEST}
 _NUMBERS = 128 * 64
 """What a program of 16 warps holds in registers beside its angles."""
-_ROWS = 64
-"""Tiles whose sums and maxima are joined at a time."""
-
-
-@triton.jit(do_not_specialize=["tokens", "text"])
-def _tile_statistics(
-    sums, maxima, qkv, k_weight, k_bias, cos, sin, tokens, text, eps,
-    HEADS: tl.constexpr, DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK: tl.constexpr, GROUP: tl.constexpr,
-    STAGES: tl.constexpr,
-):  # fmt: skip
-    token = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    channel = tl.arange(0, BLOCK_D)
-    real, inside = token < tokens, channel < DIM
-    mask = real[:, None] & inside[None, :]
-    angles = load_angles(cos, sin, token, real, text, channel, inside, DIM)
-    affine = load_vector(k_weight, channel, inside), load_vector(k_bias, channel, inside)
-    branch = tl.program_id(2).to(tl.int64)
-    source = (branch * tokens + token)[:, None] * (3 * HEADS * DIM) + channel[None, :]
-    first = tl.program_id(0) * GROUP
-    for head in tl.range(first, tl.minimum(first + GROUP, HEADS), num_stages=STAGES):
-        part = qkv + source + head * DIM
-        k_part = tl.load(part + HEADS * DIM, mask=mask, other=0.0).to(tl.float32)
-        v_part = tl.load(part + 2 * HEADS * DIM, mask=mask, other=0.0).to(tl.float32)
-        turned = tl.where(mask, norm_and_turn(k_part, inside, *affine, *angles, eps, DIM), 0.0)
-        at = ((branch * HEADS + head) * tl.num_programs(1) + tl.program_id(1)) * DIM + channel
-        tl.store(sums + at, tl.sum(turned, 0), mask=inside)
-        tl.store(maxima + at, tl.max(magnitude(v_part), 0), mask=inside)
-
-
-@triton.jit(do_not_specialize=["tiles", "tokens"])
-def _join_statistics(
-    k_mean, v_scale, sums, maxima, tiles, tokens,
-    DIM: tl.constexpr, BLOCK_D: tl.constexpr, ROWS: tl.constexpr, LARGEST: tl.constexpr,
-):  # fmt: skip
-    channel = tl.arange(0, BLOCK_D)
-    inside = channel < DIM
-    head = tl.program_id(0).to(tl.int64)
-    total = tl.zeros((ROWS, BLOCK_D), tl.float32)
-    largest = tl.zeros((ROWS, BLOCK_D), tl.int32)
-    for start in range(0, tiles, ROWS):
-        row = start + tl.arange(0, ROWS)
-        at = (head * tiles + row)[:, None] * DIM + channel[None, :]
-        mask = (row < tiles)[:, None] & inside[None, :]
-        total += tl.load(sums + at, mask=mask, other=0.0)
-        largest = tl.maximum(largest, tl.load(maxima + at, mask=mask, other=0))
-    tl.store(k_mean + head * DIM + channel, tl.div_rn(tl.sum(total, 0), tokens.to(tl.float32)), mask=inside)
-    tl.store(v_scale + head * DIM + channel, scale_of(tl.max(largest, 0), LARGEST), mask=inside)
-
-
-def qkv_statistics(
-    qkv: Tensor, k_norm: tuple[Tensor, Tensor], cos: Tensor, sin: Tensor, heads: int, eps: float
-) -> tuple[Tensor, Tensor]:
-    """`reference.qkv_statistics`.
-
-    Raises:
-        ValueError: an argument has another shape, dtype or device than the specification says, is not contiguous, or
-            there is no token.
-    """
-    branches, tokens, dim = check_qkv(qkv, {"k_norm": k_norm}, cos, sin, heads)
-    if tokens == 0:
-        raise ValueError("qkv has no tokens; a mean needs at least one")
-    found = tile("qkv_epilogue_8bit", f"statistics-d{triton.next_power_of_2(dim)}", architecture(qkv.device))
-    tiles = triton.cdiv(tokens, found["block"])
-    sums, maxima = (
-        torch.empty((branches, heads, tiles, dim), dtype=dtype, device=qkv.device)
-        for dtype in (torch.float32, torch.int32)
-    )
-    k_mean, v_scale = (_floats((branches, heads, dim), qkv) for _ in range(2))
-    pointers = sums, maxima, qkv, *k_norm, cos, sin
-    with on(qkv.device):
-        _tile_statistics[triton.cdiv(heads, found["group"]), tiles, branches](
-            *pointers, tokens, tokens - len(cos), eps, **_statistics_constants(heads, dim, found),
-            num_warps=found["num_warps"],
-        )  # fmt: skip
-        _join_statistics[(branches * heads,)](
-            k_mean, v_scale, sums, maxima, tiles, tokens, **_join_constants(dim), num_warps=4
-        )
-    return k_mean, v_scale
 
 
 @triton.jit
@@ -229,7 +153,7 @@ def qkv_epilogue_8bit(
         raise ValueError(f"compute capability {number / 10} has no E4M3 numbers; use qkv.qkv_epilogue")
     shape = branches, heads, tokens, dim
     q, k = (torch.empty(shape, dtype=dtype, device=qkv.device) for _ in range(2))
-    q_scale, k_scale = (_floats((branches, heads, triton.cdiv(tokens, block)), qkv) for block in blocks)
+    q_scale, k_scale = (float_buffer((branches, heads, triton.cdiv(tokens, block)), qkv) for block in blocks)
     row = 16 * triton.cdiv(tokens, 16)
     v = torch.empty((branches, heads, dim, row), dtype=FLOAT8, device=qkv.device)
     found = tile("qkv_epilogue_8bit", f"{DTYPES[qkv.dtype]}-d{triton.next_power_of_2(dim)}", number)
@@ -244,61 +168,22 @@ def qkv_epilogue_8bit(
     return (q, q_scale), (k, k_scale), (v[..., :tokens], statistics[1])
 
 
-def _floats(shape: tuple[int, ...], beside: Tensor) -> Tensor:
-    return torch.empty(shape, dtype=torch.float32, device=beside.device)
-
-
-def _sizes(heads: int, dim: int, found: dict[str, int]) -> dict[str, Any]:
-    sizes = {"HEADS": heads, "DIM": dim, "BLOCK_D": triton.next_power_of_2(dim), "GROUP": found["group"]}
-    return sizes | {"STAGES": found["num_stages"]}
-
-
-def _statistics_constants(heads: int, dim: int, found: dict[str, int]) -> dict[str, Any]:
-    return _sizes(heads, dim, found) | {"BLOCK": found["block"]}
-
-
-def _join_constants(dim: int) -> dict[str, Any]:
-    return {"DIM": dim, "BLOCK_D": triton.next_power_of_2(dim), "ROWS": _ROWS, "LARGEST": FLOAT8_LARGEST}
-
-
 def _constants(
     heads: int, dim: int, blocks: tuple[int, int], dtype: torch.dtype, found: dict[str, int]
 ) -> dict[str, Any]:
     largest = {"LARGEST": _LARGEST[dtype], "V_LARGEST": FLOAT8_LARGEST}
     quant = {"BLOCK": max(blocks), "Q_QUANT": blocks[0], "K_QUANT": blocks[1]}
-    return _sizes(heads, dim, found) | quant | largest
+    return head_constants(heads, dim, found) | quant | largest
 
 
-def _variant(
-    name: str, kernel: Any, dtype: str, constants: dict[str, Any], types: dict[str, str], warps: int, architecture: int
-) -> Variant:
-    narrow = {"qkv", "q_weight", "q_bias", "k_weight", "k_bias"}
-    whole = dict.fromkeys(("tokens", "text", "tiles", "row"), "i32")
-    whole |= {"eps": "fp32", "v": "*fp8e4nv", "maxima": "*i32"} | types
-    signature = {
-        argument: "constexpr"
-        if argument in constants
-        else whole.get(argument, f"*{dtype}" if argument in narrow else "*fp32")
-        for argument in kernel.arg_names
-    }
-    aligned = tuple(argument for argument, kind in signature.items() if kind[0] == "*" or argument == "row")
-    return Variant(name, kernel, signature, constants, (architecture,), warps=warps, aligned=aligned)
-
-
-def _variants(architecture: int) -> list[Variant]:
-    made = [_variant("qkv_statistics/join-d64", _join_statistics, "fp32", _join_constants(64), {}, 4, architecture)]
+def _variants(architecture: int) -> Iterator[Variant]:
     for dtype in DTYPES.values():
         for dim in (64, 128):
-            found = tile("qkv_epilogue_8bit", f"statistics-d{dim}", architecture)
-            sizes = _statistics_constants(3072 // dim, dim, found)
-            name = f"qkv_statistics/{dtype}-d{dim}"
-            made.append(_variant(name, _tile_statistics, dtype, sizes, {}, found["num_warps"], architecture))
-            own = tile("qkv_epilogue_8bit", f"{dtype}-d{dim}", architecture)
+            found = tile("qkv_epilogue_8bit", f"{dtype}-d{dim}", architecture)
             for kind, narrow in (("i8", torch.int8), ("fp8e4nv", FLOAT8)):
-                sizes = _constants(3072 // dim, dim, (_NUMBERS // dim,) * 2, narrow, own)
+                constants = _constants(3072 // dim, dim, (_NUMBERS // dim,) * 2, narrow, found)
                 name, types = f"qkv_epilogue_8bit/{dtype}-{kind}-d{dim}", {"q": f"*{kind}", "k": f"*{kind}"}
-                made.append(_variant(name, _qkv_epilogue_8bit, dtype, sizes, types, own["num_warps"], architecture))
-    return made
+                yield make_variant(name, _qkv_epilogue_8bit, dtype, constants, types, found["num_warps"], architecture)
 
 
-VARIANTS = [variant for number in (89, 90, 100, 120) for variant in _variants(number)]
+VARIANTS = [variant for number in FLOAT8_ARCHITECTURES for variant in _variants(number)]
