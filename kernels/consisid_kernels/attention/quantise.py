@@ -1,5 +1,5 @@
 # mypy: disable-error-code="untyped-decorator,no-untyped-def,no-untyped-call"
-"""Quantisation of attention's inputs: INT8 or E4M3 with a scale for each block of tokens, or E4M3 with one for each channel.
+"""Quantisation of attention's inputs: a scale for each block of tokens (INT8, E4M3) or for each channel (E4M3).
 
 The scale is the largest magnitude over the largest number of the format (Zhang et al. 2024, SageAttention).
 """
