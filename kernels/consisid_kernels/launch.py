@@ -62,6 +62,6 @@ def tile(kernel: str, case: str, architecture: int | None) -> dict[str, int]:
     return own[case]
 
 
-def on(device: torch.device) -> AbstractContextManager[object]:
+def current_device(device: torch.device) -> AbstractContextManager[object]:
     """Triton launches on the current device, whichever its arguments lie on."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()

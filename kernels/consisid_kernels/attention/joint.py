@@ -25,18 +25,18 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from consisid_kernels.launch import DTYPES, architecture, on, require, tile
+from consisid_kernels.launch import DTYPES, architecture, current_device, require, tile
 from consisid_kernels.variant import MATRIX, Variant
 
 _LOWEST = tl.constexpr(torch.finfo(torch.float32).min)
 
 
 @triton.jit
-def _weights(s, m, SCALE: tl.constexpr, dtype: tl.constexpr):
+def _weights(scores, m, SCALE: tl.constexpr, dtype: tl.constexpr):
     """2^(s·SCALE − m). Where weights stay float32, the difference is taken first: it is exact for those that count."""
     if dtype == tl.float32:
-        return tl.exp2((s - tl.maximum(m / SCALE, _LOWEST)[:, None]) * SCALE)
-    return tl.exp2(s * SCALE - m[:, None])
+        return tl.exp2((scores - tl.maximum(m / SCALE, _LOWEST)[:, None]) * SCALE)
+    return tl.exp2(scores * SCALE - m[:, None])
 
 
 @triton.jit
@@ -51,29 +51,29 @@ def _attend(
 
     full = (tokens - 1) // BLOCK
     start = full.to(tl.int64) * (BLOCK * D)
-    real = key < tokens - full * BLOCK
-    k = tl.load(k_ptr + start + offsets, mask=real[:, None], other=0.0)
-    s = tl.where(real[None, :], tl.dot(q, k.T, input_precision="ieee"), float("-inf"))
+    valid = key < tokens - full * BLOCK
+    k = tl.load(k_ptr + start + offsets, mask=valid[:, None], other=0.0)
+    scores = tl.where(valid[None, :], tl.dot(q, k.T, input_precision="ieee"), float("-inf"))
     # Where all scores of the block are -inf: a number, which can be taken from -inf.
-    m = tl.maximum(tl.max(s, 1) * SCALE, _LOWEST)
-    p = _weights(s, m, SCALE, v_ptr.dtype.element_ty)
-    total = tl.sum(p, 1)
-    v = tl.load(v_ptr + start + offsets, mask=real[:, None], other=0.0)
-    acc = tl.dot(p.to(v.dtype), v, input_precision="ieee")
+    m = tl.maximum(tl.max(scores, 1) * SCALE, _LOWEST)
+    weights = _weights(scores, m, SCALE, v_ptr.dtype.element_ty)
+    total = tl.sum(weights, 1)
+    v = tl.load(v_ptr + start + offsets, mask=valid[:, None], other=0.0)
+    acc = tl.dot(weights.to(v.dtype), v, input_precision="ieee")
 
     for _ in range(full):
         k = tl.load(k_ptr + offsets)
         v = tl.load(v_ptr + offsets)
-        s = tl.dot(q, k.T, input_precision="ieee")
+        scores = tl.dot(q, k.T, input_precision="ieee")
         if RUNNING:
-            new = tl.maximum(m, tl.max(s, 1) * SCALE)
-            shrink = tl.exp2(m - new)
-            total *= shrink
-            acc *= shrink[:, None]
-            m = new
-        p = _weights(s, m, SCALE, v_ptr.dtype.element_ty)
-        total += tl.sum(p, 1)
-        acc = tl.dot(p.to(v.dtype), v, acc, input_precision="ieee")
+            new_m = tl.maximum(m, tl.max(scores, 1) * SCALE)
+            rescale = tl.exp2(m - new_m)
+            total *= rescale
+            acc *= rescale[:, None]
+            m = new_m
+        weights = _weights(scores, m, SCALE, v_ptr.dtype.element_ty)
+        total += tl.sum(weights, 1)
+        acc = tl.dot(weights.to(v.dtype), v, acc, input_precision="ieee")
         k_ptr += BLOCK * D
         v_ptr += BLOCK * D
     return m, total, acc
@@ -107,11 +107,11 @@ def _attention(
 
     m, total, acc = _attend(q, k_ptr, v_ptr, k_tokens, SCALE, BLOCK_N, ROOM == 0)
     if ROOM:
-        strays = tl.max(tl.max(tl.where(tl.abs(acc) < float("inf"), 0, 1), 1), 0)
-        if (strays > 0) | (tl.max(total, 0) >= 2.0**ROOM):
+        overflows = tl.max(tl.max(tl.where(tl.abs(acc) < float("inf"), 0, 1), 1), 0)
+        if (overflows > 0) | (tl.max(total, 0) >= 2.0**ROOM):
             # 0, but not to the compiler, which would keep addresses for this loop in registers during the other.
-            nothing = tl.multiple_of(strays >> 1, 16)
-            m, total, acc = _attend(q, k_ptr + nothing, v_ptr + nothing, k_tokens, SCALE, BLOCK_N, True)
+            zero = tl.multiple_of(overflows >> 1, 16)
+            m, total, acc = _attend(q, k_ptr + zero, v_ptr + zero, k_tokens, SCALE, BLOCK_N, True)
     out = (acc / total[:, None]).to(out_ptr.dtype.element_ty)
     out_ptr += ((branch.to(tl.int64) * q_tokens + first) * heads + head) * D
     tl.store(out_ptr + (row[:, None] * (heads * D) + column[None, :]), out, mask=inside[:, None])
@@ -152,13 +152,13 @@ def attend_to(q: Tensor, k: Tensor, v: Tensor, denominator: Tensor | None = None
     branches = max(q_branches, k_branches)
     out = torch.empty(branches, tokens, heads, size, dtype=q.dtype, device=q.device)
     table = "joint_attention" if denominator is None else "partial_attention"
-    found = tile(table, _case(DTYPES[q.dtype], size), architecture(q.device))
+    config = tile(table, _case(DTYPES[q.dtype], size), architecture(q.device))
     shared = {"Q_SHARED": q_branches < branches, "K_SHARED": k_branches < branches}
     if out.numel():
-        with on(q.device):
-            _attention[triton.cdiv(tokens, found["block_m"]), branches * heads](
+        with current_device(q.device):
+            _attention[triton.cdiv(tokens, config["block_m"]), branches * heads](
                 q, k, v, tokens, k.shape[2], heads, out, denominator,
-                **_constants(size, found), **shared, num_warps=found["num_warps"], num_stages=found["num_stages"],
+                **_constants(size, config), **shared, num_warps=config["num_warps"], num_stages=config["num_stages"],
             )  # fmt: skip
     return out
 
@@ -178,16 +178,16 @@ def _case(dtype: str, size: int) -> str:
     return f"{dtype}-d{max(size, 64)}"
 
 
-def _constants(size: int, found: dict[str, int]) -> dict[str, int]:
+def _constants(size: int, config: dict[str, int]) -> dict[str, int]:
     names = {"BLOCK_M": "block_m", "BLOCK_N": "block_n", "ROOM": "room"}
-    return {"D": size} | {name: found[key] for name, key in names.items()}
+    return {"D": size} | {name: config[key] for name, key in names.items()}
 
 
 def _variant(dtype: str, size: int, number: int, part: bool = False, shared: str = "") -> Variant:
     """Of all keys or a part of them; `shared` is "", "q" or "k"."""
-    found = tile("partial_attention" if part else "joint_attention", _case(dtype, size), number)
+    config = tile("partial_attention" if part else "joint_attention", _case(dtype, size), number)
     types = dict.fromkeys(("out_ptr", "q_ptr", "k_ptr", "v_ptr"), f"*{dtype}")
-    constants: dict[str, Any] = _constants(size, found) | {"Q_SHARED": shared == "q", "K_SHARED": shared == "k"}
+    constants: dict[str, Any] = _constants(size, config) | {"Q_SHARED": shared == "q", "K_SHARED": shared == "k"}
     if part:
         types["denominator_ptr"] = "*fp32"
     else:
@@ -198,7 +198,7 @@ def _variant(dtype: str, size: int, number: int, part: bool = False, shared: str
     return Variant(
         name, _attention,
         {name: types.get(name, "constexpr") for name in _attention.arg_names}, constants, (number,),
-        warps=found["num_warps"], stages=found["num_stages"], aligned=pointers, matrix=True,
+        warps=config["num_warps"], stages=config["num_stages"], aligned=pointers, matrix=True,
     )  # fmt: skip
 
 

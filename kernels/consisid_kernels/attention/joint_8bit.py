@@ -31,8 +31,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from consisid_kernels.attention.quantise import FLOAT8_ARCHITECTURES, HEAD_SIZES, NARROW, TYPES, check_heads
-from consisid_kernels.launch import DTYPES, architecture, on, require, tile
+from consisid_kernels.attention.quantise import DTYPES_8BIT, FLOAT8_ARCHITECTURES, HEAD_SIZES, TRITON_TYPES, check_heads
+from consisid_kernels.launch import DTYPES, architecture, current_device, require, tile
 from consisid_kernels.reference import FLOAT8, FLOAT8_LARGEST
 from consisid_kernels.variant import Variant
 
@@ -41,20 +41,20 @@ _LOG2_LARGEST = tl.constexpr(math.log2(FLOAT8_LARGEST))
 
 @triton.jit
 def _attend(
-    out, total, top, q, rows, k, v, k_scale, start, keys, v_row,
+    acc, total, m, q, rows, k, v, k_scale, start, keys, v_row,
     K_BLOCK: tl.constexpr, D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, RAGGED: tl.constexpr,
 ):  # fmt: skip
     """One block of keys. RAGGED: some of its columns are past the last key."""
     channel, column = tl.arange(0, D), tl.arange(0, BLOCK_N)
     key = column // 16 * 16 + column % 8 // 2 * 4 + column % 16 // 8 * 2 + column % 2
-    k_at = (k + tl.cast(start, tl.int64) * D) + (key[:, None] * D + channel[None, :])
-    v_at = (v + start) + (channel[:, None] * v_row + column[None, :])
+    k_offsets = (k + tl.cast(start, tl.int64) * D) + (key[:, None] * D + channel[None, :])
+    v_offsets = (v + start) + (channel[:, None] * v_row + column[None, :])
     if RAGGED:
-        k_block = tl.load(k_at, mask=(key < keys - start)[:, None])
-        v_block = tl.load(v_at, mask=(column < keys - start)[None, :], other=0.0)
+        k_block = tl.load(k_offsets, mask=(key < keys - start)[:, None])
+        v_block = tl.load(v_offsets, mask=(column < keys - start)[None, :], other=0.0)
     else:
-        k_block = tl.load(k_at)
-        v_block = tl.load(v_at)
+        k_block = tl.load(k_offsets)
+        v_block = tl.load(v_offsets)
     if q.dtype == tl.int8:
         scores = tl.dot(q, tl.trans(k_block), out_dtype=tl.int32).to(tl.float32)
     else:
@@ -62,14 +62,14 @@ def _attend(
     if RAGGED:
         scores = tl.where((key < keys - start)[None, :], scores, float("-inf"))
     scale = rows * tl.load(k_scale + start // K_BLOCK)
-    new_top = tl.maximum(top, tl.max(scores, 1) * scale)
-    weights = tl.exp2(scores * scale[:, None] - (new_top - _LOG2_LARGEST)[:, None])
-    shrink = tl.exp2(top - new_top)
-    total = total * shrink + tl.sum(weights, 1)
+    new_m = tl.maximum(m, tl.max(scores, 1) * scale)
+    weights = tl.exp2(scores * scale[:, None] - (new_m - _LOG2_LARGEST)[:, None])
+    rescale = tl.exp2(m - new_m)
+    total = total * rescale + tl.sum(weights, 1)
     pairs = tl.reshape(weights.to(tl.float8e4nv), (BLOCK_M, BLOCK_N // 16, 2, 4, 2))
-    narrow = tl.reshape(tl.permute(pairs, (0, 1, 3, 2, 4)), (BLOCK_M, BLOCK_N))
-    added = tl.dot(narrow, tl.trans(v_block))
-    return tl.fma(out, tl.broadcast_to(shrink[:, None], (BLOCK_M, D)), added), total, new_top
+    weights_8bit = tl.reshape(tl.permute(pairs, (0, 1, 3, 2, 4)), (BLOCK_M, BLOCK_N))
+    added = tl.dot(weights_8bit, tl.trans(v_block))
+    return tl.fma(acc, tl.broadcast_to(rescale[:, None], (BLOCK_M, D)), added), total, new_m
 
 
 @triton.jit
@@ -86,21 +86,21 @@ def _joint_attention_8bit(
     k += head * keys * D
     k_scale += head * tl.cdiv(keys, K_BLOCK)
     v += head * D * v_row
-    summed = tl.zeros((BLOCK_M, D), tl.float32)
+    acc = tl.zeros((BLOCK_M, D), tl.float32)
     total = tl.zeros((BLOCK_M,), tl.float32)
-    top = tl.full((BLOCK_M,), float("-inf"), tl.float32)
+    m = tl.full((BLOCK_M,), float("-inf"), tl.float32)
     whole = keys // BLOCK_N * BLOCK_N
     for start in tl.range(0, whole, BLOCK_N):
-        summed, total, top = _attend(
-            summed, total, top, q_block, rows, k, v, k_scale, start, keys, v_row, K_BLOCK, D, BLOCK_M, BLOCK_N, False
+        acc, total, m = _attend(
+            acc, total, m, q_block, rows, k, v, k_scale, start, keys, v_row, K_BLOCK, D, BLOCK_M, BLOCK_N, False
         )
     if whole < keys:
-        summed, total, top = _attend(
-            summed, total, top, q_block, rows, k, v, k_scale, whole, keys, v_row, K_BLOCK, D, BLOCK_M, BLOCK_N, True
+        acc, total, m = _attend(
+            acc, total, m, q_block, rows, k, v, k_scale, whole, keys, v_row, K_BLOCK, D, BLOCK_M, BLOCK_N, True
         )
-    found = summed / total[:, None] * tl.load(v_scale + head * D + channel)[None, :]
-    at = ((head // heads * queries + query[:, None]) * heads + head % heads) * D + channel[None, :]
-    tl.store(out + at, found.to(out.dtype.element_ty), mask=inside[:, None])
+    result = acc / total[:, None] * tl.load(v_scale + head * D + channel)[None, :]
+    offsets = ((head // heads * queries + query[:, None]) * heads + head % heads) * D + channel[None, :]
+    tl.store(out + offsets, result.to(out.dtype.element_ty), mask=inside[:, None])
 
 
 def joint_attention_8bit(
@@ -118,7 +118,7 @@ def joint_attention_8bit(
         ValueError: an argument has another shape, dtype or device than the specification says, or is not contiguous.
     """
     (q8, q_scale), (k8, k_scale), (v8, v_scale) = q, k, v
-    check_heads("q", q8, NARROW)
+    check_heads("q", q8, DTYPES_8BIT)
     branches, heads, queries, size = q8.shape
     require("k", k8, (branches, heads, None, size), (q8.dtype,), q8.device)
     keys = k8.shape[2]
@@ -136,13 +136,13 @@ def joint_attention_8bit(
     if number is not None and number < 89:
         raise ValueError(f"compute capability {number / 10} multiplies no E4M3 numbers; use attention.joint_attention")
     out = torch.empty((branches, queries, heads, size), dtype=dtype, device=q8.device)
-    found = dict(tile("joint_attention_8bit", _case(q8.dtype, size), number))
-    constants = _constants(blocks, size, found)
+    config = dict(tile("joint_attention_8bit", _case(q8.dtype, size), number))
+    constants = _constants(blocks, size, config)
     if out.numel():
-        with on(q8.device):
-            _joint_attention_8bit[triton.cdiv(queries, found["block_m"]), branches * heads](
+        with current_device(q8.device):
+            _joint_attention_8bit[triton.cdiv(queries, config["block_m"]), branches * heads](
                 out, q8, q_scale, k8, k_scale, v8, v_scale, queries, keys, row, heads,
-                math.log2(math.e) / math.sqrt(size), **constants, **_options(found),
+                math.log2(math.e) / math.sqrt(size), **constants, **_options(config),
             )  # fmt: skip
     return out
 
@@ -151,7 +151,7 @@ def _row_of_channels(v: Tensor, shape: tuple[int, ...], device: torch.device) ->
     """Elements from one channel of v to the next, at least as many as there are keys."""
     row = max(v.stride(2), shape[3]) if v.dim() == 4 else 0
     strides = (shape[1] * shape[2] * row, shape[2] * row, row, 1)
-    apart = any(size > 1 and found != wanted for size, found, wanted in zip(shape, v.stride(), strides, strict=False))
+    apart = any(size > 1 and actual != wanted for size, actual, wanted in zip(shape, v.stride(), strides, strict=False))
     if tuple(v.shape) != shape or apart or v.dtype != FLOAT8 or v.device != device:
         raise ValueError(
             f"v is {v.dtype} {list(v.shape)} with strides {v.stride()} on {v.device}; wanted {FLOAT8} {list(shape)} on "
@@ -160,24 +160,24 @@ def _row_of_channels(v: Tensor, shape: tuple[int, ...], device: torch.device) ->
     return row
 
 
-def _case(narrow: torch.dtype, size: int) -> str:
-    return f"{NARROW[narrow]}-d{size}"
+def _case(dtype_8bit: torch.dtype, size: int) -> str:
+    return f"{DTYPES_8BIT[dtype_8bit]}-d{size}"
 
 
-def _constants(blocks: tuple[int, int], size: int, found: Mapping[str, int]) -> dict[str, int]:
-    columns = math.gcd(blocks[1], found["block_n"])
-    return {"Q_BLOCK": blocks[0], "K_BLOCK": blocks[1], "D": size, "BLOCK_M": found["block_m"], "BLOCK_N": columns}
+def _constants(blocks: tuple[int, int], size: int, config: Mapping[str, int]) -> dict[str, int]:
+    columns = math.gcd(blocks[1], config["block_n"])
+    return {"Q_BLOCK": blocks[0], "K_BLOCK": blocks[1], "D": size, "BLOCK_M": config["block_m"], "BLOCK_N": columns}
 
 
-def _options(found: Mapping[str, int]) -> dict[str, int]:
-    return {name: found[name] for name in ("num_warps", "num_stages", "maxnreg") if name in found}
+def _options(config: Mapping[str, int]) -> dict[str, int]:
+    return {name: config[name] for name in ("num_warps", "num_stages", "maxnreg") if name in config}
 
 
-def _attention_variant(narrow: torch.dtype, dtype: torch.dtype, size: int, number: int) -> Variant:
-    case = _case(narrow, size)
-    found = tile("joint_attention_8bit", case, number)
-    constants = _constants((128, 128), size, found)
-    operand = TYPES[NARROW[narrow]]
+def _attention_variant(dtype_8bit: torch.dtype, dtype: torch.dtype, size: int, number: int) -> Variant:
+    case = _case(dtype_8bit, size)
+    config = tile("joint_attention_8bit", case, number)
+    constants = _constants((128, 128), size, config)
+    operand = TRITON_TYPES[DTYPES_8BIT[dtype_8bit]]
     pointers = {"out": DTYPES[dtype], "q": operand, "q_scale": "fp32", "k": operand, "k_scale": "fp32"}
     pointers |= {"v": "fp8e4nv", "v_scale": "fp32"}
     signature = {name: f"*{kind}" for name, kind in pointers.items()}
@@ -185,15 +185,16 @@ def _attention_variant(narrow: torch.dtype, dtype: torch.dtype, size: int, numbe
     return Variant(
         f"joint_attention_8bit/{case}-{DTYPES[dtype]}", _joint_attention_8bit,
         signature | dict.fromkeys(constants, "constexpr"), constants, (number,), matrix=True,
-        warps=found["num_warps"], stages=found["num_stages"], aligned=(*pointers, "queries", "keys", "v_row", "heads"),
-        options={"maxnreg": found["maxnreg"]} if "maxnreg" in found else {},
+        warps=config["num_warps"], stages=config["num_stages"],
+        aligned=(*pointers, "queries", "keys", "v_row", "heads"),
+        options={"maxnreg": config["maxnreg"]} if "maxnreg" in config else {},
     )  # fmt: skip
 
 
 # Not INT8 on 10.0: its new tensor cores are reached in E4M3 only; q kᵀ would go through mma.sync.
 VARIANTS = [
-    _attention_variant(narrow, dtype, size, number)
-    for narrow, numbers in ((torch.int8, (89, 90, 120)), (FLOAT8, FLOAT8_ARCHITECTURES))
+    _attention_variant(dtype_8bit, dtype, size, number)
+    for dtype_8bit, numbers in ((torch.int8, (89, 90, 120)), (FLOAT8, FLOAT8_ARCHITECTURES))
     for dtype in (torch.float16, torch.bfloat16)
     for size in HEAD_SIZES
     for number in numbers

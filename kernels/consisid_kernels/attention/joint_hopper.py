@@ -34,7 +34,7 @@ from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma, warp
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from consisid_kernels.attention import joint
-from consisid_kernels.launch import DTYPES, architecture, on, tile
+from consisid_kernels.launch import DTYPES, architecture, current_device, tile
 from consisid_kernels.variant import Variant
 
 ROWS = 64
@@ -62,26 +62,26 @@ def _polynomial(x):
     share = gl.minimum(gl.maximum(x * (1 / 252) + 0.5, 0.0), 1.0)
     shifted = share * 252.0 + ROUND
     r = share * 252.0 - (shifted - ROUND)
-    power = ((0.05517167 * r + 0.24261113) * r + 0.69326097) * r + 0.99992806
-    bits = power.to(gl.int32, bitcast=True) + (shifted.to(gl.int32, bitcast=True) << 23)
+    mantissa = ((0.05517167 * r + 0.24261113) * r + 0.69326097) * r + 0.99992806
+    bits = mantissa.to(gl.int32, bitcast=True) + (shifted.to(gl.int32, bitcast=True) << 23)
     return gl.maximum(bits.to(gl.float32, bitcast=True), x, propagate_nan=_KEEP_NAN)
 
 
 @gluon.jit
-def _powers(a, b, c, d):
+def _exponentials(a, b, c, d):
     return gl.exp2(a), gl.exp2(b), gl.exp2(c), _polynomial(d)
 
 
 @gluon.jit
-def _unsafe(judgement):
+def _overflowed(overflow_check):
     """As soon as both consumers have judged their rows: how many keys some must see again, all or none."""
-    verdict, flags = judgement
-    mbarrier.wait(verdict, 0)
+    checked, overflows = overflow_check
+    mbarrier.wait(checked, 0)
     layout: gl.constexpr = gl.BlockedLayout([1], [32], [gl.num_warps()], [0])
-    unsafe = 0
+    overflowed = 0
     for consumer in gl.static_range(_CONSUMERS):
-        unsafe |= gl.max(flags.index(consumer).load(layout), 0)
-    return unsafe
+        overflowed |= gl.max(overflows.index(consumer).load(layout), 0)
+    return overflowed
 
 
 @gluon.jit
@@ -92,24 +92,24 @@ def _stream(k, v, ring, head, blocks, first):
     BLOCK: gl.constexpr = k_ring.shape[2]
     for t in range(blocks + 1):
         slot = first + t
-        stage = slot % STAGES
-        mbarrier.wait(empty.index(stage), (slot // STAGES & 1) ^ 1)
-        full = ready.index(stage)
+        buffer = slot % STAGES
+        mbarrier.wait(empty.index(buffer), (slot // STAGES & 1) ^ 1)
+        full = ready.index(buffer)
         mbarrier.expect(full, k.block_type.nbytes + v.block_type.nbytes)
-        _copy(v, [head, (blocks - t) * BLOCK, 0], full, v_ring.index(stage))
-        _copy(k, [head, (blocks - 1 - t) * BLOCK, 0], full, k_ring.index(stage))
+        _copy(v, [head, (blocks - t) * BLOCK, 0], full, v_ring.index(buffer))
+        _copy(k, [head, (blocks - 1 - t) * BLOCK, 0], full, k_ring.index(buffer))
 
 
 @gluon.jit
-def _produce(q, k, v, q_tiles, q_ready, ring, judgement, place, ROOM: gl.constexpr):
-    program, head, _, _, _, blocks = place
+def _produce(q, k, v, q_tiles, q_ready, ring, overflow_check, coordinates, ROOM: gl.constexpr):
+    program, head, _, _, _, blocks = coordinates
     mbarrier.expect(q_ready, _CONSUMERS * q.block_type.nbytes)
     for consumer in gl.static_range(_CONSUMERS):
         row = (program * _CONSUMERS + consumer) * _ROWS
         _copy(q, [head, row, 0], q_ready, q_tiles.index(consumer))
     _stream(k, v, ring, head, blocks, 0)
     if ROOM:  # noqa: SIM102
-        if _unsafe(judgement) != 0:
+        if _overflowed(overflow_check) != 0:
             _stream(k, v, ring, head, blocks, blocks + 1)
 
 
@@ -121,33 +121,33 @@ def _half(tile, half: gl.constexpr):
 
 
 @gluon.jit
-def _weights(s, m, total, q, FOLLOW: gl.constexpr, POLYNOMIAL: gl.constexpr):
+def _weights(scores, m, total, q, FOLLOW: gl.constexpr, POLYNOMIAL: gl.constexpr):
     """P = 2^(S·log₂e/√D − m), laid out as q for the next product; m and total with it, and by how much total shrank."""
     SCALE: gl.constexpr = 1.4426950408889634 / q.shape[1] ** 0.5
-    shrink = total
+    rescale = total
     if FOLLOW:
-        m_next = gl.maximum(m, gl.max(s, 1) * SCALE)
-        shrink = gl.exp2(m - m_next)
-        total = total * shrink
-        m = m_next
-    x = s * SCALE - m[:, None]
-    p = gl.map_elementwise(_powers, x, pack=4)[0] if POLYNOMIAL else gl.exp2(x)
-    return gl.convert_layout(p.to(q.dtype), q.type.layout), m, total + gl.sum(p, 1), shrink
+        next_m = gl.maximum(m, gl.max(scores, 1) * SCALE)
+        rescale = gl.exp2(m - next_m)
+        total = total * rescale
+        m = next_m
+    x = scores * SCALE - m[:, None]
+    weights = gl.map_elementwise(_exponentials, x, pack=4)[0] if POLYNOMIAL else gl.exp2(x)
+    return gl.convert_layout(weights.to(q.dtype), q.type.layout), m, total + gl.sum(weights, 1), rescale
 
 
 @gluon.jit
-def _shrunk(acc, shrink, FOLLOW: gl.constexpr):
-    return acc * gl.convert_layout(shrink, gl.SliceLayout(1, acc.type.layout))[:, None] if FOLLOW else acc
+def _rescaled(acc, rescale, FOLLOW: gl.constexpr):
+    return acc * gl.convert_layout(rescale, gl.SliceLayout(1, acc.type.layout))[:, None] if FOLLOW else acc
 
 
 @gluon.jit
-def _step(s, p, m, total, acc, q, k, v, FOLLOW: gl.constexpr, POLYNOMIAL: gl.constexpr):
-    acc = warpgroup_mma(p, v, acc, is_async=True)
-    s_next = warpgroup_mma(q, k.permute((1, 0)), gl.zeros_like(s), use_acc=False, is_async=True)
-    p_next, m, total, shrink = _weights(s, m, total, q, FOLLOW, POLYNOMIAL)
+def _step(scores, weights, m, total, acc, q, k, v, FOLLOW: gl.constexpr, POLYNOMIAL: gl.constexpr):
+    acc = warpgroup_mma(weights, v, acc, is_async=True)
+    next_scores = warpgroup_mma(q, k.permute((1, 0)), gl.zeros_like(scores), use_acc=False, is_async=True)
+    next_weights, m, total, rescale = _weights(scores, m, total, q, FOLLOW, POLYNOMIAL)
     # All exponentials are in `total`: none can be left for after the wait.
-    acc, s_next, total = warpgroup_mma_wait(0, deps=(acc, s_next, total))
-    return s_next, p_next, m, total, _shrunk(acc, shrink, FOLLOW)
+    acc, next_scores, total = warpgroup_mma_wait(0, deps=(acc, next_scores, total))
+    return next_scores, next_weights, m, total, _rescaled(acc, rescale, FOLLOW)
 
 
 @gluon.jit
@@ -157,69 +157,73 @@ def _attend(q, ring, tokens, blocks, first, FOLLOW: gl.constexpr, POLYNOMIAL: gl
     STAGES: gl.constexpr = k_ring.shape[0]
     HALF: gl.constexpr = k_ring.shape[2] // 2
     SCALE: gl.constexpr = 1.4426950408889634 / q.shape[1] ** 0.5
-    scores: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, HALF, 16])
-    none = gl.zeros([_ROWS, HALF], gl.float32, scores)
-    sums: gl.constexpr = q.type.layout.parent
-    acc = gl.zeros(q.shape, gl.float32, sums)
-    total = gl.zeros([_ROWS], gl.float32, gl.SliceLayout(1, scores))
+    scores_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, HALF, 16])
+    none = gl.zeros([_ROWS, HALF], gl.float32, scores_layout)
+    acc_layout: gl.constexpr = q.type.layout.parent
+    acc = gl.zeros(q.shape, gl.float32, acc_layout)
+    total = gl.zeros([_ROWS], gl.float32, gl.SliceLayout(1, scores_layout))
 
-    stage = first % STAGES
-    mbarrier.wait(ready.index(stage), first // STAGES & 1)
-    k = k_ring.index(stage)
-    s = warpgroup_mma(q, _half(k, 0).permute((1, 0)), none, use_acc=False)
-    s_next = warpgroup_mma(q, _half(k, 1).permute((1, 0)), none, use_acc=False)
-    mbarrier.arrive(empty.index(stage), count=1)
-    key = (blocks - 1) * (2 * HALF) + gl.arange(0, HALF, gl.SliceLayout(0, scores))
-    s = gl.where((key < tokens)[None, :], s, float("-inf"))
-    s_next = gl.where((key + HALF < tokens)[None, :], s_next, float("-inf"))
-    m = gl.maximum(gl.maximum(gl.max(s, 1), gl.max(s_next, 1)) * SCALE, _LOWEST)
-    p, m, total, _ = _weights(s, m, total, q, False, POLYNOMIAL)
-    s = s_next
+    buffer = first % STAGES
+    mbarrier.wait(ready.index(buffer), first // STAGES & 1)
+    k = k_ring.index(buffer)
+    scores = warpgroup_mma(q, _half(k, 0).permute((1, 0)), none, use_acc=False)
+    next_scores = warpgroup_mma(q, _half(k, 1).permute((1, 0)), none, use_acc=False)
+    mbarrier.arrive(empty.index(buffer), count=1)
+    key = (blocks - 1) * (2 * HALF) + gl.arange(0, HALF, gl.SliceLayout(0, scores_layout))
+    scores = gl.where((key < tokens)[None, :], scores, float("-inf"))
+    next_scores = gl.where((key + HALF < tokens)[None, :], next_scores, float("-inf"))
+    m = gl.maximum(gl.maximum(gl.max(scores, 1), gl.max(next_scores, 1)) * SCALE, _LOWEST)
+    weights, m, total, _ = _weights(scores, m, total, q, False, POLYNOMIAL)
+    scores = next_scores
 
     for slot in range(first + 1, first + blocks):
-        stage = slot % STAGES
-        mbarrier.wait(ready.index(stage), slot // STAGES & 1)
-        k, v = k_ring.index(stage), v_ring.index(stage)
-        s, p, m, total, acc = _step(s, p, m, total, acc, q, _half(k, 0), _half(v, 0), FOLLOW, POLYNOMIAL)
-        s, p, m, total, acc = _step(s, p, m, total, acc, q, _half(k, 1), _half(v, 1), FOLLOW, POLYNOMIAL)
-        mbarrier.arrive(empty.index(stage), count=1)
+        buffer = slot % STAGES
+        mbarrier.wait(ready.index(buffer), slot // STAGES & 1)
+        k, v = k_ring.index(buffer), v_ring.index(buffer)
+        scores, weights, m, total, acc = _step(
+            scores, weights, m, total, acc, q, _half(k, 0), _half(v, 0), FOLLOW, POLYNOMIAL
+        )
+        scores, weights, m, total, acc = _step(
+            scores, weights, m, total, acc, q, _half(k, 1), _half(v, 1), FOLLOW, POLYNOMIAL
+        )
+        mbarrier.arrive(empty.index(buffer), count=1)
 
-    stage = (first + blocks) % STAGES
-    mbarrier.wait(ready.index(stage), (first + blocks) // STAGES & 1)
-    v = v_ring.index(stage)
-    acc = warpgroup_mma(p, _half(v, 0), acc)
-    p, m, total, shrink = _weights(s, m, total, q, FOLLOW, POLYNOMIAL)
-    acc = warpgroup_mma(p, _half(v, 1), _shrunk(acc, shrink, FOLLOW))
-    mbarrier.arrive(empty.index(stage), count=1)
+    buffer = (first + blocks) % STAGES
+    mbarrier.wait(ready.index(buffer), (first + blocks) // STAGES & 1)
+    v = v_ring.index(buffer)
+    acc = warpgroup_mma(weights, _half(v, 0), acc)
+    weights, m, total, rescale = _weights(scores, m, total, q, FOLLOW, POLYNOMIAL)
+    acc = warpgroup_mma(weights, _half(v, 1), _rescaled(acc, rescale, FOLLOW))
+    mbarrier.arrive(empty.index(buffer), count=1)
     return total, acc
 
 
 @gluon.jit
 def _consume(
-    out_ptr, q_tiles, q_ready, ring, judgement, place, consumer,
+    out_ptr, q_tiles, q_ready, ring, overflow_check, coordinates, consumer,
     ROOM: gl.constexpr, POLYNOMIAL: gl.constexpr,
 ):  # fmt: skip
-    program, head, heads, queries, tokens, blocks = place
+    program, head, heads, queries, tokens, blocks = coordinates
     D: gl.constexpr = q_tiles.shape[3]
-    sums: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
+    acc_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
     mbarrier.wait(q_ready, 0)
-    q = q_tiles.index(consumer).reshape([_ROWS, D]).load(gl.DotOperandLayout(0, sums, 2))
+    q = q_tiles.index(consumer).reshape([_ROWS, D]).load(gl.DotOperandLayout(0, acc_layout, 2))
     total, acc = _attend(q, ring, tokens, blocks, 0, ROOM == 0, POLYNOMIAL)
     if ROOM:
-        verdict, flags = judgement
-        unsafe = gl.max(gl.max(gl.where(gl.abs(acc) < float("inf"), 0, tokens), 1), 0)
-        unsafe |= gl.max(gl.where(total < 2.0**ROOM, 0, tokens), 0)
-        flags.index(consumer).store(gl.full([1], unsafe, gl.int32, gl.BlockedLayout([1], [32], [4], [0])))
-        mbarrier.arrive(verdict, count=1)
+        checked, overflows = overflow_check
+        overflowed = gl.max(gl.max(gl.where(gl.abs(acc) < float("inf"), 0, tokens), 1), 0)
+        overflowed |= gl.max(gl.where(total < 2.0**ROOM, 0, tokens), 0)
+        overflows.index(consumer).store(gl.full([1], overflowed, gl.int32, gl.BlockedLayout([1], [32], [4], [0])))
+        mbarrier.arrive(checked, count=1)
         # A number from memory: from `tokens` itself, the mask would be computed once and kept through the first round.
-        again = _unsafe(judgement)
-        if again != 0:
-            total, acc = _attend(q, ring, again, blocks, blocks + 1, True, False)
+        second_tokens = _overflowed(overflow_check)
+        if second_tokens != 0:
+            total, acc = _attend(q, ring, second_tokens, blocks, blocks + 1, True, False)
 
-    acc = acc / gl.convert_layout(total, gl.SliceLayout(1, sums))[:, None]
-    row = (program * _CONSUMERS + consumer) * _ROWS + gl.arange(0, _ROWS, gl.SliceLayout(1, sums))
+    acc = acc / gl.convert_layout(total, gl.SliceLayout(1, acc_layout))[:, None]
+    row = (program * _CONSUMERS + consumer) * _ROWS + gl.arange(0, _ROWS, gl.SliceLayout(1, acc_layout))
     position = ((head // heads).to(gl.int64) * queries + row) * heads + head % heads
-    channel = gl.arange(0, D, gl.SliceLayout(0, sums))
+    channel = gl.arange(0, D, gl.SliceLayout(0, acc_layout))
     gl.store(out_ptr + (position[:, None] * D + channel[None, :]), acc.to(q.dtype), mask=(row < queries)[:, None])
 
 
@@ -230,28 +234,28 @@ def _attention(out_ptr, q, k, v, heads, STAGES: gl.constexpr, ROOM: gl.constexpr
     ROOM: log₂ of how far a row's sum may grow over its first block before the second round; 0 follows the maximum.
     """
     tokens = k.shape[1]
-    place = (gl.program_id(0), gl.program_id(1), heads, q.shape[1], tokens, gl.cdiv(tokens, k.block_shape[1]))
+    coordinates = (gl.program_id(0), gl.program_id(1), heads, q.shape[1], tokens, gl.cdiv(tokens, k.block_shape[1]))
     q_tiles = gl.allocate_shared_memory(q.dtype, [_CONSUMERS] + q.block_shape, q.layout)  # noqa: RUF005
     k_ring = gl.allocate_shared_memory(k.dtype, [STAGES] + k.block_shape, k.layout)  # noqa: RUF005
     v_ring = gl.allocate_shared_memory(v.dtype, [STAGES] + v.block_shape, v.layout)  # noqa: RUF005
     q_ready = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
-    verdict = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
+    checked = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
     ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    flags = gl.allocate_shared_memory(gl.int32, [_CONSUMERS, 1], gl.SwizzledSharedLayout(1, 1, 1, [0]))
+    overflows = gl.allocate_shared_memory(gl.int32, [_CONSUMERS, 1], gl.SwizzledSharedLayout(1, 1, 1, [0]))
     mbarrier.init(q_ready, count=1)
-    mbarrier.init(verdict, count=_CONSUMERS)
-    for stage in gl.static_range(STAGES):
-        mbarrier.init(ready.index(stage), count=1)
-        mbarrier.init(empty.index(stage), count=_CONSUMERS)
+    mbarrier.init(checked, count=_CONSUMERS)
+    for buffer in gl.static_range(STAGES):
+        mbarrier.init(ready.index(buffer), count=1)
+        mbarrier.init(empty.index(buffer), count=_CONSUMERS)
 
     ring = (k_ring, v_ring, ready, empty)
-    judgement = (verdict, flags)
+    overflow_check = (checked, overflows)
     gl.warp_specialize(
         [
-            (_consume, (out_ptr, q_tiles, q_ready, ring, judgement, place, 0, ROOM, POLYNOMIAL)),
-            (_consume, (out_ptr, q_tiles, q_ready, ring, judgement, place, 1, ROOM, POLYNOMIAL)),
-            (_produce, (q, k, v, q_tiles, q_ready, ring, judgement, place, ROOM)),
+            (_consume, (out_ptr, q_tiles, q_ready, ring, overflow_check, coordinates, 0, ROOM, POLYNOMIAL)),
+            (_consume, (out_ptr, q_tiles, q_ready, ring, overflow_check, coordinates, 1, ROOM, POLYNOMIAL)),
+            (_produce, (q, k, v, q_tiles, q_ready, ring, overflow_check, coordinates, ROOM)),
         ],
         [4, 1],
         [240, 24],
@@ -268,15 +272,15 @@ def joint_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return joint.joint_attention(q, k, v)
     branches, heads, tokens, size = q.shape
     out = torch.empty(branches, tokens, heads, size, dtype=q.dtype, device=q.device)
-    found = tile("joint_attention_hopper", f"{DTYPES[q.dtype]}-d{size}", 90)
-    blocks = (ROWS, found["block_n"], found["block_n"])
+    config = tile("joint_attention_hopper", f"{DTYPES[q.dtype]}-d{size}", 90)
+    blocks = (ROWS, config["block_n"], config["block_n"])
     descriptors = [
         TensorDescriptor.from_tensor(x.flatten(0, 1), [1, block, size], _layout())
         for x, block in zip((q, k, v), blocks, strict=True)
     ]
-    with on(q.device):
+    with current_device(q.device):
         _attention[-(-tokens // (CONSUMERS * ROWS)), branches * heads](
-            out, *descriptors, heads, **_constants(found), num_warps=4, maxnreg=REGISTERS
+            out, *descriptors, heads, **_constants(config), num_warps=4, maxnreg=REGISTERS
         )
     return out
 
@@ -301,17 +305,17 @@ def _layout() -> gl.NVMMASharedLayout:
     return gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=3)
 
 
-def _constants(found: dict[str, int]) -> dict[str, int]:
+def _constants(config: dict[str, int]) -> dict[str, int]:
     names = {"STAGES": "num_stages", "ROOM": "room", "POLYNOMIAL": "polynomial"}
-    return {name: found[key] for name, key in names.items()}
+    return {name: config[key] for name, key in names.items()}
 
 
 def _variant(dtype: str, size: int) -> Variant:
-    found = tile("joint_attention_hopper", f"{dtype}-d{size}", 90)
-    constants = _constants(found)
+    config = tile("joint_attention_hopper", f"{dtype}-d{size}", 90)
+    constants = _constants(config)
     descriptors = {
         name: f"tensordesc<{dtype}[1, {rows}, {size}],{_layout()}>"
-        for name, rows in (("q", ROWS), ("k", found["block_n"]), ("v", found["block_n"]))
+        for name, rows in (("q", ROWS), ("k", config["block_n"]), ("v", config["block_n"]))
     }
     return Variant(
         f"joint_attention_hopper/{dtype}-d{size}",

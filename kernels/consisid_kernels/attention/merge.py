@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from consisid_kernels.attention.joint import attend_to, check_inputs, empty_denominator
-from consisid_kernels.launch import DTYPES, architecture, on, require, tile
+from consisid_kernels.launch import DTYPES, architecture, current_device, require, tile
 from consisid_kernels.variant import MATRIX, Variant
 
 
@@ -28,15 +28,17 @@ def _merge(
     branch = tl.program_id(1).to(tl.int64)
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     inside = row < tokens * heads
-    at = (row % heads) * tokens + row // heads
+    denominator_offsets = (row % heads) * tokens + row // heads
     offsets = row.to(tl.int64)[:, None] * D + tl.arange(0, D)[None, :]
     rows = tokens.to(tl.int64) * heads
-    one = 0 if OUT_SHARED else branch * rows
-    two = 0 if OTHER_SHARED else branch * rows
-    excess = tl.load(other_denominator_ptr + two + at, mask=inside) - tl.load(denominator_ptr + one + at, mask=inside)
-    share = (1 / (1 + tl.exp2(excess)))[:, None]
-    out = tl.load(out_ptr + one * D + offsets, mask=inside[:, None]).to(tl.float32)
-    other = tl.load(other_ptr + two * D + offsets, mask=inside[:, None]).to(tl.float32)
+    out_start = 0 if OUT_SHARED else branch * rows
+    other_start = 0 if OTHER_SHARED else branch * rows
+    difference = tl.load(other_denominator_ptr + other_start + denominator_offsets, mask=inside) - tl.load(
+        denominator_ptr + out_start + denominator_offsets, mask=inside
+    )
+    share = (1 / (1 + tl.exp2(difference)))[:, None]
+    out = tl.load(out_ptr + out_start * D + offsets, mask=inside[:, None]).to(tl.float32)
+    other = tl.load(other_ptr + other_start * D + offsets, mask=inside[:, None]).to(tl.float32)
     merged = (out * share + other * (1 - share)).to(merged_ptr.dtype.element_ty)
     tl.store(merged_ptr + branch * merged_stride + offsets, merged, mask=inside[:, None])
 
@@ -64,13 +66,13 @@ def merge_attention(out: Tensor, denominator: Tensor, other: Tensor, other_denom
 def _merge_into(merged: Tensor, out: Tensor, denominator: Tensor, other: Tensor, other_denominator: Tensor) -> None:
     """Tensors with tokens before heads; merged may be a range of the tokens of another."""
     branches, tokens, heads, size = merged.shape
-    found = tile("merge_attention", DTYPES[merged.dtype], architecture(merged.device))
+    config = tile("merge_attention", DTYPES[merged.dtype], architecture(merged.device))
     shared = {"OUT_SHARED": out.shape[0] < branches, "OTHER_SHARED": other.shape[0] < branches}
     if merged.numel():
-        with on(merged.device):
-            _merge[triton.cdiv(tokens * heads, found["rows"]), branches](
+        with current_device(merged.device):
+            _merge[triton.cdiv(tokens * heads, config["rows"]), branches](
                 merged, out, denominator, other, other_denominator, tokens, heads, merged.stride(0),
-                D=size, ROWS=found["rows"], **shared, num_warps=found["num_warps"],
+                D=size, ROWS=config["rows"], **shared, num_warps=config["num_warps"],
             )  # fmt: skip
 
 
@@ -96,15 +98,15 @@ def shared_joint_attention(text: tuple[Tensor, Tensor, Tensor], video: tuple[Ten
 
 
 def _merge_variant(dtype: str, number: int) -> Variant:
-    found = tile("merge_attention", dtype, number)
+    config = tile("merge_attention", dtype, number)
     pointers = ("merged_ptr", "out_ptr", "denominator_ptr", "other_ptr", "other_denominator_ptr")
-    constants = {"D": 64, "ROWS": found["rows"], "OUT_SHARED": True, "OTHER_SHARED": False}
+    constants = {"D": 64, "ROWS": config["rows"], "OUT_SHARED": True, "OTHER_SHARED": False}
     types = dict.fromkeys(pointers, f"*{dtype}") | dict.fromkeys(("tokens", "heads", "merged_stride"), "i32")
     types |= {"denominator_ptr": "*fp32", "other_denominator_ptr": "*fp32"}
     return Variant(
         f"merge_attention/{dtype}-d64", _merge,
         {name: types.get(name, "constexpr") for name in _merge.arg_names}, constants, (number,),
-        warps=found["num_warps"], aligned=(*pointers, "merged_stride"),
+        warps=config["num_warps"], aligned=(*pointers, "merged_stride"),
     )  # fmt: skip
 
 

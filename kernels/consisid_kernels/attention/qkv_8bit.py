@@ -19,20 +19,20 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from consisid_kernels.attention.qkv import check_qkv, load_angles, load_vector, norm_and_turn
+from consisid_kernels.attention.qkv import check_qkv, load_angles, load_vector, norm_and_rotate
 from consisid_kernels.attention.qkv_statistics import float_buffer, head_constants, make_variant
 from consisid_kernels.attention.quantise import FLOAT8_ARCHITECTURES, magnitude, scale_of
-from consisid_kernels.launch import DTYPES, architecture, on, require, tile
+from consisid_kernels.launch import DTYPES, architecture, current_device, require, tile
 from consisid_kernels.reference import FLOAT8, FLOAT8_LARGEST, INT8_LARGEST
 from consisid_kernels.variant import Variant
 
 _LARGEST = {torch.int8: INT8_LARGEST, FLOAT8: FLOAT8_LARGEST}
-_NUMBERS = 128 * 64
+_ELEMENTS = 128 * 64
 """What a program of 16 warps holds in registers beside its angles."""
 
 
 @triton.jit
-def _narrowed(x, dtype: tl.constexpr):
+def _rounded(x, dtype: tl.constexpr):
     """x float32, at most a rounding error beyond the largest of `dtype`: every number finds its nearest."""
     # Beside 1.5 · 2²³ there are no bits for a fraction: the sum is rounded to even, and ends in the integer's own bits.
     integer = (x + 12582912.0).to(tl.int32, bitcast=True).to(tl.int8)
@@ -48,29 +48,29 @@ def _tokens_8bit(
     """Queries, or keys less their mean: a program's tokens of some heads, one scale for each QUANT of them."""
     token = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     channel = tl.arange(0, BLOCK_D)
-    real, inside = token < tokens, channel < DIM
-    mask = real[:, None] & inside[None, :]
-    angles = load_angles(cos, sin, token, real, text, channel, inside, DIM)
-    affine = load_vector(weight, channel, inside), load_vector(bias, channel, inside)
+    valid, in_head = token < tokens, channel < DIM
+    mask = valid[:, None] & in_head[None, :]
+    angles = load_angles(cos, sin, token, valid, text, channel, in_head, DIM)
+    affine = load_vector(weight, channel, in_head), load_vector(bias, channel, in_head)
     branch = tl.program_id(2).to(tl.int64)
-    source = (branch * tokens + token)[:, None] * (3 * HEADS * DIM) + channel[None, :]
+    qkv_offsets = (branch * tokens + token)[:, None] * (3 * HEADS * DIM) + channel[None, :]
     scale_number = tl.program_id(1) * (BLOCK // QUANT) + tl.arange(0, BLOCK // QUANT)
     scale_count = tl.cdiv(tokens, QUANT)
     first = tl.program_id(0) // 3 * GROUP
     for number in tl.range(first, tl.minimum(first + GROUP, HEADS), num_stages=STAGES):
         head = branch * HEADS + number
-        x = tl.load(part + source + number * DIM, mask=mask, other=0.0).to(tl.float32)
-        x = norm_and_turn(x, inside, *affine, *angles, eps, DIM)
+        x = tl.load(part + qkv_offsets + number * DIM, mask=mask, other=0.0).to(tl.float32)
+        x = norm_and_rotate(x, in_head, *affine, *angles, eps, DIM)
         if mean is not None:
-            x -= load_vector(mean + head * DIM, channel, inside)
+            x -= load_vector(mean + head * DIM, channel, in_head)
         # Beyond the last token x is a norm's bias; beyond a head's last channel it is 0.
-        of_token = tl.where(real, tl.max(magnitude(x), 1), 0)
+        of_token = tl.where(valid, tl.max(magnitude(x), 1), 0)
         largest = tl.max(tl.reshape(of_token, (BLOCK // QUANT, QUANT)), 1)
         scale = scale_of(largest, LARGEST)
         tl.store(scales + head * scale_count + scale_number, scale, mask=scale_number < scale_count)
         inverse = tl.reshape(tl.broadcast_to(1 / scale[:, None], (BLOCK // QUANT, QUANT)), (BLOCK,))
-        at = (head * tokens + token)[:, None] * DIM + channel[None, :]
-        tl.store(out + at, _narrowed(x * inverse[:, None], out.dtype.element_ty), mask=mask)
+        offsets = (head * tokens + token)[:, None] * DIM + channel[None, :]
+        tl.store(out + offsets, _rounded(x * inverse[:, None], out.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -82,19 +82,19 @@ def _channels_8bit(
     """Values, transposed."""
     token = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     channel = tl.arange(0, BLOCK_D)
-    inside = (channel < DIM)[None, :]
+    in_head = (channel < DIM)[None, :]
     # Zeros beyond the last token: whether 16 bytes of a row are stored then depends on nothing but where they start.
-    mask, stored = (token < tokens)[:, None] & inside, (token < row)[:, None] & inside
+    mask, stored = (token < tokens)[:, None] & in_head, (token < row)[:, None] & in_head
     branch = tl.program_id(2).to(tl.int64)
-    source = (branch * tokens + token)[:, None] * (3 * HEADS * DIM) + channel[None, :]
+    qkv_offsets = (branch * tokens + token)[:, None] * (3 * HEADS * DIM) + channel[None, :]
     first = tl.program_id(0) // 3 * GROUP
     for number in tl.range(first, tl.minimum(first + GROUP, HEADS), num_stages=STAGES):
         head = branch * HEADS + number
-        x = tl.load(part + source + number * DIM, mask=mask, other=0.0).to(tl.float32)
+        x = tl.load(part + qkv_offsets + number * DIM, mask=mask, other=0.0).to(tl.float32)
         inverse = 1 / tl.load(scale + head * DIM + channel, mask=channel < DIM, other=1.0)[None, :]
-        at = (head * DIM + channel)[None, :] * row + token[:, None]
+        offsets = (head * DIM + channel)[None, :] * row + token[:, None]
         x = tl.clamp(x * inverse, -LARGEST, LARGEST, propagate_nan=tl.PropagateNan.ALL)
-        tl.store(out + at, x.to(out.dtype.element_ty), mask=stored)
+        tl.store(out + offsets, x.to(out.dtype.element_ty), mask=stored)
 
 
 @triton.jit(do_not_specialize=["tokens", "text"])
@@ -142,7 +142,7 @@ def qkv_epilogue_8bit(
     branches, tokens, dim = check_qkv(qkv, {"q_norm": q_norm, "k_norm": k_norm}, cos, sin, heads)
     for name, tensor in zip(("k's mean", "v's scale"), statistics, strict=True):
         require(name, tensor, (branches, heads, dim), (torch.float32,), qkv.device)
-    allowed = [block for block in (16, 32, 64, 128) if block * triton.next_power_of_2(dim) <= _NUMBERS]
+    allowed = [block for block in (16, 32, 64, 128) if block * triton.next_power_of_2(dim) <= _ELEMENTS]
     if dtype not in _LARGEST or any(block not in allowed for block in blocks):
         raise ValueError(
             f"blocks are {blocks} and dtype {dtype}; wanted two of {allowed} at head size {dim}, and one of "
@@ -156,34 +156,34 @@ def qkv_epilogue_8bit(
     q_scale, k_scale = (float_buffer((branches, heads, triton.cdiv(tokens, block)), qkv) for block in blocks)
     row = 16 * triton.cdiv(tokens, 16)
     v = torch.empty((branches, heads, dim, row), dtype=FLOAT8, device=qkv.device)
-    found = tile("qkv_epilogue_8bit", f"{DTYPES[qkv.dtype]}-d{triton.next_power_of_2(dim)}", number)
-    constants = _constants(heads, dim, blocks, dtype, found)
+    config = tile("qkv_epilogue_8bit", f"{DTYPES[qkv.dtype]}-d{triton.next_power_of_2(dim)}", number)
+    constants = _constants(heads, dim, blocks, dtype, config)
     pointers = q, q_scale, k, k_scale, v, qkv, *q_norm, *k_norm, cos, sin, *statistics
     if qkv.numel():
-        grid = 3 * triton.cdiv(heads, found["group"]), triton.cdiv(tokens, constants["BLOCK"]), branches
-        with on(qkv.device):
+        grid = 3 * triton.cdiv(heads, config["group"]), triton.cdiv(tokens, constants["BLOCK"]), branches
+        with current_device(qkv.device):
             _qkv_epilogue_8bit[grid](
-                *pointers, tokens, tokens - len(cos), row, eps, **constants, num_warps=found["num_warps"]
+                *pointers, tokens, tokens - len(cos), row, eps, **constants, num_warps=config["num_warps"]
             )
     return (q, q_scale), (k, k_scale), (v[..., :tokens], statistics[1])
 
 
 def _constants(
-    heads: int, dim: int, blocks: tuple[int, int], dtype: torch.dtype, found: dict[str, int]
+    heads: int, dim: int, blocks: tuple[int, int], dtype: torch.dtype, config: dict[str, int]
 ) -> dict[str, Any]:
     largest = {"LARGEST": _LARGEST[dtype], "V_LARGEST": FLOAT8_LARGEST}
     quant = {"BLOCK": max(blocks), "Q_QUANT": blocks[0], "K_QUANT": blocks[1]}
-    return head_constants(heads, dim, found) | quant | largest
+    return head_constants(heads, dim, config) | quant | largest
 
 
 def _variants(architecture: int) -> Iterator[Variant]:
     for dtype in DTYPES.values():
         for dim in (64, 128):
-            found = tile("qkv_epilogue_8bit", f"{dtype}-d{dim}", architecture)
-            for kind, narrow in (("i8", torch.int8), ("fp8e4nv", FLOAT8)):
-                constants = _constants(3072 // dim, dim, (_NUMBERS // dim,) * 2, narrow, found)
+            config = tile("qkv_epilogue_8bit", f"{dtype}-d{dim}", architecture)
+            for kind, dtype_8bit in (("i8", torch.int8), ("fp8e4nv", FLOAT8)):
+                constants = _constants(3072 // dim, dim, (_ELEMENTS // dim,) * 2, dtype_8bit, config)
                 name, types = f"qkv_epilogue_8bit/{dtype}-{kind}-d{dim}", {"q": f"*{kind}", "k": f"*{kind}"}
-                yield make_variant(name, _qkv_epilogue_8bit, dtype, constants, types, found["num_warps"], architecture)
+                yield make_variant(name, _qkv_epilogue_8bit, dtype, constants, types, config["num_warps"], architecture)
 
 
 VARIANTS = [variant for number in FLOAT8_ARCHITECTURES for variant in _variants(number)]

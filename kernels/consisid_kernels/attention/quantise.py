@@ -14,15 +14,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from consisid_kernels.launch import DTYPES, on, require
+from consisid_kernels.launch import DTYPES, current_device, require
 from consisid_kernels.reference import FLOAT8, FLOAT8_LARGEST, INT8_LARGEST
 from consisid_kernels.variant import Variant
 
 HEAD_SIZES = (64, 128)
-NARROW = {torch.int8: "int8", FLOAT8: "e4m3"}
+DTYPES_8BIT = {torch.int8: "int8", FLOAT8: "e4m3"}
 """What queries and keys may be, by the name that tile tables and variants give it."""
 
-TYPES = {"int8": "i8", "e4m3": "fp8e4nv"}
+TRITON_TYPES = {"int8": "i8", "e4m3": "fp8e4nv"}
 FLOAT8_ARCHITECTURES = (89, 90, 100, 120)
 _CHUNK, _ROWS = 1024, 64
 """Tokens whose channels' maxima one program takes; tokens in its registers at once."""
@@ -39,12 +39,12 @@ def magnitude(x):
 @triton.jit
 def scale_of(largest, LARGEST: tl.constexpr):
     """From the largest `magnitude`."""
-    number = largest.to(tl.float32, bitcast=True)
-    return tl.div_rn(tl.maximum(number, 1e-12, propagate_nan=tl.PropagateNan.ALL), LARGEST)
+    amplitude = largest.to(tl.float32, bitcast=True)
+    return tl.div_rn(tl.maximum(amplitude, 1e-12, propagate_nan=tl.PropagateNan.ALL), LARGEST)
 
 
 @triton.jit
-def _narrow(x, scale, LARGEST: tl.constexpr, dtype: tl.constexpr):
+def _quantised(x, scale, LARGEST: tl.constexpr, dtype: tl.constexpr):
     scaled = tl.clamp(tl.div_rn(x, scale), -LARGEST, LARGEST, propagate_nan=tl.PropagateNan.ALL)
     if dtype == tl.int8:
         # 1.5 · 2^23 leaves no bits for a fraction: the sum is rounded to the nearest integer, ties to even.
@@ -61,11 +61,11 @@ def _quantise_tokens(
     head = tl.program_id(1).to(tl.int64)
     row = tl.arange(0, ROWS)
     token = block.to(tl.int64) * BLOCK + row
-    at = (head * tokens + token[:, None]) * D + tl.arange(0, D)[None, :]
-    inside = ((row < BLOCK) & (token < tokens))[:, None]
-    value = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
+    offsets = (head * tokens + token[:, None]) * D + tl.arange(0, D)[None, :]
+    valid = ((row < BLOCK) & (token < tokens))[:, None]
+    value = tl.load(x + offsets, mask=valid, other=0.0).to(tl.float32)
     scale = scale_of(tl.max(tl.max(magnitude(value), 1), 0), LARGEST)
-    tl.store(out + at, _narrow(value, scale, LARGEST, out.dtype.element_ty), mask=inside)
+    tl.store(out + offsets, _quantised(value, scale, LARGEST, out.dtype.element_ty), mask=valid)
     tl.store(scales + head * blocks + block, scale)
 
 
@@ -76,15 +76,15 @@ def quantise_tokens(x: Tensor, block: int, dtype: torch.dtype = torch.int8) -> t
         ValueError: x has another shape or dtype, or is not contiguous; block is not positive; dtype is not 8 bits.
     """
     check_heads("x", x, DTYPES)
-    if block < 1 or dtype not in NARROW:
-        raise ValueError(f"block {block} and {dtype}; wanted at least one token, and one of {list(NARROW)}")
+    if block < 1 or dtype not in DTYPES_8BIT:
+        raise ValueError(f"block {block} and {dtype}; wanted at least one token, and one of {list(DTYPES_8BIT)}")
     branches, heads, tokens, size = x.shape
     blocks = triton.cdiv(tokens, block)
     out = torch.empty(x.shape, dtype=dtype, device=x.device)
     scales = torch.empty((branches, heads, blocks), dtype=torch.float32, device=x.device)
     constants = _token_constants(block, size, dtype)
     if x.numel():
-        with on(x.device):
+        with current_device(x.device):
             _quantise_tokens[blocks, branches * heads](
                 out, scales, x, tokens, blocks, **constants, num_warps=_warps(size)
             )
@@ -108,8 +108,8 @@ def _channel_maxima(maxima, x, tokens, CHUNK: tl.constexpr, ROWS: tl.constexpr, 
     largest = tl.zeros((ROWS, D), tl.int32)
     for start in tl.range(0, CHUNK, ROWS):
         token = tl.program_id(0).to(tl.int64) * CHUNK + start + tl.arange(0, ROWS)
-        at = (head * tokens + token[:, None]) * D + channel[None, :]
-        value = tl.load(x + at, mask=(token < tokens)[:, None], other=0.0).to(tl.float32)
+        offsets = (head * tokens + token[:, None]) * D + channel[None, :]
+        value = tl.load(x + offsets, mask=(token < tokens)[:, None], other=0.0).to(tl.float32)
         largest = tl.maximum(largest, magnitude(value))
     tl.store(maxima + (head * tl.num_programs(0) + tl.program_id(0)) * D + channel, tl.max(largest, 0))
 
@@ -124,15 +124,15 @@ def _quantise_channels(
     largest = tl.zeros((D,), tl.int32)
     for start in tl.range(0, chunks, CHUNKS):
         chunk = start + tl.arange(0, CHUNKS)
-        at = (head * chunks + chunk[:, None]) * D + channel[None, :]
-        largest = tl.maximum(largest, tl.max(tl.load(maxima + at, mask=(chunk < chunks)[:, None], other=0), 0))
+        offsets = (head * chunks + chunk[:, None]) * D + channel[None, :]
+        largest = tl.maximum(largest, tl.max(tl.load(maxima + offsets, mask=(chunk < chunks)[:, None], other=0), 0))
     scale = scale_of(largest, LARGEST)
     token = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    inside = (token < tokens)[:, None]
-    at = (head * tokens + token[:, None]) * D + channel[None, :]
-    value = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
-    narrow = _narrow(value, scale[None, :], LARGEST, out.dtype.element_ty)
-    tl.store(out + (head * D + channel[None, :]) * row + token[:, None], narrow, mask=inside)
+    valid = (token < tokens)[:, None]
+    offsets = (head * tokens + token[:, None]) * D + channel[None, :]
+    value = tl.load(x + offsets, mask=valid, other=0.0).to(tl.float32)
+    quantised = _quantised(value, scale[None, :], LARGEST, out.dtype.element_ty)
+    tl.store(out + (head * D + channel[None, :]) * row + token[:, None], quantised, mask=valid)
     if tl.program_id(0) == 0:
         tl.store(scales + head * D + channel, scale)
 
@@ -151,7 +151,7 @@ def quantise_channels(x: Tensor) -> tuple[Tensor, Tensor]:
     scales = torch.empty((branches, heads, size), dtype=torch.float32, device=x.device)
     maxima = torch.empty((branches, heads, chunks, size), dtype=torch.int32, device=x.device)
     if x.numel():
-        with on(x.device):
+        with current_device(x.device):
             _channel_maxima[chunks, branches * heads](maxima, x, tokens, **_MAXIMA, D=size, num_warps=8)
             _quantise_channels[triton.cdiv(tokens, _ROWS), branches * heads](
                 out, scales, maxima, x, tokens, row, chunks, **_CHANNELS, D=size, num_warps=8
@@ -166,12 +166,13 @@ def check_heads(name: str, x: Tensor, dtypes: Collection[torch.dtype]) -> None:
 
 
 def _variants(dtype: str, size: int) -> Iterator[Variant]:
-    for narrow, numbers in ((torch.int8, (80, *FLOAT8_ARCHITECTURES)), (FLOAT8, FLOAT8_ARCHITECTURES)):
-        constants = _token_constants(128, size, narrow)
-        signature = {"out": f"*{TYPES[NARROW[narrow]]}", "scales": "*fp32", "x": f"*{dtype}", "tokens": "i32"}
+    for dtype_8bit, numbers in ((torch.int8, (80, *FLOAT8_ARCHITECTURES)), (FLOAT8, FLOAT8_ARCHITECTURES)):
+        constants = _token_constants(128, size, dtype_8bit)
+        kind = DTYPES_8BIT[dtype_8bit]
+        signature = {"out": f"*{TRITON_TYPES[kind]}", "scales": "*fp32", "x": f"*{dtype}", "tokens": "i32"}
         signature |= {"blocks": "i32"} | dict.fromkeys(constants, "constexpr")
         yield Variant(
-            f"quantise_tokens/{NARROW[narrow]}-{dtype}-d{size}", _quantise_tokens, signature, constants, numbers,
+            f"quantise_tokens/{kind}-{dtype}-d{size}", _quantise_tokens, signature, constants, numbers,
             warps=_warps(size), aligned=("out", "scales", "x"),
         )  # fmt: skip
     constants = _MAXIMA | {"D": size}

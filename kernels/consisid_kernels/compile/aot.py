@@ -65,9 +65,9 @@ def compile_for(variant: Variant, architecture: int) -> Any:
 
 def cost(compiled: Any, architecture: int) -> Cost:
     """Read from the cubin and the PTX of `compile_for`."""
-    found = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", _resources(compiled.asm["cubin"]))
-    assert found is not None
-    registers, stack, local = (int(number) for number in found.groups())
+    match = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", _resources(compiled.asm["cubin"]))
+    assert match is not None
+    registers, stack, local = (int(number) for number in match.groups())
     matrix = compiled.asm["ptx"].count(MATRIX[architecture])
     return Cost(registers, stack + local, int(compiled.metadata.shared), matrix)
 
@@ -84,14 +84,14 @@ def _resources(cubin: bytes) -> str:
 
 def measure(names: str = "") -> dict[str, dict[str, int]]:
     """ "variant sm_NN" → cost, of all variants whose name contains `names`."""
-    found = {}
+    costs = {}
     for variant in variants():
         if names in variant.name:
             for architecture in variant.architectures:
-                found[f"{variant.name} sm_{architecture}"] = asdict(
+                costs[f"{variant.name} sm_{architecture}"] = asdict(
                     cost(compile_for(variant, architecture), architecture)
                 )
-    return found
+    return costs
 
 
 def main() -> None:
@@ -100,14 +100,14 @@ def main() -> None:
     parser.add_argument("--only", default="", help="variants whose name contains this")
     parser.add_argument("--json", action="store_true", help="print the costs")
     arguments = parser.parse_args()
-    found = measure(arguments.only)
+    costs = measure(arguments.only)
     if arguments.json:
-        print(json.dumps(found))
+        print(json.dumps(costs))
     budgets: dict[str, dict[str, int]] = json.loads(BUDGETS.read_text()) if BUDGETS.is_file() else {}
     if arguments.write:
         kept = {name: budget for name, budget in budgets.items() if arguments.only and arguments.only not in name}
-        BUDGETS.write_text(json.dumps(dict(sorted((kept | found).items())), indent=1) + "\n")
-    elif problems := exceeded(found, budgets):
+        BUDGETS.write_text(json.dumps(dict(sorted((kept | costs).items())), indent=1) + "\n")
+    elif problems := exceeded(costs, budgets):
         sys.exit("\n".join(problems))
 
 

@@ -82,6 +82,6 @@ def without_debugging(ptx: str) -> str:
 def _check(variant: Variant, metadata: Any) -> None:
     """Triton versions differ in which of these they know."""
     needs = ("global_scratch_size", "profile_scratch_size", "launch_cooperative_grid", "launch_pdl")
-    found = {name: getattr(metadata, name, 0) for name in needs} | {"num_ctas": metadata.num_ctas - 1}
-    if needed := [name for name, value in found.items() if value]:
+    values = {name: getattr(metadata, name, 0) for name in needs} | {"num_ctas": metadata.num_ctas - 1}
+    if needed := [name for name, value in values.items() if value]:
         raise ValueError(f"{variant.name} needs {', '.join(needed)}, which TensorRT does not give a plugin's kernel")

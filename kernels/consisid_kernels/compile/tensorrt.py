@@ -44,14 +44,14 @@ def face_attention(dtype: str, channels: int, slots: int, heads: int, eps: float
     Arguments: x, weight, bias, keys, values, int32 tokens, out. A block takes BLOCK_M tokens along x and a branch along
     y. Raises KeyError for another dtype.
     """
-    found = tile("face_attention", dtype, architecture)
-    constants = {"EPS": eps} | _constants(channels, slots, heads, found)
+    config = tile("face_attention", dtype, architecture)
+    constants = {"EPS": eps} | _constants(channels, slots, heads, config)
     pointers = ("x", "weight", "bias", "keys", "values", "out")
     types = dict.fromkeys(pointers, f"*{dtype}") | {"tokens": "i32"}
     return Variant(
         f"face_attention_plugin/{dtype}-c{channels}", _face_attention_plugin,
         {name: types.get(name, "constexpr") for name in _face_attention_plugin.arg_names}, constants, (architecture,),
-        warps=found["num_warps"], aligned=pointers, matrix=True,
+        warps=config["num_warps"], aligned=pointers, matrix=True,
     )  # fmt: skip
 
 

@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from consisid_kernels.launch import DTYPES, architecture, family, on, require, tile
+from consisid_kernels.launch import DTYPES, architecture, current_device, family, require, tile
 from consisid_kernels.reference import FLOAT8, FLOAT8_LARGEST
 from consisid_kernels.variant import Variant
 
@@ -57,25 +57,25 @@ def _linear(
         inner = index % (GROUP * across)
         row = (first + inner % height) * BLOCK_M
         column = inner // height * BLOCK_N
-        found = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+        acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
         for channel in tl.range(0, channels, BLOCK_K):
             x_block = x.load([row, channel])
             weight_block = weight.load([column, channel])
             if x_scale is None:
-                found = tl.dot(x_block, weight_block.T, found)
+                acc = tl.dot(x_block, weight_block.T, acc)
             else:
-                found = tl.fma(tl.dot(x_block, weight_block.T), scale, found)
-        at = column + tl.arange(0, BLOCK_N)
-        inside = at < columns
+                acc = tl.fma(tl.dot(x_block, weight_block.T), scale, acc)
+        column_index = column + tl.arange(0, BLOCK_N)
+        in_columns = column_index < columns
         if weight_scale is not None:
-            found *= tl.load(weight_scale + at, mask=inside, other=0.0).to(tl.float32)[None, :]
-        found += tl.load(bias + at, mask=inside, other=0.0).to(tl.float32)[None, :]
+            acc *= tl.load(weight_scale + column_index, mask=in_columns, other=0.0).to(tl.float32)[None, :]
+        acc += tl.load(bias + column_index, mask=in_columns, other=0.0).to(tl.float32)[None, :]
         if GELU:
-            found = found / (1.0 + tl.exp2(-found * (_ALPHA + _BETA * found * found)))
+            acc = acc / (1.0 + tl.exp2(-acc * (_ALPHA + _BETA * acc * acc)))
         if out_scale is not None:
-            found = found * (1.0 / tl.load(out_scale).to(tl.float32))
-            found = tl.clamp(found, -_LARGEST, _LARGEST, propagate_nan=tl.PropagateNan.ALL)
-        out.store([row, column], found.to(OUT))
+            acc = acc * (1.0 / tl.load(out_scale).to(tl.float32))
+            acc = tl.clamp(acc, -_LARGEST, _LARGEST, propagate_nan=tl.PropagateNan.ALL)
+        out.store([row, column], acc.to(OUT))
 
 
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ValueError: an argument has another shape, dtype or device than the specification says, or is not contiguous.
     """
     _check(x, weight, bias, WIDE)
-    if not _serves(x.device):
+    if not _supports(x.device):
         return F.gelu(F.linear(x, weight, bias.to(x.dtype)), approximate="tanh")
     return _launch(x, weight, bias, (None, None, None), x.dtype, gelu=True)
 
@@ -121,18 +121,19 @@ def linear_float8(
     if dtype not in WIDE:
         raise ValueError(f"dtype is {dtype}; wanted one of {list(WIDE)}")
     require("weight_scale", weight_scale, bias.shape, DTYPES, x.device)
-    narrow = None if out_scale is None else _scalar("out_scale", out_scale, x.device)
-    scales = _scalar("x_scale", x_scale, x.device), weight_scale, narrow
-    return _launch(x, weight, bias, scales, dtype if narrow is None else FLOAT8, gelu)
+    if out_scale is not None:
+        _scalar("out_scale", out_scale, x.device)
+    scales = _scalar("x_scale", x_scale, x.device), weight_scale, out_scale
+    return _launch(x, weight, bias, scales, dtype if out_scale is None else FLOAT8, gelu)
 
 
-def _serves(device: torch.device) -> bool:
+def _supports(device: torch.device) -> bool:
     number = architecture(device)
     return number is None or family(number) in ARCHITECTURES
 
 
 def _require_architecture(device: torch.device) -> None:
-    if not _serves(device):
+    if not _supports(device):
         number = architecture(device) or 0
         wanted = " and ".join(f"{known // 10}.x" for known in ARCHITECTURES)
         raise ValueError(f"{device} has compute capability {number / 10}; layers of E4M3 numbers are for {wanted}")
@@ -166,8 +167,8 @@ def _launch(
     rows = x.numel() // channels
     if rows == 0:
         return out
-    found = tile("linear", _case(x.dtype), architecture(x.device))
-    m, n, k = found["block_m"], found["block_n"], found["block_k"]
+    config = tile("linear", _case(x.dtype), architecture(x.device))
+    m, n, k = config["block_m"], config["block_n"], config["block_k"]
     tiles = triton.cdiv(rows, m) * triton.cdiv(columns, n)
     tensors = (
         TensorDescriptor.from_tensor(tensor.view(-1, tensor.shape[-1]), block)
@@ -175,10 +176,10 @@ def _launch(
     )
     # On 10.0 a bias of 16 bits would have the whole tile in its own layout, and spill.
     vectors = (None if vector is None else vector.float() for vector in (bias, *scales))
-    with on(x.device):
+    with current_device(x.device):
         _linear[(min(tiles, _processors(x.device)),)](
-            *tensors, *vectors, rows, columns, channels, **_constants(found, gelu, dtype),
-            num_warps=found["num_warps"], num_stages=found["num_stages"],
+            *tensors, *vectors, rows, columns, channels, **_constants(config, gelu, dtype),
+            num_warps=config["num_warps"], num_stages=config["num_stages"],
         )  # fmt: skip
     return out
 
@@ -192,8 +193,8 @@ def _case(dtype: torch.dtype) -> str:
     return "e4m3" if dtype == FLOAT8 else "16-bit"
 
 
-def _constants(found: dict[str, int], gelu: bool, dtype: torch.dtype) -> dict[str, Any]:
-    sizes = {name.upper(): found[name] for name in ("block_m", "block_n", "block_k", "group")}
+def _constants(config: dict[str, int], gelu: bool, dtype: torch.dtype) -> dict[str, Any]:
+    sizes = {name.upper(): config[name] for name in ("block_m", "block_n", "block_k", "group")}
     return sizes | {"GELU": gelu, "OUT": getattr(tl, _TYPES[dtype][1])}
 
 
@@ -206,9 +207,9 @@ _TYPES = {
 
 
 def _variant(name: str, dtype: torch.dtype, out: torch.dtype, number: int, gelu: bool = True) -> Variant:
-    found = tile("linear", _case(dtype), number)
-    constants = _constants(found, gelu, out)
-    m, n, k = found["block_m"], found["block_n"], found["block_k"]
+    config = tile("linear", _case(dtype), number)
+    constants = _constants(config, gelu, out)
+    m, n, k = config["block_m"], config["block_n"], config["block_k"]
     signature = {
         tensor: f"tensordesc<{_TYPES[kind][0]}[{height},{width}]>"
         for tensor, kind, height, width in (("out", out, m, n), ("x", dtype, m, k), ("weight", dtype, n, k))
@@ -218,7 +219,7 @@ def _variant(name: str, dtype: torch.dtype, out: torch.dtype, number: int, gelu:
     signature |= dict.fromkeys(("rows", "columns", "channels"), "i32") | dict.fromkeys(constants, "constexpr")
     return Variant(
         name, _linear, signature, constants | {pointer: None for pointer, present in used.items() if not present},
-        (number,), warps=found["num_warps"], stages=found["num_stages"], matrix=True,
+        (number,), warps=config["num_warps"], stages=config["num_stages"], matrix=True,
         aligned=(*(pointer for pointer, present in used.items() if present), "columns", "channels"),
     )  # fmt: skip
 

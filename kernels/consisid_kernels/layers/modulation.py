@@ -19,7 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from consisid_kernels.launch import DTYPES, architecture, on, require, tile
+from consisid_kernels.launch import DTYPES, architecture, current_device, require, tile
 from consisid_kernels.variant import MATRIX, Variant
 
 
@@ -34,25 +34,27 @@ def _rows(tokens, text, ROWS: tl.constexpr):
 
 
 @triton.jit
-def _vector(modulation, step, which, channel, inside, CHANNELS: tl.constexpr):
-    at = (tl.load(step).to(tl.int64) * 6 + which) * CHANNELS
-    return tl.load(modulation + at + channel, mask=inside, other=0.0).to(tl.float32)
+def _vector(modulation, step, vector, channel, in_channels, CHANNELS: tl.constexpr):
+    offsets = (tl.load(step).to(tl.int64) * 6 + vector) * CHANNELS
+    return tl.load(modulation + offsets + channel, mask=in_channels, other=0.0).to(tl.float32)
 
 
 @triton.jit
-def _affine(modulation, step, part, weight, bias, channel, inside, CHANNELS: tl.constexpr, AFFINE: tl.constexpr):
+def _affine(
+    modulation, step, first_vector, weight, bias, channel, in_channels, CHANNELS: tl.constexpr, AFFINE: tl.constexpr
+):
     """w' and b'."""
-    offset = _vector(modulation, step, part, channel, inside, CHANNELS)
-    gain = 1.0 + _vector(modulation, step, part + 1, channel, inside, CHANNELS)
+    offset = _vector(modulation, step, first_vector, channel, in_channels, CHANNELS)
+    gain = 1.0 + _vector(modulation, step, first_vector + 1, channel, in_channels, CHANNELS)
     if AFFINE:
-        offset += tl.load(bias + channel, mask=inside, other=0.0).to(tl.float32) * gain
-        gain *= tl.load(weight + channel, mask=inside, other=0.0).to(tl.float32)
+        offset += tl.load(bias + channel, mask=in_channels, other=0.0).to(tl.float32) * gain
+        gain *= tl.load(weight + channel, mask=in_channels, other=0.0).to(tl.float32)
     return gain, offset
 
 
 @triton.jit
-def _normalised(x, inside, eps, CHANNELS: tl.constexpr):
-    centred = tl.where(inside, x - tl.sum(x, 0) * (1.0 / CHANNELS), 0.0)
+def _normalised(x, in_channels, eps, CHANNELS: tl.constexpr):
+    centred = tl.where(in_channels, x - tl.sum(x, 0) * (1.0 / CHANNELS), 0.0)
     return centred * tl.rsqrt(tl.sum(centred * centred, 0) * (1.0 / CHANNELS) + eps)
 
 
@@ -61,16 +63,16 @@ def _modulated_norm(
     out, x, weight, bias, modulation, step, tokens, text, eps,
     CHANNELS: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr, STAGES: tl.constexpr, AFFINE: tl.constexpr,
 ):  # fmt: skip
-    first, last, part = _rows(tokens, text, ROWS)
+    first, last, first_vector = _rows(tokens, text, ROWS)
     channel = tl.arange(0, BLOCK)
-    inside = channel < CHANNELS
-    gain, offset = _affine(modulation, step, part, weight, bias, channel, inside, CHANNELS, AFFINE)
+    in_channels = channel < CHANNELS
+    gain, offset = _affine(modulation, step, first_vector, weight, bias, channel, in_channels, CHANNELS, AFFINE)
     branch = tl.program_id(1).to(tl.int64) * tokens
     for row in tl.range(first, last, num_stages=STAGES):
-        at = (branch + row) * CHANNELS + channel
-        value = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
-        normed = _normalised(value, inside, eps, CHANNELS)
-        tl.store(out + at, (normed * gain + offset).to(out.dtype.element_ty), mask=inside)
+        offsets = (branch + row) * CHANNELS + channel
+        value = tl.load(x + offsets, mask=in_channels, other=0.0).to(tl.float32)
+        normed = _normalised(value, in_channels, eps, CHANNELS)
+        tl.store(out + offsets, (normed * gain + offset).to(out.dtype.element_ty), mask=in_channels)
 
 
 def modulated_norm(
@@ -92,16 +94,16 @@ def _gated_residual(
     out, x, y, modulation, step, tokens, text,
     CHANNELS: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    first, last, part = _rows(tokens, text, ROWS)
+    first, last, first_vector = _rows(tokens, text, ROWS)
     channel = tl.arange(0, BLOCK)
-    inside = channel < CHANNELS
-    gate = _vector(modulation, step, part + 2, channel, inside, CHANNELS)
+    in_channels = channel < CHANNELS
+    gate = _vector(modulation, step, first_vector + 2, channel, in_channels, CHANNELS)
     branch = tl.program_id(1).to(tl.int64) * tokens
     for row in tl.range(first, last, num_stages=STAGES):
-        at = (branch + row) * CHANNELS + channel
-        value = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
-        added = tl.load(y + at, mask=inside, other=0.0).to(tl.float32)
-        tl.store(out + at, (value + gate * added).to(out.dtype.element_ty), mask=inside)
+        offsets = (branch + row) * CHANNELS + channel
+        value = tl.load(x + offsets, mask=in_channels, other=0.0).to(tl.float32)
+        added = tl.load(y + offsets, mask=in_channels, other=0.0).to(tl.float32)
+        tl.store(out + offsets, (value + gate * added).to(out.dtype.element_ty), mask=in_channels)
 
 
 def gated_residual(x: Tensor, y: Tensor, modulation: Tensor, step: Tensor, text: int) -> Tensor:
@@ -122,20 +124,20 @@ def _gated_residual_norm(
     out, normed, x, y, modulation, weight, bias, next_modulation, step, tokens, text, eps,
     CHANNELS: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr, STAGES: tl.constexpr, AFFINE: tl.constexpr,
 ):  # fmt: skip
-    first, last, part = _rows(tokens, text, ROWS)
+    first, last, first_vector = _rows(tokens, text, ROWS)
     channel = tl.arange(0, BLOCK)
-    inside = channel < CHANNELS
-    gate = _vector(modulation, step, part + 2, channel, inside, CHANNELS)
-    gain, offset = _affine(next_modulation, step, part, weight, bias, channel, inside, CHANNELS, AFFINE)
+    in_channels = channel < CHANNELS
+    gate = _vector(modulation, step, first_vector + 2, channel, in_channels, CHANNELS)
+    gain, offset = _affine(next_modulation, step, first_vector, weight, bias, channel, in_channels, CHANNELS, AFFINE)
     branch = tl.program_id(1).to(tl.int64) * tokens
     for row in tl.range(first, last, num_stages=STAGES):
-        at = (branch + row) * CHANNELS + channel
-        value = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
-        added = tl.load(y + at, mask=inside, other=0.0).to(tl.float32)
+        offsets = (branch + row) * CHANNELS + channel
+        value = tl.load(x + offsets, mask=in_channels, other=0.0).to(tl.float32)
+        added = tl.load(y + offsets, mask=in_channels, other=0.0).to(tl.float32)
         stored = (value + gate * added).to(out.dtype.element_ty)
-        tl.store(out + at, stored, mask=inside)
-        value = _normalised(stored.to(tl.float32), inside, eps, CHANNELS)
-        tl.store(normed + at, (value * gain + offset).to(normed.dtype.element_ty), mask=inside)
+        tl.store(out + offsets, stored, mask=in_channels)
+        value = _normalised(stored.to(tl.float32), in_channels, eps, CHANNELS)
+        tl.store(normed + offsets, (value * gain + offset).to(normed.dtype.element_ty), mask=in_channels)
 
 
 def gated_residual_norm(
@@ -181,23 +183,23 @@ def _check(x: Tensor, affine: dict[str, Tensor | None], tables: dict[str, Tensor
 def _launch(kernel: Any, name: str, pointers: tuple[Tensor | None, ...], x: Tensor, text: int, *norm: Any) -> None:
     """`norm` is eps and weight where the kernel normalises."""
     branches, tokens, channels = x.shape
-    found = tile(name, DTYPES[x.dtype], architecture(x.device))
-    groups = triton.cdiv(text, found["rows"]) + triton.cdiv(tokens - text, found["rows"])
-    constants = _constants(channels, found) | ({"AFFINE": norm[1] is not None} if norm else {})
+    config = tile(name, DTYPES[x.dtype], architecture(x.device))
+    groups = triton.cdiv(text, config["rows"]) + triton.cdiv(tokens - text, config["rows"])
+    constants = _constants(channels, config) | ({"AFFINE": norm[1] is not None} if norm else {})
     if x.numel():
-        with on(x.device):
-            kernel[groups, branches](*pointers, tokens, text, *norm[:1], **constants, num_warps=found["num_warps"])
+        with current_device(x.device):
+            kernel[groups, branches](*pointers, tokens, text, *norm[:1], **constants, num_warps=config["num_warps"])
 
 
-def _constants(channels: int, found: dict[str, int]) -> dict[str, Any]:
+def _constants(channels: int, config: dict[str, int]) -> dict[str, Any]:
     block = triton.next_power_of_2(channels)
-    return {"CHANNELS": channels, "BLOCK": block, "ROWS": found["rows"], "STAGES": found["num_stages"]}
+    return {"CHANNELS": channels, "BLOCK": block, "ROWS": config["rows"], "STAGES": config["num_stages"]}
 
 
 def _variant(name: str, kernel: Any, pointers: str, dtype: str, architecture: int) -> Variant:
     norms = "eps" in kernel.arg_names
-    found = tile(name, dtype, architecture)
-    constants = _constants(3072, found) | ({"AFFINE": True} if norms else {})
+    config = tile(name, dtype, architecture)
+    constants = _constants(3072, config) | ({"AFFINE": True} if norms else {})
     signature = {pointer: f"*{dtype}" for pointer in pointers.split()} | {
         "step": "*i32",
         "tokens": "i32",
@@ -206,7 +208,7 @@ def _variant(name: str, kernel: Any, pointers: str, dtype: str, architecture: in
     signature |= ({"eps": "fp32"} if norms else {}) | dict.fromkeys(constants, "constexpr")
     return Variant(
         f"{name}/{dtype}-c3072", kernel, signature, constants, (architecture,),
-        warps=found["num_warps"], aligned=(*pointers.split(), "step"),
+        warps=config["num_warps"], aligned=(*pointers.split(), "step"),
     )  # fmt: skip
 
 

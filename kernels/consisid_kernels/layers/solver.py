@@ -19,7 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from consisid_kernels.launch import DTYPES, architecture, on, require, tile
+from consisid_kernels.launch import DTYPES, architecture, current_device, require, tile
 from consisid_kernels.variant import MATRIX, Variant
 
 _TURN = tl.constexpr(2 * math.pi / 2**24)
@@ -50,22 +50,22 @@ def _normal(seed, step, index):
 
 @triton.jit
 def _guided_step(
-    following, x0, velocity, latents, previous, draw, seed, coefficients, step, elements,
+    next_latents, x0, velocity, latents, previous, draw, seed, coefficients, step, elements,
     GUIDED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    inside = at < elements
-    number = tl.load(step)
-    row = coefficients + number * 8
-    x = tl.load(latents + at, mask=inside)
-    v = tl.load(velocity + at, mask=inside).to(tl.float32)
+    index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    valid = index < elements
+    step_index = tl.load(step)
+    row = coefficients + step_index * 8
+    x = tl.load(latents + index, mask=valid)
+    v = tl.load(velocity + index, mask=valid).to(tl.float32)
     if GUIDED:
-        v += tl.load(row) * (tl.load(velocity + elements + at, mask=inside).to(tl.float32) - v)
-    clean = tl.load(row + 1) * x - tl.load(row + 2) * v
-    tl.store(x0 + at, clean, mask=inside)
-    target = tl.load(row + 6) * clean - tl.load(row + 7) * tl.load(previous + at, mask=inside)
-    z = _normal(tl.load(seed), number, at) if draw is None else tl.load(draw + at, mask=inside)
-    tl.store(following + at, tl.load(row + 3) * x - tl.load(row + 4) * target + tl.load(row + 5) * z, mask=inside)
+        v += tl.load(row) * (tl.load(velocity + elements + index, mask=valid).to(tl.float32) - v)
+    denoised = tl.load(row + 1) * x - tl.load(row + 2) * v
+    tl.store(x0 + index, denoised, mask=valid)
+    target = tl.load(row + 6) * denoised - tl.load(row + 7) * tl.load(previous + index, mask=valid)
+    z = _normal(tl.load(seed), step_index, index) if draw is None else tl.load(draw + index, mask=valid)
+    tl.store(next_latents + index, tl.load(row + 3) * x - tl.load(row + 4) * target + tl.load(row + 5) * z, mask=valid)
 
 
 def guided_step(
@@ -113,26 +113,26 @@ def _launch(
     elements = latents.numel()
     if elements >= 2**30:
         raise ValueError(f"latents have {elements} elements; wanted fewer than 2³⁰")
-    following, x0 = torch.empty_like(latents), torch.empty_like(latents)
-    found = tile("guided_step", DTYPES[velocity.dtype], architecture(device))
-    pointers = following, x0, velocity, latents, previous, draw, seed, coefficients, step
-    constants = {"GUIDED": branches == 2, "BLOCK": found["block"]}
+    next_latents, x0 = torch.empty_like(latents), torch.empty_like(latents)
+    config = tile("guided_step", DTYPES[velocity.dtype], architecture(device))
+    pointers = next_latents, x0, velocity, latents, previous, draw, seed, coefficients, step
+    constants = {"GUIDED": branches == 2, "BLOCK": config["block"]}
     if elements:
-        with on(device):
-            grid = (triton.cdiv(elements, found["block"]),)
-            _guided_step[grid](*pointers, elements, **constants, num_warps=found["num_warps"])
-    return following, x0
+        with current_device(device):
+            grid = (triton.cdiv(elements, config["block"]),)
+            _guided_step[grid](*pointers, elements, **constants, num_warps=config["num_warps"])
+    return next_latents, x0
 
 
 def _variant(name: str, absent: str, dtype: str, architecture: int) -> Variant:
-    found = tile("guided_step", dtype, architecture)
-    constants: dict[str, Any] = {"GUIDED": True, "BLOCK": found["block"], absent: None}
+    config = tile("guided_step", dtype, architecture)
+    constants: dict[str, Any] = {"GUIDED": True, "BLOCK": config["block"], absent: None}
     types = {"velocity": f"*{dtype}", "seed": "*i64", "step": "*i32", "elements": "i32"}
     signature = {argument: types.get(argument, "*fp32") for argument in _guided_step.arg_names}
     aligned = tuple(name for name in signature if name not in constants)
     return Variant(
         f"{name}/{dtype}", _guided_step, signature | dict.fromkeys(constants, "constexpr"), constants, (architecture,),
-        warps=found["num_warps"], aligned=aligned,
+        warps=config["num_warps"], aligned=aligned,
     )  # fmt: skip
 
 
