@@ -1,6 +1,6 @@
-"""The operators of `reference` as they are used on a GPU.
+"""The operators of `reference`, computed by kernels.
 
-`joint_attention` is the plain form, not that of `attention_hopper`, until a GPU has shown what that does
+`joint_attention` is the plain form, not the one of `attention.joint_hopper`, which has not been measured on a GPU yet
 (`consisid bench kernels`).
 """
 

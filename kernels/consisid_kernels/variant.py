@@ -7,22 +7,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 MATRIX = {80: "mma.sync", 89: "mma.sync", 90: "wgmma.mma_async", 100: "tcgen05.mma", 120: "mma.sync"}
-"""Architecture → the PTX instruction that its tensor cores are fed by."""
+"""Architecture → the PTX instruction of its tensor cores."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way a kernel is compiled.
+    """A kernel with the types, constants and options that it is compiled with.
 
     Attributes:
         name: unique, such as "joint_attention/bf16-d64".
         kernel: the decorated function.
         signature: argument → Triton's type ("*bf16", "i32", "constexpr", …), in order.
         constants: value of every constexpr.
-        architectures: what it is meant for: 80, 89, 90, 100, 120.
+        architectures: keys of `MATRIX` that it is compiled for.
         warps, stages: as in a launch.
-        aligned: arguments that are multiples of 16: pointers, and strides in elements.
-        matrix: whether it must run on tensor cores.
+        aligned: arguments that are multiples of 16: pointers in bytes, integers.
+        matrix: whether it must use tensor cores.
+        options: further compiler options, such as "maxnreg".
     """
 
     name: str

@@ -1,15 +1,15 @@
 # mypy: disable-error-code="untyped-decorator,no-untyped-def,no-untyped-call"
-"""Attention of the video to a face that does not change: keys and values folded with the projections around them.
+"""Attention of the video to the face, with keys and values folded with the projections around them.
 
     x' = x + softmax(LN(x) K) V,  softmax over the Q slots of each head
 
-With the face's tokens F fixed, LN(x) Wq (F Wk)ᵀ = LN(x) K and (·) (F Wv) Wo = (·) V: two matrices of [C, H·Q] for each
-layer and face (`dit.Prepare`), a quarter of the operations, and no attention kernel at all.
+The face's tokens F are the same in all steps, so LN(x) Wq (F Wk)ᵀ = LN(x) K and (·) (F Wv) Wo = (·) V need two matrices
+of [C, H·Q] for each layer and face (`dit.Prepare`), a quarter of the operations, and no attention kernel.
 
-A program takes some rows. It reads them once for their statistics, joined from blocks of channels as Chan, Golub and
-LeVeque (1983) do, which needs no second pass for a variance of centred values; again for the scores of all heads, which
-stay in registers; and once more to add what comes out. Bound by reading K and V from the L2 cache, once for each
-program: as many rows as the registers hold scores of, 64 on Hopper, share them.
+A program computes a block of rows and reads it three times. First for mean and variance, merged from blocks of channels
+(Chan, Golub & LeVeque 1983), so that a variance of centred values needs no second pass. Then for the scores of all
+heads, which stay in registers. Then to add the result. The bound is reading K and V from the L2 cache, once for each
+program, so a program takes as many rows as registers hold scores for: 64 on Hopper.
 """
 
 from __future__ import annotations
@@ -90,10 +90,10 @@ def _face_attention(
 def face_attention(
     x: Tensor, weight: Tensor, bias: Tensor, keys: Tensor, values: Tensor, heads: int, text: int, eps: float
 ) -> Tensor:
-    """`reference.face_attention`; Q is a power of two.
+    """`reference.face_attention`; Q must be a power of two.
 
     Raises:
-        ValueError: an argument has another shape, dtype or device than the specification says, or is not contiguous.
+        ValueError: an argument's shape, dtype or device is not the specified one, or it is not contiguous.
     """
     require("x", x, (None, None, None), DTYPES, x.device)
     branches, tokens, channels = x.shape

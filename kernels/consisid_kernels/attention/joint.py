@@ -1,19 +1,21 @@
 # mypy: disable-error-code="untyped-decorator,no-untyped-def,no-untyped-call"
-"""Exact attention without its score matrix (Dao et al. 2022, FlashAttention), in plain Triton language.
+"""Exact attention without a score matrix in memory (Dao et al. 2022, FlashAttention), in plain Triton language.
 
-With scores s = q kᵀ·log₂e/√D and any reference m of a row of queries, block by block of keys:
+With scores s = q kᵀ·log₂e/√D and any reference m for each row of queries, summed over blocks of keys:
 
     total = Σ 2^(s − m)        acc = Σ 2^(s − m) v        out = acc / total        denominator = m + log₂ total
 
-Usually m is the running maximum, which must be known before a block's first exponential, and total and acc are rescaled
-after each block. Here m is the maximum over the first block and stays (Hong et al. 2023, FlashDecoding++), since any m
-serves that lets nothing overflow: bfloat16 weights have float32's exponents, and a row may rise by 2^100 over its first
-block. A program with a row that rises further starts again with the running maximum. float16 weights have no such room
-and always run with it. On Hopper the loop has 5.4 instructions for each score instead of 7.9.
+With the running maximum as m, a block's maximum must be known before its first exponential, and total and acc are
+rescaled after each block. Here m is the maximum over the first block (Hong et al. 2023, FlashDecoding++), since any m
+is correct as long as nothing overflows. bfloat16 weights have float32's exponents: scores of a row may exceed the
+maximum of its first block until its sum reaches 2^100. A program with a row beyond that starts again with the running
+maximum. float16 weights have a smaller range and always use the running maximum. On Hopper the loop has 5.4
+instructions for each score instead of 7.9.
 
-The first block is the last, ragged one, so that the loop over the others needs no masks. At D = 64 a score costs Hopper
-256 FLOP of matrix products at 4096 a clock and one exponential at 16 a clock: as much. Two programs, of four warps and
-128 × 64 scores each, share a multiprocessor, so that one is at its products while the other is at its exponentials.
+The last block of keys, which may be partial, comes first, so that the loop over the others needs no masks. At D = 64 a
+score costs Hopper 256 FLOP of matrix products at 4096 a clock and one exponential at 16 a clock, both the same time.
+Two programs, of four warps and 128 × 64 scores each, share a multiprocessor, so that the products of one overlap with
+the exponentials of the other.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ _LOWEST = tl.constexpr(torch.finfo(torch.float32).min)
 
 @triton.jit
 def _weights(scores, m, SCALE: tl.constexpr, dtype: tl.constexpr):
-    """2^(s·SCALE − m). Where weights stay float32, the difference is taken first: it is exact for those that count."""
+    """2^(s·SCALE − m). In float32 the difference is taken before scaling: it is exact for scores close to m."""
     if dtype == tl.float32:
         return tl.exp2((scores - tl.maximum(m / SCALE, _LOWEST)[:, None]) * SCALE)
     return tl.exp2(scores * SCALE - m[:, None])
@@ -44,7 +46,7 @@ def _attend(
     q, k_ptr, v_ptr, tokens,
     SCALE: tl.constexpr, BLOCK: tl.constexpr, RUNNING: tl.constexpr,
 ):  # fmt: skip
-    """m, total [rows] and acc [rows, D]; m is the first block's maximum, or the running one."""
+    """m, total [rows] and acc [rows, D]; m is the running maximum if RUNNING, else that of the first block."""
     D: tl.constexpr = q.shape[1]
     key = tl.arange(0, BLOCK)
     offsets = key[:, None] * D + tl.arange(0, D)[None, :]
@@ -54,7 +56,7 @@ def _attend(
     valid = key < tokens - full * BLOCK
     k = tl.load(k_ptr + start + offsets, mask=valid[:, None], other=0.0)
     scores = tl.where(valid[None, :], tl.dot(q, k.T, input_precision="ieee"), float("-inf"))
-    # Where all scores of the block are -inf: a number, which can be taken from -inf.
+    # Finite also if all scores of the block are -inf: -inf − m is then defined.
     m = tl.maximum(tl.max(scores, 1) * SCALE, _LOWEST)
     weights = _weights(scores, m, SCALE, v_ptr.dtype.element_ty)
     total = tl.sum(weights, 1)
@@ -85,12 +87,12 @@ def _attention(
     D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     Q_SHARED: tl.constexpr, K_SHARED: tl.constexpr, ROOM: tl.constexpr,
 ):  # fmt: skip
-    """A program: BLOCK_M queries of one head. Neighbours share a head, whose keys and values then stay in L2.
+    """A program computes BLOCK_M queries of one head. Consecutive programs share a head, whose keys stay in L2.
 
-    Arguments stand in the order of a TensorRT plugin: inputs, integers, outputs. denominator_ptr may be None.
+    The order of arguments is that of a TensorRT plugin: inputs, integers, outputs. denominator_ptr may be None.
 
-    Q_SHARED, K_SHARED: one branch of queries, of keys and values, serves all. ROOM: log₂ of how far a row's sum may
-    grow over its first block before the running maximum takes over; 0 runs with it from the start.
+    Q_SHARED, K_SHARED: queries, or keys and values, have one branch for all. ROOM: log₂ of the largest row sum relative
+    to the first block's maximum before the program starts again with the running maximum; 0: running from the start.
     """
     SCALE: tl.constexpr = 1.4426950408889634 / D**0.5
     branch, head = tl.program_id(1) // heads, tl.program_id(1) % heads
@@ -109,7 +111,7 @@ def _attention(
     if ROOM:
         overflows = tl.max(tl.max(tl.where(tl.abs(acc) < float("inf"), 0, 1), 1), 0)
         if (overflows > 0) | (tl.max(total, 0) >= 2.0**ROOM):
-            # 0, but not to the compiler, which would keep addresses for this loop in registers during the other.
+            # Always 0, unknown to the compiler, which therefore keeps none of its addresses in registers before.
             zero = tl.multiple_of(overflows >> 1, 16)
             m, total, acc = _attend(q, k_ptr + zero, v_ptr + zero, k_tokens, SCALE, BLOCK_N, True)
     out = (acc / total[:, None]).to(out_ptr.dtype.element_ty)
@@ -121,16 +123,17 @@ def _attention(
 
 
 def joint_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """`reference.joint_attention`: contiguous, D = 16, 32, 64 or 128; float32 runs without tensor cores, for tests.
+    """`reference.joint_attention`; D is 16, 32, 64 or 128. float32, for tests, does not use tensor cores.
 
     Raises:
-        ValueError: an argument has another shape, dtype or device, is not contiguous, or there is no key.
+        ValueError: an argument's shape, dtype or device is not the specified one, it is not contiguous, or there is no
+            key.
     """
     return attend_to(q, k, v)
 
 
 def partial_attention(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """`reference.partial_attention`; out's memory is [B, M, H, D], its denominator float32.
+    """`reference.partial_attention`; out is a view of [B, M, H, D], the denominator is float32.
 
     Raises:
         ValueError: as `joint_attention`.
@@ -171,7 +174,7 @@ def check_inputs(q: Tensor, k: Tensor, v: Tensor) -> None:
     require("k", k, (None, heads, None, size), (q.dtype,), q.device)
     require("v", v, k.shape, (q.dtype,), q.device)
     if branches != k.shape[0] and 1 not in (branches, k.shape[0]):
-        raise ValueError(f"q has {branches} branches, k {k.shape[0]}; wanted as many, or one that serves all")
+        raise ValueError(f"q has {branches} branches, k {k.shape[0]}; wanted as many, or one for all")
 
 
 def _case(dtype: str, size: int) -> str:
@@ -184,7 +187,7 @@ def _constants(size: int, config: dict[str, int]) -> dict[str, int]:
 
 
 def _variant(dtype: str, size: int, number: int, part: bool = False, shared: str = "") -> Variant:
-    """Of all keys or a part of them; `shared` is "", "q" or "k"."""
+    """Of `partial_attention` if `part`, else `joint_attention`; `shared`, which has one branch, is "", "q" or "k"."""
     config = tile("partial_attention" if part else "joint_attention", _case(dtype, size), number)
     types = dict.fromkeys(("out_ptr", "q_ptr", "k_ptr", "v_ptr"), f"*{dtype}")
     constants: dict[str, Any] = _constants(size, config) | {"Q_SHARED": shared == "q", "K_SHARED": shared == "k"}

@@ -1,24 +1,24 @@
 # mypy: disable-error-code="untyped-decorator,no-untyped-def,no-untyped-call"
-"""Joint attention in 8 bits: q kᵀ of INT8 or E4M3 numbers, weights and v in E4M3, softmax and sums in float32.
+"""Joint attention in 8 bits: q and k in INT8 or E4M3, softmax weights and v in E4M3, softmax and sums in float32.
 
-    s = q kᵀ · (one scale of a block of queries) · (one of a block of keys) · log2(e) / √D
+    s = q kᵀ · (scale of the block of queries) · (scale of the block of keys) · log2(e) / √D
     m' = max(m, max s),  p = 2^(s − m' + log2 448),  l' = l·2^(m − m') + Σ p,  o' = o·2^(m − m') + E4M3(p) v
-    out = o / l · (one scale of a channel of v)
+    out = o / l · (scale of the channel of v)
 
 Online softmax (Dao et al. 2022, FlashAttention) of smoothed, quantised tensors (Zhang et al. 2024, SageAttention 1, 2).
-The largest weight that a row has met becomes 448, the largest E4M3 number: none saturates, and none is rounded coarser
-than `reference.joint_attention_8bit` rounds it. 448 cancels in o / l.
+The largest weight of a row so far is scaled to 448, the largest E4M3 number: none saturates, and none is rounded more
+coarsely than in `reference.joint_attention_8bit`. 448 cancels in o / l.
 
-Three things decide the machine code:
+Three facts determine the machine code:
 - Tensor cores sum E4M3 products in fewer bits than float32 has (about 14 on Hopper: DeepSeek-V3 report, section
-  3.3.2). Each block of keys starts from zero there, and is added to o in float32 registers. Written as `fma`, because
-  Triton folds o + dot(p, v) into dot(p, v, o), which sums all keys in those few bits.
-- Tensor cores take 8-bit operands with the summed dimension contiguous, so v comes as [B, H, D, N].
-- Scores leave the tensor cores as pairs: a thread holds columns 2t, 2t + 1 of every 8. 8-bit operands enter as fours:
-  4t … 4t + 3 of every 16 (PTX ISA, fragments of wgmma and mma). Keys are therefore read in the order that makes each
-  thread's scores the weights it must supply, and no weight changes threads.
+  3.3.2). Each block's sum therefore starts from zero and is added to o in float32 registers. This is written as `fma`,
+  because Triton folds o + dot(p, v) into dot(p, v, o), which sums all keys in those few bits.
+- Tensor cores take 8-bit operands with the summed dimension contiguous, so v is [B, H, D, N].
+- A thread receives scores in pairs, columns 2t and 2t + 1 of every 8, and supplies 8-bit operands in fours, 4t … 4t + 3
+  of every 16 (PTX ISA, fragments of wgmma and mma). Keys are therefore read in an order in which each thread's scores
+  are the weights that it supplies, without an exchange between threads.
 
-Bound by exponentials: one for each score, 16 a clock on a Hopper multiprocessor, beside 4096 products.
+Bound by exponentials: one for each score, at 16 a clock on a Hopper multiprocessor, which does 4096 products a clock.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _attend(
     acc, total, m, q, rows, k, v, k_scale, start, keys, v_row,
     K_BLOCK: tl.constexpr, D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, RAGGED: tl.constexpr,
 ):  # fmt: skip
-    """One block of keys. RAGGED: some of its columns are past the last key."""
+    """Adds one block of keys to acc, total and m. RAGGED: the block extends past the last key."""
     channel, column = tl.arange(0, D), tl.arange(0, BLOCK_N)
     key = column // 16 * 16 + column % 8 // 2 * 4 + column % 16 // 8 * 2 + column % 2
     k_offsets = (k + tl.cast(start, tl.int64) * D) + (key[:, None] * D + channel[None, :])
@@ -112,10 +112,10 @@ def joint_attention_8bit(
 ) -> Tensor:
     """`reference.joint_attention_8bit`; head sizes 64 and 128, compute capability 8.9 and above.
 
-    blocks[1] is a multiple of 32. Rows of v need not be adjacent; where they start at multiples of 16, reading is fast.
+    blocks[1] is a multiple of 32. Rows of v may be padded; rows that start at multiples of 16 bytes are read faster.
 
     Raises:
-        ValueError: an argument has another shape, dtype or device than the specification says, or is not contiguous.
+        ValueError: an argument's shape, dtype or device is not the specified one, or it is not contiguous.
     """
     (q8, q_scale), (k8, k_scale), (v8, v_scale) = q, k, v
     check_heads("q", q8, DTYPES_8BIT)
@@ -134,7 +134,7 @@ def joint_attention_8bit(
     row = _row_of_channels(v8, (branches, heads, size, keys), q8.device)
     number = architecture(q8.device)
     if number is not None and number < 89:
-        raise ValueError(f"compute capability {number / 10} multiplies no E4M3 numbers; use attention.joint_attention")
+        raise ValueError(f"compute capability {number / 10} has no E4M3 products; use joint_attention")
     out = torch.empty((branches, queries, heads, size), dtype=dtype, device=q8.device)
     config = dict(tile("joint_attention_8bit", _case(q8.dtype, size), number))
     constants = _constants(blocks, size, config)
@@ -148,14 +148,16 @@ def joint_attention_8bit(
 
 
 def _row_of_channels(v: Tensor, shape: tuple[int, ...], device: torch.device) -> int:
-    """Elements from one channel of v to the next, at least as many as there are keys."""
+    """The stride in elements between channels of v. Raises ValueError unless v is as `quantise_channels` returns it."""
     row = max(v.stride(2), shape[3]) if v.dim() == 4 else 0
     strides = (shape[1] * shape[2] * row, shape[2] * row, row, 1)
-    apart = any(size > 1 and actual != wanted for size, actual, wanted in zip(shape, v.stride(), strides, strict=False))
-    if tuple(v.shape) != shape or apart or v.dtype != FLOAT8 or v.device != device:
+    misplaced = any(
+        size > 1 and actual != wanted for size, actual, wanted in zip(shape, v.stride(), strides, strict=False)
+    )
+    if tuple(v.shape) != shape or misplaced or v.dtype != FLOAT8 or v.device != device:
         raise ValueError(
             f"v is {v.dtype} {list(v.shape)} with strides {v.stride()} on {v.device}; wanted {FLOAT8} {list(shape)} on "
-            f"{device}, as `quantise_channels` gives it"
+            f"{device}, as `quantise_channels` returns it"
         )
     return row
 
@@ -191,7 +193,7 @@ def _attention_variant(dtype_8bit: torch.dtype, dtype: torch.dtype, size: int, n
     )  # fmt: skip
 
 
-# Not INT8 on 10.0: its new tensor cores are reached in E4M3 only; q kᵀ would go through mma.sync.
+# No INT8 on 10.0: tcgen05.mma has no INT8 there, and q kᵀ would use mma.sync.
 VARIANTS = [
     _attention_variant(dtype_8bit, dtype, size, number)
     for dtype_8bit, numbers in ((torch.int8, (89, 90, 120)), (FLOAT8, FLOAT8_ARCHITECTURES))

@@ -1,26 +1,29 @@
 # mypy: disable-error-code="untyped-decorator,no-untyped-def,no-untyped-call"
-"""`attention.joint_attention` in Gluon, where Hopper's asynchronous units are addressed by name.
+"""`joint.joint_attention` in Gluon, which gives access to Hopper's asynchronous units.
 
-A program serves 64 queries of one head for each of its two consumers, warpgroups of four warps; one more warp copies
-keys and values into a ring of shared memory with TMA (Shah et al. 2024, FlashAttention-3). Blocks of keys come from the
-last, ragged one, which alone needs a mask, to the first. Slot t of the ring holds the keys of block t and the values of
-block t − 1, so that a consumer's step u, over half a block, is
+A program computes 128 queries of one head: 64 for each of its two consumers, warpgroups of four warps. One more warp,
+the producer, copies keys and values into a ring of buffers in shared memory with TMA (Shah et al. 2024,
+FlashAttention-3). Blocks of keys are processed from the last one, which may be partial and alone needs a mask, to the
+first. Slot t holds the keys of block t and the values of block t − 1, so that step u of a consumer, over half a block,
+is
 
     start acc += P(u−2) V(u−2) and S(u) = Q K(u)ᵀ     P(u−1) = 2^(S(u−1)·log₂e/√D − m)     wait for both
 
-and exponentials run during as many products as they belong to, of the own warpgroup and of the other. What a slot holds
-of blocks that do not exist is outside the tensor, where TMA copies zeros, and is not used. m is the maximum over the
-first block, as in `attention`, for bfloat16 at D = 64: no maximum and no rescaling in the loop. Both consumers and the
-producer learn how far rows rose over it, and go through the ring once more, with the running maximum, where that was
-too far. One in four exponentials is then a polynomial (Zadouri et al. 2026, FlashAttention-4). At D = 64 a score costs
-Hopper 256 FLOP of product at 4096 a clock, hence 8 turns of each scheduler: 7 are used, 6 of the exponential unit's 8.
+and exponentials overlap with products of the same and of the other warpgroup. Blocks before the first and after the
+last are outside the tensor: TMA copies zeros there, which are not used. For bfloat16 at D = 64, m is the maximum over
+the first block, as in `joint`: the loop has no maximum and no rescaling. If a row's sum grows too large for that, both
+consumers and the producer repeat the loop over all blocks with the running maximum. Without the running maximum, one in
+four exponentials is a polynomial (Zadouri et al. 2026, FlashAttention-4). At D = 64 a score costs Hopper 256 FLOP of
+products at 4096 a clock, which are 8 issue slots of each scheduler: the loop uses 7, and 6 of 8 of the exponential
+unit.
 
-ptxas decides whether that overlap happens. It waits after every product where a loop keeps one in flight across turns
-and touches its accumulator (C7514), or where registers are short (C7512); whole blocks of 128 keys instead of halves
-come out as exponentials before or after all products.
+The overlap depends on ptxas. It waits after every product if a loop keeps one in flight across iterations and touches
+its accumulator (C7514), or if registers are short (C7512). With whole blocks of 128 keys instead of halves, it
+schedules all exponentials before or after all products.
 
-Nobody waits in vain: a slot's copies end its phase of `ready`, one arrival of each consumer that of `empty`, and all
-three warpgroups pass slots 0, 1, 2 … in this order: the n-th use of a stage has phase n mod 2.
+No deadlock is possible: the copies of a slot complete a phase of `ready`, one arrival of each consumer completes a
+phase of `empty`, and all three warpgroups go through slots 0, 1, 2 … in this order. The n-th use of a buffer has phase
+n mod 2.
 """
 
 from __future__ import annotations
@@ -38,12 +41,13 @@ from consisid_kernels.launch import DTYPES, architecture, current_device, tile
 from consisid_kernels.variant import Variant
 
 ROWS = 64
-"""Queries of a consumer: the height of Hopper's matrix instruction."""
+"""Queries of a consumer: the rows of Hopper's matrix instruction."""
 CONSUMERS = 2
 REGISTERS = 168
-"""A thread's when a block of 12 warps starts: 65,536 / 384, in eights. The producer leaves most of its to consumers."""
+"""Registers of a thread when a block of 12 warps starts: 65,536 / 384, rounded down to a multiple of 8. Most of the
+producer's are then given to the consumers."""
 _copy = getattr(tma, "async_load", None) or tma.async_copy_global_to_shared
-"""Later Triton's name, or 3.6's."""
+"""Triton 3.6 has the second name, later versions the first."""
 _ROWS = gl.constexpr(ROWS)
 _CONSUMERS = gl.constexpr(CONSUMERS)
 _LOWEST = gl.constexpr(torch.finfo(torch.float32).min)
@@ -52,11 +56,11 @@ _KEEP_NAN = gl.constexpr(tl.PropagateNan.ALL)
 
 @gluon.jit
 def _polynomial(x):
-    """2^x on the FMA units: 2^n in the exponent's bits, and 2^r by a cubic, |r| ≤ 1/2, wrong by 7.5e-5.
+    """2^x on the FMA units: 2^n in the exponent's bits, and 2^r by a cubic for |r| ≤ 1/2, with an error of 7.5e-5.
 
-    x beyond ±126 is taken for ±126: clamped as a number from 0 to 1, which costs no instruction (FFMA.SAT). Adding
-    1.5·2^23 rounds, since it leaves no bits for a fraction. Saturation makes 0 of NaN; as 2^x > x, a maximum with x,
-    which keeps it, brings back NaN and changes nothing else.
+    x is clamped to ±126, as a number from 0 to 1, which costs no instruction (FFMA.SAT). Adding 1.5·2^23 rounds to an
+    integer, because the sum has no bits for a fraction. Saturation turns NaN into 0. The final maximum with x restores
+    NaN and changes nothing else, as 2^x > x.
     """
     ROUND: gl.constexpr = 12582912.0 - 126.0
     share = gl.minimum(gl.maximum(x * (1 / 252) + 0.5, 0.0), 1.0)
@@ -74,7 +78,7 @@ def _exponentials(a, b, c, d):
 
 @gluon.jit
 def _overflowed(overflow_check):
-    """As soon as both consumers have judged their rows: how many keys some must see again, all or none."""
+    """Waits until both consumers have checked their rows. Returns the number of keys if any row overflowed, else 0."""
     checked, overflows = overflow_check
     mbarrier.wait(checked, 0)
     layout: gl.constexpr = gl.BlockedLayout([1], [32], [gl.num_warps()], [0])
@@ -86,7 +90,7 @@ def _overflowed(overflow_check):
 
 @gluon.jit
 def _stream(k, v, ring, head, blocks, first):
-    """One round of the ring, from slot `first` on."""
+    """Copies all blocks once, into the slots from `first` on."""
     k_ring, v_ring, ready, empty = ring
     STAGES: gl.constexpr = k_ring.shape[0]
     BLOCK: gl.constexpr = k_ring.shape[2]
@@ -115,17 +119,17 @@ def _produce(q, k, v, q_tiles, q_ready, ring, overflow_check, coordinates, ROOM:
 
 @gluon.jit
 def _half(tile, half: gl.constexpr):
-    """64 of the keys or values of a slot."""
+    """The first or second half of a slot's keys or values, [HALF, D]."""
     HALF: gl.constexpr = tile.shape[1] // 2
     return tile.reshape([2 * HALF, tile.shape[2]]).slice(half * HALF, HALF)
 
 
 @gluon.jit
-def _weights(scores, m, total, q, FOLLOW: gl.constexpr, POLYNOMIAL: gl.constexpr):
-    """P = 2^(S·log₂e/√D − m), laid out as q for the next product; m and total with it, and by how much total shrank."""
+def _weights(scores, m, total, q, RUNNING: gl.constexpr, POLYNOMIAL: gl.constexpr):
+    """P = 2^(S·log₂e/√D − m) in the layout of q for the next product, the new m and total, the rescaling factor."""
     SCALE: gl.constexpr = 1.4426950408889634 / q.shape[1] ** 0.5
     rescale = total
-    if FOLLOW:
+    if RUNNING:
         next_m = gl.maximum(m, gl.max(scores, 1) * SCALE)
         rescale = gl.exp2(m - next_m)
         total = total * rescale
@@ -136,23 +140,23 @@ def _weights(scores, m, total, q, FOLLOW: gl.constexpr, POLYNOMIAL: gl.constexpr
 
 
 @gluon.jit
-def _rescaled(acc, rescale, FOLLOW: gl.constexpr):
-    return acc * gl.convert_layout(rescale, gl.SliceLayout(1, acc.type.layout))[:, None] if FOLLOW else acc
+def _rescaled(acc, rescale, RUNNING: gl.constexpr):
+    return acc * gl.convert_layout(rescale, gl.SliceLayout(1, acc.type.layout))[:, None] if RUNNING else acc
 
 
 @gluon.jit
-def _step(scores, weights, m, total, acc, q, k, v, FOLLOW: gl.constexpr, POLYNOMIAL: gl.constexpr):
+def _step(scores, weights, m, total, acc, q, k, v, RUNNING: gl.constexpr, POLYNOMIAL: gl.constexpr):
     acc = warpgroup_mma(weights, v, acc, is_async=True)
     next_scores = warpgroup_mma(q, k.permute((1, 0)), gl.zeros_like(scores), use_acc=False, is_async=True)
-    next_weights, m, total, rescale = _weights(scores, m, total, q, FOLLOW, POLYNOMIAL)
-    # All exponentials are in `total`: none can be left for after the wait.
+    next_weights, m, total, rescale = _weights(scores, m, total, q, RUNNING, POLYNOMIAL)
+    # `total` depends on all exponentials, so none of them can be scheduled after the wait.
     acc, next_scores, total = warpgroup_mma_wait(0, deps=(acc, next_scores, total))
-    return next_scores, next_weights, m, total, _rescaled(acc, rescale, FOLLOW)
+    return next_scores, next_weights, m, total, _rescaled(acc, rescale, RUNNING)
 
 
 @gluon.jit
-def _attend(q, ring, tokens, blocks, first, FOLLOW: gl.constexpr, POLYNOMIAL: gl.constexpr):
-    """total [rows] and acc [rows, D] of one round of the ring, from slot `first` on; the maximum runs if FOLLOW."""
+def _attend(q, ring, tokens, blocks, first, RUNNING: gl.constexpr, POLYNOMIAL: gl.constexpr):
+    """total [rows] and acc [rows, D] over all blocks, in the slots from `first` on; m is as in `joint._attend`."""
     k_ring, v_ring, ready, empty = ring
     STAGES: gl.constexpr = k_ring.shape[0]
     HALF: gl.constexpr = k_ring.shape[2] // 2
@@ -181,10 +185,10 @@ def _attend(q, ring, tokens, blocks, first, FOLLOW: gl.constexpr, POLYNOMIAL: gl
         mbarrier.wait(ready.index(buffer), slot // STAGES & 1)
         k, v = k_ring.index(buffer), v_ring.index(buffer)
         scores, weights, m, total, acc = _step(
-            scores, weights, m, total, acc, q, _half(k, 0), _half(v, 0), FOLLOW, POLYNOMIAL
+            scores, weights, m, total, acc, q, _half(k, 0), _half(v, 0), RUNNING, POLYNOMIAL
         )
         scores, weights, m, total, acc = _step(
-            scores, weights, m, total, acc, q, _half(k, 1), _half(v, 1), FOLLOW, POLYNOMIAL
+            scores, weights, m, total, acc, q, _half(k, 1), _half(v, 1), RUNNING, POLYNOMIAL
         )
         mbarrier.arrive(empty.index(buffer), count=1)
 
@@ -192,8 +196,8 @@ def _attend(q, ring, tokens, blocks, first, FOLLOW: gl.constexpr, POLYNOMIAL: gl
     mbarrier.wait(ready.index(buffer), (first + blocks) // STAGES & 1)
     v = v_ring.index(buffer)
     acc = warpgroup_mma(weights, _half(v, 0), acc)
-    weights, m, total, rescale = _weights(scores, m, total, q, FOLLOW, POLYNOMIAL)
-    acc = warpgroup_mma(weights, _half(v, 1), _rescaled(acc, rescale, FOLLOW))
+    weights, m, total, rescale = _weights(scores, m, total, q, RUNNING, POLYNOMIAL)
+    acc = warpgroup_mma(weights, _half(v, 1), _rescaled(acc, rescale, RUNNING))
     mbarrier.arrive(empty.index(buffer), count=1)
     return total, acc
 
@@ -215,10 +219,10 @@ def _consume(
         overflowed |= gl.max(gl.where(total < 2.0**ROOM, 0, tokens), 0)
         overflows.index(consumer).store(gl.full([1], overflowed, gl.int32, gl.BlockedLayout([1], [32], [4], [0])))
         mbarrier.arrive(checked, count=1)
-        # A number from memory: from `tokens` itself, the mask would be computed once and kept through the first round.
-        second_tokens = _overflowed(overflow_check)
-        if second_tokens != 0:
-            total, acc = _attend(q, ring, second_tokens, blocks, blocks + 1, True, False)
+        # Read from memory. From `tokens`, the compiler would compute the mask once and keep it in registers in between.
+        tokens_again = _overflowed(overflow_check)
+        if tokens_again != 0:
+            total, acc = _attend(q, ring, tokens_again, blocks, blocks + 1, True, False)
 
     acc = acc / gl.convert_layout(total, gl.SliceLayout(1, acc_layout))[:, None]
     row = (program * _CONSUMERS + consumer) * _ROWS + gl.arange(0, _ROWS, gl.SliceLayout(1, acc_layout))
@@ -229,9 +233,9 @@ def _consume(
 
 @gluon.jit(do_not_specialize=["heads"])
 def _attention(out_ptr, q, k, v, heads, STAGES: gl.constexpr, ROOM: gl.constexpr, POLYNOMIAL: gl.constexpr):
-    """A program: 128 queries of one head. Neighbours share a head, whose keys and values then stay in L2.
+    """A program computes 128 queries of one head. Consecutive programs share a head, whose keys stay in L2.
 
-    ROOM: log₂ of how far a row's sum may grow over its first block before the second round; 0 follows the maximum.
+    ROOM is as in `joint._attention`.
     """
     tokens = k.shape[1]
     coordinates = (gl.program_id(0), gl.program_id(1), heads, q.shape[1], tokens, gl.cdiv(tokens, k.block_shape[1]))
@@ -263,10 +267,10 @@ def _attention(out_ptr, q, k, v, heads, STAGES: gl.constexpr, ROOM: gl.constexpr
 
 
 def joint_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """`attention.joint_attention`, in this form where it serves.
+    """`joint.joint_attention`, computed by this kernel if it `serves` the arguments.
 
     Raises:
-        ValueError: as that.
+        ValueError: as `joint.joint_attention`.
     """
     if not serves(q, k, v):
         return joint.joint_attention(q, k, v)
@@ -286,7 +290,11 @@ def joint_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def serves(q: Tensor, k: Tensor, v: Tensor) -> bool:
-    """On Hopper: float16 or bfloat16, D = 64 or 128, contiguous, aligned, as many branches of keys as of queries."""
+    """Whether this kernel supports the arguments.
+
+    It does on Hopper, in float16 or bfloat16, for D = 64 or 128 and as many branches of keys as of queries, contiguous
+    and aligned.
+    """
     return (
         architecture(q.device) == 90
         and q.dtype in (torch.float16, torch.bfloat16)

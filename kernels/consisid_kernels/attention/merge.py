@@ -1,5 +1,5 @@
 # mypy: disable-error-code="untyped-decorator,no-untyped-def,no-untyped-call"
-"""Attention to all keys, merged from attention to two parts of them, and the first layer's, which computes it so.
+"""Merges attention to two parts of the keys into attention to all of them; the first layer's attention uses it.
 
     out = o₁·share + o₂·(1 − share),  share = 1 / (1 + 2^(d₂ − d₁)),  d the base-2 logarithm of a part's denominator
 
@@ -18,13 +18,13 @@ from consisid_kernels.launch import DTYPES, architecture, current_device, requir
 from consisid_kernels.variant import MATRIX, Variant
 
 
-# merged_stride is a multiple of 16, as heads' sizes are.
+# merged_stride is a multiple of 16 because head sizes are.
 @triton.jit(do_not_specialize=["tokens", "heads"])
 def _merge(
     merged_ptr, out_ptr, denominator_ptr, other_ptr, other_denominator_ptr, tokens, heads, merged_stride,
     D: tl.constexpr, ROWS: tl.constexpr, OUT_SHARED: tl.constexpr, OTHER_SHARED: tl.constexpr,
 ):  # fmt: skip
-    """out·share + other·(1 − share), share = 1 / (1 + 2^(other_denominator − denominator)). A row: one token's head."""
+    """A row is one head of one token."""
     branch = tl.program_id(1).to(tl.int64)
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     inside = row < tokens * heads
@@ -44,10 +44,10 @@ def _merge(
 
 
 def merge_attention(out: Tensor, denominator: Tensor, other: Tensor, other_denominator: Tensor) -> Tensor:
-    """`reference.merge_attention` of what `partial_attention` gives, and in its memory layout.
+    """`reference.merge_attention` of results of `partial_attention`; the result has their memory layout.
 
     Raises:
-        ValueError: an argument has another shape, dtype, device or layout.
+        ValueError: an argument's shape, dtype, device or layout is not that of `partial_attention`.
     """
     one, two = (tensor.transpose(1, 2) if tensor.dim() == 4 else tensor for tensor in (out, other))
     require("out, with tokens before heads,", one, (None, None, None, None), DTYPES, one.device)
@@ -57,14 +57,14 @@ def merge_attention(out: Tensor, denominator: Tensor, other: Tensor, other_denom
     others = two.shape[0]
     require("other_denominator", other_denominator, (others, heads, tokens), (torch.float32,), one.device)
     if branches != others and 1 not in (branches, others):
-        raise ValueError(f"out has {branches} branches, other {others}; wanted as many, or one that serves all")
+        raise ValueError(f"out has {branches} branches, other {others}; wanted as many, or one for all")
     merged = torch.empty(max(branches, others), tokens, heads, size, dtype=out.dtype, device=out.device)
     _merge_into(merged, one, denominator, two, other_denominator)
     return merged.transpose(1, 2)
 
 
 def _merge_into(merged: Tensor, out: Tensor, denominator: Tensor, other: Tensor, other_denominator: Tensor) -> None:
-    """Tensors with tokens before heads; merged may be a range of the tokens of another."""
+    """Writes into `merged` [B, N, H, D], which may be a slice of a tensor's tokens; out and other are [B, N, H, D]."""
     branches, tokens, heads, size = merged.shape
     config = tile("merge_attention", DTYPES[merged.dtype], architecture(merged.device))
     shared = {"OUT_SHARED": out.shape[0] < branches, "OTHER_SHARED": other.shape[0] < branches}
@@ -80,7 +80,8 @@ def shared_joint_attention(text: tuple[Tensor, Tensor, Tensor], video: tuple[Ten
     """`reference.shared_joint_attention`.
 
     Raises:
-        ValueError: as `joint_attention`, but text may be empty; or they differ in heads, channels, dtype or device.
+        ValueError: as `joint_attention`, except that text may be empty; text and video differ in heads, channels, dtype
+            or device.
     """
     (text_q, text_k, text_v), (video_q, video_k, video_v) = text, video
     check_inputs(*text)

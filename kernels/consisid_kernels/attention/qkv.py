@@ -1,12 +1,12 @@
 # mypy: disable-error-code="untyped-decorator,no-untyped-def,no-untyped-call"
-"""From the fused projection to attention's inputs: LayerNorm of q and k over a head's channels, rotary embedding of
-the video tokens (Su et al. 2021), and the layout [B, H, N, D], in one pass.
+"""Attention's inputs from the fused projection, in one pass: LayerNorm of q and k over a head's channels, rotary
+embedding of the video tokens (Su et al. 2021), and the layout [B, H, N, D].
 
     q' = n·cos + J n·sin,  n = (q − mean) / √(var + eps)·w + b,  J (a, b) = (−b, a) for each pair of channels
 
-Bound by memory: every number of qkv is read once and written once. A program holds the angles of its tokens in
-registers for a group of heads: float32, and two of them for each channel, they would otherwise be more traffic than
-q, k and v. Groups of one tile of tokens are neighbours in the launch, so that rows of qkv are read whole.
+Bound by memory: every number of qkv is read once and written once. A program keeps the cosines and sines of its tokens
+in registers for a group of heads; being float32 and two for each channel, they would otherwise cause more traffic than
+q, k and v. Programs for the groups of one tile of tokens are consecutive, so that whole rows of qkv are read together.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def load_vector(pointer, channel, in_head):
 
 @triton.jit
 def load_angles(cos, sin, token, valid, text, channel, in_head, DIM: tl.constexpr):
-    """[tokens, D] each; text is turned by nothing."""
+    """Cosines and sines, [tokens, D] each; 1 and 0 for text, which is not rotated."""
     offsets = (token - text)[:, None] * DIM + channel[None, :]
     rotated = (valid & (token >= text))[:, None] & in_head[None, :]
     return tl.load(cos + offsets, mask=rotated, other=1.0), tl.load(sin + offsets, mask=rotated, other=0.0)
@@ -37,7 +37,7 @@ def load_angles(cos, sin, token, valid, text, channel, in_head, DIM: tl.constexp
 
 @triton.jit
 def norm_and_rotate(x, in_head, weight, bias, cos, sin, eps, DIM: tl.constexpr):
-    """x float32 [tokens, D], 0 outside of a head's channels; the rest [1, D] or [tokens, D]."""
+    """x float32 [tokens, D], 0 beyond the head's channels; weight and bias [1, D], cos and sin [tokens, D]."""
     centred = tl.where(in_head[None, :], x - tl.sum(x, 1, keep_dims=True) / DIM, 0.0)
     normed = centred * tl.rsqrt(tl.sum(centred * centred, 1, keep_dims=True) / DIM + eps) * weight + bias
     even, odd = tl.split(tl.reshape(normed, (x.shape[0], x.shape[1] // 2, 2)))
@@ -85,7 +85,7 @@ def qkv_epilogue(
     """`reference.qkv_epilogue`; norms of any supported dtype.
 
     Raises:
-        ValueError: an argument has another shape, dtype or device than the specification says, or is not contiguous.
+        ValueError: an argument's shape, dtype or device is not the specified one, or it is not contiguous.
     """
     branches, tokens, dim = check_qkv(qkv, {"q_norm": q_norm, "k_norm": k_norm}, cos, sin, heads)
     parts = tuple(torch.empty((branches, heads, tokens, dim), dtype=qkv.dtype, device=qkv.device) for _ in range(3))
@@ -104,7 +104,7 @@ def qkv_epilogue(
 def check_qkv(
     qkv: Tensor, norms: dict[str, tuple[Tensor, Tensor]], cos: Tensor, sin: Tensor, heads: int
 ) -> tuple[int, int, int]:
-    """Branches, tokens and channels of a head."""
+    """The numbers of branches, tokens and channels of a head. Raises ValueError for arguments that do not fit."""
     require("qkv", qkv, (None, None, None), DTYPES, qkv.device)
     branches, tokens, width = qkv.shape
     if heads < 1 or width % (6 * heads):

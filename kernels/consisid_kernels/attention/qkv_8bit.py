@@ -1,12 +1,11 @@
 # mypy: disable-error-code="untyped-decorator,no-untyped-def,no-untyped-call"
-"""`qkv_epilogue` with its results in the 8 bits that `attention_8bit` takes, and the two statistics this needs first.
+"""`qkv_epilogue` with results in the 8-bit formats of `joint_8bit`.
 
     q8 = round(q' / s),  s = max |q'| / 127 over a block of tokens        (Zhang et al. 2024, SageAttention)
-    k8 the same of k' − mean(k'),  v8 = v / max |v| · 448 for each channel, laid out [B, H, D, N]
+    k8: the same of k' − mean(k');  v8 = v / max |v| · 448 for each channel, laid out [B, H, D, N]
 
-The statistics run over all tokens, hence a pass of their own over two thirds of qkv: each tile of tokens leaves its sum
-and its maximum, which a second, small kernel joins in a fixed order. Both passes are bound by memory; programs are as
-in `qkv.py`.
+mean(k') and max |v| are taken over all tokens, in an earlier pass (`qkv_statistics`). Bound by memory; work is divided
+into programs as in `qkv`.
 """
 
 from __future__ import annotations
@@ -28,13 +27,13 @@ from consisid_kernels.variant import Variant
 
 _LARGEST = {torch.int8: INT8_LARGEST, FLOAT8: FLOAT8_LARGEST}
 _ELEMENTS = 128 * 64
-"""What a program of 16 warps holds in registers beside its angles."""
+"""Elements that a program of 16 warps holds in registers beside its cosines and sines."""
 
 
 @triton.jit
 def _rounded(x, dtype: tl.constexpr):
-    """x float32, at most a rounding error beyond the largest of `dtype`: every number finds its nearest."""
-    # Beside 1.5 · 2²³ there are no bits for a fraction: the sum is rounded to even, and ends in the integer's own bits.
+    """x rounded to `dtype`, to nearest; float32 x exceeds the largest number of `dtype` by a rounding error at most."""
+    # A sum near 1.5 · 2²³ has no bits for a fraction: it is rounded to an integer, which its low bits contain.
     integer = (x + 12582912.0).to(tl.int32, bitcast=True).to(tl.int8)
     return integer if dtype == tl.int8 else x.to(dtype)
 
@@ -45,7 +44,7 @@ def _tokens_8bit(
     HEADS: tl.constexpr, DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK: tl.constexpr, GROUP: tl.constexpr,
     STAGES: tl.constexpr, QUANT: tl.constexpr, LARGEST: tl.constexpr,
 ):  # fmt: skip
-    """Queries, or keys less their mean: a program's tokens of some heads, one scale for each QUANT of them."""
+    """Queries, or keys less their mean: a tile of tokens for a group of heads, a scale for each QUANT tokens."""
     token = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     channel = tl.arange(0, BLOCK_D)
     valid, in_head = token < tokens, channel < DIM
@@ -63,7 +62,7 @@ def _tokens_8bit(
         x = norm_and_rotate(x, in_head, *affine, *angles, eps, DIM)
         if mean is not None:
             x -= load_vector(mean + head * DIM, channel, in_head)
-        # Beyond the last token x is a norm's bias; beyond a head's last channel it is 0.
+        # x is the norm's bias beyond the last token, and 0 beyond the head's last channel.
         of_token = tl.where(valid, tl.max(magnitude(x), 1), 0)
         largest = tl.max(tl.reshape(of_token, (BLOCK // QUANT, QUANT)), 1)
         scale = scale_of(largest, LARGEST)
@@ -79,11 +78,11 @@ def _channels_8bit(
     HEADS: tl.constexpr, DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK: tl.constexpr, GROUP: tl.constexpr,
     STAGES: tl.constexpr, LARGEST: tl.constexpr,
 ):  # fmt: skip
-    """Values, transposed."""
+    """Values, transposed to [D, tokens]."""
     token = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     channel = tl.arange(0, BLOCK_D)
     in_head = (channel < DIM)[None, :]
-    # Zeros beyond the last token: whether 16 bytes of a row are stored then depends on nothing but where they start.
+    # Stores zeros beyond the last token, up to `row`: then whole groups of 16 bytes are stored or none of a group.
     mask, stored = (token < tokens)[:, None] & in_head, (token < row)[:, None] & in_head
     branch = tl.program_id(2).to(tl.int64)
     qkv_offsets = (branch * tokens + token)[:, None] * (3 * HEADS * DIM) + channel[None, :]
@@ -104,7 +103,7 @@ def _qkv_epilogue_8bit(
     HEADS: tl.constexpr, DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK: tl.constexpr, GROUP: tl.constexpr,
     STAGES: tl.constexpr, Q_QUANT: tl.constexpr, K_QUANT: tl.constexpr, LARGEST: tl.constexpr, V_LARGEST: tl.constexpr,
 ):  # fmt: skip
-    # One part for each program: registers for the vectors of one norm, not of two.
+    # A program computes one of q, k and v, so that registers hold the vectors of one norm, not of two.
     if tl.program_id(0) % 3 == 0:
         _tokens_8bit(
             q, q_scale, qkv, q_weight, q_bias, None, cos, sin, tokens, text, eps,
@@ -134,10 +133,10 @@ def qkv_epilogue_8bit(
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """`reference.qkv_epilogue_8bit`; blocks are 16 to 128, 64 at head size 128. Compute capability 8.9 and above.
 
-    The channels of v start at multiples of 16 bytes, as `attention_8bit.joint_attention_8bit` reads them fastest.
+    The channels of v start at multiples of 16 bytes, which `joint_attention_8bit` reads fastest.
 
     Raises:
-        ValueError: an argument has another shape, dtype or device than the specification says, or is not contiguous.
+        ValueError: an argument's shape, dtype or device is not the specified one, or it is not contiguous.
     """
     branches, tokens, dim = check_qkv(qkv, {"q_norm": q_norm, "k_norm": k_norm}, cos, sin, heads)
     for name, tensor in zip(("k's mean", "v's scale"), statistics, strict=True):
@@ -150,7 +149,7 @@ def qkv_epilogue_8bit(
         )
     number = architecture(qkv.device)
     if number is not None and number < 89:
-        raise ValueError(f"compute capability {number / 10} has no E4M3 numbers; use qkv.qkv_epilogue")
+        raise ValueError(f"compute capability {number / 10} has no E4M3 numbers; use qkv_epilogue")
     shape = branches, heads, tokens, dim
     q, k = (torch.empty(shape, dtype=dtype, device=qkv.device) for _ in range(2))
     q_scale, k_scale = (float_buffer((branches, heads, triton.cdiv(tokens, block)), qkv) for block in blocks)

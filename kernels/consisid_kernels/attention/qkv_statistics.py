@@ -1,8 +1,8 @@
 # mypy: disable-error-code="untyped-decorator,no-untyped-def,no-untyped-call"
-"""What the 8-bit form of `qkv_epilogue` needs of all tokens: the keys' mean and the scales of the values' channels.
+"""Statistics over all tokens for the 8-bit form of `qkv_epilogue`: the keys' mean, the scales of the values.
 
-Each tile of tokens leaves the sum of its keys and the maxima of its values; a second, small kernel joins them in a
-fixed order. Bound by memory: two thirds of qkv are read. Programs are as in `qkv`.
+A program stores the sum of the keys and the maxima of the values for a tile of tokens; a second kernel merges them in a
+fixed order. Bound by memory: two thirds of qkv are read. Work is divided into programs as in `qkv`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from consisid_kernels.reference import FLOAT8_LARGEST
 from consisid_kernels.variant import Variant
 
 _ROWS = 64
-"""Tiles whose sums and maxima are joined at a time."""
+"""Tiles whose sums and maxima are merged at a time."""
 
 
 @triton.jit(do_not_specialize=["tokens", "text"])
@@ -76,8 +76,8 @@ def qkv_statistics(
     """`reference.qkv_statistics`.
 
     Raises:
-        ValueError: an argument has another shape, dtype or device than the specification says, is not contiguous, or
-            there is no token.
+        ValueError: an argument's shape, dtype or device is not the specified one, it is not contiguous, or there is no
+            token.
     """
     branches, tokens, dim = check_qkv(qkv, {"k_norm": k_norm}, cos, sin, heads)
     if tokens == 0:

@@ -20,25 +20,25 @@ from consisid_kernels.variant import Variant
 
 HEAD_SIZES = (64, 128)
 DTYPES_8BIT = {torch.int8: "int8", FLOAT8: "e4m3"}
-"""What queries and keys may be, by the name that tile tables and variants give it."""
+"""Dtypes of quantised queries and keys, with their names in tile tables and variants."""
 
 TRITON_TYPES = {"int8": "i8", "e4m3": "fp8e4nv"}
 FLOAT8_ARCHITECTURES = (89, 90, 100, 120)
 _CHUNK, _ROWS = 1024, 64
-"""Tokens whose channels' maxima one program takes; tokens in its registers at once."""
+"""Tokens over which one program takes the maxima of channels; tokens in its registers at a time."""
 _MAXIMA = {"CHUNK": _CHUNK, "ROWS": _ROWS}
 _CHANNELS = {"CHUNKS": 32, "ROWS": _ROWS, "LARGEST": FLOAT8_LARGEST}
 
 
 @triton.jit
 def magnitude(x):
-    """The bits of |x|. As integers they have the order of the numbers, with NaN above infinity: maxima keep it."""
+    """The bits of float32 |x| as an integer: in the order of the numbers, NaN above infinity, so maxima keep NaN."""
     return x.to(tl.int32, bitcast=True) & 0x7FFFFFFF
 
 
 @triton.jit
 def scale_of(largest, LARGEST: tl.constexpr):
-    """From the largest `magnitude`."""
+    """The scale that maps the largest `magnitude` to LARGEST."""
     amplitude = largest.to(tl.float32, bitcast=True)
     return tl.div_rn(tl.maximum(amplitude, 1e-12, propagate_nan=tl.PropagateNan.ALL), LARGEST)
 
@@ -47,7 +47,7 @@ def scale_of(largest, LARGEST: tl.constexpr):
 def _quantised(x, scale, LARGEST: tl.constexpr, dtype: tl.constexpr):
     scaled = tl.clamp(tl.div_rn(x, scale), -LARGEST, LARGEST, propagate_nan=tl.PropagateNan.ALL)
     if dtype == tl.int8:
-        # 1.5 · 2^23 leaves no bits for a fraction: the sum is rounded to the nearest integer, ties to even.
+        # A sum near 1.5 · 2^23 has no bits for a fraction, so it is rounded to an integer, ties to even.
         scaled = (scaled + 12582912.0) - 12582912.0
     return scaled.to(dtype)
 
@@ -73,11 +73,15 @@ def quantise_tokens(x: Tensor, block: int, dtype: torch.dtype = torch.int8) -> t
     """`reference.quantise_tokens`, bit for bit; head sizes 64 and 128.
 
     Raises:
-        ValueError: x has another shape or dtype, or is not contiguous; block is not positive; dtype is not 8 bits.
+        ValueError: x's shape or dtype is not the specified one or x is not contiguous; block is not positive; dtype is
+        not
+            int8 or E4M3.
     """
     check_heads("x", x, DTYPES)
     if block < 1 or dtype not in DTYPES_8BIT:
-        raise ValueError(f"block {block} and {dtype}; wanted at least one token, and one of {list(DTYPES_8BIT)}")
+        raise ValueError(
+            f"block {block} and {dtype}; wanted a block of at least one token, and one of {list(DTYPES_8BIT)}"
+        )
     branches, heads, tokens, size = x.shape
     blocks = triton.cdiv(tokens, block)
     out = torch.empty(x.shape, dtype=dtype, device=x.device)
@@ -92,7 +96,7 @@ def quantise_tokens(x: Tensor, block: int, dtype: torch.dtype = torch.int8) -> t
 
 
 def _warps(size: int) -> int:
-    """Exact division takes registers: more threads share a wider row."""
+    """Exact division needs registers, so wider rows get more threads."""
     return size // 16
 
 
@@ -138,10 +142,12 @@ def _quantise_channels(
 
 
 def quantise_channels(x: Tensor) -> tuple[Tensor, Tensor]:
-    """`reference.quantise_channels`, bit for bit; head sizes 64 and 128. Rows of the result start at multiples of 16.
+    """`reference.quantise_channels`, bit for bit; head sizes 64 and 128.
+
+    Channels of the result start at multiples of 16 bytes.
 
     Raises:
-        ValueError: x has another shape or dtype, or is not contiguous.
+        ValueError: x's shape or dtype is not the specified one, or x is not contiguous.
     """
     check_heads("x", x, DTYPES)
     branches, heads, tokens, size = x.shape

@@ -1,7 +1,7 @@
-"""Compiles kernels for GPUs that are not here, and reads from the machine code what it costs.
+"""Compiles kernels ahead of time, without a GPU, and measures the registers and memory that the machine code needs.
 
-Every module with kernels lists its `VARIANTS`; `budgets.json` holds what each may cost on its architectures.
-`python -m consisid_kernels.compile.aot [--write]` compiles all of them and compares, or writes the budgets anew.
+Modules with kernels list their `VARIANTS`; `budgets.json` has the budget of each variant for each architecture.
+`python -m consisid_kernels.compile.aot` compiles all variants and compares them with it; `--write` writes it.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ BUDGETS = Path(__file__).with_name("budgets.json")
 
 @dataclass(frozen=True)
 class Cost:
-    """What a variant takes.
+    """What a compiled variant needs.
 
     Attributes:
-        registers: of a thread.
+        registers: registers of a thread.
         spills: bytes of a thread's stack and local memory.
         shared: bytes of a block's shared memory.
-        matrix: instructions in the PTX that feed tensor cores.
+        matrix: the number of tensor-core instructions in the PTX.
     """
 
     registers: int
@@ -43,14 +43,14 @@ class Cost:
 
 
 def variants() -> Iterator[Variant]:
-    """Those of every module of this package."""
+    """The `VARIANTS` of all modules of this package."""
     for module in pkgutil.walk_packages(consisid_kernels.__path__, "consisid_kernels."):
         if module.name != __name__:
             yield from getattr(importlib.import_module(module.name), "VARIANTS", ())
 
 
 def compile_for(variant: Variant, architecture: int) -> Any:
-    """Triton's compiled kernel: `.asm["ptx"]`, `.asm["cubin"]`, `.metadata`. Needs no GPU."""
+    """Compiles a variant, without a GPU. The result has `.asm["ptx"]`, `.asm["cubin"]` and `.metadata`."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
     from triton.experimental.gluon._runtime import GluonASTSource
@@ -64,7 +64,7 @@ def compile_for(variant: Variant, architecture: int) -> Any:
 
 
 def cost(compiled: Any, architecture: int) -> Cost:
-    """Read from the cubin and the PTX of `compile_for`."""
+    """The cost of a kernel that `compile_for` returned."""
     match = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", _resources(compiled.asm["cubin"]))
     assert match is not None
     registers, stack, local = (int(number) for number in match.groups())
@@ -83,7 +83,7 @@ def _resources(cubin: bytes) -> str:
 
 
 def measure(names: str = "") -> dict[str, dict[str, int]]:
-    """ "variant sm_NN" → cost, of all variants whose name contains `names`."""
+    """Costs of all variants whose name contains `names`, by "variant sm_NN"."""
     costs = {}
     for variant in variants():
         if names in variant.name:
@@ -112,7 +112,7 @@ def main() -> None:
 
 
 def exceeded(found: Mapping[str, Mapping[str, int]], budgets: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """What costs more than its budget, uses fewer tensor-core instructions, spills, or has no budget; in words."""
+    """Messages for variants over their budget, with fewer tensor-core instructions than it, or without a budget."""
     problems = []
     for name, costs in found.items():
         budget = budgets.get(name)

@@ -1,16 +1,16 @@
 # mypy: disable-error-code="untyped-decorator,no-untyped-def,no-untyped-call"
-"""Linear layers whose epilogue does what would otherwise be a pass over their output: GELU, scales, E4M3.
+"""Linear layers with an epilogue that replaces a pass over their output: GELU, scales, rounding to E4M3.
 
     y = f((x · x_scale)(W · w_scale)ᵀ + b) / out_scale
     f(a) = a / (1 + 2^(−a (α + β a²))),  α = 2 √(2/π) log2(e),  β = 0.044715 α
 
-f is GELU in its tanh form (Hendrycks & Gimpel 2016), written as a · sigmoid; all scales and f may be absent.
+f is GELU in its tanh form (Hendrycks & Gimpel 2016), written as a · sigmoid. The scales and f are optional.
 
-As many programs as the GPU has multiprocessors walk over the output's tiles, in groups of rows, so that the weights
-stay in L2 while a group is done. Tiles travel by tensor descriptors (TMA from Hopper on), which also mask what is past
-the edges. Tensor cores sum E4M3 products in fewer bits than float32 has (about 14 on Hopper: DeepSeek-V3 report,
-section 3.3.2): each block of channels starts from zero there, and is added in float32 registers; by `fma`, because
-Triton folds sum + dot(x, w) into dot(x, w, sum), which adds all channels in those few bits.
+The kernel is persistent: one program for each multiprocessor loops over the output's tiles, in groups of rows, so that
+the weights stay in L2 during a group. Tiles are loaded and stored by tensor descriptors (TMA from Hopper on), which
+also mask elements past the edges. Tensor cores sum E4M3 products in fewer bits than float32 has (about 14 on Hopper:
+DeepSeek-V3 report, section 3.3.2). Each block's sum therefore starts from zero and is added in float32 registers, by
+`fma`, because Triton folds sum + dot(x, w) into dot(x, w, sum), which sums all channels in those few bits.
 
 Bound by arithmetic: [35552, 3072] × [3072, 12288] are 2.7 TFLOP on 1.2 GB.
 """
@@ -31,9 +31,9 @@ from consisid_kernels.launch import DTYPES, architecture, current_device, family
 from consisid_kernels.reference import FLOAT8, FLOAT8_LARGEST
 from consisid_kernels.variant import Variant
 
-WIDE = (torch.float16, torch.bfloat16)
+DTYPES_16BIT = (torch.float16, torch.bfloat16)
 ARCHITECTURES = (90, 100)
-"""Families that these are for. Below 9.0 there is no TMA: nothing overlaps its loads, and the 16-bit form spills. For
+"""Supported families. Below 9.0 there is no TMA: loads do not overlap with products, and the 16-bit form spills. On
 12.0, ptxas 12.9 gives every kernel with TMA 8 bytes of stack."""
 
 _ALPHA = tl.constexpr(2 * math.sqrt(2 / math.pi) * math.log2(math.e))
@@ -79,25 +79,27 @@ def _linear(
 
 
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """`reference.linear_gelu` of fp16 or bf16; C and out are multiples of 16. PyTorch's own outside `ARCHITECTURES`.
+    """`reference.linear_gelu` in fp16 or bf16; C and out are multiples of 16.
+
+    Computed by PyTorch on devices outside `ARCHITECTURES`.
 
     Raises:
-        ValueError: an argument has another shape, dtype or device than the specification says, or is not contiguous.
+        ValueError: an argument's shape, dtype or device is not the specified one, or it is not contiguous.
     """
-    _check(x, weight, bias, WIDE)
+    _check(x, weight, bias, DTYPES_16BIT)
     if not _supports(x.device):
         return F.gelu(F.linear(x, weight, bias.to(x.dtype)), approximate="tanh")
     return _launch(x, weight, bias, (None, None, None), x.dtype, gelu=True)
 
 
 def linear_gelu_float8(x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor) -> Tensor:
-    """`reference.linear_gelu_float8` of fp16 or bf16; C and out are multiples of 16; scale of any dtype.
+    """`reference.linear_gelu_float8` from fp16 or bf16; C and out are multiples of 16; scale of any dtype.
 
     Raises:
-        ValueError: as `linear_gelu`, or the device is not of `ARCHITECTURES`.
+        ValueError: as `linear_gelu`, or the device's family is not in `ARCHITECTURES`.
     """
     _require_architecture(x.device)
-    _check(x, weight, bias, WIDE)
+    _check(x, weight, bias, DTYPES_16BIT)
     return _launch(x, weight, bias, (None, None, _scalar("scale", scale, x.device)), FLOAT8, gelu=True)
 
 
@@ -114,12 +116,12 @@ def linear_float8(
     """`reference.linear_float8` to fp16 or bf16; C and out are multiples of 16; scales of any dtype.
 
     Raises:
-        ValueError: as `linear_gelu_float8`, or dtype is another.
+        ValueError: as `linear_gelu_float8`, or dtype is neither fp16 nor bf16.
     """
     _require_architecture(x.device)
     _check(x, weight, bias, (FLOAT8,))
-    if dtype not in WIDE:
-        raise ValueError(f"dtype is {dtype}; wanted one of {list(WIDE)}")
+    if dtype not in DTYPES_16BIT:
+        raise ValueError(f"dtype is {dtype}; wanted one of {list(DTYPES_16BIT)}")
     require("weight_scale", weight_scale, bias.shape, DTYPES, x.device)
     if out_scale is not None:
         _scalar("out_scale", out_scale, x.device)
@@ -136,7 +138,7 @@ def _require_architecture(device: torch.device) -> None:
     if not _supports(device):
         number = architecture(device) or 0
         wanted = " and ".join(f"{known // 10}.x" for known in ARCHITECTURES)
-        raise ValueError(f"{device} has compute capability {number / 10}; layers of E4M3 numbers are for {wanted}")
+        raise ValueError(f"{device} has compute capability {number / 10}; E4M3 layers need {wanted}")
 
 
 def _check(x: Tensor, weight: Tensor, bias: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
@@ -174,7 +176,7 @@ def _launch(
         TensorDescriptor.from_tensor(tensor.view(-1, tensor.shape[-1]), block)
         for tensor, block in ((out, [m, n]), (x, [m, k]), (weight, [n, k]))
     )
-    # On 10.0 a bias of 16 bits would have the whole tile in its own layout, and spill.
+    # With a bias of 16 bits, the whole tile gets the bias's layout on 10.0, and spills.
     vectors = (None if vector is None else vector.float() for vector in (bias, *scales))
     with current_device(x.device):
         _linear[(min(tiles, _processors(x.device)),)](
@@ -185,7 +187,7 @@ def _launch(
 
 
 def _processors(device: torch.device) -> int:
-    """In the interpreter few, so that each has several tiles."""
+    """The number of multiprocessors; 2 in the interpreter, so that a program computes several tiles."""
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2
 
 
@@ -203,7 +205,7 @@ _TYPES = {
     torch.bfloat16: ("bf16", "bfloat16"),
     FLOAT8: ("fp8e4nv", "float8e4nv"),
 }
-"""As signatures and as kernels spell them."""
+"""Names of dtypes in signatures and in `triton.language`."""
 
 
 def _variant(name: str, dtype: torch.dtype, out: torch.dtype, number: int, gelu: bool = True) -> Variant:
@@ -228,9 +230,9 @@ VARIANTS = [
     variant
     for number in ARCHITECTURES
     for variant in (
-        *(_variant(f"linear_gelu/{DTYPES[dtype]}", dtype, dtype, number) for dtype in WIDE),
-        *(_variant(f"linear_gelu_float8/{DTYPES[dtype]}", dtype, FLOAT8, number) for dtype in WIDE),
-        *(_variant(f"linear_float8/{DTYPES[dtype]}", FLOAT8, dtype, number, gelu=False) for dtype in WIDE),
+        *(_variant(f"linear_gelu/{DTYPES[dtype]}", dtype, dtype, number) for dtype in DTYPES_16BIT),
+        *(_variant(f"linear_gelu_float8/{DTYPES[dtype]}", dtype, FLOAT8, number) for dtype in DTYPES_16BIT),
+        *(_variant(f"linear_float8/{DTYPES[dtype]}", FLOAT8, dtype, number, gelu=False) for dtype in DTYPES_16BIT),
         _variant("linear_float8/gelu-e4m3", FLOAT8, FLOAT8, number),
     )
 ]

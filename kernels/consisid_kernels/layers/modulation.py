@@ -3,11 +3,11 @@
 
     modulated_norm       h = LN(x)·w'  + b'           with w' = w (1 + scale), b' = b (1 + scale) + shift
     gated_residual       x' = x + gate·y
-    gated_residual_norm  both, the second norm on x' as it was stored
+    gated_residual_norm  both, with the norm of x' after rounding to its dtype
 
-All are bound by memory: 2, 3 and 4 times the size of x move. A program holds the vectors of a few rows in registers and
-streams those rows past them, because vectors read anew for each row would be twice the traffic of the rows themselves.
-Its rows are all text or all video. Statistics in float32, the variance from centred values.
+All are bound by memory: they move 2, 3 and 4 times the size of x. A program loads w', b' and the gate once and applies
+them to several rows, because loading them for each row would be twice the traffic of the rows. Its rows are all text or
+all video. Statistics are float32; the variance is computed from centred values.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from consisid_kernels.variant import MATRIX, Variant
 
 @triton.jit
 def _rows(tokens, text, ROWS: tl.constexpr):
-    """This program's rows, from the first up to the last, and where its vectors begin: 3 for text, 0 for video."""
+    """The program's first row, the end of its rows, the index of its first vector: 3 for text, 0 for video."""
     group = tl.program_id(0)
     text_groups = tl.cdiv(text, ROWS)
     is_text = group < text_groups
@@ -78,10 +78,10 @@ def _modulated_norm(
 def modulated_norm(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, modulation: Tensor, step: Tensor, text: int, eps: float
 ) -> Tensor:
-    """`reference.modulated_norm`; all vectors of any supported dtype; weight and bias may both be None.
+    """`reference.modulated_norm`; vectors may have any supported dtype; weight and bias may both be None.
 
     Raises:
-        ValueError: an argument has another shape, dtype or device than the specification says, or is not contiguous.
+        ValueError: an argument's shape, dtype or device is not the specified one, or it is not contiguous.
     """
     _check(x, {"weight": weight, "bias": bias}, {"modulation": modulation}, step, text)
     out = torch.empty_like(x)
@@ -169,7 +169,7 @@ def _check(x: Tensor, affine: dict[str, Tensor | None], tables: dict[str, Tensor
     require("x", x, (None, None, None), DTYPES, x.device)
     tokens, channels = x.shape[1:]
     if len({vector is None for vector in affine.values()}) > 1:
-        raise ValueError("weight and bias: one is None; give both, or neither")
+        raise ValueError("one of weight and bias is None; give both or neither")
     for name, vector in affine.items():
         if vector is not None:
             require(name, vector, (channels,), DTYPES, x.device)
@@ -181,7 +181,7 @@ def _check(x: Tensor, affine: dict[str, Tensor | None], tables: dict[str, Tensor
 
 
 def _launch(kernel: Any, name: str, pointers: tuple[Tensor | None, ...], x: Tensor, text: int, *norm: Any) -> None:
-    """`norm` is eps and weight where the kernel normalises."""
+    """`norm` is eps and weight for kernels with a norm, else empty."""
     branches, tokens, channels = x.shape
     config = tile(name, DTYPES[x.dtype], architecture(x.device))
     groups = triton.cdiv(text, config["rows"]) + triton.cdiv(tokens - text, config["rows"])

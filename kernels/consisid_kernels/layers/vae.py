@@ -1,17 +1,17 @@
 # mypy: disable-error-code="untyped-decorator,no-untyped-def,no-untyped-call"
-"""GroupNorm (Wu & He 2018), the latents' scale and shift (SpatialNorm of MoVQ, Zheng et al. 2022), SiLU, causal past.
+"""GroupNorm (Wu & He 2018), scale and shift by the latents (SpatialNorm of MoVQ, Zheng et al. 2022), SiLU, causal past.
 
     y = ((x − mean_g)·rstd_g·w + b)·scale + shift        out = past ++ y / (1 + e^(−y))
 
-Memory bounds it. A group has up to 2.5·10⁷ values all over x, of which no cache holds much, so that x is read twice:
+Bound by memory. A group has up to 2.5·10⁷ values, spread over x and too many for caches, so x is read twice:
 
     1. _channel_statistics  mean and Σ(x − mean)² of each channel over a chunk of positions, by Welford's recurrence
-    2. _group_statistics    those of a group from all chunks, by Chan, Golub & LeVeque's, and from them rstd
-    3. _spatial_norm_silu   all the rest, into a buffer that begins with the past: the next convolution's input
+    2. _group_statistics    mean and rstd of each group from all chunks, merged as by Chan, Golub & LeVeque (1983)
+    3. _spatial_norm_silu   the formulas above, into a buffer that begins with the past
 
-No step subtracts large sums, and every sum has one order. Chunks go up from the first frame and the third kernel down
-from the last, so that it finds in L2 what the first has just read. Its programs keep the vectors of a few latents'
-columns in registers while all the rows and frames that share them pass.
+No step subtracts large sums, and the order of every sum is fixed. The first kernel goes from the first frame to the
+last and the third from the last to the first, so that it finds in L2 what the first read last. A program of the third
+keeps the scale and shift of a few columns in registers for all rows and frames that share them.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ def _channel_statistics(
     partial, x, positions, chunk,
     CHANNELS: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """A program: `chunk` positions, a multiple of ROWS. partial [2, chunks, CHANNELS]: mean, squared deviations.
+    """A program reads `chunk` positions, a multiple of ROWS.
 
-    Each of ROWS × CHANNELS slots keeps its own, so that a step reduces nothing and waits for nothing but its load.
+    partial [2, chunks, CHANNELS]: mean, sum of squared deviations.
+    Each of ROWS × CHANNELS lanes has its own statistics, so that iterations need no reductions.
     """
     first = tl.program_id(0).to(tl.int64) * chunk
     length = tl.minimum(positions - first, chunk).to(tl.int32)
@@ -75,7 +76,7 @@ def _group_statistics(
     statistics, partial, positions, chunk, chunks, eps,
     CHANNELS: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """A program: a group of SIZE channels. statistics [2, groups]: mean, 1 / standard deviation."""
+    """A program computes a group of SIZE channels. statistics [2, groups]: mean, 1 / √(variance + eps)."""
     group = tl.program_id(0)
     row = tl.arange(0, ROWS)
     channel = tl.arange(0, BLOCK)
@@ -111,9 +112,9 @@ def _spatial_norm_silu(
     CHANNELS: tl.constexpr, SIZE: tl.constexpr, TIME: tl.constexpr, SPACE: tl.constexpr,
     BLOCK: tl.constexpr, ROWS: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """A program: ROWS columns of all rows and frames that share a row of latents; or of the past, where it is given.
+    """A program computes ROWS columns of all rows and frames that share a row of latents, or copies those of the past.
 
-    Where not, the past is computed from x's first frame as that frame itself is.
+    If past is None, it is computed from x's first frame.
     """
     latent = tl.num_programs(2) - 1 - tl.program_id(2)
     latent_row = tl.num_programs(1) - 1 - tl.program_id(1)
@@ -127,7 +128,7 @@ def _spatial_norm_silu(
     frame_size = row_size * height
 
     if past is None:
-        # The first latent frame stands for one frame and, here, for two of the past.
+        # The first latent frame belongs to one frame and, here, to the two of the past.
         begin = tl.where(latent == 0, 0, (latent - 1) * TIME + 1 + _PAST)
         frames = tl.where(latent == 0, 1 + _PAST, TIME)
     else:
@@ -169,10 +170,10 @@ def spatial_norm_silu(
     past: Tensor | None,
     eps: float,
 ) -> Tensor:
-    """`reference.spatial_norm_silu`; weight, bias, scale and shift of any supported dtype.
+    """`reference.spatial_norm_silu`; weight, bias, scale and shift may have any supported dtype.
 
     Raises:
-        ValueError: an argument has another shape, dtype or device than the specification says, or is not contiguous.
+        ValueError: an argument's shape, dtype or device is not the specified one, or it is not contiguous.
     """
     _check(x, groups, weight, bias, scale, shift, enlarge, past)
     _, frames, height, width, channels = x.shape
@@ -218,14 +219,14 @@ def _check(
     if not x.numel():
         raise ValueError(f"x is empty, {list(x.shape)}; wanted at least one value")
     if groups < 1 or channels % groups:
-        raise ValueError(f"x has {channels} channels, which do not divide into {groups} groups")
+        raise ValueError(f"x has {channels} channels, not a multiple of {groups} groups")
     for name, vector in (("weight", weight), ("bias", bias)):
         require(name, vector, (channels,), DTYPES, x.device)
     time, space = enlarge
     first = time - 1 if past is None else 0
     if min(enlarge) < 1 or (frames + first) % time or height % space or width % space:
         raise ValueError(
-            f"x has {frames} frames of {height} × {width}{' before any other' if past is None else ''}; "
+            f"x has {frames} frames of {height} × {width}{' in the first chunk' if past is None else ''}; "
             f"no latents enlarged by {time} in time and {space} in space have that size"
         )
     latents = (1, (frames + first) // time, height // space, width // space, channels)
@@ -271,7 +272,7 @@ def _variant(
 
 
 def _variants(number: int) -> Iterator[Variant]:
-    """The fewest and the most channels of the full-size decoder, in its 32 groups."""
+    """Variants for the smallest and the largest number of channels of the full-size decoder, in 32 groups."""
     for channels, enlarge in ((128, (4, 8)), (512, (2, 2))):
         size = channels // 32
         config = tile("spatial_norm_silu", "groups", number)

@@ -1,8 +1,8 @@
 """The specification: what every kernel computes, in plain PyTorch, by the same names and arguments as `ops`.
 
 B guidance branches, H heads, D channels of a head, N tokens (text first, then video), L text tokens, C = H·D channels.
-Functions compute in the dtype of their inputs; their results in float64 are what the kernels' errors are measured
-against. The tests prove that the networks compute the same. No Triton here.
+Functions compute in the dtype of their inputs. Errors of kernels are measured against their results in float64. Tests
+compare them with the networks. Imports no Triton.
 """
 
 from __future__ import annotations

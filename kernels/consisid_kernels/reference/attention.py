@@ -10,14 +10,14 @@ from torch import Tensor
 
 
 def joint_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q kᵀ / √D) v. q [B, H, M, D], k and v [B, H, N, D] → [B, M, H, D], whose heads join without a copy."""
+    """softmax(q kᵀ / √D) v. q [B, H, M, D], k and v [B, H, N, D] → [B, M, H, D]."""
     return partial_attention(q, k, v)[0].transpose(1, 2).contiguous()
 
 
 def partial_attention(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """Attention to some of the keys: out [B, H, M, D], and the base-2 logarithm [B, H, M] of the softmax's denominator.
 
-    Branches broadcast: a tensor with B = 1 serves all.
+    Tensors with B = 1 are broadcast over the branches.
     """
     scores = (q @ k.mT) * (math.log2(math.e) / math.sqrt(q.shape[-1]))
     denominator = torch.logsumexp(scores * math.log(2), dim=-1) / math.log(2)
@@ -25,7 +25,7 @@ def partial_attention(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def merge_attention(out: Tensor, denominator: Tensor, other: Tensor, other_denominator: Tensor) -> Tensor:
-    """Attention to all keys from `partial_attention` to two parts of them. Branches broadcast."""
+    """Attention to all keys, from the results of `partial_attention` for two parts of them; B is broadcast."""
     share = torch.sigmoid((denominator - other_denominator) * math.log(2))[..., None]
     return out * share + other * (1 - share)
 
@@ -33,8 +33,8 @@ def merge_attention(out: Tensor, denominator: Tensor, other: Tensor, other_denom
 def shared_joint_attention(text: tuple[Tensor, Tensor, Tensor], video: tuple[Tensor, Tensor, Tensor]) -> Tensor:
     """`joint_attention` of the first layer, whose video tokens are the same in both branches.
 
-    text is q, k, v [B, H, L, D]; video q, k, v [1, H, N, D] → [B, L + N, H, D]. What video pays to video is computed
-    once and merged with each branch's text.
+    text is q, k, v [B, H, L, D]; video q, k, v [1, H, N, D] → [B, L + N, H, D]. Attention from video to video is
+    computed once and merged with the attention to each branch's text.
     """
     (text_q, text_k, text_v), (video_q, video_k, video_v) = text, video
     parts = [
@@ -53,31 +53,32 @@ def qkv_epilogue(
     heads: int,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """From the fused projection to attention's inputs.
+    """Attention's inputs from the fused projection.
 
     qkv [B, N, 3·C]; norms are weight and bias [D]; cos and sin float32 [N − L, D], interleaved pairs (Su et al. 2021),
-    turn the last N − L tokens. Queries and keys are normalised (LayerNorm over D), then turned. → q, k, v [B, H, N, D].
+    rotate the last N − L tokens. Queries and keys are normalised (LayerNorm over D), then rotated.
+    → q, k, v [B, H, N, D].
     """
     q, k, v = torch.unflatten(qkv, -1, (3, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
     wide = torch.float64 if qkv.dtype == torch.float64 else torch.float32
-    turned = []
+    rotated = []
     for x, (weight, bias) in ((q, q_norm), (k, k_norm)):
         normed = F.layer_norm(x.to(wide), x.shape[-1:], weight.to(wide), bias.to(wide), eps)
         length = x.shape[2] - cos.shape[0]
         text, video = normed[:, :, :length], normed[:, :, length:]
         even, odd = torch.unflatten(video, -1, (-1, 2)).unbind(-1)
         swapped = torch.stack((-odd, even), dim=-1).flatten(-2)
-        turned.append(torch.cat((text, video * cos + swapped * sin), dim=2).to(qkv.dtype))
-    return turned[0], turned[1], v.contiguous()
+        rotated.append(torch.cat((text, video * cos + swapped * sin), dim=2).to(qkv.dtype))
+    return rotated[0], rotated[1], v.contiguous()
 
 
 def face_attention(
     x: Tensor, weight: Tensor, bias: Tensor, keys: Tensor, values: Tensor, heads: int, text: int, eps: float
 ) -> Tensor:
-    """x, its tokens from `text` on plus what they read from the face: LayerNorm → scores → softmax over slots → values.
+    """x + softmax(LayerNorm(x) keys) values for the tokens from `text` on; the others are returned unchanged.
 
-    x [B, N, C]; keys [C, heads·Q] and values [heads·Q, C] are folded with the projections (`dit.Prepare`), the scales
-    of the softmax and of the injection included. Softmax over each head's Q slots.
+    x [B, N, C]; keys [C, heads·Q] and values [heads·Q, C] are folded with the projections (`dit.Prepare`) and contain
+    the scales of the softmax and of the injection. The softmax is over the Q slots of each head.
     """
     video = x[:, text:]
     normed = F.layer_norm(video, x.shape[-1:], weight, bias, eps)

@@ -12,10 +12,10 @@ from consisid_kernels.reference.eight_bit import FLOAT8, FLOAT8_LARGEST
 def modulated_norm(
     x: Tensor, weight: Tensor, bias: Tensor, modulation: Tensor, step: Tensor, text: int, eps: float
 ) -> Tensor:
-    """LayerNorm(x) · (1 + scale) + shift, the first `text` tokens with the text's vectors.
+    """LayerNorm(x) · (1 + scale) + shift; the first `text` tokens use the text's shift and scale.
 
-    x [B, N, C]; weight and bias [C]; modulation [T, 6, C] is a table of steps, its rows shift, scale, gate of the
-    video, then of the text (`dit.Modulate`); step int32 [1] picks one.
+    x [B, N, C]; weight and bias [C]; modulation [T, 6, C] has for each step shift, scale and gate of the video, then of
+    the text (`dit.Modulate`); step int32 [1] is an index into T.
     """
     shift, scale, _ = _vectors(modulation, step, x.shape[1], text)
     return F.layer_norm(x, x.shape[-1:], weight, bias, eps) * (1 + scale) + shift
@@ -37,7 +37,7 @@ def gated_residual_norm(
     text: int,
     eps: float,
 ) -> tuple[Tensor, Tensor]:
-    """`gated_residual`, and `modulated_norm` of what it gives with the next norm's parameters, in one pass."""
+    """The result of `gated_residual`, and its `modulated_norm` with the next norm's parameters."""
     x = gated_residual(x, y, modulation, step, text)
     return x, modulated_norm(x, weight, bias, next_modulation, step, text, eps)
 
@@ -69,10 +69,10 @@ def linear_float8(
     gelu: bool = False,
     out_scale: Tensor | None = None,
 ) -> Tensor:
-    """(x · x_scale)(W · weight_scale)ᵀ + b of E4M3 numbers, summed in float32 (float64 where `dtype` is).
+    """(x · x_scale)(W · weight_scale)ᵀ + b of E4M3 numbers, summed in float32 (in float64 if `dtype` is float64).
 
-    x [..., C] with one scale for all, weight [out, C] with one of each row: [out], bias [out]; `gelu` in its tanh form.
-    → `dtype` [..., out]; with `out_scale` divided by it, as saturated E4M3.
+    x [..., C] with one scale, weight [out, C] with one for each row, [out]; bias [out]. `gelu` applies GELU in its tanh
+    form. → `dtype` [..., out]; if `out_scale` is given, the result divided by it, as saturated E4M3.
     """
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     out = F.linear(x.to(wide), weight.to(wide)) * (x_scale.to(wide) * weight_scale.to(wide)) + bias.to(wide)
@@ -94,11 +94,11 @@ def spatial_norm_silu(
     past: Tensor | None,
     eps: float,
 ) -> Tensor:
-    """SiLU(GroupNorm(x) · scale + shift) preceded by its causal past: the input of the VAE's next convolution.
+    """SiLU(GroupNorm(x) · scale + shift) after two frames of the past: the input of the VAE's next convolution.
 
-    Channels last: x [1, T, H, W, C]; scale and shift [1, t, h, w, C] at the latents' size, enlarged to nearest by
-    (time, space); past [1, 2, H, W, C] as the chunk before left it, or None before the first frame, which then stands
-    in for its own past and is not repeated in time. → [1, T + 2, H, W, C].
+    Channels last: x [1, T, H, W, C]; scale and shift [1, t, h, w, C] at the latents' size, enlarged (nearest) by (time,
+    space); past [1, 2, H, W, C], the last two frames of the previous chunk's result, or None for the first chunk, whose
+    first frame is used as its past and is not repeated in time. → [1, T + 2, H, W, C].
     """
     first = past is None
     normed = F.group_norm(x.movedim(-1, 1), groups, weight, bias, eps).movedim(1, -1)
