@@ -1,6 +1,7 @@
 # mypy: disable-error-code="untyped-decorator,no-untyped-def,no-untyped-call"
-"""Attention's inputs from the fused projection, in one pass: LayerNorm of q and k over a head's channels, rotary
-embedding of the video tokens (Su et al. 2021), and the layout [B, H, N, D].
+"""Attention's inputs from the fused projection, in one pass: LayerNorm of q and k, rotary embedding, [B, H, N, D].
+
+LayerNorm is over a head's channels; only video tokens are rotated (Su et al. 2021).
 
     q' = n·cos + J n·sin,  n = (q − mean) / √(var + eps)·w + b,  J (a, b) = (−b, a) for each pair of channels
 
