@@ -59,10 +59,10 @@ def tile(kernel: str, case: str, architecture: int | None) -> dict[str, int]:
     Raises KeyError for an unknown case.
     """
     table = json.loads((TILES / f"{kernel}.json").read_text())
-    own: dict[str, dict[str, int]] = table["default"]
+    cases: dict[str, dict[str, int]] = table["default"]
     for number in (family(architecture), architecture):
-        own = own | table.get(str(number), {})
-    return own[case]
+        cases = cases | table.get(str(number), {})
+    return cases[case]
 
 
 def current_device(device: torch.device) -> AbstractContextManager[object]:

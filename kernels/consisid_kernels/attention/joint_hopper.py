@@ -267,12 +267,12 @@ def _attention(out_ptr, q, k, v, heads, STAGES: gl.constexpr, ROOM: gl.constexpr
 
 
 def joint_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """`joint.joint_attention`, computed by this kernel if it `serves` the arguments.
+    """`joint.joint_attention`, computed by this kernel if it `supports` the arguments.
 
     Raises:
         ValueError: as `joint.joint_attention`.
     """
-    if not serves(q, k, v):
+    if not supports(q, k, v):
         return joint.joint_attention(q, k, v)
     branches, heads, tokens, size = q.shape
     out = torch.empty(branches, tokens, heads, size, dtype=q.dtype, device=q.device)
@@ -289,7 +289,7 @@ def joint_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return out
 
 
-def serves(q: Tensor, k: Tensor, v: Tensor) -> bool:
+def supports(q: Tensor, k: Tensor, v: Tensor) -> bool:
     """Whether this kernel supports the arguments.
 
     It does on Hopper, in float16 or bfloat16, for D = 64 or 128 and as many branches of keys as of queries, contiguous

@@ -18,7 +18,7 @@ from consisid_kernels.launch import DTYPES, architecture, current_device, requir
 from consisid_kernels.variant import MATRIX, Variant
 
 
-# merged_stride is a multiple of 16 because head sizes are.
+# merged_stride may be specialised: it is a multiple of 16 because head sizes are.
 @triton.jit(do_not_specialize=["tokens", "heads"])
 def _merge(
     merged_ptr, out_ptr, denominator_ptr, other_ptr, other_denominator_ptr, tokens, heads, merged_stride,

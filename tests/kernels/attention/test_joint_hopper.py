@@ -146,7 +146,7 @@ def test_other_devices_use_the_plain_form(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(joint, "joint_attention", lambda *tensors: tensors)
     tensors = tuple(normal(1, 2, 3, 64, dtype=torch.bfloat16) for _ in range(3))
     assert joint_hopper.joint_attention(*tensors) is not None
-    assert not joint_hopper.serves(*tensors)
+    assert not joint_hopper.supports(*tensors)
 
 
 @pytest.mark.parametrize(
@@ -166,13 +166,13 @@ def test_supported_arguments(
 ) -> None:
     monkeypatch.setattr(joint_hopper, "architecture", lambda device: 90)
     tensors = [torch.zeros(shape, dtype=torch.bfloat16) for shape in (q, k, k)]
-    assert joint_hopper.serves(*tensors) is supported
-    assert not joint_hopper.serves(*(x.float() for x in tensors))
-    assert not joint_hopper.serves(tensors[0].half(), *tensors[1:])
+    assert joint_hopper.supports(*tensors) is supported
+    assert not joint_hopper.supports(*(x.float() for x in tensors))
+    assert not joint_hopper.supports(tensors[0].half(), *tensors[1:])
     if supported:
-        assert not joint_hopper.serves(tensors[0].mT.contiguous().mT, *tensors[1:])
+        assert not joint_hopper.supports(tensors[0].mT.contiguous().mT, *tensors[1:])
         shifted = torch.zeros(tensors[0].numel() + 1, dtype=torch.bfloat16)[1:].view(q)
-        assert not joint_hopper.serves(shifted, *tensors[1:])
+        assert not joint_hopper.supports(shifted, *tensors[1:])
 
 
 COMPILE = """
@@ -244,7 +244,7 @@ class TestOnHopper:
         empty = torch.empty
         monkeypatch.setattr(torch, "empty", lambda *shape, **options: empty(*shape, **options).fill_(torch.nan))
         found = joint_hopper.joint_attention(q, k, v)
-        assert joint_hopper.serves(q, k, v)
+        assert joint_hopper.supports(q, k, v)
         check(found, q, k, v)
 
     @pytest.mark.parametrize("rise", [90, 110, 300])
