@@ -14,7 +14,9 @@ _PLUGINS = "consisid_kernels.compile.tensorrt"
 _HOPPER = "consisid_kernels.attention.joint_hopper"
 
 Paths = set[str]
-"""Dotted paths that an expression may stand for, such as "consisid_kernels.ops.joint_attention"."""
+"""Dotted paths that an expression may refer to, such as "consisid_kernels.ops.joint_attention"."""
+Arguments = dict[tuple[str, int | str], Paths]
+"""What is passed to a function or class, by its name and the position or keyword of the argument."""
 
 
 def caller_table(repository: Path) -> str:
@@ -35,14 +37,14 @@ def caller_table(repository: Path) -> str:
 def callers(repository: Path) -> dict[str, set[Path]]:
     """Dotted path of an operator → files below `CALLING`, relative to the repository, that use it.
 
-    A module of operators is followed through assignments, arguments and results, by the names of functions and classes
-    only. It is found in `FusedStep`, whose argument it is, as in the file that imports it.
+    A module of operators is followed through assignments, arguments and results: `FusedStep` uses operators of a module
+    that it receives as an argument. Functions and classes are identified by name only.
     """
     sources = [_Source(path) for folder in CALLING for path in sorted((repository / folder).rglob("*.py"))]
-    arguments: dict[tuple[str, int | str], Paths] = defaultdict(set)
+    arguments: Arguments = defaultdict(set)
     results: dict[str, Paths] = defaultdict(set)
     before = -1
-    while before != (known := sum(map(len, [*arguments.values(), *results.values(), *(s.size for s in sources)]))):
+    while before != (known := sum(map(len, [*arguments.values(), *results.values(), *(s.paths for s in sources)]))):
         before = known
         for source in sources:
             source.follow(arguments, results)
@@ -54,7 +56,7 @@ def callers(repository: Path) -> dict[str, set[Path]]:
 
 
 class _Source:
-    """One file, and what its names stand for; names are not told apart by scope."""
+    """One file and what its names refer to; scopes are not distinguished."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -77,18 +79,19 @@ class _Source:
                         self._names[alias.asname or _ROOT].add(alias.name if alias.asname else _ROOT)
 
     @property
-    def size(self) -> list[str]:
+    def paths(self) -> list[str]:
         return [path for paths in self._names.values() for path in paths]
 
-    def follow(self, arguments: dict[tuple[str, int | str], Paths], results: dict[str, Paths]) -> None:
-        """One step along assignments, calls (into `arguments`), parameters and returns (into `results`)."""
+    def follow(self, arguments: Arguments, results: dict[str, Paths]) -> None:
+        """Propagates paths one step along assignments, arguments, parameters and results."""
         for node in self._nodes:
             if isinstance(node, ast.Assign):
                 for target in node.targets:
                     for name, value in _pairs(target, node.value):
                         self._add(ast.unparse(name), self._paths(value, results))
             elif isinstance(node, ast.Call):
-                given = [*enumerate(node.args), *((word.arg or "", word.value) for word in node.keywords)]
+                given: list[tuple[int | str, ast.expr]] = [*enumerate(node.args)]
+                given += [(word.arg or "", word.value) for word in node.keywords]
                 for place, value in given:
                     if paths := self._paths(value, results):
                         arguments[_last_name(node.func), place] |= paths
@@ -99,13 +102,13 @@ class _Source:
                     if paths := self._paths(value, results):
                         results[node.name] |= paths
 
-    def _enter(self, function: ast.FunctionDef, arguments: dict[tuple[str, int | str], Paths]) -> None:
+    def _enter(self, function: ast.FunctionDef, arguments: Arguments) -> None:
         kind = self._methods.get(function)
         called = kind if kind is not None and function.name == "__init__" else function.name
         parameters = function.args.args[1:] if kind is not None else function.args.args
         for place, parameter in enumerate(parameters):
-            for key in (place, parameter.arg):
-                self._add(parameter.arg, arguments.get((called, key), set()))
+            passed = arguments.get((called, place), set()) | arguments.get((called, parameter.arg), set())
+            self._add(parameter.arg, passed)
 
     def _add(self, name: str, paths: Paths) -> None:
         if paths:
@@ -122,7 +125,7 @@ class _Source:
         return {f"{path}.{value.attr}" for path in self._paths(value.value, results)}
 
     def uses(self, results: dict[str, Paths]) -> Iterator[str]:
-        """Dotted paths of everything that this file reads."""
+        """Dotted paths of all names and attributes that this file reads."""
         for node in self._nodes:
             if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Load):
                 yield from self._paths(node, results)
