@@ -62,11 +62,11 @@ bench: install
 	$(BIN)/consisid bench export
 	$(BIN)/consisid bench report
 
-# Files that are written from signatures.py; tests compare them.
+# Files and tables that are derived from code; tests compare them.
 generate: install
 	$(BIN)/python -m consisid_runtime.serve.repository model_repository
 	$(BIN)/python -m consisid_export.tensor_table docs/life-of-a-request.md
-	$(BIN)/python -m consisid_kernels.compile.cost_table kernels/README.md
+	$(BIN)/python -m consisid_kernels.compile.readme kernels/README.md
 
 clean:
 	rm -rf $(VENV) build dist demo.mp4 demo.png demo.gif

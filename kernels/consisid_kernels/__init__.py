@@ -1,1 +1,6 @@
-"""Triton-language GPU kernels, and `reference`, their specification in plain PyTorch. Knows nothing of bundles."""
+"""GPU kernels in Triton's language for the denoising step and the VAE's decoder.
+
+At the root: the specification (`reference`), the operators (`ops`), and what kernels share (`variant`, `launch`,
+`tiles/`). `attention` and `layers` hold the kernels, `compile` the ahead-of-time compilation. Nothing here imports the
+networks: operators take tensors.
+"""

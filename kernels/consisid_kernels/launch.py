@@ -1,4 +1,4 @@
-"""What every wrapper does before it launches its kernel: check the tensors, find the tile, choose the device."""
+"""Checks arguments, selects the tile and sets the current device, for the wrappers that launch kernels."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from consisid_kernels.compile.aot import MATRIX
+from consisid_kernels.variant import MATRIX
 
 TILES = Path(__file__).with_name("tiles")
-"""One table a kernel, KERNEL.json: architecture or "default" → case → tile. `make tune` writes them."""
+"""A table for each kernel, KERNEL.json: architecture or "default" → case → tile. Written by `make tune`."""
 
 DTYPES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
-"""What kernels compute in, by the name that tile tables and variants give it."""
+"""Supported dtypes, with their names in tile tables and variants."""
 
 
 def require(
     name: str, tensor: Tensor, shape: Sequence[int | None], dtypes: Collection[torch.dtype], device: torch.device
 ) -> None:
-    """Raise ValueError unless `tensor` is contiguous and of this shape (None: any size), dtype and device."""
+    """Raises ValueError unless `tensor` is contiguous and has this shape (None: any size), dtype and device."""
     sizes = len(shape) == tensor.dim() and all(
         wanted in (None, size) for wanted, size in zip(shape, tensor.shape, strict=True)
     )
@@ -38,7 +38,7 @@ def require(
 
 
 def architecture(device: torch.device) -> int | None:
-    """90 on Hopper; None where there is no GPU, in Triton's interpreter."""
+    """Compute capability as a number, 90 on Hopper; None on a CPU, where Triton's interpreter runs."""
     if device.type != "cuda":
         return None
     major, minor = torch.cuda.get_device_capability(device)
@@ -46,7 +46,7 @@ def architecture(device: torch.device) -> int | None:
 
 
 def family(architecture: int | None) -> int | None:
-    """What kernels are compiled for that is closest below, of the same major version: 100 for 103, 80 for 86."""
+    """The closest architecture of `MATRIX` at or below this one, of the same major version: 100 for 103, 80 for 86."""
     if architecture is None:
         return None
     return max((n for n in MATRIX if n // 10 == architecture // 10 and n <= architecture), default=None)
@@ -54,14 +54,17 @@ def family(architecture: int | None) -> int | None:
 
 @cache
 def tile(kernel: str, case: str, architecture: int | None) -> dict[str, int]:
-    """The tile of a kernel: that of the architecture where its table lists the case, of its family, or the default."""
+    """The tile of a kernel for a case: the architecture's where its table has one, else its family's, else the default.
+
+    Raises KeyError for an unknown case.
+    """
     table = json.loads((TILES / f"{kernel}.json").read_text())
-    own: dict[str, dict[str, int]] = table["default"]
+    cases: dict[str, dict[str, int]] = table["default"]
     for number in (family(architecture), architecture):
-        own = own | table.get(str(number), {})
-    return own[case]
+        cases = cases | table.get(str(number), {})
+    return cases[case]
 
 
-def on(device: torch.device) -> AbstractContextManager[object]:
-    """Triton launches on the current device, whichever its arguments lie on."""
+def current_device(device: torch.device) -> AbstractContextManager[object]:
+    """A context in which Triton launches on `device`: it uses the current device, not that of its arguments."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()

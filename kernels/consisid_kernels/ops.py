@@ -1,16 +1,19 @@
-"""The operators of `reference` as they are used on a GPU.
+"""The operators of `reference`, computed by kernels.
 
-`joint_attention` is the plain form, not that of `attention_hopper`, until a GPU has shown what that does
+`joint_attention` is the plain form, not the one of `attention.joint_hopper`, which has not been measured on a GPU yet
 (`consisid bench kernels`).
 """
 
 from __future__ import annotations
 
 from consisid_kernels.attention.face import face_attention
-from consisid_kernels.attention.joint import joint_attention, merge_attention, partial_attention, shared_joint_attention
-from consisid_kernels.attention.joint_8bit import joint_attention_8bit, quantise_channels, quantise_tokens
+from consisid_kernels.attention.joint import joint_attention, partial_attention
+from consisid_kernels.attention.joint_8bit import joint_attention_8bit
+from consisid_kernels.attention.merge import merge_attention, shared_joint_attention
 from consisid_kernels.attention.qkv import qkv_epilogue
-from consisid_kernels.attention.qkv_8bit import qkv_epilogue_8bit, qkv_statistics
+from consisid_kernels.attention.qkv_8bit import qkv_epilogue_8bit
+from consisid_kernels.attention.qkv_statistics import qkv_statistics
+from consisid_kernels.attention.quantise import quantise_channels, quantise_tokens
 from consisid_kernels.layers.ffn import linear_float8, linear_gelu, linear_gelu_float8
 from consisid_kernels.layers.modulation import gated_residual, gated_residual_norm, modulated_norm
 from consisid_kernels.layers.solver import guided_step, guided_step_counter

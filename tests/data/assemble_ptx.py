@@ -17,8 +17,9 @@ from typing import Any
 from triton.backends.nvidia.compiler import get_ptxas
 
 from consisid_kernels.compile import tensorrt
-from consisid_kernels.compile.aot import MATRIX, Variant, compile_for
+from consisid_kernels.compile.aot import compile_for
 from consisid_kernels.compile.ptx import PTX_VERSION, tensorrt_kernel
+from consisid_kernels.variant import MATRIX, Variant
 
 JOINT = [
     tensorrt.joint_attention(dtype, size, number)

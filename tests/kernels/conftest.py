@@ -1,4 +1,4 @@
-"""Kernels run on the GPU where there is one, else in Triton's interpreter."""
+"""The device and the interpreter of the kernels' tests: a GPU if there is one, else Triton's interpreter."""
 
 import pytest
 import torch
@@ -6,9 +6,10 @@ import torch
 
 @pytest.fixture(autouse=True, scope="session")
 def exact_bfloat16() -> None:
-    """The interpreter holds bfloat16 as integers and multiplies those: widen what enters a matrix product.
+    """Corrects Triton's interpreter, which stores bfloat16 as integers and multiplies these in matrix products.
 
-    Casts to bfloat16 it truncates, and those to E4M3 it rounds without a carry into the exponent: round to even.
+    Operands of products are converted to float32. Casts to bfloat16, which it truncates, and to E4M3, which it rounds
+    without a carry into the exponent, are rounded to nearest even.
     """
     if torch.cuda.is_available():
         return

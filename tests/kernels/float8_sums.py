@@ -1,19 +1,19 @@
-"""Sums of E4M3 products as tensor cores make them: what a kernel may be wrong by on a GPU."""
+"""Emulates the sums of E4M3 products on tensor cores, from which bounds of errors on a GPU are derived."""
 
 import torch
 from torch import Tensor
 
 FRACTION = 13
-"""Bits behind the leading one (DeepSeek-V3 report, section 3.3.2: Hopper adds the highest 14 of each product)."""
+"""Bits after the leading one (DeepSeek-V3 report, section 3.3.2: Hopper adds the highest 14 bits of each product)."""
 STEP = 32
-"""Products that an instruction adds to its sum so far."""
+"""Products that an instruction adds to the previous sum."""
 
 
 def products(a: Tensor, b: Tensor, block: int) -> Tensor:
     """a [..., M, K] and b [..., N, K], E4M3 numbers of any dtype → a bᵀ [..., M, N], float32.
 
-    An instruction aligns its 32 products and the sum so far to the largest of the 33, cuts each after FRACTION bits and
-    adds them. Every `block` of K starts from zero, and is added in float32.
+    An instruction aligns its 32 products and the previous sum to the largest of the 33, truncates each after FRACTION
+    bits and adds them. The sum of every `block` of K starts from zero and is added to the others in float32.
     """
     shape = torch.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     out = torch.zeros(*shape, a.shape[-2], b.shape[-2], device=a.device)

@@ -1,9 +1,8 @@
-"""Runs a warp-specialised Gluon program's own source on a CPU, one warpgroup at a time in random order.
+"""Interprets the source code of a warp-specialised Gluon program on a CPU, with a random schedule of its warpgroups.
 
-Triton has no interpreter for Gluon. This one makes every hazard visible: memory that a copy will write holds NaN from
-the copy's start to its end; copies overtake each other, and one in four ends only when everybody waits; an asynchronous
-product reads its operands as late as it may; a warpgroup is interrupted wherever it touches a barrier; and where nobody
-can go on, that is an error.
+Triton has no interpreter for Gluon. This one exposes races and deadlocks. The target of a copy contains NaN until the
+copy ends; copies end in random order, and one in four only when all warpgroups wait; an asynchronous product reads its
+operands at its wait; a warpgroup may be interrupted at every operation on a barrier; a deadlock is an error.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ def value(x: Any) -> Value:
 
 @dataclass
 class Pending:
-    """A product that was started."""
+    """An asynchronous product."""
 
     finish: Callable[[], Value]
 
@@ -70,20 +69,20 @@ class Shared:
 
 
 class Barrier:
-    """An mbarrier: a phase ends when `count` have arrived and all expected bytes have, which may come before them."""
+    """An mbarrier: a phase ends after `count` arrivals and all expected bytes, which may be copied earlier."""
 
     def __init__(self) -> None:
         self.count, self.waited, self.bytes, self.phase = 0, 0, 0, 0
 
     def index(self, i: int) -> Barrier:
-        raise AssertionError("one barrier has no index")
+        raise AssertionError("a single barrier has no index")
 
     def arrive(self) -> None:
-        assert self.waited > 0, "more arrivals than the phase waits for"
+        assert self.waited > 0, "more arrivals than the phase expects"
         self.waited -= 1
-        self.settle()
+        self.end_phase_if_complete()
 
-    def settle(self) -> None:
+    def end_phase_if_complete(self) -> None:
         if self.waited == 0 and self.bytes == 0:
             self.phase, self.waited = self.phase ^ 1, self.count
 
@@ -98,7 +97,7 @@ class Barriers:
 
 @dataclass
 class Descriptor:
-    """What TMA knows of a tensor [heads, tokens, D]."""
+    """A TMA descriptor of a tensor [heads, tokens, D]."""
 
     base: Tensor
     block_shape: list[int]
@@ -139,7 +138,7 @@ class Warpgroup(threading.Thread):
         except Exception as error:
             self.machine.error = self.machine.error or error
         self.done = True
-        self.machine.go_on()
+        self.machine.resume()
 
 
 class Machine:
@@ -158,13 +157,13 @@ class Machine:
         self.warpgroups = [Warpgroup(self, lambda f=f, a=a: f(*a)) for f, a in partitions]  # type: ignore[misc]
         for warpgroup in self.warpgroups:
             warpgroup.start()
-        self.go_on()
+        self.resume()
         assert self.finished.acquire(timeout=60)
         if self.error is not None:
             raise self.error
-        assert not self.copies + self.late, "a copy outlives the program"
+        assert not self.copies + self.late, "a copy had not ended with the program"
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         while True:
             running = [w for w in self.warpgroups if not w.done]
             if not running:
@@ -172,7 +171,7 @@ class Machine:
                 return
             able: list[Any] = [w for w in running if self.error is not None or w.ready()]
             if not able + self.copies + self.late:
-                self.error = RuntimeError("nobody can go on")
+                self.error = RuntimeError("deadlock: no warpgroup can continue")
                 continue
             chosen = self.random.choice(able + self.copies or self.late)
             if isinstance(chosen, Warpgroup):
@@ -185,7 +184,7 @@ class Machine:
         own = threading.current_thread()
         if isinstance(own, Warpgroup):
             own.ready = until
-            self.go_on()
+            self.resume()
             own.turn.acquire()
             if self.error is not None:
                 raise self.error
@@ -211,7 +210,7 @@ class Machine:
         def end() -> None:
             target.data.copy_(source.window(head, start))
             barrier.bytes -= source.block_type.nbytes
-            barrier.settle()
+            barrier.end_phase_if_complete()
 
         self.copied += 1
         (self.late if self.random.random() < 0.25 else self.copies).append(end)
@@ -248,7 +247,7 @@ def store(at: Pointer, x: Tensor, mask: Tensor) -> None:
 
 
 def maximum(x: Value, y: Any, propagate_nan: Any = None) -> Any:
-    """NaN is no number, and the other one is taken, unless it is to be kept."""
+    """As on a GPU: NaN only if both are NaN, unless `propagate_nan`."""
     return (torch.maximum if propagate_nan is not None else torch.fmax)(x, value(y))
 
 
@@ -264,7 +263,7 @@ def map_groups(f: Callable[..., tuple[Value, ...]], x: Value, pack: int) -> tupl
 
 
 def executable(module: ModuleType, machine: Machine) -> dict[str, Any]:
-    """The module's names, its kernels as Python functions whose Gluon is this machine."""
+    """The module's names, with its kernels as Python functions that use this machine instead of Gluon."""
 
     def layout(*_: object) -> None: ...
 

@@ -1,10 +1,10 @@
-"""The arithmetic that bounds on a GPU are derived from."""
+"""The emulated sums of E4M3 products."""
 
 import torch
 from float8_sums import products
 
 
-def test_what_is_2_to_the_14_smaller_than_the_largest_is_cut() -> None:
+def test_bits_below_the_largest_product_are_truncated() -> None:
     x = torch.tensor([[1.0, 2**-7, 2**-7], [1.0, 2**-7, 2**-6]])
     assert products(x, torch.tensor([[1.0, 2**-7, 2**-7]]), 3).tolist() == [[1.0], [1 + 2**-13]]
     assert products(-x, torch.tensor([[1.0, 2**-7, 2**-7]]), 3).tolist() == [[-1.0], [-1 - 2**-13]]
@@ -19,7 +19,7 @@ def test_a_block_starts_from_zero() -> None:
     assert products(x, y, 32).item() == 1 + 2**-15
 
 
-def test_sums_are_those_of_float64_to_some_13_bits() -> None:
+def test_relative_error_is_about_2_to_the_minus_13() -> None:
     torch.manual_seed(0)
     a, b = (torch.randn(2, 40, 200).to(torch.float8_e4m3fn) for _ in range(2))
     exact = a.double() @ b.double().mT

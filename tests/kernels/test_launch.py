@@ -1,4 +1,4 @@
-"""Which tile a kernel gets."""
+"""The selection of tiles."""
 
 import json
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from consisid_kernels import launch
         *[(75, None), (110, None), (None, None)],
     ],
 )
-def test_an_architecture_is_of_the_family_that_is_closest_below(architecture: int | None, family: int | None) -> None:
+def test_the_family_is_the_closest_architecture_below(architecture: int | None, family: int | None) -> None:
     assert launch.family(architecture) == family
 
 
@@ -35,7 +35,5 @@ def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     [("a", 100, 2), ("a", 103, 2), ("b", 100, 1), ("b", 103, 3), ("a", 120, 0), ("a", None, 0)],
 )
 @pytest.mark.usefixtures("tables")
-def test_a_tile_is_the_architecture_s_then_the_family_s_then_the_default(
-    case: str, architecture: int | None, tile: int
-) -> None:
+def test_a_tile_is_the_most_specific_one(case: str, architecture: int | None, tile: int) -> None:
     assert launch.tile("some", case, architecture) == {"x": tile}

@@ -1,4 +1,4 @@
-"""The kernels' specification is what the networks compute."""
+"""The specification of the kernels equals what the networks compute."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def close(found: Tensor, wanted: Tensor) -> bool:
     return bool((found - wanted).norm() <= 1e-6 * wanted.norm())
 
 
-def test_attention_is_that_of_pytorch_in_parts_and_shared() -> None:
+def test_attention_equals_pytorch_s_also_in_parts() -> None:
     q, k, v = (normal(2, HEADS, TEXT + VIDEO, WIDTH) for _ in range(3))
     wanted = F.scaled_dot_product_attention(q, k, v)
     assert close(reference.joint_attention(q, k, v), wanted.transpose(1, 2))
@@ -62,7 +62,7 @@ def block() -> dit.Block:
     return found
 
 
-def test_a_transformer_block_is_made_of_the_kernels() -> None:
+def test_a_transformer_block_is_composed_of_operators() -> None:
     layer = block()
     tokens, width = normal(2, TEXT + VIDEO, HEADS * WIDTH), HEADS * WIDTH
     modulation, step = normal(3, 2, 6, width), torch.tensor([1], dtype=torch.int32)
@@ -88,11 +88,11 @@ def test_a_transformer_block_is_made_of_the_kernels() -> None:
     inner, outer = layer.ff.net["0"]["proj"], layer.ff.net["2"]  # type: ignore[index,union-attr]
     hidden = reference.linear_gelu(normed, inner.weight, inner.bias)
     found = reference.gated_residual(tokens, outer(hidden), modulation[:, 1], step, TEXT)
-    # Rotation is in float32 in the network.
+    # The network rotates in float32, hence the tolerance of `close`.
     assert close(found, wanted)
 
 
-def test_face_attention_is_that_of_the_step() -> None:
+def test_face_attention_equals_that_of_the_step() -> None:
     x, norm = normal(2, TEXT + VIDEO, 24), nn.LayerNorm(24).double()
     keys, values = normal(24, HEADS * 4), normal(HEADS * 4, 24)
     wanted = x.clone()
@@ -103,7 +103,7 @@ def test_face_attention_is_that_of_the_step() -> None:
 
 @pytest.mark.parametrize("solver", ["dpm", "ddim"])
 @pytest.mark.parametrize("guidance", [None, 6.0])
-def test_a_guided_step_is_that_of_the_schedule(solver: str, guidance: float | None) -> None:
+def test_a_guided_step_equals_that_of_the_schedule(solver: str, guidance: float | None) -> None:
     schedule = Schedule.from_config(SCHEDULER, solver, 5)
     latents, previous, draw = (normal(1, 3, 4, 2, 2) for _ in range(3))
     velocity = normal(2 if guidance else 1, 3, 4, 2, 2)
@@ -118,7 +118,7 @@ def test_a_guided_step_is_that_of_the_schedule(solver: str, guidance: float | No
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_a_spatial_norm_prepares_the_input_of_the_next_convolution(first: bool) -> None:
+def test_spatial_norm_equals_the_input_of_the_next_convolution(first: bool) -> None:
     config = VAEConfig.from_dict(
         {"block_out_channels": [8, 8], "latent_channels": 4, "layers_per_block": 1, "norm_num_groups": 2}
         | {"temporal_compression_ratio": 2, "scaling_factor": 1.0}
@@ -161,7 +161,7 @@ def test_quantised_attention_is_close_to_attention() -> None:
 
 
 class Divisions(TorchDispatchMode):
-    """Collects the divisors."""
+    """Records the divisors of divisions."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -173,8 +173,8 @@ class Divisions(TorchDispatchMode):
         return function(*arguments, **(options or {}))
 
 
-def test_scales_are_quotients_on_a_gpu_too() -> None:
-    """PyTorch on CUDA multiplies by the reciprocal of a divisor that is no tensor on the device."""
+def test_scales_are_divided_by_tensors() -> None:
+    """PyTorch on CUDA multiplies by the reciprocal of a divisor that is a Python number."""
     x = normal(1, 2, 70, 64)
     with Divisions() as divisions:
         reference.quantise_tokens(x, 32)
@@ -184,8 +184,8 @@ def test_scales_are_quotients_on_a_gpu_too() -> None:
     assert all(isinstance(divisor, Tensor) for divisor in divisions.found)
 
 
-def test_a_step_is_picked_without_waiting_for_the_device() -> None:
-    """What reads a number from the device does not work on tensors without numbers."""
+def test_a_step_is_selected_without_synchronisation() -> None:
+    """Reading a number from the device would fail with fake tensors."""
     with FakeTensorMode():
         step = torch.ones(1, dtype=torch.int32)
         x, table, weight = torch.ones(2, 9, 16), torch.ones(3, 6, 16), torch.ones(16)

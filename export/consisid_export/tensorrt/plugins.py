@@ -71,13 +71,14 @@ def register_plugins(architecture: int) -> None:
 
 def _kernels(architecture: int) -> ModuleType:
     try:
-        from consisid_kernels.compile import aot, tensorrt
+        from consisid_kernels.compile import tensorrt
+        from consisid_kernels.variant import MATRIX
     except ImportError as error:
         raise MissingExtra(
             f"attention plugins need Triton: pip install 'consisid-runtime[kernels]' ({error})"
         ) from error
-    if architecture not in aot.MATRIX:
-        known = ", ".join(f"sm_{number}" for number in aot.MATRIX)
+    if architecture not in MATRIX:
+        known = ", ".join(f"sm_{number}" for number in MATRIX)
         raise ExportRefused(f"there are no attention plugins for sm_{architecture}; there are for {known}")
     return tensorrt
 

@@ -1,1 +1,1 @@
-"""Attention and what prepares its inputs: joint and face attention; q, k and v in 16 and in 8 bits."""
+"""Kernels of attention: joint and face attention, and the preparation of q, k and v in 16 and 8 bits."""

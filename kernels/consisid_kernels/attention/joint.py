@@ -1,19 +1,21 @@
 # mypy: disable-error-code="untyped-decorator,no-untyped-def,no-untyped-call"
-"""Exact attention without its score matrix (Dao et al. 2022, FlashAttention), in plain Triton language.
+"""Exact attention without a score matrix in memory (Dao et al. 2022, FlashAttention), in plain Triton language.
 
-With scores s = q kᵀ·log₂e/√D and any reference m of a row of queries, block by block of keys:
+With scores s = q kᵀ·log₂e/√D and any reference m for each row of queries, summed over blocks of keys:
 
     total = Σ 2^(s − m)        acc = Σ 2^(s − m) v        out = acc / total        denominator = m + log₂ total
 
-Usually m is the running maximum, which must be known before a block's first exponential, and total and acc are rescaled
-after each block. Here m is the maximum over the first block and stays (Hong et al. 2023, FlashDecoding++), since any m
-serves that lets nothing overflow: bfloat16 weights have float32's exponents, and a row may rise by 2^100 over its first
-block. A program with a row that rises further starts again with the running maximum. float16 weights have no such room
-and always run with it. On Hopper the loop has 5.4 instructions for each score instead of 7.9.
+With the running maximum as m, a block's maximum must be known before its first exponential, and total and acc are
+rescaled after each block. Here m is the maximum over the first block (Hong et al. 2023, FlashDecoding++), since any m
+is correct as long as nothing overflows. bfloat16 weights have float32's exponents: scores of a row may exceed the
+maximum of its first block until its sum reaches 2^100. A program with a row beyond that starts again with the running
+maximum. float16 weights have a smaller range and always use the running maximum. On Hopper the loop has 5.4
+instructions for each score instead of 7.9.
 
-The first block is the last, ragged one, so that the loop over the others needs no masks. At D = 64 a score costs Hopper
-256 FLOP of matrix products at 4096 a clock and one exponential at 16 a clock: as much. Two programs, of four warps and
-128 × 64 scores each, share a multiprocessor, so that one is at its products while the other is at its exponentials.
+The last block of keys, which may be partial, comes first, so that the loop over the others needs no masks. At D = 64 a
+score costs Hopper 256 FLOP of matrix products at 4096 a clock and one exponential at 16 a clock, both the same time.
+Two programs, of four warps and 128 × 64 scores each, share a multiprocessor, so that the products of one overlap with
+the exponentials of the other.
 """
 
 from __future__ import annotations
@@ -25,18 +27,18 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from consisid_kernels.compile.aot import MATRIX, Variant
-from consisid_kernels.launch import DTYPES, architecture, on, require, tile
+from consisid_kernels.launch import DTYPES, architecture, current_device, require, tile
+from consisid_kernels.variant import MATRIX, Variant
 
 _LOWEST = tl.constexpr(torch.finfo(torch.float32).min)
 
 
 @triton.jit
-def _weights(s, m, SCALE: tl.constexpr, dtype: tl.constexpr):
-    """2^(s·SCALE − m). Where weights stay float32, the difference is taken first: it is exact for those that count."""
+def _weights(scores, m, SCALE: tl.constexpr, dtype: tl.constexpr):
+    """2^(s·SCALE − m). In float32 the difference is taken before scaling: it is exact for scores close to m."""
     if dtype == tl.float32:
-        return tl.exp2((s - tl.maximum(m / SCALE, _LOWEST)[:, None]) * SCALE)
-    return tl.exp2(s * SCALE - m[:, None])
+        return tl.exp2((scores - tl.maximum(m / SCALE, _LOWEST)[:, None]) * SCALE)
+    return tl.exp2(scores * SCALE - m[:, None])
 
 
 @triton.jit
@@ -44,36 +46,36 @@ def _attend(
     q, k_ptr, v_ptr, tokens,
     SCALE: tl.constexpr, BLOCK: tl.constexpr, RUNNING: tl.constexpr,
 ):  # fmt: skip
-    """m, total [rows] and acc [rows, D]; m is the first block's maximum, or the running one."""
+    """m, total [rows] and acc [rows, D]; m is the running maximum if RUNNING, else that of the first block."""
     D: tl.constexpr = q.shape[1]
     key = tl.arange(0, BLOCK)
     offsets = key[:, None] * D + tl.arange(0, D)[None, :]
 
     full = (tokens - 1) // BLOCK
     start = full.to(tl.int64) * (BLOCK * D)
-    real = key < tokens - full * BLOCK
-    k = tl.load(k_ptr + start + offsets, mask=real[:, None], other=0.0)
-    s = tl.where(real[None, :], tl.dot(q, k.T, input_precision="ieee"), float("-inf"))
-    # Where all scores of the block are -inf: a number, which can be taken from -inf.
-    m = tl.maximum(tl.max(s, 1) * SCALE, _LOWEST)
-    p = _weights(s, m, SCALE, v_ptr.dtype.element_ty)
-    total = tl.sum(p, 1)
-    v = tl.load(v_ptr + start + offsets, mask=real[:, None], other=0.0)
-    acc = tl.dot(p.to(v.dtype), v, input_precision="ieee")
+    valid = key < tokens - full * BLOCK
+    k = tl.load(k_ptr + start + offsets, mask=valid[:, None], other=0.0)
+    scores = tl.where(valid[None, :], tl.dot(q, k.T, input_precision="ieee"), float("-inf"))
+    # Finite also if all scores of the block are -inf: -inf − m is then defined.
+    m = tl.maximum(tl.max(scores, 1) * SCALE, _LOWEST)
+    weights = _weights(scores, m, SCALE, v_ptr.dtype.element_ty)
+    total = tl.sum(weights, 1)
+    v = tl.load(v_ptr + start + offsets, mask=valid[:, None], other=0.0)
+    acc = tl.dot(weights.to(v.dtype), v, input_precision="ieee")
 
     for _ in range(full):
         k = tl.load(k_ptr + offsets)
         v = tl.load(v_ptr + offsets)
-        s = tl.dot(q, k.T, input_precision="ieee")
+        scores = tl.dot(q, k.T, input_precision="ieee")
         if RUNNING:
-            new = tl.maximum(m, tl.max(s, 1) * SCALE)
-            shrink = tl.exp2(m - new)
-            total *= shrink
-            acc *= shrink[:, None]
-            m = new
-        p = _weights(s, m, SCALE, v_ptr.dtype.element_ty)
-        total += tl.sum(p, 1)
-        acc = tl.dot(p.to(v.dtype), v, acc, input_precision="ieee")
+            new_m = tl.maximum(m, tl.max(scores, 1) * SCALE)
+            rescale = tl.exp2(m - new_m)
+            total *= rescale
+            acc *= rescale[:, None]
+            m = new_m
+        weights = _weights(scores, m, SCALE, v_ptr.dtype.element_ty)
+        total += tl.sum(weights, 1)
+        acc = tl.dot(weights.to(v.dtype), v, acc, input_precision="ieee")
         k_ptr += BLOCK * D
         v_ptr += BLOCK * D
     return m, total, acc
@@ -85,12 +87,12 @@ def _attention(
     D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     Q_SHARED: tl.constexpr, K_SHARED: tl.constexpr, ROOM: tl.constexpr,
 ):  # fmt: skip
-    """A program: BLOCK_M queries of one head. Neighbours share a head, whose keys and values then stay in L2.
+    """A program computes BLOCK_M queries of one head. Consecutive programs share a head, whose keys stay in L2.
 
-    Arguments stand in the order of a TensorRT plugin: inputs, integers, outputs. denominator_ptr may be None.
+    The order of arguments is that of a TensorRT plugin: inputs, integers, outputs. denominator_ptr may be None.
 
-    Q_SHARED, K_SHARED: one branch of queries, of keys and values, serves all. ROOM: log₂ of how far a row's sum may
-    grow over its first block before the running maximum takes over; 0 runs with it from the start.
+    Q_SHARED, K_SHARED: queries, or keys and values, have one branch for all. ROOM: log₂ of the largest row sum relative
+    to the first block's maximum before the program starts again with the running maximum; 0: running from the start.
     """
     SCALE: tl.constexpr = 1.4426950408889634 / D**0.5
     branch, head = tl.program_id(1) // heads, tl.program_id(1) % heads
@@ -107,11 +109,11 @@ def _attention(
 
     m, total, acc = _attend(q, k_ptr, v_ptr, k_tokens, SCALE, BLOCK_N, ROOM == 0)
     if ROOM:
-        strays = tl.max(tl.max(tl.where(tl.abs(acc) < float("inf"), 0, 1), 1), 0)
-        if (strays > 0) | (tl.max(total, 0) >= 2.0**ROOM):
-            # 0, but not to the compiler, which would keep addresses for this loop in registers during the other.
-            nothing = tl.multiple_of(strays >> 1, 16)
-            m, total, acc = _attend(q, k_ptr + nothing, v_ptr + nothing, k_tokens, SCALE, BLOCK_N, True)
+        overflows = tl.max(tl.max(tl.where(tl.abs(acc) < float("inf"), 0, 1), 1), 0)
+        if (overflows > 0) | (tl.max(total, 0) >= 2.0**ROOM):
+            # Always 0, unknown to the compiler, which therefore keeps none of its addresses in registers before.
+            zero = tl.multiple_of(overflows >> 1, 16)
+            m, total, acc = _attend(q, k_ptr + zero, v_ptr + zero, k_tokens, SCALE, BLOCK_N, True)
     out = (acc / total[:, None]).to(out_ptr.dtype.element_ty)
     out_ptr += ((branch.to(tl.int64) * q_tokens + first) * heads + head) * D
     tl.store(out_ptr + (row[:, None] * (heads * D) + column[None, :]), out, mask=inside[:, None])
@@ -121,49 +123,50 @@ def _attention(
 
 
 def joint_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """`reference.joint_attention`: contiguous, D = 16, 32, 64 or 128; float32 runs without tensor cores, for tests.
+    """`reference.joint_attention`; D is 16, 32, 64 or 128. float32, for tests, does not use tensor cores.
 
     Raises:
-        ValueError: an argument has another shape, dtype or device, is not contiguous, or there is no key.
+        ValueError: an argument's shape, dtype or device is not the specified one, it is not contiguous, or there is no
+            key.
     """
-    return _attend_to(q, k, v)
+    return attend_to(q, k, v)
 
 
 def partial_attention(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """`reference.partial_attention`; out's memory is [B, M, H, D], its denominator float32.
+    """`reference.partial_attention`; out is a view of [B, M, H, D], the denominator is float32.
 
     Raises:
         ValueError: as `joint_attention`.
     """
-    denominator = _denominator(q, k)
-    return _attend_to(q, k, v, denominator).transpose(1, 2), denominator
+    denominator = empty_denominator(q, k)
+    return attend_to(q, k, v, denominator).transpose(1, 2), denominator
 
 
-def _denominator(q: Tensor, k: Tensor) -> Tensor:
+def empty_denominator(q: Tensor, k: Tensor) -> Tensor:
     return torch.empty(max(q.shape[0], k.shape[0]), *q.shape[1:3], dtype=torch.float32, device=q.device)
 
 
-def _attend_to(q: Tensor, k: Tensor, v: Tensor, denominator: Tensor | None = None) -> Tensor:
+def attend_to(q: Tensor, k: Tensor, v: Tensor, denominator: Tensor | None = None) -> Tensor:
     """out [B, M, H, D]."""
-    _check(q, k, v)
+    check_inputs(q, k, v)
     if not k.shape[2]:
         raise ValueError("k has no tokens; wanted at least one key")
     (q_branches, heads, tokens, size), k_branches = q.shape, k.shape[0]
     branches = max(q_branches, k_branches)
     out = torch.empty(branches, tokens, heads, size, dtype=q.dtype, device=q.device)
     table = "joint_attention" if denominator is None else "partial_attention"
-    found = tile(table, _case(DTYPES[q.dtype], size), architecture(q.device))
+    config = tile(table, _case(DTYPES[q.dtype], size), architecture(q.device))
     shared = {"Q_SHARED": q_branches < branches, "K_SHARED": k_branches < branches}
     if out.numel():
-        with on(q.device):
-            _attention[triton.cdiv(tokens, found["block_m"]), branches * heads](
+        with current_device(q.device):
+            _attention[triton.cdiv(tokens, config["block_m"]), branches * heads](
                 q, k, v, tokens, k.shape[2], heads, out, denominator,
-                **_constants(size, found), **shared, num_warps=found["num_warps"], num_stages=found["num_stages"],
+                **_constants(size, config), **shared, num_warps=config["num_warps"], num_stages=config["num_stages"],
             )  # fmt: skip
     return out
 
 
-def _check(q: Tensor, k: Tensor, v: Tensor) -> None:
+def check_inputs(q: Tensor, k: Tensor, v: Tensor) -> None:
     require("q", q, (None, None, None, None), DTYPES, q.device)
     branches, heads, _, size = q.shape
     if size not in (16, 32, 64, 128):
@@ -171,100 +174,23 @@ def _check(q: Tensor, k: Tensor, v: Tensor) -> None:
     require("k", k, (None, heads, None, size), (q.dtype,), q.device)
     require("v", v, k.shape, (q.dtype,), q.device)
     if branches != k.shape[0] and 1 not in (branches, k.shape[0]):
-        raise ValueError(f"q has {branches} branches, k {k.shape[0]}; wanted as many, or one that serves all")
+        raise ValueError(f"q has {branches} branches, k {k.shape[0]}; wanted as many, or one for all")
 
 
 def _case(dtype: str, size: int) -> str:
     return f"{dtype}-d{max(size, 64)}"
 
 
-def _constants(size: int, found: dict[str, int]) -> dict[str, int]:
+def _constants(size: int, config: dict[str, int]) -> dict[str, int]:
     names = {"BLOCK_M": "block_m", "BLOCK_N": "block_n", "ROOM": "room"}
-    return {"D": size} | {name: found[key] for name, key in names.items()}
-
-
-# merged_stride is a multiple of 16, as heads' sizes are.
-@triton.jit(do_not_specialize=["tokens", "heads"])
-def _merge(
-    merged_ptr, out_ptr, denominator_ptr, other_ptr, other_denominator_ptr, tokens, heads, merged_stride,
-    D: tl.constexpr, ROWS: tl.constexpr, OUT_SHARED: tl.constexpr, OTHER_SHARED: tl.constexpr,
-):  # fmt: skip
-    """out·share + other·(1 − share), share = 1 / (1 + 2^(other_denominator − denominator)). A row: one token's head."""
-    branch = tl.program_id(1).to(tl.int64)
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    inside = row < tokens * heads
-    at = (row % heads) * tokens + row // heads
-    offsets = row.to(tl.int64)[:, None] * D + tl.arange(0, D)[None, :]
-    rows = tokens.to(tl.int64) * heads
-    one = 0 if OUT_SHARED else branch * rows
-    two = 0 if OTHER_SHARED else branch * rows
-    excess = tl.load(other_denominator_ptr + two + at, mask=inside) - tl.load(denominator_ptr + one + at, mask=inside)
-    share = (1 / (1 + tl.exp2(excess)))[:, None]
-    out = tl.load(out_ptr + one * D + offsets, mask=inside[:, None]).to(tl.float32)
-    other = tl.load(other_ptr + two * D + offsets, mask=inside[:, None]).to(tl.float32)
-    merged = (out * share + other * (1 - share)).to(merged_ptr.dtype.element_ty)
-    tl.store(merged_ptr + branch * merged_stride + offsets, merged, mask=inside[:, None])
-
-
-def merge_attention(out: Tensor, denominator: Tensor, other: Tensor, other_denominator: Tensor) -> Tensor:
-    """`reference.merge_attention` of what `partial_attention` gives, and in its memory layout.
-
-    Raises:
-        ValueError: an argument has another shape, dtype, device or layout.
-    """
-    one, two = (tensor.transpose(1, 2) if tensor.dim() == 4 else tensor for tensor in (out, other))
-    require("out, with tokens before heads,", one, (None, None, None, None), DTYPES, one.device)
-    branches, tokens, heads, size = one.shape
-    require("denominator", denominator, (branches, heads, tokens), (torch.float32,), one.device)
-    require("other, with tokens before heads,", two, (None, tokens, heads, size), (one.dtype,), one.device)
-    others = two.shape[0]
-    require("other_denominator", other_denominator, (others, heads, tokens), (torch.float32,), one.device)
-    if branches != others and 1 not in (branches, others):
-        raise ValueError(f"out has {branches} branches, other {others}; wanted as many, or one that serves all")
-    merged = torch.empty(max(branches, others), tokens, heads, size, dtype=out.dtype, device=out.device)
-    _merge_into(merged, one, denominator, two, other_denominator)
-    return merged.transpose(1, 2)
-
-
-def _merge_into(merged: Tensor, out: Tensor, denominator: Tensor, other: Tensor, other_denominator: Tensor) -> None:
-    """Tensors with tokens before heads; merged may be a range of the tokens of another."""
-    branches, tokens, heads, size = merged.shape
-    found = tile("merge_attention", DTYPES[merged.dtype], architecture(merged.device))
-    shared = {"OUT_SHARED": out.shape[0] < branches, "OTHER_SHARED": other.shape[0] < branches}
-    if merged.numel():
-        with on(merged.device):
-            _merge[triton.cdiv(tokens * heads, found["rows"]), branches](
-                merged, out, denominator, other, other_denominator, tokens, heads, merged.stride(0),
-                D=size, ROWS=found["rows"], **shared, num_warps=found["num_warps"],
-            )  # fmt: skip
-
-
-def shared_joint_attention(text: tuple[Tensor, Tensor, Tensor], video: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """`reference.shared_joint_attention`.
-
-    Raises:
-        ValueError: as `joint_attention`, but text may be empty; or they differ in heads, channels, dtype or device.
-    """
-    (text_q, text_k, text_v), (video_q, video_k, video_v) = text, video
-    _check(*text)
-    branches, heads, length, size = text_q.shape
-    require("video's q", video_q, (1, heads, None, size), (text_q.dtype,), text_q.device)
-    joined = torch.empty(branches, length + video_q.shape[2], heads, size, dtype=text_q.dtype, device=text_q.device)
-    for q, merged in ((text_q, joined[:, :length]), (video_q, joined[:, length:])):
-        if not text_k.shape[2]:
-            merged.copy_(_attend_to(q, video_k, video_v))
-            continue
-        to_video, to_text = _denominator(q, video_k), _denominator(q, text_k)
-        parts = _attend_to(q, video_k, video_v, to_video), _attend_to(q, text_k, text_v, to_text)
-        _merge_into(merged, parts[0], to_video, parts[1], to_text)
-    return joined
+    return {"D": size} | {name: config[key] for name, key in names.items()}
 
 
 def _variant(dtype: str, size: int, number: int, part: bool = False, shared: str = "") -> Variant:
-    """Of all keys or a part of them; `shared` is "", "q" or "k"."""
-    found = tile("partial_attention" if part else "joint_attention", _case(dtype, size), number)
+    """Of `partial_attention` if `part`, else `joint_attention`; `shared`, which has one branch, is "", "q" or "k"."""
+    config = tile("partial_attention" if part else "joint_attention", _case(dtype, size), number)
     types = dict.fromkeys(("out_ptr", "q_ptr", "k_ptr", "v_ptr"), f"*{dtype}")
-    constants: dict[str, Any] = _constants(size, found) | {"Q_SHARED": shared == "q", "K_SHARED": shared == "k"}
+    constants: dict[str, Any] = _constants(size, config) | {"Q_SHARED": shared == "q", "K_SHARED": shared == "k"}
     if part:
         types["denominator_ptr"] = "*fp32"
     else:
@@ -275,20 +201,7 @@ def _variant(dtype: str, size: int, number: int, part: bool = False, shared: str
     return Variant(
         name, _attention,
         {name: types.get(name, "constexpr") for name in _attention.arg_names}, constants, (number,),
-        warps=found["num_warps"], stages=found["num_stages"], aligned=pointers, matrix=True,
-    )  # fmt: skip
-
-
-def _merge_variant(dtype: str, number: int) -> Variant:
-    found = tile("merge_attention", dtype, number)
-    pointers = ("merged_ptr", "out_ptr", "denominator_ptr", "other_ptr", "other_denominator_ptr")
-    constants = {"D": 64, "ROWS": found["rows"], "OUT_SHARED": True, "OTHER_SHARED": False}
-    types = dict.fromkeys(pointers, f"*{dtype}") | dict.fromkeys(("tokens", "heads", "merged_stride"), "i32")
-    types |= {"denominator_ptr": "*fp32", "other_denominator_ptr": "*fp32"}
-    return Variant(
-        f"merge_attention/{dtype}-d64", _merge,
-        {name: types.get(name, "constexpr") for name in _merge.arg_names}, constants, (number,),
-        warps=found["num_warps"], aligned=(*pointers, "merged_stride"),
+        warps=config["num_warps"], stages=config["num_stages"], aligned=pointers, matrix=True,
     )  # fmt: skip
 
 
@@ -299,6 +212,5 @@ VARIANTS = [
     for variant in (
         *(_variant(dtype, size, number, part) for size in (64, 128) for part in (False, True)),
         *(_variant(dtype, 64, number, True, shared) for shared in ("q", "k")),
-        _merge_variant(dtype, number),
     )
 ]

@@ -1,12 +1,13 @@
 # mypy: disable-error-code="untyped-decorator,no-untyped-def,no-untyped-call"
-"""From the fused projection to attention's inputs: LayerNorm of q and k over a head's channels, rotary embedding of
-the video tokens (Su et al. 2021), and the layout [B, H, N, D], in one pass.
+"""Attention's inputs from the fused projection, in one pass: LayerNorm of q and k, rotary embedding, [B, H, N, D].
+
+LayerNorm is over a head's channels; only video tokens are rotated (Su et al. 2021).
 
     q' = n·cos + J n·sin,  n = (q − mean) / √(var + eps)·w + b,  J (a, b) = (−b, a) for each pair of channels
 
-Bound by memory: every number of qkv is read once and written once. A program holds the angles of its tokens in
-registers for a group of heads: float32, and two of them for each channel, they would otherwise be more traffic than
-q, k and v. Groups of one tile of tokens are neighbours in the launch, so that rows of qkv are read whole.
+Bound by memory: every number of qkv is read once and written once. A program keeps the cosines and sines of its tokens
+in registers for a group of heads; being float32 and two for each channel, they would otherwise cause more traffic than
+q, k and v. Programs for the groups of one tile of tokens are consecutive, so that whole rows of qkv are read together.
 """
 
 from __future__ import annotations
@@ -18,27 +19,27 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from consisid_kernels.compile.aot import MATRIX, Variant
-from consisid_kernels.launch import DTYPES, architecture, on, require, tile
+from consisid_kernels.launch import DTYPES, architecture, current_device, require, tile
+from consisid_kernels.variant import MATRIX, Variant
 
 
 @triton.jit
-def load_vector(pointer, channel, inside):
-    return tl.load(pointer + channel, mask=inside, other=0.0).to(tl.float32)[None, :]
+def load_vector(pointer, channel, in_head):
+    return tl.load(pointer + channel, mask=in_head, other=0.0).to(tl.float32)[None, :]
 
 
 @triton.jit
-def load_angles(cos, sin, token, real, text, channel, inside, DIM: tl.constexpr):
-    """[tokens, D] each; text is turned by nothing."""
-    at = (token - text)[:, None] * DIM + channel[None, :]
-    turned = (real & (token >= text))[:, None] & inside[None, :]
-    return tl.load(cos + at, mask=turned, other=1.0), tl.load(sin + at, mask=turned, other=0.0)
+def load_angles(cos, sin, token, valid, text, channel, in_head, DIM: tl.constexpr):
+    """Cosines and sines, [tokens, D] each; 1 and 0 for text, which is not rotated."""
+    offsets = (token - text)[:, None] * DIM + channel[None, :]
+    rotated = (valid & (token >= text))[:, None] & in_head[None, :]
+    return tl.load(cos + offsets, mask=rotated, other=1.0), tl.load(sin + offsets, mask=rotated, other=0.0)
 
 
 @triton.jit
-def norm_and_turn(x, inside, weight, bias, cos, sin, eps, DIM: tl.constexpr):
-    """x float32 [tokens, D], 0 outside of a head's channels; the rest [1, D] or [tokens, D]."""
-    centred = tl.where(inside[None, :], x - tl.sum(x, 1, keep_dims=True) / DIM, 0.0)
+def norm_and_rotate(x, in_head, weight, bias, cos, sin, eps, DIM: tl.constexpr):
+    """x float32 [tokens, D], 0 beyond the head's channels; weight and bias [1, D], cos and sin [tokens, D]."""
+    centred = tl.where(in_head[None, :], x - tl.sum(x, 1, keep_dims=True) / DIM, 0.0)
     normed = centred * tl.rsqrt(tl.sum(centred * centred, 1, keep_dims=True) / DIM + eps) * weight + bias
     even, odd = tl.split(tl.reshape(normed, (x.shape[0], x.shape[1] // 2, 2)))
     return normed * cos + tl.reshape(tl.join(-odd, even), x.shape) * sin
@@ -52,25 +53,25 @@ def _qkv_epilogue(
 ):  # fmt: skip
     token = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     channel = tl.arange(0, BLOCK_D)
-    real, inside = token < tokens, channel < DIM
-    mask = real[:, None] & inside[None, :]
-    angles = load_angles(cos, sin, token, real, text, channel, inside, DIM)
-    q_affine = load_vector(q_weight, channel, inside), load_vector(q_bias, channel, inside)
-    k_affine = load_vector(k_weight, channel, inside), load_vector(k_bias, channel, inside)
+    valid, in_head = token < tokens, channel < DIM
+    mask = valid[:, None] & in_head[None, :]
+    angles = load_angles(cos, sin, token, valid, text, channel, in_head, DIM)
+    q_affine = load_vector(q_weight, channel, in_head), load_vector(q_bias, channel, in_head)
+    k_affine = load_vector(k_weight, channel, in_head), load_vector(k_bias, channel, in_head)
     branch = tl.program_id(2).to(tl.int64)
-    source = (branch * tokens + token)[:, None] * (3 * HEADS * DIM) + channel[None, :]
+    qkv_offsets = (branch * tokens + token)[:, None] * (3 * HEADS * DIM) + channel[None, :]
     first = tl.program_id(0) * GROUP
     for head in tl.range(first, tl.minimum(first + GROUP, HEADS), num_stages=STAGES):
-        part = qkv + source + head * DIM
+        part = qkv + qkv_offsets + head * DIM
         q_part = tl.load(part, mask=mask, other=0.0)
         k_part = tl.load(part + HEADS * DIM, mask=mask, other=0.0)
         v_part = tl.load(part + 2 * HEADS * DIM, mask=mask, other=0.0)
-        at = ((branch * HEADS + head) * tokens + token)[:, None] * DIM + channel[None, :]
-        turned = norm_and_turn(q_part.to(tl.float32), inside, *q_affine, *angles, eps, DIM)
-        tl.store(q + at, turned.to(q.dtype.element_ty), mask=mask)
-        turned = norm_and_turn(k_part.to(tl.float32), inside, *k_affine, *angles, eps, DIM)
-        tl.store(k + at, turned.to(k.dtype.element_ty), mask=mask)
-        tl.store(v + at, v_part, mask=mask)
+        offsets = ((branch * HEADS + head) * tokens + token)[:, None] * DIM + channel[None, :]
+        rotated = norm_and_rotate(q_part.to(tl.float32), in_head, *q_affine, *angles, eps, DIM)
+        tl.store(q + offsets, rotated.to(q.dtype.element_ty), mask=mask)
+        rotated = norm_and_rotate(k_part.to(tl.float32), in_head, *k_affine, *angles, eps, DIM)
+        tl.store(k + offsets, rotated.to(k.dtype.element_ty), mask=mask)
+        tl.store(v + offsets, v_part, mask=mask)
 
 
 def qkv_epilogue(
@@ -85,18 +86,18 @@ def qkv_epilogue(
     """`reference.qkv_epilogue`; norms of any supported dtype.
 
     Raises:
-        ValueError: an argument has another shape, dtype or device than the specification says, or is not contiguous.
+        ValueError: an argument's shape, dtype or device is not the specified one, or it is not contiguous.
     """
     branches, tokens, dim = check_qkv(qkv, {"q_norm": q_norm, "k_norm": k_norm}, cos, sin, heads)
     parts = tuple(torch.empty((branches, heads, tokens, dim), dtype=qkv.dtype, device=qkv.device) for _ in range(3))
-    found = tile("qkv_epilogue", f"{DTYPES[qkv.dtype]}-d{triton.next_power_of_2(dim)}", architecture(qkv.device))
-    constants = _constants(heads, dim, found)
+    config = tile("qkv_epilogue", f"{DTYPES[qkv.dtype]}-d{triton.next_power_of_2(dim)}", architecture(qkv.device))
+    constants = _constants(heads, dim, config)
     if qkv.numel():
-        grid = triton.cdiv(heads, found["group"]), triton.cdiv(tokens, found["block"]), branches
+        grid = triton.cdiv(heads, config["group"]), triton.cdiv(tokens, config["block"]), branches
         pointers = *parts, qkv, *q_norm, *k_norm, cos, sin
-        with on(qkv.device):
+        with current_device(qkv.device):
             _qkv_epilogue[grid](
-                *pointers, tokens, tokens - len(cos), eps, **constants, num_warps=found["num_warps"]
+                *pointers, tokens, tokens - len(cos), eps, **constants, num_warps=config["num_warps"]
             )  # fmt: skip
     return parts[0], parts[1], parts[2]
 
@@ -104,7 +105,7 @@ def qkv_epilogue(
 def check_qkv(
     qkv: Tensor, norms: dict[str, tuple[Tensor, Tensor]], cos: Tensor, sin: Tensor, heads: int
 ) -> tuple[int, int, int]:
-    """Branches, tokens and channels of a head."""
+    """The numbers of branches, tokens and channels of a head. Raises ValueError for arguments that do not fit."""
     require("qkv", qkv, (None, None, None), DTYPES, qkv.device)
     branches, tokens, width = qkv.shape
     if heads < 1 or width % (6 * heads):
@@ -122,20 +123,20 @@ def check_qkv(
     return branches, tokens, dim
 
 
-def _constants(heads: int, dim: int, found: dict[str, int]) -> dict[str, Any]:
+def _constants(heads: int, dim: int, config: dict[str, int]) -> dict[str, Any]:
     block_d = triton.next_power_of_2(dim)
-    sizes = {"HEADS": heads, "DIM": dim, "BLOCK_D": block_d, "BLOCK": found["block"], "GROUP": found["group"]}
-    return sizes | {"STAGES": found["num_stages"]}
+    sizes = {"HEADS": heads, "DIM": dim, "BLOCK_D": block_d, "BLOCK": config["block"], "GROUP": config["group"]}
+    return sizes | {"STAGES": config["num_stages"]}
 
 
 def _variant(dtype: str, dim: int, architecture: int) -> Variant:
-    found = tile("qkv_epilogue", f"{dtype}-d{dim}", architecture)
-    constants = _constants(3072 // dim, dim, found)
+    config = tile("qkv_epilogue", f"{dtype}-d{dim}", architecture)
+    constants = _constants(3072 // dim, dim, config)
     types = {name: f"*{dtype}" for name in ["q", "k", "v", "qkv", "q_weight", "q_bias", "k_weight", "k_bias"]}
     types |= {"cos": "*fp32", "sin": "*fp32", "tokens": "i32", "text": "i32", "eps": "fp32"}
     return Variant(
         f"qkv_epilogue/{dtype}-d{dim}", _qkv_epilogue, types | dict.fromkeys(constants, "constexpr"), constants,
-        (architecture,), warps=found["num_warps"], aligned=tuple(name for name in types if types[name][0] == "*"),
+        (architecture,), warps=config["num_warps"], aligned=tuple(name for name in types if types[name][0] == "*"),
     )  # fmt: skip
 
 

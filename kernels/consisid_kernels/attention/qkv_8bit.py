@@ -1,16 +1,16 @@
 # mypy: disable-error-code="untyped-decorator,no-untyped-def,no-untyped-call"
-"""`qkv_epilogue` with its results in the 8 bits that `attention_8bit` takes, and the two statistics this needs first.
+"""`qkv_epilogue` with results in the 8-bit formats of `joint_8bit`.
 
     q8 = round(q' / s),  s = max |q'| / 127 over a block of tokens        (Zhang et al. 2024, SageAttention)
-    k8 the same of k' − mean(k'),  v8 = v / max |v| · 448 for each channel, laid out [B, H, D, N]
+    k8: the same of k' − mean(k');  v8 = v / max |v| · 448 for each channel, laid out [B, H, D, N]
 
-The statistics run over all tokens, hence a pass of their own over two thirds of qkv: each tile of tokens leaves its sum
-and its maximum, which a second, small kernel joins in a fixed order. Both passes are bound by memory; programs are as
-in `qkv.py`.
+mean(k') and max |v| are taken over all tokens, in an earlier pass (`qkv_statistics`). Bound by memory; work is divided
+into programs as in `qkv`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -18,99 +18,22 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from consisid_kernels.attention.joint_8bit import magnitude, scale_of
-from consisid_kernels.attention.qkv import check_qkv, load_angles, load_vector, norm_and_turn
-from consisid_kernels.compile.aot import Variant
-from consisid_kernels.launch import DTYPES, architecture, on, require, tile
+from consisid_kernels.attention.qkv import check_qkv, load_angles, load_vector, norm_and_rotate
+from consisid_kernels.attention.qkv_statistics import float_buffer, head_constants, make_variant
+from consisid_kernels.attention.quantise import FLOAT8_ARCHITECTURES, magnitude, scale_of
+from consisid_kernels.launch import DTYPES, architecture, current_device, require, tile
 from consisid_kernels.reference import FLOAT8, FLOAT8_LARGEST, INT8_LARGEST
+from consisid_kernels.variant import Variant
 
 _LARGEST = {torch.int8: INT8_LARGEST, FLOAT8: FLOAT8_LARGEST}
-_NUMBERS = 128 * 64
-"""What a program of 16 warps holds in registers beside its angles."""
-_ROWS = 64
-"""Tiles whose sums and maxima are joined at a time."""
-
-
-@triton.jit(do_not_specialize=["tokens", "text"])
-def _tile_statistics(
-    sums, maxima, qkv, k_weight, k_bias, cos, sin, tokens, text, eps,
-    HEADS: tl.constexpr, DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK: tl.constexpr, GROUP: tl.constexpr,
-    STAGES: tl.constexpr,
-):  # fmt: skip
-    token = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    channel = tl.arange(0, BLOCK_D)
-    real, inside = token < tokens, channel < DIM
-    mask = real[:, None] & inside[None, :]
-    angles = load_angles(cos, sin, token, real, text, channel, inside, DIM)
-    affine = load_vector(k_weight, channel, inside), load_vector(k_bias, channel, inside)
-    branch = tl.program_id(2).to(tl.int64)
-    source = (branch * tokens + token)[:, None] * (3 * HEADS * DIM) + channel[None, :]
-    first = tl.program_id(0) * GROUP
-    for head in tl.range(first, tl.minimum(first + GROUP, HEADS), num_stages=STAGES):
-        part = qkv + source + head * DIM
-        k_part = tl.load(part + HEADS * DIM, mask=mask, other=0.0).to(tl.float32)
-        v_part = tl.load(part + 2 * HEADS * DIM, mask=mask, other=0.0).to(tl.float32)
-        turned = tl.where(mask, norm_and_turn(k_part, inside, *affine, *angles, eps, DIM), 0.0)
-        at = ((branch * HEADS + head) * tl.num_programs(1) + tl.program_id(1)) * DIM + channel
-        tl.store(sums + at, tl.sum(turned, 0), mask=inside)
-        tl.store(maxima + at, tl.max(magnitude(v_part), 0), mask=inside)
-
-
-@triton.jit(do_not_specialize=["tiles", "tokens"])
-def _join_statistics(
-    k_mean, v_scale, sums, maxima, tiles, tokens,
-    DIM: tl.constexpr, BLOCK_D: tl.constexpr, ROWS: tl.constexpr, LARGEST: tl.constexpr,
-):  # fmt: skip
-    channel = tl.arange(0, BLOCK_D)
-    inside = channel < DIM
-    head = tl.program_id(0).to(tl.int64)
-    total = tl.zeros((ROWS, BLOCK_D), tl.float32)
-    largest = tl.zeros((ROWS, BLOCK_D), tl.int32)
-    for start in range(0, tiles, ROWS):
-        row = start + tl.arange(0, ROWS)
-        at = (head * tiles + row)[:, None] * DIM + channel[None, :]
-        mask = (row < tiles)[:, None] & inside[None, :]
-        total += tl.load(sums + at, mask=mask, other=0.0)
-        largest = tl.maximum(largest, tl.load(maxima + at, mask=mask, other=0))
-    tl.store(k_mean + head * DIM + channel, tl.div_rn(tl.sum(total, 0), tokens.to(tl.float32)), mask=inside)
-    tl.store(v_scale + head * DIM + channel, scale_of(tl.max(largest, 0), LARGEST), mask=inside)
-
-
-def qkv_statistics(
-    qkv: Tensor, k_norm: tuple[Tensor, Tensor], cos: Tensor, sin: Tensor, heads: int, eps: float
-) -> tuple[Tensor, Tensor]:
-    """`reference.qkv_statistics`.
-
-    Raises:
-        ValueError: an argument has another shape, dtype or device than the specification says, is not contiguous, or
-            there is no token.
-    """
-    branches, tokens, dim = check_qkv(qkv, {"k_norm": k_norm}, cos, sin, heads)
-    if tokens == 0:
-        raise ValueError("qkv has no tokens; a mean needs at least one")
-    found = tile("qkv_epilogue_8bit", f"statistics-d{triton.next_power_of_2(dim)}", architecture(qkv.device))
-    tiles = triton.cdiv(tokens, found["block"])
-    sums, maxima = (
-        torch.empty((branches, heads, tiles, dim), dtype=dtype, device=qkv.device)
-        for dtype in (torch.float32, torch.int32)
-    )
-    k_mean, v_scale = (_floats((branches, heads, dim), qkv) for _ in range(2))
-    pointers = sums, maxima, qkv, *k_norm, cos, sin
-    with on(qkv.device):
-        _tile_statistics[triton.cdiv(heads, found["group"]), tiles, branches](
-            *pointers, tokens, tokens - len(cos), eps, **_statistics_constants(heads, dim, found),
-            num_warps=found["num_warps"],
-        )  # fmt: skip
-        _join_statistics[(branches * heads,)](
-            k_mean, v_scale, sums, maxima, tiles, tokens, **_join_constants(dim), num_warps=4
-        )
-    return k_mean, v_scale
+_ELEMENTS = 128 * 64
+"""Elements that a program of 16 warps holds in registers beside its cosines and sines."""
 
 
 @triton.jit
-def _narrowed(x, dtype: tl.constexpr):
-    """x float32, at most a rounding error beyond the largest of `dtype`: every number finds its nearest."""
-    # Beside 1.5 · 2²³ there are no bits for a fraction: the sum is rounded to even, and ends in the integer's own bits.
+def _rounded(x, dtype: tl.constexpr):
+    """x rounded to `dtype`, to nearest; float32 x exceeds the largest number of `dtype` by a rounding error at most."""
+    # A sum near 1.5 · 2²³ has no bits for a fraction: it is rounded to an integer, which its low bits contain.
     integer = (x + 12582912.0).to(tl.int32, bitcast=True).to(tl.int8)
     return integer if dtype == tl.int8 else x.to(dtype)
 
@@ -121,32 +44,32 @@ def _tokens_8bit(
     HEADS: tl.constexpr, DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK: tl.constexpr, GROUP: tl.constexpr,
     STAGES: tl.constexpr, QUANT: tl.constexpr, LARGEST: tl.constexpr,
 ):  # fmt: skip
-    """Queries, or keys less their mean: a program's tokens of some heads, one scale for each QUANT of them."""
+    """Queries, or keys less their mean: a tile of tokens for a group of heads, a scale for each QUANT tokens."""
     token = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     channel = tl.arange(0, BLOCK_D)
-    real, inside = token < tokens, channel < DIM
-    mask = real[:, None] & inside[None, :]
-    angles = load_angles(cos, sin, token, real, text, channel, inside, DIM)
-    affine = load_vector(weight, channel, inside), load_vector(bias, channel, inside)
+    valid, in_head = token < tokens, channel < DIM
+    mask = valid[:, None] & in_head[None, :]
+    angles = load_angles(cos, sin, token, valid, text, channel, in_head, DIM)
+    affine = load_vector(weight, channel, in_head), load_vector(bias, channel, in_head)
     branch = tl.program_id(2).to(tl.int64)
-    source = (branch * tokens + token)[:, None] * (3 * HEADS * DIM) + channel[None, :]
+    qkv_offsets = (branch * tokens + token)[:, None] * (3 * HEADS * DIM) + channel[None, :]
     scale_number = tl.program_id(1) * (BLOCK // QUANT) + tl.arange(0, BLOCK // QUANT)
     scale_count = tl.cdiv(tokens, QUANT)
     first = tl.program_id(0) // 3 * GROUP
     for number in tl.range(first, tl.minimum(first + GROUP, HEADS), num_stages=STAGES):
         head = branch * HEADS + number
-        x = tl.load(part + source + number * DIM, mask=mask, other=0.0).to(tl.float32)
-        x = norm_and_turn(x, inside, *affine, *angles, eps, DIM)
+        x = tl.load(part + qkv_offsets + number * DIM, mask=mask, other=0.0).to(tl.float32)
+        x = norm_and_rotate(x, in_head, *affine, *angles, eps, DIM)
         if mean is not None:
-            x -= load_vector(mean + head * DIM, channel, inside)
-        # Beyond the last token x is a norm's bias; beyond a head's last channel it is 0.
-        of_token = tl.where(real, tl.max(magnitude(x), 1), 0)
+            x -= load_vector(mean + head * DIM, channel, in_head)
+        # x is the norm's bias beyond the last token, and 0 beyond the head's last channel.
+        of_token = tl.where(valid, tl.max(magnitude(x), 1), 0)
         largest = tl.max(tl.reshape(of_token, (BLOCK // QUANT, QUANT)), 1)
         scale = scale_of(largest, LARGEST)
         tl.store(scales + head * scale_count + scale_number, scale, mask=scale_number < scale_count)
         inverse = tl.reshape(tl.broadcast_to(1 / scale[:, None], (BLOCK // QUANT, QUANT)), (BLOCK,))
-        at = (head * tokens + token)[:, None] * DIM + channel[None, :]
-        tl.store(out + at, _narrowed(x * inverse[:, None], out.dtype.element_ty), mask=mask)
+        offsets = (head * tokens + token)[:, None] * DIM + channel[None, :]
+        tl.store(out + offsets, _rounded(x * inverse[:, None], out.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -155,22 +78,22 @@ def _channels_8bit(
     HEADS: tl.constexpr, DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK: tl.constexpr, GROUP: tl.constexpr,
     STAGES: tl.constexpr, LARGEST: tl.constexpr,
 ):  # fmt: skip
-    """Values, transposed."""
+    """Values, transposed to [D, tokens]."""
     token = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     channel = tl.arange(0, BLOCK_D)
-    inside = (channel < DIM)[None, :]
-    # Zeros beyond the last token: whether 16 bytes of a row are stored then depends on nothing but where they start.
-    mask, stored = (token < tokens)[:, None] & inside, (token < row)[:, None] & inside
+    in_head = (channel < DIM)[None, :]
+    # Stores zeros beyond the last token, up to `row`: then whole groups of 16 bytes are stored or none of a group.
+    mask, stored = (token < tokens)[:, None] & in_head, (token < row)[:, None] & in_head
     branch = tl.program_id(2).to(tl.int64)
-    source = (branch * tokens + token)[:, None] * (3 * HEADS * DIM) + channel[None, :]
+    qkv_offsets = (branch * tokens + token)[:, None] * (3 * HEADS * DIM) + channel[None, :]
     first = tl.program_id(0) // 3 * GROUP
     for number in tl.range(first, tl.minimum(first + GROUP, HEADS), num_stages=STAGES):
         head = branch * HEADS + number
-        x = tl.load(part + source + number * DIM, mask=mask, other=0.0).to(tl.float32)
+        x = tl.load(part + qkv_offsets + number * DIM, mask=mask, other=0.0).to(tl.float32)
         inverse = 1 / tl.load(scale + head * DIM + channel, mask=channel < DIM, other=1.0)[None, :]
-        at = (head * DIM + channel)[None, :] * row + token[:, None]
+        offsets = (head * DIM + channel)[None, :] * row + token[:, None]
         x = tl.clamp(x * inverse, -LARGEST, LARGEST, propagate_nan=tl.PropagateNan.ALL)
-        tl.store(out + at, x.to(out.dtype.element_ty), mask=stored)
+        tl.store(out + offsets, x.to(out.dtype.element_ty), mask=stored)
 
 
 @triton.jit(do_not_specialize=["tokens", "text"])
@@ -180,7 +103,7 @@ def _qkv_epilogue_8bit(
     HEADS: tl.constexpr, DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK: tl.constexpr, GROUP: tl.constexpr,
     STAGES: tl.constexpr, Q_QUANT: tl.constexpr, K_QUANT: tl.constexpr, LARGEST: tl.constexpr, V_LARGEST: tl.constexpr,
 ):  # fmt: skip
-    # One part for each program: registers for the vectors of one norm, not of two.
+    # A program computes one of q, k and v, so that registers hold the vectors of one norm, not of two.
     if tl.program_id(0) % 3 == 0:
         _tokens_8bit(
             q, q_scale, qkv, q_weight, q_bias, None, cos, sin, tokens, text, eps,
@@ -210,15 +133,15 @@ def qkv_epilogue_8bit(
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """`reference.qkv_epilogue_8bit`; blocks are 16 to 128, 64 at head size 128. Compute capability 8.9 and above.
 
-    The channels of v start at multiples of 16 bytes, as `attention_8bit.joint_attention_8bit` reads them fastest.
+    The channels of v start at multiples of 16 bytes, which `joint_attention_8bit` reads fastest.
 
     Raises:
-        ValueError: an argument has another shape, dtype or device than the specification says, or is not contiguous.
+        ValueError: an argument's shape, dtype or device is not the specified one, or it is not contiguous.
     """
     branches, tokens, dim = check_qkv(qkv, {"q_norm": q_norm, "k_norm": k_norm}, cos, sin, heads)
     for name, tensor in zip(("k's mean", "v's scale"), statistics, strict=True):
         require(name, tensor, (branches, heads, dim), (torch.float32,), qkv.device)
-    allowed = [block for block in (16, 32, 64, 128) if block * triton.next_power_of_2(dim) <= _NUMBERS]
+    allowed = [block for block in (16, 32, 64, 128) if block * triton.next_power_of_2(dim) <= _ELEMENTS]
     if dtype not in _LARGEST or any(block not in allowed for block in blocks):
         raise ValueError(
             f"blocks are {blocks} and dtype {dtype}; wanted two of {allowed} at head size {dim}, and one of "
@@ -226,79 +149,40 @@ def qkv_epilogue_8bit(
         )
     number = architecture(qkv.device)
     if number is not None and number < 89:
-        raise ValueError(f"compute capability {number / 10} has no E4M3 numbers; use qkv.qkv_epilogue")
+        raise ValueError(f"compute capability {number / 10} has no E4M3 numbers; use qkv_epilogue")
     shape = branches, heads, tokens, dim
     q, k = (torch.empty(shape, dtype=dtype, device=qkv.device) for _ in range(2))
-    q_scale, k_scale = (_floats((branches, heads, triton.cdiv(tokens, block)), qkv) for block in blocks)
+    q_scale, k_scale = (float_buffer((branches, heads, triton.cdiv(tokens, block)), qkv) for block in blocks)
     row = 16 * triton.cdiv(tokens, 16)
     v = torch.empty((branches, heads, dim, row), dtype=FLOAT8, device=qkv.device)
-    found = tile("qkv_epilogue_8bit", f"{DTYPES[qkv.dtype]}-d{triton.next_power_of_2(dim)}", number)
-    constants = _constants(heads, dim, blocks, dtype, found)
+    config = tile("qkv_epilogue_8bit", f"{DTYPES[qkv.dtype]}-d{triton.next_power_of_2(dim)}", number)
+    constants = _constants(heads, dim, blocks, dtype, config)
     pointers = q, q_scale, k, k_scale, v, qkv, *q_norm, *k_norm, cos, sin, *statistics
     if qkv.numel():
-        grid = 3 * triton.cdiv(heads, found["group"]), triton.cdiv(tokens, constants["BLOCK"]), branches
-        with on(qkv.device):
+        grid = 3 * triton.cdiv(heads, config["group"]), triton.cdiv(tokens, constants["BLOCK"]), branches
+        with current_device(qkv.device):
             _qkv_epilogue_8bit[grid](
-                *pointers, tokens, tokens - len(cos), row, eps, **constants, num_warps=found["num_warps"]
+                *pointers, tokens, tokens - len(cos), row, eps, **constants, num_warps=config["num_warps"]
             )
     return (q, q_scale), (k, k_scale), (v[..., :tokens], statistics[1])
 
 
-def _floats(shape: tuple[int, ...], beside: Tensor) -> Tensor:
-    return torch.empty(shape, dtype=torch.float32, device=beside.device)
-
-
-def _sizes(heads: int, dim: int, found: dict[str, int]) -> dict[str, Any]:
-    sizes = {"HEADS": heads, "DIM": dim, "BLOCK_D": triton.next_power_of_2(dim), "GROUP": found["group"]}
-    return sizes | {"STAGES": found["num_stages"]}
-
-
-def _statistics_constants(heads: int, dim: int, found: dict[str, int]) -> dict[str, Any]:
-    return _sizes(heads, dim, found) | {"BLOCK": found["block"]}
-
-
-def _join_constants(dim: int) -> dict[str, Any]:
-    return {"DIM": dim, "BLOCK_D": triton.next_power_of_2(dim), "ROWS": _ROWS, "LARGEST": FLOAT8_LARGEST}
-
-
 def _constants(
-    heads: int, dim: int, blocks: tuple[int, int], dtype: torch.dtype, found: dict[str, int]
+    heads: int, dim: int, blocks: tuple[int, int], dtype: torch.dtype, config: dict[str, int]
 ) -> dict[str, Any]:
     largest = {"LARGEST": _LARGEST[dtype], "V_LARGEST": FLOAT8_LARGEST}
     quant = {"BLOCK": max(blocks), "Q_QUANT": blocks[0], "K_QUANT": blocks[1]}
-    return _sizes(heads, dim, found) | quant | largest
+    return head_constants(heads, dim, config) | quant | largest
 
 
-def _variant(
-    name: str, kernel: Any, dtype: str, constants: dict[str, Any], types: dict[str, str], warps: int, architecture: int
-) -> Variant:
-    narrow = {"qkv", "q_weight", "q_bias", "k_weight", "k_bias"}
-    whole = dict.fromkeys(("tokens", "text", "tiles", "row"), "i32")
-    whole |= {"eps": "fp32", "v": "*fp8e4nv", "maxima": "*i32"} | types
-    signature = {
-        argument: "constexpr"
-        if argument in constants
-        else whole.get(argument, f"*{dtype}" if argument in narrow else "*fp32")
-        for argument in kernel.arg_names
-    }
-    aligned = tuple(argument for argument, kind in signature.items() if kind[0] == "*" or argument == "row")
-    return Variant(name, kernel, signature, constants, (architecture,), warps=warps, aligned=aligned)
-
-
-def _variants(architecture: int) -> list[Variant]:
-    made = [_variant("qkv_statistics/join-d64", _join_statistics, "fp32", _join_constants(64), {}, 4, architecture)]
+def _variants(architecture: int) -> Iterator[Variant]:
     for dtype in DTYPES.values():
         for dim in (64, 128):
-            found = tile("qkv_epilogue_8bit", f"statistics-d{dim}", architecture)
-            sizes = _statistics_constants(3072 // dim, dim, found)
-            name = f"qkv_statistics/{dtype}-d{dim}"
-            made.append(_variant(name, _tile_statistics, dtype, sizes, {}, found["num_warps"], architecture))
-            own = tile("qkv_epilogue_8bit", f"{dtype}-d{dim}", architecture)
-            for kind, narrow in (("i8", torch.int8), ("fp8e4nv", FLOAT8)):
-                sizes = _constants(3072 // dim, dim, (_NUMBERS // dim,) * 2, narrow, own)
+            config = tile("qkv_epilogue_8bit", f"{dtype}-d{dim}", architecture)
+            for kind, dtype_8bit in (("i8", torch.int8), ("fp8e4nv", FLOAT8)):
+                constants = _constants(3072 // dim, dim, (_ELEMENTS // dim,) * 2, dtype_8bit, config)
                 name, types = f"qkv_epilogue_8bit/{dtype}-{kind}-d{dim}", {"q": f"*{kind}", "k": f"*{kind}"}
-                made.append(_variant(name, _qkv_epilogue_8bit, dtype, sizes, types, own["num_warps"], architecture))
-    return made
+                yield make_variant(name, _qkv_epilogue_8bit, dtype, constants, types, config["num_warps"], architecture)
 
 
-VARIANTS = [variant for number in (89, 90, 100, 120) for variant in _variants(number)]
+VARIANTS = [variant for number in FLOAT8_ARCHITECTURES for variant in _variants(number)]

@@ -1,7 +1,7 @@
-"""Compiles kernels for GPUs that are not here, and reads from the machine code what it costs.
+"""Compiles kernels ahead of time, without a GPU, and measures the registers and memory that the machine code needs.
 
-Every module with kernels lists its `VARIANTS`; `budgets.json` holds what each may cost on its architectures.
-`python -m consisid_kernels.compile.aot [--write]` compiles all of them and compares, or writes the budgets anew.
+Modules with kernels list their `VARIANTS`; `budgets.json` has the budget of each variant for each architecture.
+`python -m consisid_kernels.compile.aot` compiles all variants and compares them with it; `--write` writes it.
 """
 
 from __future__ import annotations
@@ -15,53 +15,25 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import consisid_kernels
+from consisid_kernels.variant import MATRIX, Variant
 
 BUDGETS = Path(__file__).with_name("budgets.json")
-MATRIX = {80: "mma.sync", 89: "mma.sync", 90: "wgmma.mma_async", 100: "tcgen05.mma", 120: "mma.sync"}
-"""Architecture → the PTX instruction that its tensor cores are fed by."""
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One way a kernel is compiled.
-
-    Attributes:
-        name: unique, such as "joint_attention/bf16-d64".
-        kernel: the decorated function.
-        signature: argument → Triton's type ("*bf16", "i32", "constexpr", …), in order.
-        constants: value of every constexpr.
-        architectures: what it is meant for: 80, 89, 90, 100, 120.
-        warps, stages: as in a launch.
-        aligned: arguments that are multiples of 16: pointers, and strides in elements.
-        matrix: whether it must run on tensor cores.
-    """
-
-    name: str
-    kernel: Any
-    signature: Mapping[str, str]
-    constants: Mapping[str, Any]
-    architectures: tuple[int, ...]
-    warps: int = 4
-    stages: int = 2
-    aligned: tuple[str, ...] = ()
-    matrix: bool = False
-    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a variant takes.
+    """What a compiled variant needs.
 
     Attributes:
-        registers: of a thread.
+        registers: registers of a thread.
         spills: bytes of a thread's stack and local memory.
         shared: bytes of a block's shared memory.
-        matrix: instructions in the PTX that feed tensor cores.
+        matrix: the number of tensor-core instructions in the PTX.
     """
 
     registers: int
@@ -71,14 +43,14 @@ class Cost:
 
 
 def variants() -> Iterator[Variant]:
-    """Those of every module of this package."""
+    """The `VARIANTS` of all modules of this package."""
     for module in pkgutil.walk_packages(consisid_kernels.__path__, "consisid_kernels."):
         if module.name != __name__:
             yield from getattr(importlib.import_module(module.name), "VARIANTS", ())
 
 
 def compile_for(variant: Variant, architecture: int) -> Any:
-    """Triton's compiled kernel: `.asm["ptx"]`, `.asm["cubin"]`, `.metadata`. Needs no GPU."""
+    """Compiles a variant, without a GPU. The result has `.asm["ptx"]`, `.asm["cubin"]` and `.metadata`."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
     from triton.experimental.gluon._runtime import GluonASTSource
@@ -92,10 +64,10 @@ def compile_for(variant: Variant, architecture: int) -> Any:
 
 
 def cost(compiled: Any, architecture: int) -> Cost:
-    """Read from the cubin and the PTX of `compile_for`."""
-    found = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", _resources(compiled.asm["cubin"]))
-    assert found is not None
-    registers, stack, local = (int(number) for number in found.groups())
+    """The cost of a kernel that `compile_for` returned."""
+    match = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", _resources(compiled.asm["cubin"]))
+    assert match is not None
+    registers, stack, local = (int(number) for number in match.groups())
     matrix = compiled.asm["ptx"].count(MATRIX[architecture])
     return Cost(registers, stack + local, int(compiled.metadata.shared), matrix)
 
@@ -111,15 +83,15 @@ def _resources(cubin: bytes) -> str:
 
 
 def measure(names: str = "") -> dict[str, dict[str, int]]:
-    """ "variant sm_NN" → cost, of all variants whose name contains `names`."""
-    found = {}
+    """Costs of all variants whose name contains `names`, by "variant sm_NN"."""
+    costs = {}
     for variant in variants():
         if names in variant.name:
             for architecture in variant.architectures:
-                found[f"{variant.name} sm_{architecture}"] = asdict(
+                costs[f"{variant.name} sm_{architecture}"] = asdict(
                     cost(compile_for(variant, architecture), architecture)
                 )
-    return found
+    return costs
 
 
 def main() -> None:
@@ -128,19 +100,19 @@ def main() -> None:
     parser.add_argument("--only", default="", help="variants whose name contains this")
     parser.add_argument("--json", action="store_true", help="print the costs")
     arguments = parser.parse_args()
-    found = measure(arguments.only)
+    costs = measure(arguments.only)
     if arguments.json:
-        print(json.dumps(found))
+        print(json.dumps(costs))
     budgets: dict[str, dict[str, int]] = json.loads(BUDGETS.read_text()) if BUDGETS.is_file() else {}
     if arguments.write:
         kept = {name: budget for name, budget in budgets.items() if arguments.only and arguments.only not in name}
-        BUDGETS.write_text(json.dumps(dict(sorted((kept | found).items())), indent=1) + "\n")
-    elif problems := exceeded(found, budgets):
+        BUDGETS.write_text(json.dumps(dict(sorted((kept | costs).items())), indent=1) + "\n")
+    elif problems := exceeded(costs, budgets):
         sys.exit("\n".join(problems))
 
 
 def exceeded(found: Mapping[str, Mapping[str, int]], budgets: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """What costs more than its budget, uses fewer tensor-core instructions, spills, or has no budget; in words."""
+    """Messages for variants over their budget, with fewer tensor-core instructions than it, or without a budget."""
     problems = []
     for name, costs in found.items():
         budget = budgets.get(name)

@@ -1,14 +1,12 @@
-"""Writes the table of kernel costs into a page: `python -m consisid_kernels.compile.cost_table kernels/README.md`."""
+"""The table of kernel costs for `kernels/README.md`, from `budgets.json`."""
 
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 
-from consisid_kernels.compile.aot import BUDGETS, MATRIX
+from consisid_kernels.compile.aot import BUDGETS
+from consisid_kernels.variant import MATRIX
 
-BEGIN, END = "<!-- costs -->", "<!-- /costs -->"
 _SHOWN = (
     "bf16",
     "bf16-c128",
@@ -21,7 +19,7 @@ _SHOWN = (
     "int8-bf16-d64",
     "int8-d64-bf16",
 )
-"""Variants: the checkpoint's own dtype and head size."""
+"""Variants in the checkpoint's own dtype and head size."""
 
 
 def cost_table() -> str:
@@ -34,19 +32,8 @@ def cost_table() -> str:
     )
 
 
-def insert(page: str) -> str:
-    """The page with the table between its markers."""
-    before, rest = page.split(BEGIN)
-    return f"{before}{BEGIN}\n{cost_table()}\n{END}{rest.split(END)[1]}"
-
-
 def _cell(budget: dict[str, int] | None) -> str:
     if budget is None:
         return "–"
     matrix = f", {budget['matrix']} ×" if budget["matrix"] else ""
     return f"{budget['registers']}, {budget['shared'] / 1024:.0f} KiB{matrix}"
-
-
-if __name__ == "__main__":
-    page = Path(sys.argv[1])
-    page.write_text(insert(page.read_text()))

@@ -1,7 +1,8 @@
-"""A kernel as TensorRT takes it: PTX whose parameters are pointers of inputs, int32 numbers, pointers of outputs.
+"""Compiles a kernel to PTX for TensorRT, with the parameters that it passes: input pointers, int32 numbers, outputs.
 
-TensorRT hands an AOT plugin's PTX to the driver and passes those parameters, no others. Triton appends two of its own,
-for scratch memory, writes the newest PTX its assembler knows, and adds the paths of source files for debuggers.
+TensorRT loads the PTX of an AOT plugin with the driver and passes no other parameters. Triton appends two hidden ones,
+for scratch memory, writes the newest PTX version that its assembler supports, and adds paths of source files for
+debuggers. The hidden parameters and debugging sections are removed, and the version is fixed.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
-from consisid_kernels.compile.aot import Variant, compile_for
+from consisid_kernels.compile.aot import compile_for
+from consisid_kernels.variant import Variant
 
 PTX_VERSION = 87
-"""PTX 8.7: Triton 3.6's own, and what drivers read since CUDA 12.8. Newer Tritons write more than CUDA 13.0's reads."""
+"""PTX 8.7, the version of Triton 3.6, supported by drivers since CUDA 12.8. Newer Tritons write versions that CUDA
+13.0 does not support."""
 
 _HEAD = re.compile(r"\.visible \.entry (?P<name>\w+)\(\n(?P<parameters>.*?)\n\)\n(?P<directives>.*?)\{\n", re.DOTALL)
 _DEBUG = re.compile(r"^\s*\.(?:loc|file)\s.*\n|^\s*\.section\s+\.debug_\w+\s*\{[^}]*\}\n?", re.MULTILINE)
@@ -26,8 +29,8 @@ class Kernel:
 
     Attributes:
         name: the entry point in `ptx`.
-        ptx: without hidden parameters and debugging sections.
-        threads: of a block, all along x.
+        ptx: PTX without hidden parameters and debugging sections.
+        threads: threads of a block, all along x.
         shared: bytes of a block's dynamic shared memory.
     """
 
@@ -38,11 +41,11 @@ class Kernel:
 
 
 def tensorrt_kernel(variant: Variant, architecture: int) -> Kernel:
-    """Compile a variant whose signature is inputs, int32 numbers, outputs; every float is a constant. Needs no GPU.
+    """Compiles a variant whose signature is inputs, int32 numbers, outputs, without a GPU; floats must be constants.
 
     Raises:
-        ValueError: the signature has another order or other types, or the compiled kernel needs what TensorRT does not
-            give it: scratch memory, clusters, a cooperative launch.
+        ValueError: the signature has another order or other types, or the compiled kernel needs scratch memory,
+            clusters or a cooperative launch, which TensorRT does not provide.
     """
     types = [type_ for type_ in variant.signature.values() if type_ != "constexpr"]
     if not _ORDER.fullmatch("".join(f"{type_} " for type_ in types)):
@@ -58,7 +61,7 @@ def tensorrt_kernel(variant: Variant, architecture: int) -> Kernel:
 
 
 def without_hidden(ptx: str, parameters: int) -> str:
-    """Cut what Triton appended to the entry's first `parameters`. Raises ValueError where the kernel reads it."""
+    """Removes all but the entry's first `parameters`. Raises ValueError if the kernel reads one of the others."""
     head = _HEAD.search(ptx)
     if head is None or len(_HEAD.findall(ptx)) != 1:
         raise ValueError("the PTX has no single entry point; wanted one kernel")
@@ -74,13 +77,15 @@ def without_hidden(ptx: str, parameters: int) -> str:
 
 
 def without_debugging(ptx: str) -> str:
-    """Without line numbers and the names of source files, which are paths of the machine that compiled."""
+    """Removes line numbers and the paths of source files."""
     return _DEBUG.sub("", ptx)
 
 
 def _check(variant: Variant, metadata: Any) -> None:
-    """Triton versions differ in which of these they know."""
+    """Raises ValueError if the kernel needs more than TensorRT provides. Some Triton versions lack some fields."""
     needs = ("global_scratch_size", "profile_scratch_size", "launch_cooperative_grid", "launch_pdl")
-    found = {name: getattr(metadata, name, 0) for name in needs} | {"num_ctas": metadata.num_ctas - 1}
-    if needed := [name for name, value in found.items() if value]:
-        raise ValueError(f"{variant.name} needs {', '.join(needed)}, which TensorRT does not give a plugin's kernel")
+    values = {name: getattr(metadata, name, 0) for name in needs} | {"num_ctas": metadata.num_ctas - 1}
+    if needed := [name for name, value in values.items() if value]:
+        raise ValueError(
+            f"{variant.name} needs {', '.join(needed)}, which TensorRT does not provide to a plugin's kernel"
+        )

@@ -1,1 +1,1 @@
-"""Everything between attentions: modulation, feed-forward, the solver's step, the VAE's normalisation."""
+"""All other kernels: the transformer's modulation and feed-forward, the solver's step, the norm of the VAE decoder."""

@@ -1,16 +1,16 @@
 # mypy: disable-error-code="untyped-decorator,no-untyped-def,no-untyped-call"
-"""Linear layers whose epilogue does what would otherwise be a pass over their output: GELU, scales, E4M3.
+"""Linear layers with an epilogue that replaces a pass over their output: GELU, scales, rounding to E4M3.
 
     y = f((x · x_scale)(W · w_scale)ᵀ + b) / out_scale
     f(a) = a / (1 + 2^(−a (α + β a²))),  α = 2 √(2/π) log2(e),  β = 0.044715 α
 
-f is GELU in its tanh form (Hendrycks & Gimpel 2016), written as a · sigmoid; all scales and f may be absent.
+f is GELU in its tanh form (Hendrycks & Gimpel 2016), written as a · sigmoid. The scales and f are optional.
 
-As many programs as the GPU has multiprocessors walk over the output's tiles, in groups of rows, so that the weights
-stay in L2 while a group is done. Tiles travel by tensor descriptors (TMA from Hopper on), which also mask what is past
-the edges. Tensor cores sum E4M3 products in fewer bits than float32 has (about 14 on Hopper: DeepSeek-V3 report,
-section 3.3.2): each block of channels starts from zero there, and is added in float32 registers; by `fma`, because
-Triton folds sum + dot(x, w) into dot(x, w, sum), which adds all channels in those few bits.
+The kernel is persistent: one program for each multiprocessor loops over the output's tiles, in groups of rows, so that
+the weights stay in L2 during a group. Tiles are loaded and stored by tensor descriptors (TMA from Hopper on), which
+also mask elements past the edges. Tensor cores sum E4M3 products in fewer bits than float32 has (about 14 on Hopper:
+DeepSeek-V3 report, section 3.3.2). Each block's sum therefore starts from zero and is added in float32 registers, by
+`fma`, because Triton folds sum + dot(x, w) into dot(x, w, sum), which sums all channels in those few bits.
 
 Bound by arithmetic: [35552, 3072] × [3072, 12288] are 2.7 TFLOP on 1.2 GB.
 """
@@ -27,13 +27,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from consisid_kernels.compile.aot import Variant
-from consisid_kernels.launch import DTYPES, architecture, family, on, require, tile
+from consisid_kernels.launch import DTYPES, architecture, current_device, family, require, tile
 from consisid_kernels.reference import FLOAT8, FLOAT8_LARGEST
+from consisid_kernels.variant import Variant
 
-WIDE = (torch.float16, torch.bfloat16)
+DTYPES_16BIT = (torch.float16, torch.bfloat16)
 ARCHITECTURES = (90, 100)
-"""Families that these are for. Below 9.0 there is no TMA: nothing overlaps its loads, and the 16-bit form spills. For
+"""Supported families. Below 9.0 there is no TMA: loads do not overlap with products, and the 16-bit form spills. On
 12.0, ptxas 12.9 gives every kernel with TMA 8 bytes of stack."""
 
 _ALPHA = tl.constexpr(2 * math.sqrt(2 / math.pi) * math.log2(math.e))
@@ -57,47 +57,49 @@ def _linear(
         inner = index % (GROUP * across)
         row = (first + inner % height) * BLOCK_M
         column = inner // height * BLOCK_N
-        found = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+        acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
         for channel in tl.range(0, channels, BLOCK_K):
             x_block = x.load([row, channel])
             weight_block = weight.load([column, channel])
             if x_scale is None:
-                found = tl.dot(x_block, weight_block.T, found)
+                acc = tl.dot(x_block, weight_block.T, acc)
             else:
-                found = tl.fma(tl.dot(x_block, weight_block.T), scale, found)
-        at = column + tl.arange(0, BLOCK_N)
-        inside = at < columns
+                acc = tl.fma(tl.dot(x_block, weight_block.T), scale, acc)
+        column_index = column + tl.arange(0, BLOCK_N)
+        in_columns = column_index < columns
         if weight_scale is not None:
-            found *= tl.load(weight_scale + at, mask=inside, other=0.0).to(tl.float32)[None, :]
-        found += tl.load(bias + at, mask=inside, other=0.0).to(tl.float32)[None, :]
+            acc *= tl.load(weight_scale + column_index, mask=in_columns, other=0.0).to(tl.float32)[None, :]
+        acc += tl.load(bias + column_index, mask=in_columns, other=0.0).to(tl.float32)[None, :]
         if GELU:
-            found = found / (1.0 + tl.exp2(-found * (_ALPHA + _BETA * found * found)))
+            acc = acc / (1.0 + tl.exp2(-acc * (_ALPHA + _BETA * acc * acc)))
         if out_scale is not None:
-            found = found * (1.0 / tl.load(out_scale).to(tl.float32))
-            found = tl.clamp(found, -_LARGEST, _LARGEST, propagate_nan=tl.PropagateNan.ALL)
-        out.store([row, column], found.to(OUT))
+            acc = acc * (1.0 / tl.load(out_scale).to(tl.float32))
+            acc = tl.clamp(acc, -_LARGEST, _LARGEST, propagate_nan=tl.PropagateNan.ALL)
+        out.store([row, column], acc.to(OUT))
 
 
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """`reference.linear_gelu` of fp16 or bf16; C and out are multiples of 16. PyTorch's own outside `ARCHITECTURES`.
+    """`reference.linear_gelu` in fp16 or bf16; C and out are multiples of 16.
+
+    Computed by PyTorch on devices outside `ARCHITECTURES`.
 
     Raises:
-        ValueError: an argument has another shape, dtype or device than the specification says, or is not contiguous.
+        ValueError: an argument's shape, dtype or device is not the specified one, or it is not contiguous.
     """
-    _check(x, weight, bias, WIDE)
-    if not _serves(x.device):
+    _check(x, weight, bias, DTYPES_16BIT)
+    if not _supports(x.device):
         return F.gelu(F.linear(x, weight, bias.to(x.dtype)), approximate="tanh")
     return _launch(x, weight, bias, (None, None, None), x.dtype, gelu=True)
 
 
 def linear_gelu_float8(x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor) -> Tensor:
-    """`reference.linear_gelu_float8` of fp16 or bf16; C and out are multiples of 16; scale of any dtype.
+    """`reference.linear_gelu_float8` from fp16 or bf16; C and out are multiples of 16; scale of any dtype.
 
     Raises:
-        ValueError: as `linear_gelu`, or the device is not of `ARCHITECTURES`.
+        ValueError: as `linear_gelu`, or the device's family is not in `ARCHITECTURES`.
     """
     _require_architecture(x.device)
-    _check(x, weight, bias, WIDE)
+    _check(x, weight, bias, DTYPES_16BIT)
     return _launch(x, weight, bias, (None, None, _scalar("scale", scale, x.device)), FLOAT8, gelu=True)
 
 
@@ -114,28 +116,29 @@ def linear_float8(
     """`reference.linear_float8` to fp16 or bf16; C and out are multiples of 16; scales of any dtype.
 
     Raises:
-        ValueError: as `linear_gelu_float8`, or dtype is another.
+        ValueError: as `linear_gelu_float8`, or dtype is neither fp16 nor bf16.
     """
     _require_architecture(x.device)
     _check(x, weight, bias, (FLOAT8,))
-    if dtype not in WIDE:
-        raise ValueError(f"dtype is {dtype}; wanted one of {list(WIDE)}")
+    if dtype not in DTYPES_16BIT:
+        raise ValueError(f"dtype is {dtype}; wanted one of {list(DTYPES_16BIT)}")
     require("weight_scale", weight_scale, bias.shape, DTYPES, x.device)
-    narrow = None if out_scale is None else _scalar("out_scale", out_scale, x.device)
-    scales = _scalar("x_scale", x_scale, x.device), weight_scale, narrow
-    return _launch(x, weight, bias, scales, dtype if narrow is None else FLOAT8, gelu)
+    if out_scale is not None:
+        _scalar("out_scale", out_scale, x.device)
+    scales = _scalar("x_scale", x_scale, x.device), weight_scale, out_scale
+    return _launch(x, weight, bias, scales, dtype if out_scale is None else FLOAT8, gelu)
 
 
-def _serves(device: torch.device) -> bool:
+def _supports(device: torch.device) -> bool:
     number = architecture(device)
     return number is None or family(number) in ARCHITECTURES
 
 
 def _require_architecture(device: torch.device) -> None:
-    if not _serves(device):
+    if not _supports(device):
         number = architecture(device) or 0
         wanted = " and ".join(f"{known // 10}.x" for known in ARCHITECTURES)
-        raise ValueError(f"{device} has compute capability {number / 10}; layers of E4M3 numbers are for {wanted}")
+        raise ValueError(f"{device} has compute capability {number / 10}; E4M3 layers need {wanted}")
 
 
 def _check(x: Tensor, weight: Tensor, bias: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
@@ -166,25 +169,25 @@ def _launch(
     rows = x.numel() // channels
     if rows == 0:
         return out
-    found = tile("linear", _case(x.dtype), architecture(x.device))
-    m, n, k = found["block_m"], found["block_n"], found["block_k"]
+    config = tile("linear", _case(x.dtype), architecture(x.device))
+    m, n, k = config["block_m"], config["block_n"], config["block_k"]
     tiles = triton.cdiv(rows, m) * triton.cdiv(columns, n)
     tensors = (
         TensorDescriptor.from_tensor(tensor.view(-1, tensor.shape[-1]), block)
         for tensor, block in ((out, [m, n]), (x, [m, k]), (weight, [n, k]))
     )
-    # On 10.0 a bias of 16 bits would have the whole tile in its own layout, and spill.
+    # With a bias of 16 bits, the whole tile gets the bias's layout on 10.0, and spills.
     vectors = (None if vector is None else vector.float() for vector in (bias, *scales))
-    with on(x.device):
+    with current_device(x.device):
         _linear[(min(tiles, _processors(x.device)),)](
-            *tensors, *vectors, rows, columns, channels, **_constants(found, gelu, dtype),
-            num_warps=found["num_warps"], num_stages=found["num_stages"],
+            *tensors, *vectors, rows, columns, channels, **_constants(config, gelu, dtype),
+            num_warps=config["num_warps"], num_stages=config["num_stages"],
         )  # fmt: skip
     return out
 
 
 def _processors(device: torch.device) -> int:
-    """In the interpreter few, so that each has several tiles."""
+    """The number of multiprocessors; 2 in the interpreter, so that a program computes several tiles."""
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2
 
 
@@ -192,8 +195,8 @@ def _case(dtype: torch.dtype) -> str:
     return "e4m3" if dtype == FLOAT8 else "16-bit"
 
 
-def _constants(found: dict[str, int], gelu: bool, dtype: torch.dtype) -> dict[str, Any]:
-    sizes = {name.upper(): found[name] for name in ("block_m", "block_n", "block_k", "group")}
+def _constants(config: dict[str, int], gelu: bool, dtype: torch.dtype) -> dict[str, Any]:
+    sizes = {name.upper(): config[name] for name in ("block_m", "block_n", "block_k", "group")}
     return sizes | {"GELU": gelu, "OUT": getattr(tl, _TYPES[dtype][1])}
 
 
@@ -202,13 +205,13 @@ _TYPES = {
     torch.bfloat16: ("bf16", "bfloat16"),
     FLOAT8: ("fp8e4nv", "float8e4nv"),
 }
-"""As signatures and as kernels spell them."""
+"""Names of dtypes in signatures and in `triton.language`."""
 
 
 def _variant(name: str, dtype: torch.dtype, out: torch.dtype, number: int, gelu: bool = True) -> Variant:
-    found = tile("linear", _case(dtype), number)
-    constants = _constants(found, gelu, out)
-    m, n, k = found["block_m"], found["block_n"], found["block_k"]
+    config = tile("linear", _case(dtype), number)
+    constants = _constants(config, gelu, out)
+    m, n, k = config["block_m"], config["block_n"], config["block_k"]
     signature = {
         tensor: f"tensordesc<{_TYPES[kind][0]}[{height},{width}]>"
         for tensor, kind, height, width in (("out", out, m, n), ("x", dtype, m, k), ("weight", dtype, n, k))
@@ -218,7 +221,7 @@ def _variant(name: str, dtype: torch.dtype, out: torch.dtype, number: int, gelu:
     signature |= dict.fromkeys(("rows", "columns", "channels"), "i32") | dict.fromkeys(constants, "constexpr")
     return Variant(
         name, _linear, signature, constants | {pointer: None for pointer, present in used.items() if not present},
-        (number,), warps=found["num_warps"], stages=found["num_stages"], matrix=True,
+        (number,), warps=config["num_warps"], stages=config["num_stages"], matrix=True,
         aligned=(*(pointer for pointer, present in used.items() if present), "columns", "channels"),
     )  # fmt: skip
 
@@ -227,9 +230,9 @@ VARIANTS = [
     variant
     for number in ARCHITECTURES
     for variant in (
-        *(_variant(f"linear_gelu/{DTYPES[dtype]}", dtype, dtype, number) for dtype in WIDE),
-        *(_variant(f"linear_gelu_float8/{DTYPES[dtype]}", dtype, FLOAT8, number) for dtype in WIDE),
-        *(_variant(f"linear_float8/{DTYPES[dtype]}", FLOAT8, dtype, number, gelu=False) for dtype in WIDE),
+        *(_variant(f"linear_gelu/{DTYPES[dtype]}", dtype, dtype, number) for dtype in DTYPES_16BIT),
+        *(_variant(f"linear_gelu_float8/{DTYPES[dtype]}", dtype, FLOAT8, number) for dtype in DTYPES_16BIT),
+        *(_variant(f"linear_float8/{DTYPES[dtype]}", FLOAT8, dtype, number, gelu=False) for dtype in DTYPES_16BIT),
         _variant("linear_float8/gelu-e4m3", FLOAT8, FLOAT8, number),
     )
 ]

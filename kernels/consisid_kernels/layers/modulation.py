@@ -3,11 +3,11 @@
 
     modulated_norm       h = LN(x)·w'  + b'           with w' = w (1 + scale), b' = b (1 + scale) + shift
     gated_residual       x' = x + gate·y
-    gated_residual_norm  both, the second norm on x' as it was stored
+    gated_residual_norm  both, with the norm of x' after rounding to its dtype
 
-All are bound by memory: 2, 3 and 4 times the size of x move. A program holds the vectors of a few rows in registers and
-streams those rows past them, because vectors read anew for each row would be twice the traffic of the rows themselves.
-Its rows are all text or all video. Statistics in float32, the variance from centred values.
+All are bound by memory: they move 2, 3 and 4 times the size of x. A program loads w', b' and the gate once and applies
+them to several rows, because loading them for each row would be twice the traffic of the rows. Its rows are all text or
+all video. Statistics are float32; the variance is computed from centred values.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from consisid_kernels.compile.aot import MATRIX, Variant
-from consisid_kernels.launch import DTYPES, architecture, on, require, tile
+from consisid_kernels.launch import DTYPES, architecture, current_device, require, tile
+from consisid_kernels.variant import MATRIX, Variant
 
 
 @triton.jit
 def _rows(tokens, text, ROWS: tl.constexpr):
-    """This program's rows, from the first up to the last, and where its vectors begin: 3 for text, 0 for video."""
+    """The program's first row, the end of its rows, the index of its first vector: 3 for text, 0 for video."""
     group = tl.program_id(0)
     text_groups = tl.cdiv(text, ROWS)
     is_text = group < text_groups
@@ -34,25 +34,27 @@ def _rows(tokens, text, ROWS: tl.constexpr):
 
 
 @triton.jit
-def _vector(modulation, step, which, channel, inside, CHANNELS: tl.constexpr):
-    at = (tl.load(step).to(tl.int64) * 6 + which) * CHANNELS
-    return tl.load(modulation + at + channel, mask=inside, other=0.0).to(tl.float32)
+def _vector(modulation, step, vector, channel, in_channels, CHANNELS: tl.constexpr):
+    offsets = (tl.load(step).to(tl.int64) * 6 + vector) * CHANNELS
+    return tl.load(modulation + offsets + channel, mask=in_channels, other=0.0).to(tl.float32)
 
 
 @triton.jit
-def _affine(modulation, step, part, weight, bias, channel, inside, CHANNELS: tl.constexpr, AFFINE: tl.constexpr):
+def _affine(
+    modulation, step, first_vector, weight, bias, channel, in_channels, CHANNELS: tl.constexpr, AFFINE: tl.constexpr
+):
     """w' and b'."""
-    offset = _vector(modulation, step, part, channel, inside, CHANNELS)
-    gain = 1.0 + _vector(modulation, step, part + 1, channel, inside, CHANNELS)
+    offset = _vector(modulation, step, first_vector, channel, in_channels, CHANNELS)
+    gain = 1.0 + _vector(modulation, step, first_vector + 1, channel, in_channels, CHANNELS)
     if AFFINE:
-        offset += tl.load(bias + channel, mask=inside, other=0.0).to(tl.float32) * gain
-        gain *= tl.load(weight + channel, mask=inside, other=0.0).to(tl.float32)
+        offset += tl.load(bias + channel, mask=in_channels, other=0.0).to(tl.float32) * gain
+        gain *= tl.load(weight + channel, mask=in_channels, other=0.0).to(tl.float32)
     return gain, offset
 
 
 @triton.jit
-def _normalised(x, inside, eps, CHANNELS: tl.constexpr):
-    centred = tl.where(inside, x - tl.sum(x, 0) * (1.0 / CHANNELS), 0.0)
+def _normalised(x, in_channels, eps, CHANNELS: tl.constexpr):
+    centred = tl.where(in_channels, x - tl.sum(x, 0) * (1.0 / CHANNELS), 0.0)
     return centred * tl.rsqrt(tl.sum(centred * centred, 0) * (1.0 / CHANNELS) + eps)
 
 
@@ -61,25 +63,25 @@ def _modulated_norm(
     out, x, weight, bias, modulation, step, tokens, text, eps,
     CHANNELS: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr, STAGES: tl.constexpr, AFFINE: tl.constexpr,
 ):  # fmt: skip
-    first, last, part = _rows(tokens, text, ROWS)
+    first, last, first_vector = _rows(tokens, text, ROWS)
     channel = tl.arange(0, BLOCK)
-    inside = channel < CHANNELS
-    gain, offset = _affine(modulation, step, part, weight, bias, channel, inside, CHANNELS, AFFINE)
+    in_channels = channel < CHANNELS
+    gain, offset = _affine(modulation, step, first_vector, weight, bias, channel, in_channels, CHANNELS, AFFINE)
     branch = tl.program_id(1).to(tl.int64) * tokens
     for row in tl.range(first, last, num_stages=STAGES):
-        at = (branch + row) * CHANNELS + channel
-        value = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
-        normed = _normalised(value, inside, eps, CHANNELS)
-        tl.store(out + at, (normed * gain + offset).to(out.dtype.element_ty), mask=inside)
+        offsets = (branch + row) * CHANNELS + channel
+        value = tl.load(x + offsets, mask=in_channels, other=0.0).to(tl.float32)
+        normed = _normalised(value, in_channels, eps, CHANNELS)
+        tl.store(out + offsets, (normed * gain + offset).to(out.dtype.element_ty), mask=in_channels)
 
 
 def modulated_norm(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, modulation: Tensor, step: Tensor, text: int, eps: float
 ) -> Tensor:
-    """`reference.modulated_norm`; all vectors of any supported dtype; weight and bias may both be None.
+    """`reference.modulated_norm`; vectors may have any supported dtype; weight and bias may both be None.
 
     Raises:
-        ValueError: an argument has another shape, dtype or device than the specification says, or is not contiguous.
+        ValueError: an argument's shape, dtype or device is not the specified one, or it is not contiguous.
     """
     _check(x, {"weight": weight, "bias": bias}, {"modulation": modulation}, step, text)
     out = torch.empty_like(x)
@@ -92,16 +94,16 @@ def _gated_residual(
     out, x, y, modulation, step, tokens, text,
     CHANNELS: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    first, last, part = _rows(tokens, text, ROWS)
+    first, last, first_vector = _rows(tokens, text, ROWS)
     channel = tl.arange(0, BLOCK)
-    inside = channel < CHANNELS
-    gate = _vector(modulation, step, part + 2, channel, inside, CHANNELS)
+    in_channels = channel < CHANNELS
+    gate = _vector(modulation, step, first_vector + 2, channel, in_channels, CHANNELS)
     branch = tl.program_id(1).to(tl.int64) * tokens
     for row in tl.range(first, last, num_stages=STAGES):
-        at = (branch + row) * CHANNELS + channel
-        value = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
-        added = tl.load(y + at, mask=inside, other=0.0).to(tl.float32)
-        tl.store(out + at, (value + gate * added).to(out.dtype.element_ty), mask=inside)
+        offsets = (branch + row) * CHANNELS + channel
+        value = tl.load(x + offsets, mask=in_channels, other=0.0).to(tl.float32)
+        added = tl.load(y + offsets, mask=in_channels, other=0.0).to(tl.float32)
+        tl.store(out + offsets, (value + gate * added).to(out.dtype.element_ty), mask=in_channels)
 
 
 def gated_residual(x: Tensor, y: Tensor, modulation: Tensor, step: Tensor, text: int) -> Tensor:
@@ -122,20 +124,20 @@ def _gated_residual_norm(
     out, normed, x, y, modulation, weight, bias, next_modulation, step, tokens, text, eps,
     CHANNELS: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr, STAGES: tl.constexpr, AFFINE: tl.constexpr,
 ):  # fmt: skip
-    first, last, part = _rows(tokens, text, ROWS)
+    first, last, first_vector = _rows(tokens, text, ROWS)
     channel = tl.arange(0, BLOCK)
-    inside = channel < CHANNELS
-    gate = _vector(modulation, step, part + 2, channel, inside, CHANNELS)
-    gain, offset = _affine(next_modulation, step, part, weight, bias, channel, inside, CHANNELS, AFFINE)
+    in_channels = channel < CHANNELS
+    gate = _vector(modulation, step, first_vector + 2, channel, in_channels, CHANNELS)
+    gain, offset = _affine(next_modulation, step, first_vector, weight, bias, channel, in_channels, CHANNELS, AFFINE)
     branch = tl.program_id(1).to(tl.int64) * tokens
     for row in tl.range(first, last, num_stages=STAGES):
-        at = (branch + row) * CHANNELS + channel
-        value = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
-        added = tl.load(y + at, mask=inside, other=0.0).to(tl.float32)
+        offsets = (branch + row) * CHANNELS + channel
+        value = tl.load(x + offsets, mask=in_channels, other=0.0).to(tl.float32)
+        added = tl.load(y + offsets, mask=in_channels, other=0.0).to(tl.float32)
         stored = (value + gate * added).to(out.dtype.element_ty)
-        tl.store(out + at, stored, mask=inside)
-        value = _normalised(stored.to(tl.float32), inside, eps, CHANNELS)
-        tl.store(normed + at, (value * gain + offset).to(normed.dtype.element_ty), mask=inside)
+        tl.store(out + offsets, stored, mask=in_channels)
+        value = _normalised(stored.to(tl.float32), in_channels, eps, CHANNELS)
+        tl.store(normed + offsets, (value * gain + offset).to(normed.dtype.element_ty), mask=in_channels)
 
 
 def gated_residual_norm(
@@ -167,7 +169,7 @@ def _check(x: Tensor, affine: dict[str, Tensor | None], tables: dict[str, Tensor
     require("x", x, (None, None, None), DTYPES, x.device)
     tokens, channels = x.shape[1:]
     if len({vector is None for vector in affine.values()}) > 1:
-        raise ValueError("weight and bias: one is None; give both, or neither")
+        raise ValueError("one of weight and bias is None; give both or neither")
     for name, vector in affine.items():
         if vector is not None:
             require(name, vector, (channels,), DTYPES, x.device)
@@ -179,25 +181,25 @@ def _check(x: Tensor, affine: dict[str, Tensor | None], tables: dict[str, Tensor
 
 
 def _launch(kernel: Any, name: str, pointers: tuple[Tensor | None, ...], x: Tensor, text: int, *norm: Any) -> None:
-    """`norm` is eps and weight where the kernel normalises."""
+    """`norm` is eps and weight for kernels with a norm, else empty."""
     branches, tokens, channels = x.shape
-    found = tile(name, DTYPES[x.dtype], architecture(x.device))
-    groups = triton.cdiv(text, found["rows"]) + triton.cdiv(tokens - text, found["rows"])
-    constants = _constants(channels, found) | ({"AFFINE": norm[1] is not None} if norm else {})
+    config = tile(name, DTYPES[x.dtype], architecture(x.device))
+    groups = triton.cdiv(text, config["rows"]) + triton.cdiv(tokens - text, config["rows"])
+    constants = _constants(channels, config) | ({"AFFINE": norm[1] is not None} if norm else {})
     if x.numel():
-        with on(x.device):
-            kernel[groups, branches](*pointers, tokens, text, *norm[:1], **constants, num_warps=found["num_warps"])
+        with current_device(x.device):
+            kernel[groups, branches](*pointers, tokens, text, *norm[:1], **constants, num_warps=config["num_warps"])
 
 
-def _constants(channels: int, found: dict[str, int]) -> dict[str, Any]:
+def _constants(channels: int, config: dict[str, int]) -> dict[str, Any]:
     block = triton.next_power_of_2(channels)
-    return {"CHANNELS": channels, "BLOCK": block, "ROWS": found["rows"], "STAGES": found["num_stages"]}
+    return {"CHANNELS": channels, "BLOCK": block, "ROWS": config["rows"], "STAGES": config["num_stages"]}
 
 
 def _variant(name: str, kernel: Any, pointers: str, dtype: str, architecture: int) -> Variant:
     norms = "eps" in kernel.arg_names
-    found = tile(name, dtype, architecture)
-    constants = _constants(3072, found) | ({"AFFINE": True} if norms else {})
+    config = tile(name, dtype, architecture)
+    constants = _constants(3072, config) | ({"AFFINE": True} if norms else {})
     signature = {pointer: f"*{dtype}" for pointer in pointers.split()} | {
         "step": "*i32",
         "tokens": "i32",
@@ -206,7 +208,7 @@ def _variant(name: str, kernel: Any, pointers: str, dtype: str, architecture: in
     signature |= ({"eps": "fp32"} if norms else {}) | dict.fromkeys(constants, "constexpr")
     return Variant(
         f"{name}/{dtype}-c3072", kernel, signature, constants, (architecture,),
-        warps=found["num_warps"], aligned=(*pointers.split(), "step"),
+        warps=config["num_warps"], aligned=(*pointers.split(), "step"),
     )  # fmt: skip
 
 

@@ -1,17 +1,17 @@
 # mypy: disable-error-code="untyped-decorator,no-untyped-def,no-untyped-call"
-"""GroupNorm (Wu & He 2018), the latents' scale and shift (SpatialNorm of MoVQ, Zheng et al. 2022), SiLU, causal past.
+"""GroupNorm (Wu & He 2018), scale and shift by the latents (SpatialNorm of MoVQ, Zheng et al. 2022), SiLU, causal past.
 
     y = ((x − mean_g)·rstd_g·w + b)·scale + shift        out = past ++ y / (1 + e^(−y))
 
-Memory bounds it. A group has up to 2.5·10⁷ values all over x, of which no cache holds much, so that x is read twice:
+Bound by memory. A group has up to 2.5·10⁷ values, spread over x and too many for caches, so x is read twice:
 
     1. _channel_statistics  mean and Σ(x − mean)² of each channel over a chunk of positions, by Welford's recurrence
-    2. _group_statistics    those of a group from all chunks, by Chan, Golub & LeVeque's, and from them rstd
-    3. _spatial_norm_silu   all the rest, into a buffer that begins with the past: the next convolution's input
+    2. _group_statistics    mean and rstd of each group from all chunks, merged as by Chan, Golub & LeVeque (1983)
+    3. _spatial_norm_silu   the formulas above, into a buffer that begins with the past
 
-No step subtracts large sums, and every sum has one order. Chunks go up from the first frame and the third kernel down
-from the last, so that it finds in L2 what the first has just read. Its programs keep the vectors of a few latents'
-columns in registers while all the rows and frames that share them pass.
+No step subtracts large sums, and the order of every sum is fixed. The first kernel goes from the first frame to the
+last and the third from the last to the first, so that it finds in L2 what the first read last. A program of the third
+keeps the scale and shift of a few columns in registers for all rows and frames that share them.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from consisid_kernels.compile.aot import MATRIX, Variant
-from consisid_kernels.launch import DTYPES, architecture, on, require, tile
+from consisid_kernels.launch import DTYPES, architecture, current_device, require, tile
+from consisid_kernels.variant import MATRIX, Variant
 
 _PAST = tl.constexpr(2)
 
@@ -35,9 +35,10 @@ def _channel_statistics(
     partial, x, positions, chunk,
     CHANNELS: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """A program: `chunk` positions, a multiple of ROWS. partial [2, chunks, CHANNELS]: mean, squared deviations.
+    """A program reads `chunk` positions, a multiple of ROWS.
 
-    Each of ROWS × CHANNELS slots keeps its own, so that a step reduces nothing and waits for nothing but its load.
+    partial [2, chunks, CHANNELS]: mean, sum of squared deviations.
+    Each of ROWS × CHANNELS lanes has its own statistics, so that iterations need no reductions.
     """
     first = tl.program_id(0).to(tl.int64) * chunk
     length = tl.minimum(positions - first, chunk).to(tl.int32)
@@ -50,24 +51,24 @@ def _channel_statistics(
     full = length // ROWS
     for step in tl.range(full, num_stages=STAGES):
         value = tl.load(x + step * (ROWS * CHANNELS), mask=inside, other=0.0).to(tl.float32)
-        away = value - mean
-        mean += away * (1.0 / (step + 1))
-        squares += away * (value - mean)
-    real = row < length - full * ROWS
+        deviation = value - mean
+        mean += deviation * (1.0 / (step + 1))
+        squares += deviation * (value - mean)
+    valid = row < length - full * ROWS
     if full * ROWS < length:
-        at = x + full * (ROWS * CHANNELS)
-        value = tl.load(at, mask=inside & real[:, None], other=0.0).to(tl.float32)
-        away = tl.where(real[:, None], value - mean, 0.0)
-        mean += away * (1.0 / (full + 1))
-        squares += away * (value - mean)
+        offsets = x + full * (ROWS * CHANNELS)
+        value = tl.load(offsets, mask=inside & valid[:, None], other=0.0).to(tl.float32)
+        deviation = tl.where(valid[:, None], value - mean, 0.0)
+        mean += deviation * (1.0 / (full + 1))
+        squares += deviation * (value - mean)
 
-    count = (full + real.to(tl.int32)).to(tl.float32)[:, None]
+    count = (full + valid.to(tl.int32)).to(tl.float32)[:, None]
     centre = tl.sum(mean * tl.div_rn(count, length.to(tl.float32)), 0)
-    away = mean - centre[None, :]
+    deviation = mean - centre[None, :]
     partial += tl.program_id(0).to(tl.int64) * CHANNELS + channel
     tl.store(partial, centre, mask=channel < CHANNELS)
     partial += tl.num_programs(0).to(tl.int64) * CHANNELS
-    tl.store(partial, tl.sum(squares + away * away * count, 0), mask=channel < CHANNELS)
+    tl.store(partial, tl.sum(squares + deviation * deviation * count, 0), mask=channel < CHANNELS)
 
 
 @triton.jit(do_not_specialize=["positions", "chunk", "chunks"])
@@ -75,7 +76,7 @@ def _group_statistics(
     statistics, partial, positions, chunk, chunks, eps,
     CHANNELS: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """A program: a group of SIZE channels. statistics [2, groups]: mean, 1 / standard deviation."""
+    """A program computes a group of SIZE channels. statistics [2, groups]: mean, 1 / √(variance + eps)."""
     group = tl.program_id(0)
     row = tl.arange(0, ROWS)
     channel = tl.arange(0, BLOCK)
@@ -87,20 +88,20 @@ def _group_statistics(
     for start in range(0, chunks, ROWS):
         index = (start + row).to(tl.int64)
         mask = (index < chunks)[:, None] & inside
-        at = partial + index[:, None] * CHANNELS
-        away = tl.load(at, mask=mask, other=0.0) - mean
-        others = tl.load(at + chunks.to(tl.int64) * CHANNELS, mask=mask, other=0.0)
-        more = tl.maximum(tl.minimum(positions - index * chunk, chunk), 0).to(tl.float32)
-        before = count
-        count += more
-        share = tl.div_rn(more, tl.maximum(count, 1.0))[:, None]
-        mean += away * share
-        squares += others + away * away * (before[:, None] * share)
+        offsets = partial + index[:, None] * CHANNELS
+        deviation = tl.load(offsets, mask=mask, other=0.0) - mean
+        chunk_squares = tl.load(offsets + chunks.to(tl.int64) * CHANNELS, mask=mask, other=0.0)
+        chunk_count = tl.maximum(tl.minimum(positions - index * chunk, chunk), 0).to(tl.float32)
+        previous_count = count
+        count += chunk_count
+        share = tl.div_rn(chunk_count, tl.maximum(count, 1.0))[:, None]
+        mean += deviation * share
+        squares += chunk_squares + deviation * deviation * (previous_count[:, None] * share)
 
     total = positions.to(tl.float32) * SIZE
     centre = tl.sum(tl.sum(mean * tl.div_rn(count, total)[:, None], 1), 0)
-    away = tl.where(inside, mean - centre, 0.0)
-    variance = tl.div_rn(tl.sum(tl.sum(squares + away * away * count[:, None], 1), 0), total)
+    deviation = tl.where(inside, mean - centre, 0.0)
+    variance = tl.div_rn(tl.sum(tl.sum(squares + deviation * deviation * count[:, None], 1), 0), total)
     tl.store(statistics + group, centre)
     tl.store(statistics + tl.num_programs(0) + group, tl.div_rn(1.0, tl.sqrt_rn(variance + eps)))
 
@@ -111,23 +112,23 @@ def _spatial_norm_silu(
     CHANNELS: tl.constexpr, SIZE: tl.constexpr, TIME: tl.constexpr, SPACE: tl.constexpr,
     BLOCK: tl.constexpr, ROWS: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """A program: ROWS columns of all rows and frames that share a row of latents; or of the past, where it is given.
+    """A program computes ROWS columns of all rows and frames that share a row of latents, or copies those of the past.
 
-    Where not, the past is computed from x's first frame as that frame itself is.
+    If past is None, it is computed from x's first frame.
     """
     latent = tl.num_programs(2) - 1 - tl.program_id(2)
     latent_row = tl.num_programs(1) - 1 - tl.program_id(1)
     column = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     channel = tl.arange(0, BLOCK)
-    real = channel < CHANNELS
-    inside = (column < width)[:, None] & real[None, :]
-    strip = column[:, None] * CHANNELS + channel[None, :]
+    valid = channel < CHANNELS
+    inside = (column < width)[:, None] & valid[None, :]
+    column_offsets = column[:, None] * CHANNELS + channel[None, :]
     top = latent_row * SPACE
     row_size = width.to(tl.int64) * CHANNELS
     frame_size = row_size * height
 
     if past is None:
-        # The first latent frame stands for one frame and, here, for two of the past.
+        # The first latent frame belongs to one frame and, here, to the two of the past.
         begin = tl.where(latent == 0, 0, (latent - 1) * TIME + 1 + _PAST)
         frames = tl.where(latent == 0, 1 + _PAST, TIME)
     else:
@@ -136,26 +137,26 @@ def _spatial_norm_silu(
         frames = tl.where(latent < 0, 0, TIME)
         if latent < 0:
             for step in tl.range(_PAST * SPACE, num_stages=STAGES):
-                at = (step // SPACE) * frame_size + (top + step % SPACE) * row_size + strip
-                tl.store(out + at, tl.load(past + at, mask=inside), mask=inside)
+                offsets = (step // SPACE) * frame_size + (top + step % SPACE) * row_size + column_offsets
+                tl.store(out + offsets, tl.load(past + offsets, mask=inside), mask=inside)
 
     groups: tl.constexpr = CHANNELS // SIZE
-    mean = tl.load(statistics + channel // SIZE, mask=real, other=0.0)[None, :]
-    rstd = tl.load(statistics + groups + channel // SIZE, mask=real, other=0.0)
-    gain = tl.load(weight + channel, mask=real, other=0.0).to(tl.float32) * rstd
-    offset = tl.load(bias + channel, mask=real, other=0.0).to(tl.float32)
+    mean = tl.load(statistics + channel // SIZE, mask=valid, other=0.0)[None, :]
+    rstd = tl.load(statistics + groups + channel // SIZE, mask=valid, other=0.0)
+    gain = tl.load(weight + channel, mask=valid, other=0.0).to(tl.float32) * rstd
+    offset = tl.load(bias + channel, mask=valid, other=0.0).to(tl.float32)
     row = tl.maximum(latent, 0).to(tl.int64) * tl.num_programs(1) + latent_row
-    at = row * (row_size // SPACE) + (column // SPACE)[:, None] * CHANNELS + channel[None, :]
-    wide = tl.load(scale + at, mask=inside, other=0.0).to(tl.float32)
-    offset = offset[None, :] * wide + tl.load(shift + at, mask=inside, other=0.0).to(tl.float32)
-    gain = gain[None, :] * wide
+    offsets = row * (row_size // SPACE) + (column // SPACE)[:, None] * CHANNELS + channel[None, :]
+    spatial_scale = tl.load(scale + offsets, mask=inside, other=0.0).to(tl.float32)
+    offset = offset[None, :] * spatial_scale + tl.load(shift + offsets, mask=inside, other=0.0).to(tl.float32)
+    gain = gain[None, :] * spatial_scale
     for step in tl.range(frames * SPACE, num_stages=STAGES):
         frame = begin + step // SPACE
-        at = (top + step % SPACE) * row_size + strip
-        value = tl.load(x + tl.maximum(frame - _PAST, 0) * frame_size + at, mask=inside, other=0.0).to(tl.float32)
+        offsets = (top + step % SPACE) * row_size + column_offsets
+        value = tl.load(x + tl.maximum(frame - _PAST, 0) * frame_size + offsets, mask=inside, other=0.0).to(tl.float32)
         y = (value - mean) * gain + offset
         y = y / (1.0 + tl.exp2(-1.4426950408889634 * y))
-        tl.store(out + frame * frame_size + at, y.to(out.dtype.element_ty), mask=inside)
+        tl.store(out + frame * frame_size + offsets, y.to(out.dtype.element_ty), mask=inside)
 
 
 def spatial_norm_silu(
@@ -169,36 +170,36 @@ def spatial_norm_silu(
     past: Tensor | None,
     eps: float,
 ) -> Tensor:
-    """`reference.spatial_norm_silu`; weight, bias, scale and shift of any supported dtype.
+    """`reference.spatial_norm_silu`; weight, bias, scale and shift may have any supported dtype.
 
     Raises:
-        ValueError: an argument has another shape, dtype or device than the specification says, or is not contiguous.
+        ValueError: an argument's shape, dtype or device is not the specified one, or it is not contiguous.
     """
     _check(x, groups, weight, bias, scale, shift, enlarge, past)
     _, frames, height, width, channels = x.shape
-    kind, number = DTYPES[x.dtype], architecture(x.device)
+    dtype, number = DTYPES[x.dtype], architecture(x.device)
     positions, size = frames * height * width, channels // groups
 
-    found = tile("spatial_norm_silu", f"channels-{kind}", number)
-    constants = _channel_constants(channels, found)
-    chunk = constants["ROWS"] * max(found["steps"], triton.cdiv(positions, constants["ROWS"] * found["chunks"]))
+    config = tile("spatial_norm_silu", f"channels-{dtype}", number)
+    constants = _channel_constants(channels, config)
+    chunk = constants["ROWS"] * max(config["steps"], triton.cdiv(positions, constants["ROWS"] * config["chunks"]))
     chunks = triton.cdiv(positions, chunk)
     partial = torch.empty(2, chunks, channels, dtype=torch.float32, device=x.device)
     statistics = torch.empty(2, groups, dtype=torch.float32, device=x.device)
     out = torch.empty(1, frames + 2, height, width, channels, dtype=x.dtype, device=x.device)
-    with on(x.device):
-        _channel_statistics[(chunks,)](partial, x, positions, chunk, **constants, num_warps=found["num_warps"])
-        found = tile("spatial_norm_silu", "groups", number)
+    with current_device(x.device):
+        _channel_statistics[(chunks,)](partial, x, positions, chunk, **constants, num_warps=config["num_warps"])
+        config = tile("spatial_norm_silu", "groups", number)
         _group_statistics[(groups,)](
             statistics, partial, positions, chunk, chunks, eps,
-            **_group_constants(channels, size, found), num_warps=found["num_warps"],
+            **_group_constants(channels, size, config), num_warps=config["num_warps"],
         )  # fmt: skip
-        found = tile("spatial_norm_silu", kind, number)
-        constants = _constants(channels, size, enlarge, width, found)
+        config = tile("spatial_norm_silu", dtype, number)
+        constants = _constants(channels, size, enlarge, width, config)
         grid = triton.cdiv(width, constants["ROWS"]), scale.shape[2], scale.shape[1] + (past is not None)
         _spatial_norm_silu[grid](
             out, x, statistics, weight, bias, scale, shift, past, height, width,
-            **constants, num_warps=found["num_warps"],
+            **constants, num_warps=config["num_warps"],
         )  # fmt: skip
     return out
 
@@ -218,14 +219,14 @@ def _check(
     if not x.numel():
         raise ValueError(f"x is empty, {list(x.shape)}; wanted at least one value")
     if groups < 1 or channels % groups:
-        raise ValueError(f"x has {channels} channels, which do not divide into {groups} groups")
+        raise ValueError(f"x has {channels} channels, not a multiple of {groups} groups")
     for name, vector in (("weight", weight), ("bias", bias)):
         require(name, vector, (channels,), DTYPES, x.device)
     time, space = enlarge
     first = time - 1 if past is None else 0
     if min(enlarge) < 1 or (frames + first) % time or height % space or width % space:
         raise ValueError(
-            f"x has {frames} frames of {height} × {width}{' before any other' if past is None else ''}; "
+            f"x has {frames} frames of {height} × {width}{' in the first chunk' if past is None else ''}; "
             f"no latents enlarged by {time} in time and {space} in space have that size"
         )
     latents = (1, (frames + first) // time, height // space, width // space, channels)
@@ -235,58 +236,60 @@ def _check(
         require("past", past, (1, 2, height, width, channels), (x.dtype,), x.device)
 
 
-def _rows(block: int, found: dict[str, int]) -> int:
-    return max(found["elements"] // block, 1)
+def _rows(block: int, config: dict[str, int]) -> int:
+    return max(config["elements"] // block, 1)
 
 
-def _channel_constants(channels: int, found: dict[str, int]) -> dict[str, int]:
+def _channel_constants(channels: int, config: dict[str, int]) -> dict[str, int]:
     block = triton.next_power_of_2(channels)
-    return {"CHANNELS": channels, "BLOCK": block, "ROWS": _rows(block, found), "STAGES": found["num_stages"]}
+    return {"CHANNELS": channels, "BLOCK": block, "ROWS": _rows(block, config), "STAGES": config["num_stages"]}
 
 
-def _group_constants(channels: int, size: int, found: dict[str, int]) -> dict[str, int]:
+def _group_constants(channels: int, size: int, config: dict[str, int]) -> dict[str, int]:
     block = triton.next_power_of_2(size)
-    return {"CHANNELS": channels, "SIZE": size, "BLOCK": block, "ROWS": _rows(block, found)}
+    return {"CHANNELS": channels, "SIZE": size, "BLOCK": block, "ROWS": _rows(block, config)}
 
 
-def _constants(channels: int, size: int, enlarge: tuple[int, int], width: int, found: dict[str, int]) -> dict[str, int]:
-    constants = _channel_constants(channels, found)
+def _constants(
+    channels: int, size: int, enlarge: tuple[int, int], width: int, config: dict[str, int]
+) -> dict[str, int]:
+    constants = _channel_constants(channels, config)
     constants["ROWS"] = min(constants["ROWS"], triton.next_power_of_2(width))
     return constants | {"SIZE": size, "TIME": enlarge[0], "SPACE": enlarge[1]}
 
 
 def _variant(
-    name: str, kernel: Any, types: dict[str, str], constants: dict[str, Any], found: dict[str, int], number: int
+    name: str, kernel: Any, types: dict[str, str], constants: dict[str, Any], config: dict[str, int], number: int
 ) -> Variant:
     integers = dict.fromkeys(("positions", "chunk", "chunks", "height", "width"), "i32")
     types = integers | {"eps": "fp32", "partial": "*fp32", "statistics": "*fp32"} | types
     return Variant(
         f"spatial_norm_silu/{name}", kernel,
         {argument: types.get(argument, "constexpr") for argument in kernel.arg_names}, constants, (number,),
-        warps=found["num_warps"],
+        warps=config["num_warps"],
         aligned=tuple(argument for argument in kernel.arg_names if types.get(argument, "").startswith("*")),
     )  # fmt: skip
 
 
 def _variants(number: int) -> Iterator[Variant]:
-    """The fewest and the most channels of the full-size decoder, in its 32 groups."""
+    """Variants for the smallest and the largest number of channels of the full-size decoder, in 32 groups."""
     for channels, enlarge in ((128, (4, 8)), (512, (2, 2))):
         size = channels // 32
-        found = tile("spatial_norm_silu", "groups", number)
-        constants: dict[str, Any] = _group_constants(channels, size, found)
-        yield _variant(f"groups-c{channels}", _group_statistics, {}, constants, found, number)
-        for kind in DTYPES.values():
-            found = tile("spatial_norm_silu", f"channels-{kind}", number)
-            constants = _channel_constants(channels, found)
-            types = {"x": f"*{kind}"}
-            yield _variant(f"channels-{kind}-c{channels}", _channel_statistics, types, constants, found, number)
-            found = tile("spatial_norm_silu", kind, number)
-            constants = _constants(channels, size, enlarge, 720, found)
-            types = dict.fromkeys(("out", "x", "weight", "bias", "scale", "shift", "past"), f"*{kind}")
-            yield _variant(f"{kind}-c{channels}", _spatial_norm_silu, types, constants, found, number)
+        config = tile("spatial_norm_silu", "groups", number)
+        constants: dict[str, Any] = _group_constants(channels, size, config)
+        yield _variant(f"groups-c{channels}", _group_statistics, {}, constants, config, number)
+        for dtype in DTYPES.values():
+            config = tile("spatial_norm_silu", f"channels-{dtype}", number)
+            constants = _channel_constants(channels, config)
+            types = {"x": f"*{dtype}"}
+            yield _variant(f"channels-{dtype}-c{channels}", _channel_statistics, types, constants, config, number)
+            config = tile("spatial_norm_silu", dtype, number)
+            constants = _constants(channels, size, enlarge, 720, config)
+            types = dict.fromkeys(("out", "x", "weight", "bias", "scale", "shift", "past"), f"*{dtype}")
+            yield _variant(f"{dtype}-c{channels}", _spatial_norm_silu, types, constants, config, number)
             del types["past"]
             constants = constants | {"past": None}
-            yield _variant(f"first-{kind}-c{channels}", _spatial_norm_silu, types, constants, found, number)
+            yield _variant(f"first-{dtype}-c{channels}", _spatial_norm_silu, types, constants, config, number)
 
 
 VARIANTS = [variant for number in MATRIX for variant in _variants(number)]

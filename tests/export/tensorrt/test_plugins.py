@@ -17,7 +17,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-import consisid_kernels
+import consisid_kernels.compile
 from consisid_export.checkpoint.checkpoint import Checkpoint
 from consisid_export.onnx.precision import exported_dtype
 from consisid_export.onnx.samples import TRACE_SIZES, sample_inputs
@@ -128,7 +128,7 @@ def test_another_architecture_is_refused() -> None:
 def test_missing_triton_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "triton", None)
     monkeypatch.delitem(sys.modules, "consisid_kernels.compile.tensorrt", raising=False)
-    monkeypatch.delattr(consisid_kernels, "tensorrt", raising=False)
+    monkeypatch.delattr(consisid_kernels.compile, "tensorrt", raising=False)
     with pytest.raises(MissingExtra, match=r"pip install 'consisid-runtime\[kernels\]'"):
         register_plugins(90)
 

@@ -1,9 +1,10 @@
-"""Folded face attention: at most twice PyTorch's own error at the same precision."""
+"""Folded face attention: an error of at most twice that of PyTorch at the same precision."""
 
 from typing import Any
 
 import pytest
 import torch
+from accuracy import relative_error
 from torch import Tensor
 
 pytest.importorskip("triton")
@@ -11,25 +12,21 @@ pytest.importorskip("triton")
 from consisid_kernels import reference
 from consisid_kernels.attention import face
 
-# Triton's interpreter counts a loop over run-time bounds so.
 DTYPES = [torch.float16, torch.bfloat16, torch.float32]
 EPS = 1e-5
 
 
 @pytest.fixture(autouse=True)
 def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seeds the inputs; outputs that a kernel does not write are NaN or extreme."""
     torch.manual_seed(0)
     monkeypatch.setattr(torch, "empty_like", lambda x: torch.full_like(x, float("nan")))
-
-
-def error(found: Tensor, exact: Tensor) -> float:
-    return float((found.double() - exact).norm() / exact.norm())
 
 
 def inputs(
     branches: int, tokens: int, channels: int, heads: int, slots: int, text: int, dtype: torch.dtype, device: str
 ) -> list[Any]:
-    """With rows far from zero and a few channels far from the rest; what the face adds is as large as the rows."""
+    """Rows are far from zero, a few channels are outliers, and the face's contribution is as large as the rows."""
     x = torch.randn(branches, tokens, channels) + 2
     x[..., :: max(channels // 3, 1)] *= 30
     keys, values = torch.randn(channels, heads * slots) * (2 / channels**0.5), torch.randn(heads * slots, channels) * 8
@@ -37,16 +34,16 @@ def inputs(
     return [*(tensor.to(device, dtype) for tensor in tensors), heads, text, EPS]
 
 
-def agrees(made: list[Any]) -> None:
-    found, plain = face.face_attention(*made), reference.face_attention(*made)
-    wide: list[Any] = [item.double() if isinstance(item, Tensor) else item for item in made]
-    exact = reference.face_attention(*wide)
-    text = made[6]
-    assert found.dtype == made[0].dtype
-    assert torch.equal(found[:, :text], made[0][:, :text])
+def check_accuracy(arguments: list[Any]) -> None:
+    found, plain = face.face_attention(*arguments), reference.face_attention(*arguments)
+    in_float64: list[Any] = [item.double() if isinstance(item, Tensor) else item for item in arguments]
+    exact = reference.face_attention(*in_float64)
+    text = arguments[6]
+    assert found.dtype == arguments[0].dtype
+    assert torch.equal(found[:, :text], arguments[0][:, :text])
     if text < found.shape[1]:
         video = [tensor[:, text:] for tensor in (found, plain, exact)]
-        assert error(video[0], video[2]) <= 2 * error(video[1], video[2])
+        assert relative_error(video[0], video[2]) <= 2 * relative_error(video[1], video[2])
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -58,34 +55,34 @@ def agrees(made: list[Any]) -> None:
 def test_error_is_at_most_twice_that_of_pytorch(
     dtype: torch.dtype, branches: int, tokens: int, channels: int, heads: int, slots: int, text: int, device: str
 ) -> None:
-    agrees(inputs(branches, tokens, channels, heads, slots, text, dtype, device))
+    check_accuracy(inputs(branches, tokens, channels, heads, slots, text, dtype, device))
 
 
 def test_a_long_sequence(device: str) -> None:
-    agrees(inputs(1, 1025, 64, 2, 32, 226, torch.bfloat16, device))
+    check_accuracy(inputs(1, 1025, 64, 2, 32, 226, torch.bfloat16, device))
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_the_network_s_size(dtype: torch.dtype) -> None:
-    agrees(inputs(2, 17_776, 3072, 16, 32, 226, dtype, "cuda"))
+def test_full_size(dtype: torch.dtype) -> None:
+    check_accuracy(inputs(2, 17_776, 3072, 16, 32, 226, dtype, "cuda"))
 
 
 @pytest.mark.parametrize("architecture", [80, 90])
-def test_every_tile_gives_the_same(architecture: int, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_tile(architecture: int, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(face, "architecture", lambda _: architecture)
-    agrees(inputs(1, 70, 300, 4, 32, 3, torch.float16, device))
+    check_accuracy(inputs(1, 70, 300, 4, 32, 3, torch.float16, device))
 
 
-def test_a_mean_far_from_zero_costs_no_digits(device: str) -> None:
-    made = inputs(1, 9, 256, 2, 32, 0, torch.float32, device)
-    made[0] = made[0] * 0.01 + 50
-    agrees(made)
+def test_accuracy_with_a_mean_far_from_zero(device: str) -> None:
+    arguments = inputs(1, 9, 256, 2, 32, 0, torch.float32, device)
+    arguments[0] = arguments[0] * 0.01 + 50
+    check_accuracy(arguments)
 
 
-def test_an_empty_sequence_is_left_alone(device: str) -> None:
-    made = inputs(2, 0, 32, 1, 16, 0, torch.float16, device)
-    assert face.face_attention(*made).shape == (2, 0, 32)
+def test_an_empty_sequence(device: str) -> None:
+    arguments = inputs(2, 0, 32, 1, 16, 0, torch.float16, device)
+    assert face.face_attention(*arguments).shape == (2, 0, 32)
 
 
 @pytest.mark.parametrize(
@@ -99,8 +96,8 @@ def test_an_empty_sequence_is_left_alone(device: str) -> None:
         (6, 6, "text is 6; wanted 0 to the 5 tokens of x"),
     ],
 )
-def test_what_does_not_fit_is_refused(place: int, change: Any, problem: str) -> None:
-    made = inputs(2, 5, 16, 2, 4, 2, torch.float32, "cpu")
-    made[place] = change
+def test_invalid_arguments_raise(place: int, change: Any, problem: str) -> None:
+    arguments = inputs(2, 5, 16, 2, 4, 2, torch.float32, "cpu")
+    arguments[place] = change
     with pytest.raises(ValueError, match=problem):
-        face.face_attention(*made)
+        face.face_attention(*arguments)

@@ -1,25 +1,22 @@
-"""Joint attention's Hopper form: its source on a CPU under random schedules, its machine code, and itself on a GPU."""
+"""Joint attention's Hopper form: its source code with random schedules, its machine code, its results on a GPU."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from gluon_machine import Descriptor, Machine, Pointer, executable
+from machine_code import run_python
 from torch import Tensor
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 from triton.runtime.jit import mangle_type
 
-from consisid_kernels import reference
+from consisid_kernels import launch, reference
 from consisid_kernels.attention import joint, joint_hopper
 
 HOPPER = torch.cuda.is_available() and torch.cuda.get_device_capability() == (9, 0)
 LENGTHS = [1, 31, 32, 33, 64, 65, 96, 97, 130]
-"""Of blocks of 32 keys: one, two, odd and even numbers, full and ragged; of programs of 128 queries: one and two."""
+"""One, two, odd and even numbers of blocks of 32 keys, full and partial; one and two programs of 128 queries."""
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +32,7 @@ def emulated(
     q: Tensor, k: Tensor, v: Tensor, *, seed: int = 0, stages: int = 3, room: int = 100, polynomial: int = 0,
     change: dict[str, Any] | None = None,
 ) -> tuple[Tensor, int]:  # fmt: skip
-    """The kernel's result and the number of its copies."""
+    """The kernel's result and the number of its copies; `change` replaces functions of `mbarrier`."""
     branches, heads, tokens, size = q.shape
     out = torch.full((branches, tokens, heads, size), torch.nan, dtype=q.dtype)
     blocks = (joint_hopper.ROWS, 32, 32)
@@ -57,29 +54,29 @@ def error(found: Tensor, wanted: Tensor) -> float:
 
 
 def check(found: Tensor, q: Tensor, k: Tensor, v: Tensor) -> None:
-    """Wrong by at most twice what PyTorch is in the same precision."""
+    """The error is at most twice that of PyTorch at the same precision."""
     wanted = reference.joint_attention(q.double(), k.double(), v.double())
     plain = torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)
     assert error(found, wanted) <= 2 * error(plain, wanted)
 
 
-def round_of(tokens: int) -> int:
-    """Copies of one round of the ring."""
+def copies_of_a_pass(tokens: int) -> int:
+    """Copies of one pass over all blocks."""
     return 2 * (-(-tokens // 32) + 1)
 
 
 @pytest.mark.parametrize("tokens", LENGTHS)
 @pytest.mark.parametrize("stages", [2, 3, 4])
-def test_every_length_ends_and_is_right(tokens: int, stages: int) -> None:
+def test_every_length_terminates_with_the_right_result(tokens: int, stages: int) -> None:
     q, k, v = (normal(1, 1, tokens, 64, dtype=torch.bfloat16) + i for i in range(3))
     found, copies = emulated(q, k, v, seed=tokens, stages=stages)
     check(found, q, k, v)
-    assert copies == -(-tokens // 128) * (2 + round_of(tokens))
+    assert copies == -(-tokens // 128) * (2 + copies_of_a_pass(tokens))
 
 
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("room", [0, 100])
-def test_any_order_of_the_warpgroups_gives_the_same_bits(seed: int, room: int) -> None:
+def test_results_do_not_depend_on_the_schedule(seed: int, room: int) -> None:
     q, k, v = (normal(1, 1, 97, 64, dtype=torch.bfloat16) + i for i in range(3))
     first, _ = emulated(q, k, v, seed=100, stages=2, room=room)
     assert torch.equal(emulated(q, k, v, seed=seed, stages=2, room=room)[0], first)
@@ -97,19 +94,17 @@ def test_dtypes_sizes_branches_and_the_polynomial(dtype: torch.dtype, polynomial
 
 @pytest.mark.parametrize("polynomial", [0, 1])
 @pytest.mark.parametrize("tokens", [33, 64, 97])
-@pytest.mark.parametrize(("rise", "rounds"), [(90, 1), (110, 2), (300, 2)])
-def test_rows_that_rise_too_far_over_their_first_block_are_done_again(
-    tokens: int, rise: int, rounds: int, polynomial: int
-) -> None:
+@pytest.mark.parametrize(("rise", "passes"), [(90, 1), (110, 2), (300, 2)])
+def test_rows_that_overflow_are_computed_again(tokens: int, rise: int, passes: int, polynomial: int) -> None:
     q, k, v = (normal(1, 1, tokens, 64, dtype=torch.bfloat16) / 4 for _ in range(3))
     q[:, :, 5, :32], k[:, :, 0, :32] = 4, rise / (32 * 4 * 1.4427 / 8)
     found, copies = emulated(q, k, v, seed=rise, polynomial=polynomial)
     check(found, q, k, v)
-    assert copies == 2 + rounds * round_of(tokens)
+    assert copies == 2 + passes * copies_of_a_pass(tokens)
 
 
 @pytest.mark.parametrize("polynomial", [0, 1])
-def test_what_is_not_a_number_stays_so(polynomial: int) -> None:
+def test_nan_in_a_query_reaches_its_row_only(polynomial: int) -> None:
     q, k, v = (normal(1, 1, 65, 64, dtype=torch.bfloat16) for _ in range(3))
     q[0, 0, 3, 0] = torch.nan
     found, _ = emulated(q, k, v, polynomial=polynomial)
@@ -119,7 +114,7 @@ def test_what_is_not_a_number_stays_so(polynomial: int) -> None:
 
 @pytest.mark.parametrize("polynomial", [0, 1])
 @pytest.mark.parametrize("key", [0, 1, 2, 3, 63, 64])
-def test_one_key_that_is_not_a_number_is_seen_by_all(key: int, polynomial: int) -> None:
+def test_nan_in_a_key_reaches_every_query(key: int, polynomial: int) -> None:
     q, k, v = (normal(1, 1, 65, 64, dtype=torch.bfloat16) for _ in range(3))
     k[0, 0, key, 0] = torch.nan
     assert emulated(q, k, v, polynomial=polynomial)[0].isnan().all()
@@ -127,7 +122,7 @@ def test_one_key_that_is_not_a_number_is_seen_by_all(key: int, polynomial: int) 
 
 @pytest.mark.parametrize("room", [0, 100])
 def test_a_block_of_keys_at_minus_infinity_has_no_weight(room: int) -> None:
-    """Its products are beyond float32's largest number. The last block comes first."""
+    """Its products are below float32's smallest number. The last block is processed first."""
     q, k, v = (normal(1, 1, 96, 64, dtype=torch.bfloat16) / 8 for _ in range(3))
     q[..., 0], k[..., 0] = 1e20, 0
     k[:, :, 64:, 0] = -1e20
@@ -135,27 +130,27 @@ def test_a_block_of_keys_at_minus_infinity_has_no_weight(room: int) -> None:
     check(found, q, k[:, :, :64], v[:, :, :64])
 
 
-def test_the_machine_shows_a_missing_wait() -> None:
+def test_the_machine_detects_a_missing_wait() -> None:
     q, k, v = (normal(1, 1, 97, 64, dtype=torch.bfloat16) for _ in range(3))
     with pytest.raises(AssertionError):
         check(emulated(q, k, v, change={"wait": lambda barrier, phase: None})[0], q, k, v)
 
 
-def test_the_machine_shows_a_missing_arrival() -> None:
+def test_the_machine_detects_a_missing_arrival() -> None:
     q, k, v = (normal(1, 1, 97, 64, dtype=torch.bfloat16) for _ in range(3))
-    with pytest.raises(RuntimeError, match="nobody can go on"):
+    with pytest.raises(RuntimeError, match="deadlock"):
         emulated(q, k, v, stages=2, change={"arrive": lambda barrier, count: None})
 
 
-def test_elsewhere_it_is_the_plain_form(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_devices_use_the_plain_form(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(joint, "joint_attention", lambda *tensors: tensors)
     tensors = tuple(normal(1, 2, 3, 64, dtype=torch.bfloat16) for _ in range(3))
     assert joint_hopper.joint_attention(*tensors) is not None
-    assert not joint_hopper.serves(*tensors)
+    assert not joint_hopper.supports(*tensors)
 
 
 @pytest.mark.parametrize(
-    ("q", "k", "served"),
+    ("q", "k", "supported"),
     [
         ((2, 3, 5, 64), (2, 3, 7, 64), True),
         ((2, 3, 5, 128), (2, 3, 5, 128), True),
@@ -166,16 +161,18 @@ def test_elsewhere_it_is_the_plain_form(monkeypatch: pytest.MonkeyPatch) -> None
         ((3, 5, 64), (3, 5, 64), False),
     ],
 )
-def test_what_it_serves(monkeypatch: pytest.MonkeyPatch, q: tuple[int, ...], k: tuple[int, ...], served: bool) -> None:
+def test_supported_arguments(
+    monkeypatch: pytest.MonkeyPatch, q: tuple[int, ...], k: tuple[int, ...], supported: bool
+) -> None:
     monkeypatch.setattr(joint_hopper, "architecture", lambda device: 90)
     tensors = [torch.zeros(shape, dtype=torch.bfloat16) for shape in (q, k, k)]
-    assert joint_hopper.serves(*tensors) is served
-    assert not joint_hopper.serves(*(x.float() for x in tensors))
-    assert not joint_hopper.serves(tensors[0].half(), *tensors[1:])
-    if served:
-        assert not joint_hopper.serves(tensors[0].mT.contiguous().mT, *tensors[1:])
+    assert joint_hopper.supports(*tensors) is supported
+    assert not joint_hopper.supports(*(x.float() for x in tensors))
+    assert not joint_hopper.supports(tensors[0].half(), *tensors[1:])
+    if supported:
+        assert not joint_hopper.supports(tensors[0].mT.contiguous().mT, *tensors[1:])
         shifted = torch.zeros(tensors[0].numel() + 1, dtype=torch.bfloat16)[1:].view(q)
-        assert not joint_hopper.serves(shifted, *tensors[1:])
+        assert not joint_hopper.supports(shifted, *tensors[1:])
 
 
 COMPILE = """
@@ -196,17 +193,13 @@ print(json.dumps({"report": report, "sass": sass, "spills": cost(compiled, 90).s
 """
 
 
-def test_its_machine_code_overlaps_products_and_exponentials() -> None:
-    environment = {name: found for name, found in os.environ.items() if name != "TRITON_INTERPRET"}
-    command = [sys.executable, "-P", "-c", COMPILE]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = json.loads(done.stdout)
+def test_machine_code_overlaps_products_and_exponentials() -> None:
+    found = json.loads(run_python("-c", COMPILE))
     assert found["spills"] == 0
     assert "serialized" not in found["report"]
     for instruction in ("UTMALDG.3D", "USETMAXREG.TRY_ALLOC", "USETMAXREG.DEALLOC", "SYNCS.PHASECHK", "HGMMA.64x64x16"):
         assert instruction in found["sass"], instruction
-    loop = hottest_loop(found["sass"].splitlines())
+    loop = main_loop(found["sass"].splitlines())
     products = [i for i, line in enumerate(loop) if "HGMMA" in line]
     exponentials = [i for i, line in enumerate(loop) if "MUFU.EX2" in line]
     assert (len(products), len(exponentials)) == (16, 48)
@@ -216,23 +209,23 @@ def test_its_machine_code_overlaps_products_and_exponentials() -> None:
         assert sum(start < i < wait for i in exponentials) == 24
 
 
-def hottest_loop(lines: list[str]) -> list[str]:
-    """The first loop with products and without a maximum."""
+def main_loop(lines: list[str]) -> list[str]:
+    """The body of the first loop with 16 products and without a maximum."""
     labels = {line.split(":")[0].strip(): i for i, line in enumerate(lines) if line.strip().startswith(".L")}
     for i, line in enumerate(lines):
         start = labels.get(line.split("`(")[1].split(")")[0], i) if "BRA `(" in line else i
         body = lines[start:i]
         if sum("HGMMA" in x for x in body) == 16 and not any("FMNMX R" in x or "USETMAXREG" in x for x in body):
             return body
-    raise AssertionError("no loop")
+    raise AssertionError("the machine code has no such loop")
 
 
-def test_the_table_is_complete() -> None:
-    table = json.loads((Path(joint_hopper.__file__).parent / "tiles" / "joint_attention_hopper.json").read_text())
+def test_the_tile_table_has_every_variant() -> None:
+    table = json.loads((launch.TILES / "joint_attention_hopper.json").read_text())
     assert {variant.name.rpartition("/")[2] for variant in joint_hopper.VARIANTS} == set(table["default"])
 
 
-def test_it_is_compiled_for_the_descriptors_it_is_launched_with() -> None:
+def test_launches_use_the_compiled_descriptors() -> None:
     (variant,) = (v for v in joint_hopper.VARIANTS if v.name.endswith("bf16-d64"))
     q = torch.zeros(2, 5, 64, dtype=torch.bfloat16)
     descriptor = TensorDescriptor.from_tensor(q, [1, joint_hopper.ROWS, 64], joint_hopper._layout())
@@ -251,16 +244,16 @@ class TestOnHopper:
         empty = torch.empty
         monkeypatch.setattr(torch, "empty", lambda *shape, **options: empty(*shape, **options).fill_(torch.nan))
         found = joint_hopper.joint_attention(q, k, v)
-        assert joint_hopper.serves(q, k, v)
+        assert joint_hopper.supports(q, k, v)
         check(found, q, k, v)
 
     @pytest.mark.parametrize("rise", [90, 110, 300])
-    def test_rows_that_rise(self, rise: int) -> None:
+    def test_rows_that_overflow(self, rise: int) -> None:
         q, k, v = (normal(1, 2, 1025, 64, dtype=torch.bfloat16, device="cuda") / 4 for _ in range(3))
         q[:, :, 5, :32], k[:, :, 0, :32] = 4, rise / (32 * 4 * 1.4427 / 8)
         check(joint_hopper.joint_attention(q, k, v), q, k, v)
 
-    def test_the_model_s_size_in_a_sample_of_rows_and_twice_the_same_bits(self) -> None:
+    def test_full_size_and_determinism(self) -> None:
         q, k, v = (normal(2, 48, 17776, 64, dtype=torch.bfloat16, device="cuda") for _ in range(3))
         found = joint_hopper.joint_attention(q, k, v)
         assert not found.isnan().any()

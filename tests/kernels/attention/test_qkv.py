@@ -1,33 +1,29 @@
-"""The projection's epilogue: at most twice PyTorch's own error at the same precision, and values as they were."""
+"""The projection's epilogue: an error of at most twice that of PyTorch at the same precision; values are copied."""
 
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from accuracy import relative_error
 
 pytest.importorskip("triton")
 
 from consisid_kernels import reference
 from consisid_kernels.attention import qkv
 
-# Triton's interpreter counts a loop over run-time bounds so.
 DTYPES = [torch.float16, torch.bfloat16, torch.float32]
 EPS = 1e-6
 
 
 @pytest.fixture(autouse=True)
 def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seeds the inputs; outputs that a kernel does not write are NaN or extreme."""
     torch.manual_seed(0)
     monkeypatch.setattr(torch, "empty", lambda shape, **options: torch.full(shape, float("nan"), **options))
 
 
-def error(found: Tensor, exact: Tensor) -> float:
-    return float((found.double() - exact).norm() / exact.norm())
-
-
 def inputs(branches: int, heads: int, tokens: int, dim: int, text: int, dtype: torch.dtype, device: str) -> list[Any]:
-    """With a few channels far from the rest, and angles that differ within a pair."""
+    """A few channels are outliers, and the two angles of a pair differ."""
     fused = torch.randn(branches, tokens, 3 * heads * dim) + 1
     fused[..., :: max(dim // 2 - 1, 1)] *= 30
     norms = [tuple(torch.randn(dim).to(device, dtype) for _ in range(2)) for _ in range(2)]
@@ -36,17 +32,21 @@ def inputs(branches: int, heads: int, tokens: int, dim: int, text: int, dtype: t
     return [fused.to(device, dtype), *norms, *tables, heads, EPS]
 
 
-def wide(made: list[Any]) -> list[Any]:
-    fused, q_norm, k_norm, cos, sin, heads, eps = made
+def in_float64(arguments: list[Any]) -> list[Any]:
+    fused, q_norm, k_norm, cos, sin, heads, eps = arguments
     norms = [tuple(vector.double() for vector in norm) for norm in (q_norm, k_norm)]
     return [fused.double(), *norms, cos.double(), sin.double(), heads, eps]
 
 
-def agrees(made: list[Any]) -> None:
-    found, plain, exact = qkv.qkv_epilogue(*made), reference.qkv_epilogue(*made), reference.qkv_epilogue(*wide(made))
+def check_accuracy(arguments: list[Any]) -> None:
+    found, plain, exact = (
+        qkv.qkv_epilogue(*arguments),
+        reference.qkv_epilogue(*arguments),
+        reference.qkv_epilogue(*in_float64(arguments)),
+    )
     for ours, theirs, truth in zip(found[:2], plain[:2], exact[:2], strict=True):
-        assert ours.dtype == made[0].dtype
-        assert error(ours, truth) <= 2 * error(theirs, truth)
+        assert ours.dtype == arguments[0].dtype
+        assert relative_error(ours, truth) <= 2 * relative_error(theirs, truth)
     assert torch.equal(found[2], plain[2])
 
 
@@ -59,28 +59,28 @@ def agrees(made: list[Any]) -> None:
 def test_error_is_at_most_twice_that_of_pytorch(
     dtype: torch.dtype, branches: int, heads: int, tokens: int, dim: int, text: int, device: str
 ) -> None:
-    agrees(inputs(branches, heads, tokens, dim, text, dtype, device))
+    check_accuracy(inputs(branches, heads, tokens, dim, text, dtype, device))
 
 
 def test_a_long_sequence(device: str) -> None:
-    agrees(inputs(1, 1, 1025, 64, 226, torch.bfloat16, device))
+    check_accuracy(inputs(1, 1, 1025, 64, 226, torch.bfloat16, device))
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("heads", "dim"), [(48, 64), (24, 128)])
-def test_the_network_s_size(dtype: torch.dtype, heads: int, dim: int) -> None:
-    agrees(inputs(2, heads, 17_776, dim, 226, dtype, "cuda"))
+def test_full_size(dtype: torch.dtype, heads: int, dim: int) -> None:
+    check_accuracy(inputs(2, heads, 17_776, dim, 226, dtype, "cuda"))
 
 
-def test_norms_may_be_wider_than_the_projection(device: str) -> None:
-    made = inputs(1, 2, 9, 64, 3, torch.bfloat16, device)
-    norms: Any = [tuple(vector.float() for vector in norm) for norm in made[1:3]]
-    found = qkv.qkv_epilogue(made[0], *norms, *made[3:])
-    assert all(map(torch.equal, found, qkv.qkv_epilogue(*made)))
+def test_norms_in_float32(device: str) -> None:
+    arguments = inputs(1, 2, 9, 64, 3, torch.bfloat16, device)
+    norms: Any = [tuple(vector.float() for vector in norm) for norm in arguments[1:3]]
+    found = qkv.qkv_epilogue(arguments[0], *norms, *arguments[3:])
+    assert all(map(torch.equal, found, qkv.qkv_epilogue(*arguments)))
 
 
-def test_an_empty_sequence_is_left_alone(device: str) -> None:
+def test_an_empty_sequence(device: str) -> None:
     found = qkv.qkv_epilogue(*inputs(2, 2, 0, 16, 0, torch.float16, device))
     assert [tensor.shape for tensor in found] == [(2, 2, 0, 16)] * 3
 
@@ -98,15 +98,15 @@ def test_an_empty_sequence_is_left_alone(device: str) -> None:
         (0, torch.zeros(2, 9, 6 * 130), "qkv has heads of 130 channels; wanted 10 to 128"),
     ],
 )
-def test_what_does_not_fit_is_refused(place: int, change: Any, problem: str) -> None:
-    made = inputs(2, 2, 9, 16, 3, torch.float32, "cpu")
-    made[place] = change
+def test_invalid_arguments_raise(place: int, change: Any, problem: str) -> None:
+    arguments = inputs(2, 2, 9, 16, 3, torch.float32, "cpu")
+    arguments[place] = change
     with pytest.raises(ValueError, match=problem):
-        qkv.qkv_epilogue(*made)
+        qkv.qkv_epilogue(*arguments)
 
 
-def test_more_angles_than_tokens_are_refused() -> None:
-    made = inputs(2, 2, 9, 16, 3, torch.float32, "cpu")
-    made[3] = made[4] = torch.zeros(10, 16)
+def test_more_angles_than_tokens_raise() -> None:
+    arguments = inputs(2, 2, 9, 16, 3, torch.float32, "cpu")
+    arguments[3] = arguments[4] = torch.zeros(10, 16)
     with pytest.raises(ValueError, match="cos has 10 rows; wanted at most the 9 tokens of qkv"):
-        qkv.qkv_epilogue(*made)
+        qkv.qkv_epilogue(*arguments)

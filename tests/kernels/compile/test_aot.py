@@ -1,36 +1,26 @@
-"""Machine code, without a GPU: every variant of every kernel keeps its budget on every architecture it declares."""
+"""The machine code of every variant is within its budget on all of its architectures. Needs no GPU."""
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from machine_code import install_newest_triton, run_python
 
 from consisid_kernels.compile.aot import BUDGETS, exceeded
 
 BUDGET: dict[str, dict[str, int]] = json.loads(BUDGETS.read_text())
 SHARED_LIMIT = {80: 163, 89: 99, 90: 227, 100: 227, 120: 99}
-"""KiB that a block may have (CUDA C++ Programming Guide, technical specifications per compute capability)."""
+"""KiB of shared memory of a block (CUDA C++ Programming Guide, technical specifications per compute capability)."""
 REGISTER_LIMIT = 255
 
 NEWEST = Path(__file__).parents[3] / "build" / "triton-newest"
 
 
 def measured(only: str, *, triton: Path | None = None) -> dict[str, dict[str, int]]:
-    """Costs, from a process without the interpreter's switch, which Triton reads when it is imported."""
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    if triton:
-        environment["PYTHONPATH"] = str(triton)
-    # Unlike PYTHONPATH, -P keeps the working directory off the path.
-    command = [sys.executable, "-P", "-m", "consisid_kernels.compile.aot", "--only", only, "--json"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.stdout, done.stderr
-    found: dict[str, dict[str, int]] = json.loads(done.stdout)
-    return found
+    arguments = ("-m", "consisid_kernels.compile.aot", "--only", only, "--json")
+    costs: dict[str, dict[str, int]] = json.loads(run_python(*arguments, triton=triton, check=False))
+    return costs
 
 
 @pytest.mark.parametrize(
@@ -43,14 +33,14 @@ def measured(only: str, *, triton: Path | None = None) -> dict[str, dict[str, in
         "gated_residual_norm/bf16",
     ],
 )
-def test_a_sample_keeps_its_budget(only: str) -> None:
+def test_a_sample_is_within_its_budget(only: str) -> None:
     found = measured(only)
     assert found and found.keys() == {name for name in BUDGET if only in name.split()[0]}
     assert exceeded(found, BUDGET) == []
 
 
-UNLIKE = """
-from consisid_kernels import aot
+SPECIALISED_OTHERWISE = """
+from consisid_kernels.compile import aot
 
 for variant in aot.variants():
     for parameter in variant.kernel.params:
@@ -60,37 +50,28 @@ for variant in aot.variants():
 """
 
 
-def test_integers_are_compiled_as_they_are_launched() -> None:
-    """Triton specialises a launch on integers that 16 divides, unless told not to: those are declared `aligned`."""
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    command = [sys.executable, "-P", "-c", UNLIKE]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout == ""
+def test_integers_are_specialised_as_in_a_launch() -> None:
+    """Triton specialises a launch on multiples of 16, except for `do_not_specialize`; `aligned` must do the same."""
+    assert run_python("-c", SPECIALISED_OTHERWISE) == ""
 
 
 @pytest.mark.proof
-def test_every_variant_keeps_its_budget() -> None:
+def test_every_variant_is_within_its_budget() -> None:
     found = measured("")
     assert found.keys() == BUDGET.keys()
     assert exceeded(found, BUDGET) == []
 
 
 @pytest.mark.proof
-def test_the_newest_triton_spills_nothing_and_stays_on_the_tensor_cores() -> None:
-    if not NEWEST.is_dir():
-        install = ["-m", "pip", "install", "--quiet", "--no-deps", "--target", str(NEWEST), "triton"]
-        subprocess.run([sys.executable, *install], check=True)
-    found = measured("", triton=NEWEST)
+def test_the_newest_triton_does_not_spill_and_uses_tensor_cores() -> None:
+    found = measured("", triton=install_newest_triton(NEWEST))
     assert found.keys() == BUDGET.keys()
-    off = [name for name, costs in found.items() if costs["spills"] or bool(costs["matrix"]) != matrix(BUDGET[name])]
-    assert off == []
+    for name, costs in found.items():
+        assert costs["spills"] == 0, name
+        assert bool(costs["matrix"]) == bool(BUDGET[name]["matrix"]), name
 
 
-def matrix(budget: Mapping[str, int]) -> bool:
-    return budget["matrix"] > 0
-
-
-def test_budgets_fit_the_hardware_and_allow_no_spill() -> None:
+def test_budgets_fit_the_hardware_without_spills() -> None:
     for name, budget in BUDGET.items():
         architecture = int(name.rpartition("_")[2])
         assert budget["spills"] == 0, name
@@ -107,13 +88,13 @@ def test_budgets_fit_the_hardware_and_allow_no_spill() -> None:
         ({"matrix": 0}, "0 tensor-core instructions, its budget is 12"),
     ],
 )
-def test_what_costs_more_is_named(change: dict[str, int], problem: str) -> None:
+def test_variants_over_their_budget_are_reported(change: dict[str, int], problem: str) -> None:
     budget: dict[str, Any] = {"k/a sm_90": {"registers": 200, "spills": 0, "shared": 65536, "matrix": 12}}
     assert exceeded(budget, budget) == []
     found = {"k/a sm_90": budget["k/a sm_90"] | change}
     assert exceeded(found, budget) == [f"k/a sm_90: {problem}"]
 
 
-def test_a_variant_without_a_budget_is_named() -> None:
+def test_variants_without_a_budget_are_reported() -> None:
     found = {"k/a sm_90": {"registers": 1, "spills": 0, "shared": 0, "matrix": 0}}
     assert exceeded(found, {}) == ["k/a sm_90: no budget; python -m consisid_kernels.compile.aot --write --only 'k/a'"]

@@ -1,11 +1,8 @@
-"""PTX for TensorRT: its parameters and no others, of a version that drivers read, the same machine code as Triton's."""
+"""PTX for TensorRT: its parameters, a version that drivers support, and the machine code of Triton's PTX."""
 
 import ctypes
 import json
-import os
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from machine_code import install_newest_triton, run_python
 
 from consisid_kernels import reference
 from consisid_kernels.compile import ptx, tensorrt
@@ -29,13 +27,7 @@ WIDE = re.compile(r"cp\.async\.cg\.shared\.global .*, 0x10,")
 
 
 def assembled(*names: str, triton: Path | None = None) -> dict[str, dict[str, Any]]:
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    if triton:
-        environment["PYTHONPATH"] = str(triton)
-    command = [sys.executable, "-P", str(PROBE), *names]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    found: dict[str, dict[str, Any]] = json.loads(done.stdout)
+    found: dict[str, dict[str, Any]] = json.loads(run_python(PROBE, *names, triton=triton))
     return found
 
 
@@ -50,8 +42,8 @@ def check(name: str, found: dict[str, Any]) -> None:
     assert re.search(rf"^\.target sm_{architecture}a?$", code, re.MULTILINE)
     assert (found["threads"], found["shared"]) == (found["original_threads"], found["original_shared"])
     assert found["registers"] == found["original_registers"]
-    assert not re.search(r"\.py\b|debug|\.loc\b", code), "names this machine's files"
-    # Pointers of unknown alignment are read two bytes at a time.
+    assert not re.search(r"\.py\b|debug|\.loc\b", code), "contains paths of source files"
+    # Without known alignment, two bytes are read at a time.
     assert WIDE.search(code) and not WIDE.search(found["unaligned"])
 
 
@@ -65,10 +57,7 @@ def test_a_sample_is_the_same_machine_code() -> None:
 @pytest.mark.proof
 @pytest.mark.parametrize("newest", [False, True], ids=["this triton", "newest triton"])
 def test_every_variant_is_the_same_machine_code(newest: bool) -> None:
-    if newest and not NEWEST.is_dir():
-        install = ["-m", "pip", "install", "--quiet", "--no-deps", "--target", str(NEWEST), "triton"]
-        subprocess.run([sys.executable, *install], check=True)
-    found = assembled(triton=NEWEST if newest else None)
+    found = assembled(triton=install_newest_triton(NEWEST) if newest else None)
     assert len(found) == 30
     for name, what in found.items():
         check(name, what)
@@ -98,29 +87,29 @@ TEXT = """.version 8.7
 """
 
 
-def test_hidden_parameters_are_cut() -> None:
+def test_hidden_parameters_are_removed() -> None:
     cut = without_hidden(TEXT, 3)
     assert cut == TEXT.replace(",\n\t.param .u64 .ptr .global .align 1 kernel_param_3", "")
     assert without_hidden(cut, 3) == cut
 
 
-def test_a_parameter_that_is_read_is_not_cut() -> None:
+def test_a_hidden_parameter_that_is_read_raises() -> None:
     with pytest.raises(ValueError, match="kernel reads its hidden parameter kernel_param_10, which TensorRT does not"):
         without_hidden(TEXT, 2)
 
 
-def test_missing_parameters_are_named() -> None:
+def test_missing_parameters_raise() -> None:
     with pytest.raises(ValueError, match="kernel has 4 parameters; wanted at least 5"):
         without_hidden(TEXT, 5)
 
 
 @pytest.mark.parametrize("text", ["", TEXT + TEXT], ids=["none", "two"])
-def test_only_one_kernel_is_taken(text: str) -> None:
+def test_anything_but_one_kernel_raises(text: str) -> None:
     with pytest.raises(ValueError, match="no single entry point"):
         without_hidden(text, 3)
 
 
-def test_debugging_sections_are_cut() -> None:
+def test_debugging_sections_are_removed() -> None:
     cut = without_debugging(TEXT)
     assert cut == TEXT[: TEXT.index("\t.file")].replace("\t.loc\t1 7 0                         // secret.py:7:0\n", "")
 
@@ -135,7 +124,7 @@ def test_debugging_sections_are_cut() -> None:
     ],
     ids=["float", "int64", "number first", "number last"],
 )
-def test_another_order_of_arguments_is_refused(signature: dict[str, str]) -> None:
+def test_another_order_of_arguments_raises(signature: dict[str, str]) -> None:
     variant = replace(tensorrt.joint_attention("bf16", 64, 90), signature=signature)
     with pytest.raises(ValueError, match="TensorRT passes pointers, then i32, then pointers"):
         tensorrt_kernel(variant, 90)
@@ -145,15 +134,16 @@ def test_another_order_of_arguments_is_refused(signature: dict[str, str]) -> Non
     ("name", "value"),
     [("global_scratch_size", 64), ("profile_scratch_size", 64), ("launch_cooperative_grid", True), ("num_ctas", 2)],
 )
-def test_what_tensorrt_does_not_give_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: int) -> None:
+def test_requirements_that_tensorrt_lacks_raise(monkeypatch: pytest.MonkeyPatch, name: str, value: int) -> None:
     metadata = SimpleNamespace(**({"num_ctas": 1, "shared": 0} | {name: value}))
     monkeypatch.setattr(ptx, "compile_for", lambda *_: SimpleNamespace(metadata=metadata, asm={"ptx": TEXT}))
-    with pytest.raises(ValueError, match=f"joint_attention/bf16-d64 needs {name}, which TensorRT does not give"):
+    with pytest.raises(ValueError, match=f"joint_attention/bf16-d64 needs {name}, which TensorRT does not provide"):
         tensorrt_kernel(tensorrt.joint_attention("bf16", 64, 90), 90)
 
 
-def assert_close(found: torch.Tensor, exact: torch.Tensor, torchs: torch.Tensor) -> None:
-    error, allowed = ((x.double() - exact).abs().max() for x in (found, torchs))
+def assert_close(found: torch.Tensor, exact: torch.Tensor, plain: torch.Tensor) -> None:
+    """The largest error is at most twice that of PyTorch."""
+    error, allowed = ((x.double() - exact).abs().max() for x in (found, plain))
     assert error <= 2 * allowed
 
 
@@ -170,10 +160,8 @@ def test_the_entry_for_tensorrt_computes_face_attention(device: str) -> None:
     assert_close(out, exact, reference.face_attention(*given, heads=heads, text=0, eps=1e-5))
 
 
-# on a GPU: the driver compiles the PTX and gets exactly what TensorRT would pass
-
-
 def run(kernel: ptx.Kernel, grid: tuple[int, int], arguments: list[torch.Tensor | int]) -> None:
+    """Compiles the PTX with the driver and launches it with the arguments that TensorRT would pass."""
     driver = ctypes.CDLL("libcuda.so.1")
     module, function = ctypes.c_void_p(), ctypes.c_void_p()
 

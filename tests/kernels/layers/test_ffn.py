@@ -1,77 +1,68 @@
-"""Linear layers with their epilogues: at most twice PyTorch's own error at the same precision."""
+"""Linear layers with an epilogue: an error of at most twice that of PyTorch at the same precision."""
 
 import json
-import os
-import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from accuracy import relative_error
 from float8_sums import products
+from machine_code import check_float8_sums_start_from_zero
 from torch import Tensor
 
 pytest.importorskip("triton")
 
-from consisid_kernels import reference
-from consisid_kernels.launch import family
+from consisid_kernels import launch, reference
 from consisid_kernels.layers import ffn
 
-pytestmark = [
-    # Far on the negative side GELU divides by infinity, as it should.
-    pytest.mark.filterwarnings("ignore:overflow encountered in exp2:RuntimeWarning"),
-]
+# GELU of a large negative value divides by infinity.
+pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in exp2:RuntimeWarning")
 DTYPES = [torch.float16, torch.bfloat16]
 FLOAT8 = torch.float8_e4m3fn
 SHAPES = [(1, 16, 16), (63, 48, 80), (226, 208, 144), (300, 64, 272), (1100, 16, 80)]
 BLOCK_K = 128
-"""Channels whose sum starts from zero, in every tile of E4M3."""
+"""Channels of an E4M3 tile, whose sum starts from zero."""
 FLOAT32 = 2**-10
-"""Share of numbers that float32 may round to the other side of a boundary: its sums here are good to about 2^-15, and
-E4M3 has a boundary every 2^-4."""
+"""Share of numbers that float32 may round to another E4M3 number: the relative error of its sums is about 2^-15, and
+the relative distance of E4M3 numbers 2^-4."""
 
 
-def elsewhere() -> bool:
-    """A GPU that layers of E4M3 numbers are not for."""
+def unsupported() -> bool:
+    """Whether this GPU does not support the kernels."""
     if not torch.cuda.is_available():
         return False
     major, minor = torch.cuda.get_device_capability()
-    return family(10 * major + minor) not in ffn.ARCHITECTURES
+    return launch.family(10 * major + minor) not in ffn.ARCHITECTURES
 
 
-needs_float8 = pytest.mark.skipif(elsewhere(), reason="its kernels are for other GPUs")
+needs_float8 = pytest.mark.skipif(unsupported(), reason="the GPU does not support the kernels")
 
 
 @pytest.fixture(autouse=True)
 def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seeds the inputs; outputs that a kernel does not write are NaN or extreme."""
     torch.manual_seed(0)
     monkeypatch.setattr(
         torch, "empty", lambda shape, dtype, device: torch.full(shape, float("nan"), device=device).to(dtype)
     )
 
 
-def error(found: Tensor, exact: Tensor) -> float:
-    return float((found.double() - exact).norm() / exact.norm())
-
-
-def displaced(found: Tensor, exact: Tensor, scale: Tensor) -> float:
-    """Share of E4M3 numbers that are not the nearest to exact / scale."""
+def share_misrounded(found: Tensor, exact: Tensor, scale: Tensor) -> float:
+    """The share of E4M3 numbers that are not the nearest to exact / scale."""
     assert found.dtype == FLOAT8
     nearest = (exact / scale.double()).clamp(-448, 448).float().to(FLOAT8)
     return float((found.float() != nearest.float()).double().mean())
 
 
 def layer(rows: int, channels: int, columns: int, device: str) -> tuple[Tensor, Tensor, Tensor]:
-    """With a few channels far from the rest, as a transformer's inputs have them. → x, weight, bias."""
+    """x, weight and bias; a few channels of x are outliers, as in a transformer."""
     x, weight, bias = torch.randn(rows, channels), torch.randn(columns, channels), torch.randn(columns)
     x[:, :: max(channels // 3, 1)] *= 20
     return x.to(device), (weight * channels**-0.5).to(device), bias.to(device)
 
 
 def quantised(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """As an export stores them: fp16 scales, one for x and one for each row of weight. → x, its scale, weight, …"""
+    """x and weight in E4M3, each followed by its fp16 scales: one for x, one for each row of weight."""
     x_scale, weight_scale = (x.abs().max() / 300).half(), (weight.abs().amax(dim=1) / 448).half()
     narrow = (weight / weight_scale[:, None].float()).clamp(-448, 448).to(FLOAT8)
     return (x / x_scale.float()).clamp(-448, 448).to(FLOAT8), x_scale, narrow, weight_scale
@@ -87,7 +78,7 @@ def plain_float8(
     gelu: bool = False,
     out_scale: Tensor | None = None,
 ) -> Tensor:
-    """`reference.linear_float8`; on a GPU with sums as its tensor cores make them (`float8_sums`)."""
+    """`reference.linear_float8`; on a GPU, with sums as computed by its tensor cores (`float8_sums`)."""
     if not x.is_cuda:
         return reference.linear_float8(x, x_scale, weight, weight_scale, bias, dtype, gelu, out_scale)
     out = products(x, weight, BLOCK_K) * (x_scale.float() * weight_scale.float()) + bias.float()
@@ -95,8 +86,8 @@ def plain_float8(
     return out.to(dtype) if out_scale is None else (out / out_scale.float()).clamp(-448, 448).to(FLOAT8)
 
 
-def test_float8_sums_start_anew_as_the_tiles_say() -> None:
-    table = json.loads((Path(ffn.__file__).parent / "tiles" / "linear.json").read_text())
+def test_e4m3_tiles_have_the_expected_number_of_channels() -> None:
+    table = json.loads((launch.TILES / "linear.json").read_text())
     assert {tiles["e4m3"]["block_k"] for tiles in table.values() if "e4m3" in tiles} == {BLOCK_K}
 
 
@@ -107,7 +98,7 @@ def test_gelu(dtype: torch.dtype, shape: tuple[int, int, int], device: str) -> N
     exact = reference.linear_gelu(*(tensor.double() for tensor in tensors))
     found = ffn.linear_gelu(*tensors)
     assert found.dtype == dtype
-    assert error(found, exact) <= 2 * error(reference.linear_gelu(*tensors), exact)
+    assert relative_error(found, exact) <= 2 * relative_error(reference.linear_gelu(*tensors), exact)
     assert torch.equal(found, ffn.linear_gelu(*tensors))
 
 
@@ -119,7 +110,7 @@ def test_gelu_to_float8(dtype: torch.dtype, shape: tuple[int, int, int], device:
     exact = reference.linear_gelu(*(tensor.double() for tensor in tensors))
     scale = (exact.abs().max() / 448).float().reshape(1)
     found, plain = (module.linear_gelu_float8(*tensors, scale) for module in (ffn, reference))
-    assert displaced(found, exact, scale) <= 2 * displaced(plain, exact, scale) + FLOAT32
+    assert share_misrounded(found, exact, scale) <= 2 * share_misrounded(plain, exact, scale) + FLOAT32
 
 
 @needs_float8
@@ -132,14 +123,14 @@ def test_float8(dtype: torch.dtype, gelu: bool, shape: tuple[int, int, int], dev
     exact = reference.linear_float8(*tensors, torch.float64, gelu)
     found = ffn.linear_float8(*tensors, dtype, gelu)
     assert found.dtype == dtype
-    assert error(found, exact) <= 2 * error(plain_float8(*tensors, dtype, gelu), exact)
+    assert relative_error(found, exact) <= 2 * relative_error(plain_float8(*tensors, dtype, gelu), exact)
     scale = (exact.abs().max() / 448).half()
     narrow, plain = (layer(*tensors, dtype, gelu, scale) for layer in (ffn.linear_float8, plain_float8))
-    assert displaced(narrow, exact, scale) <= 2 * displaced(plain, exact, scale) + FLOAT32
+    assert share_misrounded(narrow, exact, scale) <= 2 * share_misrounded(plain, exact, scale) + FLOAT32
 
 
 @needs_float8
-def test_float8_saturates_and_keeps_what_is_not_a_number(device: str) -> None:
+def test_float8_saturates_and_keeps_nan(device: str) -> None:
     x, weight, bias = (tensor.half() for tensor in layer(40, 32, 16, device))
     x[3] = float("nan")
     found = ffn.linear_gelu_float8(x, weight, bias, torch.tensor([1e-4], device=device)).float()
@@ -149,15 +140,17 @@ def test_float8_saturates_and_keeps_what_is_not_a_number(device: str) -> None:
 
 
 @pytest.mark.parametrize("architecture", [80, 89, 120])
-def test_elsewhere_gelu_is_pytorch_s(architecture: int, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_architectures_use_pytorch_or_raise(
+    architecture: int, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ffn, "architecture", lambda _: architecture)
     x, weight, bias = (tensor.half() for tensor in layer(40, 32, 16, device))
     monkeypatch.setattr(ffn, "_linear", None)
     assert torch.equal(ffn.linear_gelu(x, weight, bias), reference.linear_gelu(x, weight, bias))
     number, scale = architecture / 10, torch.ones(1, device=device)
-    with pytest.raises(ValueError, match=f"compute capability {number}; layers of E4M3 numbers are for 9.x and 10.x"):
+    with pytest.raises(ValueError, match=f"compute capability {number}; E4M3 layers need 9.x and 10.x"):
         ffn.linear_gelu_float8(x, weight, bias, scale)
-    with pytest.raises(ValueError, match=f"compute capability {number}; layers of E4M3 numbers are for 9.x and 10.x"):
+    with pytest.raises(ValueError, match=f"compute capability {number}; E4M3 layers need 9.x and 10.x"):
         ffn.linear_float8(x.to(FLOAT8), scale, weight.to(FLOAT8), bias, bias, torch.float16)
 
 
@@ -180,14 +173,14 @@ def test_leading_dimensions_are_kept(device: str) -> None:
         (lambda x, w, b: (x, w, b[:16]), r"bias is torch.float16 \[16\]"),
     ],
 )
-def test_other_inputs_are_refused(change, message: str, device: str) -> None:  # type: ignore[no-untyped-def]
+def test_invalid_arguments_raise(change, message: str, device: str) -> None:  # type: ignore[no-untyped-def]
     tensors = change(*(tensor.half() for tensor in layer(10, 32, 32, device)))
     with pytest.raises(ValueError, match=message):
         ffn.linear_gelu(*tensors)
 
 
 @needs_float8
-def test_other_scales_are_refused(device: str) -> None:
+def test_invalid_scales_raise(device: str) -> None:
     x, weight, bias = layer(10, 32, 32, device)
     narrow, x_scale, narrow_weight, weight_scale = quantised(x, weight)
     with pytest.raises(ValueError, match=r"weight_scale is torch.float16 \[16\]"):
@@ -199,36 +192,22 @@ def test_other_scales_are_refused(device: str) -> None:
 
 
 @pytest.mark.proof
-def test_sums_of_float8_products_start_from_zero_in_the_tensor_cores() -> None:
-    """And not from the sum so far; in a process without the interpreter's switch, which Triton reads at import."""
-    code = """
-from consisid_kernels import aot, ffn
-for variant in ffn.VARIANTS:
-    for architecture in {90} & set(variant.architectures):
-        if variant.name == "linear_float8/bf16":
-            print(aot.compile_for(variant, architecture).asm["ttgir"])
-"""
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
-    products = [line for line in done.stdout.splitlines() if re.search("(tt.|_)dot %", line) and "f8E4M3FN" in line]
-    sums = [re.search(r"dot %\S+, %\S+, (%\w+)", line) for line in products]
-    assert sums and all(found is not None and found[1].startswith("%cst") for found in sums)
+def test_sums_of_float8_products_start_from_zero() -> None:
+    check_float8_sums_start_from_zero("consisid_kernels.layers.ffn", "linear_float8/bf16", {90})
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_the_network_s_size(dtype: torch.dtype) -> None:
-    """A sample of rows, the last among them; channels of the second layer, so that sums are as long as they get."""
+def test_full_size(dtype: torch.dtype) -> None:
+    """Compares a sample of rows, including the last; the second layer has the longest sums."""
     x, weight, bias = (tensor.to(dtype) for tensor in layer(35_552, 12_288, 3072, "cuda"))
     rows = torch.cat((torch.arange(0, 35_552, 997), torch.arange(35_500, 35_552))).cuda()
     exact = reference.linear_gelu(x[rows].double(), weight.double(), bias.double())
     found, plain = (module.linear_gelu(x, weight, bias)[rows] for module in (ffn, reference))
-    assert error(found, exact) <= 2 * error(plain, exact)
-    if elsewhere():
+    assert relative_error(found, exact) <= 2 * relative_error(plain, exact)
+    if unsupported():
         return
     tensors = *quantised(x.float(), weight.float()), bias
     exact = reference.linear_float8(tensors[0][rows], *tensors[1:], torch.float64)
     plain = plain_float8(tensors[0][rows], *tensors[1:], dtype)
-    assert error(ffn.linear_float8(*tensors, dtype)[rows], exact) <= 2 * error(plain, exact)
+    assert relative_error(ffn.linear_float8(*tensors, dtype)[rows], exact) <= 2 * relative_error(plain, exact)
