@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from numpy.typing import NDArray
 
 import consisid_runtime
 from consisid_runtime import Client, Options
-from consisid_runtime.cli.commands import watching
 from consisid_runtime.errors import ImageTooLarge, ImageUnreadable, InvalidOption
 from consisid_runtime.files.image_file import MAX_BYTES
 
@@ -24,7 +22,6 @@ HEAVY = {"torch", "onnxruntime", "onnx", "insightface", "cv2", "av", "PIL", "gev
 class FakeTransport:
     def __init__(self) -> None:
         self.calls: list[dict[str, Any]] = []
-        self.counts: dict[str, int] = {}
         self.closed = False
 
     def infer(
@@ -45,9 +42,6 @@ class FakeTransport:
 
     def ready(self) -> bool:
         return True
-
-    def finished(self) -> dict[str, int]:
-        return dict(self.counts)
 
     def close(self) -> None:
         self.closed = True
@@ -111,24 +105,6 @@ def test_an_image_in_a_bytearray() -> None:
     transport = FakeTransport()
     Client(transport).generate(bytearray(b"photo"), "a man")
     assert type(transport.calls[0]["image"]) is bytes
-
-
-def test_stage_is_the_first_that_has_not_finished_since() -> None:
-    transport = FakeTransport()
-    transport.counts = dict.fromkeys(("face", "text", "encode", "denoise", "decode"), 4)
-    client = Client(transport)
-    seen = [client.stage()]
-    for name in transport.counts:
-        transport.counts[name] += 1
-        seen.append(client.stage())
-    assert seen == [*transport.counts, "decode"]
-
-
-@pytest.mark.parametrize("url", ["nonsense", "http://127.0.0.1:1"])
-def test_watching_a_server_that_is_not_there_says_nothing(url: str, capfd: pytest.CaptureFixture[str]) -> None:
-    with watching(url):
-        time.sleep(0.4)
-    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_public_names_are_complete_and_sorted() -> None:
