@@ -39,7 +39,7 @@ def generate(
     as_json: Json = False,
     options: Options,
 ) -> None:
-    """Make a video in this process."""
+    """Generate a video in this process."""
     from consisid_runtime.pipeline import Pipeline
     from consisid_runtime.video import require_writable
 
@@ -61,7 +61,7 @@ def request(
     as_json: Json = False,
     options: Options,
 ) -> None:
-    """Ask a server for a video."""
+    """Request a video from a server."""
     from consisid_runtime.client.client import Client
     from consisid_runtime.video import require_writable
 
@@ -76,11 +76,11 @@ def serve(
     *,
     bundle: BundlePath,
     host: Annotated[
-        str, typer.Option("--host", help="Address to bind; anything but loopback is reachable by others.")
+        str, typer.Option("--host", help="Address to bind; other hosts can reach any address but loopback.")
     ] = "127.0.0.1",
-    grpc_port: Annotated[int, typer.Option("--grpc-port", help="0 takes a free port.")] = 8001,
-    http_port: Annotated[int, typer.Option("--http-port", help="0 takes a free port.")] = 8000,
-    metrics_port: Annotated[int, typer.Option("--metrics-port", help="0 takes a free port.")] = 8002,
+    grpc_port: Annotated[int, typer.Option("--grpc-port", help="0 chooses a free port.")] = 8001,
+    http_port: Annotated[int, typer.Option("--http-port", help="0 chooses a free port.")] = 8000,
+    metrics_port: Annotated[int, typer.Option("--metrics-port", help="0 chooses a free port.")] = 8002,
     as_json: Json = False,
 ) -> None:
     """Serve a bundle with NVIDIA's Triton server until SIGINT or SIGTERM; its log goes to standard error."""
@@ -100,7 +100,7 @@ def serve(
 def inspect(
     bundle: Annotated[Path, typer.Argument(help="Folder written by `consisid export`.")], as_json: Json = False
 ) -> None:
-    """Verify a bundle and say what is in it."""
+    """Verify a bundle and describe its content."""
     from consisid_runtime.cli.inspection import summary, table
 
     found = summary(bundle)
@@ -108,7 +108,7 @@ def inspect(
 
 
 def doctor(as_json: Json = False) -> None:
-    """Say what is installed, what each missing extra would add, and which GPU is there."""
+    """List the installed packages, what each missing extra would add, and the GPU."""
     from consisid_runtime.cli.doctor import examine, table
 
     found = examine()
@@ -125,6 +125,6 @@ def _save(video: Video, out: Path, as_json: bool) -> None:
         kept = f"cut after character {cut}" if cut else "only the beginning of its first word was read"
         lines.append(f"the prompt was too long: {kept}")
     if face["faces"] > 1:
-        lines.append(f"{face['faces']} faces seen, face {face['face_index']} taken (0 is the largest)")
+        lines.append(f"{face['faces']} faces found, face {face['face_index']} used (0 is the largest)")
     lines += [f"  {stage:8}{seconds:8.2f} s" for stage, seconds in info["seconds"].items()]
     emit(as_json, {"out": str(out), **info}, "\n".join(lines))

@@ -1,3 +1,5 @@
+"""What the client sends, what it makes of the response, and what it imports."""
+
 from __future__ import annotations
 
 import json
@@ -62,7 +64,7 @@ def test_a_request() -> None:
     assert (video.mp4, video.fps, video.info) == (b"mp4", 4, {"seed": 7})
 
 
-def test_raw_frames_are_asked_for() -> None:
+def test_raw_frames_are_requested() -> None:
     transport = FakeTransport()
     video = Client(transport).generate(b"photo", "a man", raw_frames=True)
     assert transport.calls[0]["raw_frames"] is True
@@ -70,7 +72,7 @@ def test_raw_frames_are_asked_for() -> None:
     assert video.frames.shape == (9, 4, 4, 3)
 
 
-def test_an_image_by_its_path(tmp_path: Path) -> None:
+def test_an_image_can_be_a_path(tmp_path: Path) -> None:
     transport = FakeTransport()
     (tmp_path / "me.jpg").write_bytes(b"photo")
     for path in (tmp_path / "me.jpg", str(tmp_path / "me.jpg")):
@@ -78,30 +80,30 @@ def test_an_image_by_its_path(tmp_path: Path) -> None:
     assert [call["image"] for call in transport.calls] == [b"photo", b"photo"]
 
 
-def test_a_bad_file_is_noticed_before_anything_is_sent(tmp_path: Path) -> None:
+def test_a_bad_file_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
     transport = FakeTransport()
-    with pytest.raises(ImageUnreadable, match=r"nobody\.jpg"):
-        Client(transport).generate(tmp_path / "nobody.jpg", "a man")
+    with pytest.raises(ImageUnreadable, match=r"missing\.jpg"):
+        Client(transport).generate(tmp_path / "missing.jpg", "a man")
     with pytest.raises(ImageTooLarge, match="at most 64"):
         Client(transport).generate(bytes(MAX_BYTES + 1), "a man")
     assert not transport.calls
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), 1e300, True, "9"])
-def test_a_timeout_that_cannot_be_meant(timeout: Any) -> None:
+def test_an_invalid_timeout_is_refused(timeout: Any) -> None:
     with pytest.raises(InvalidOption, match="timeout must be seconds above 0"):
         Client(FakeTransport(), timeout=timeout)
 
 
 @pytest.mark.parametrize("prompt", [None, b"a man"])
-def test_a_prompt_that_is_no_text(prompt: Any) -> None:
+def test_a_prompt_that_is_not_text_is_refused(prompt: Any) -> None:
     transport = FakeTransport()
     with pytest.raises(InvalidOption, match="prompt"):
         Client(transport).generate(b"photo", prompt)
     assert not transport.calls
 
 
-def test_an_image_in_a_bytearray() -> None:
+def test_an_image_can_be_a_bytearray() -> None:
     transport = FakeTransport()
     Client(transport).generate(bytearray(b"photo"), "a man")
     assert type(transport.calls[0]["image"]) is bytes
@@ -117,7 +119,7 @@ def test_public_names_are_complete_and_sorted() -> None:
 
 
 @pytest.mark.parametrize("url", ["grpc://127.0.0.1:1", "http://127.0.0.1:1"])
-def test_a_client_needs_nothing_heavy(url: str) -> None:
+def test_a_client_imports_nothing_heavy(url: str) -> None:
     code = f"import sys; from consisid_runtime import Client; Client({url!r}).close(); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "consisid_runtime.client.client" in loaded
