@@ -10,7 +10,7 @@ import typer
 from consisid_benchmarks.suites import export, kernels, pipeline
 from consisid_fidelity import cli as fidelity
 from consisid_fidelity.nano import cli as fidelity_nano
-from consisid_runtime.cli.main import Json, emit
+from consisid_runtime.cli.output import Json, emit
 
 # One line a suite: its name and its command.
 SUITES: dict[str, Callable[..., None]] = {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from consisid_measurement.commands import Json
-from consisid_runtime.cli.main import emit
+from consisid_runtime.cli.output import emit
 
 if TYPE_CHECKING:
     from consisid_fidelity.score import Scores

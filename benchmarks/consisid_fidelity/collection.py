@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from consisid_runtime.errors import CollectionInvalid, ConsisIDError, VideoUnreadable
+from consisid_fidelity.errors import CollectionInvalid, VideoUnreadable
+from consisid_runtime.errors import ConsisIDError
 from consisid_runtime.files.image_file import read_file
 from consisid_runtime.stages.face.image import Pixels, read_pixels
 from consisid_runtime.video import Frames, decode_mp4

@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from consisid_fidelity.collection import Item
+from consisid_fidelity.errors import CollectionInvalid
 from consisid_fidelity.judges import prompt_accuracy
 from consisid_fidelity.judges.faces import Faces, published_similarity, sample, similarities
 from consisid_fidelity.judges.judges import RECOGNISERS, SHARES, Judges
 from consisid_fidelity.metrics import distance, stability
 from consisid_fidelity.metrics.frechet import TooFewSamples, frechet_distance, squared_distance
 from consisid_fidelity.metrics.statistics import Estimate, estimate, proportion
-from consisid_runtime.errors import CollectionInvalid
 from consisid_runtime.events import Progress
 from consisid_runtime.video import Frames
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from consisid_fidelity.collecting import Collector
 from consisid_fidelity.collection import REFERENCE, file_in, read_table, require_filled
-from consisid_runtime.errors import CollectionInvalid, ConsisIDError
+from consisid_fidelity.errors import CollectionInvalid
+from consisid_runtime.errors import ConsisIDError
 from consisid_runtime.events import Progress
 from consisid_runtime.files.atomic import write_file
 from consisid_runtime.files.image_file import read_file

@@ -9,7 +9,7 @@ import typer
 
 from consisid_measurement import environment
 from consisid_measurement.record import Record
-from consisid_runtime.cli.main import Json, emit
+from consisid_runtime.cli.output import Json, emit
 
 __all__ = ["Json", "MachineName", "Out", "Rounds", "finish"]
 

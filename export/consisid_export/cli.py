@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from consisid_runtime.cli.main import Json, emit
+from consisid_runtime.cli.output import Json, emit
 from consisid_runtime.cli.progress import Display
 
 

@@ -1,45 +1,35 @@
-"""Every error a user can meet, each with a code that survives the trip through a server.
+"""Every error that a user can meet: its code, its HTTP, gRPC and exit status, and what the user should do.
 
-    ConsisIDError
-    ├── InvalidRequest
-    │   ├── InvalidOption        INVALID_OPTION
-    │   ├── EmptyPrompt          EMPTY_PROMPT
-    │   ├── ImageUnreadable      IMAGE_UNREADABLE
-    │   ├── ImageTooLarge        IMAGE_TOO_LARGE
-    │   ├── ImageTooSmall        IMAGE_TOO_SMALL
-    │   ├── NoFace               NO_FACE
-    │   ├── MultipleFaces        MULTIPLE_FACES
-    │   └── FaceIndexOutOfRange  FACE_INDEX_OUT_OF_RANGE
-    ├── BundleError
-    │   ├── BundleMissing        BUNDLE_MISSING
-    │   ├── BundleCorrupt        BUNDLE_CORRUPT
-    │   └── BundleVersion        BUNDLE_VERSION
-    ├── CheckpointInvalid        CHECKPOINT_INVALID
-    ├── CollectionInvalid        COLLECTION_INVALID
-    │   └── VideoUnreadable      VIDEO_UNREADABLE
-    ├── ExportRefused            EXPORT_REFUSED
-    ├── ExportCancelled          EXPORT_CANCELLED
-    ├── NotFinite                NOT_FINITE
-    ├── OutputUnwritable         OUTPUT_UNWRITABLE
-    │   └── OutputBusy           OUTPUT_BUSY
-    ├── MissingExtra             MISSING_EXTRA
-    └── ServerError              SERVER_ERROR
-        ├── ServerUnreachable    SERVER_UNREACHABLE
-        └── ServerTimeout        SERVER_TIMEOUT
-
-On the wire an error is the text `CODE: message`.
+The classes below are the tree; `all_errors` lists it and the command's help and the docs derive from it. Packages above
+define subclasses for what only they raise. On the wire an error is the text `CODE: message`.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import ClassVar
 
 
 class ConsisIDError(Exception):
-    """Base of all errors raised on purpose; `code` is stable across releases, the message is not."""
+    """An unexpected failure.
+
+    Base of all errors that are raised on purpose. A subclass inherits every attribute that it does not set. The first
+    line of its docstring is the meaning of its code. A subclass that sets no code of its own is never raised.
+
+    Attributes:
+        code: stable across releases; the message is not.
+        http: the HTTP status of a server's response.
+        grpc: the name of the gRPC status of a server's response.
+        exit: the exit code of the command `consisid`.
+        remedy: one sentence, what the user should do.
+    """
 
     code: ClassVar[str] = "INTERNAL"
+    http: ClassVar[int] = 500
+    grpc: ClassVar[str] = "INTERNAL"
+    exit: ClassVar[int] = 1
+    remedy: ClassVar[str] = "Find the error id of the message in the server's log, and report the failure."
 
     def wire(self) -> str:
         """The form an error takes between server and client."""
@@ -47,128 +37,206 @@ class ConsisIDError(Exception):
 
 
 class InvalidRequest(ConsisIDError):
-    """What was asked for cannot be done; nothing was generated."""
+    """The request cannot be carried out; nothing was generated."""
+
+    http = 400
+    grpc = "INVALID_ARGUMENT"
+    exit = 3
 
 
 class InvalidOption(InvalidRequest):
+    """An option or an argument has a value that is not possible."""
+
     code = "INVALID_OPTION"
+    remedy = "Correct the value; the message names the values that are possible."
 
 
 class EmptyPrompt(InvalidRequest):
+    """The prompt contains no text."""
+
     code = "EMPTY_PROMPT"
+    remedy = "Describe in the prompt what the video shows."
 
 
 class ImageUnreadable(InvalidRequest):
+    """The portrait cannot be read, or is not an image of a supported format."""
+
     code = "IMAGE_UNREADABLE"
+    remedy = "Send a complete image file of a format that the message names, such as JPEG or PNG."
 
 
 class ImageTooLarge(InvalidRequest):
+    """The portrait has too many bytes or pixels."""
+
     code = "IMAGE_TOO_LARGE"
+    remedy = "Scale the image down below the limit in the message."
 
 
 class ImageTooSmall(InvalidRequest):
+    """The portrait has too few pixels, or one edge is many times longer than the other."""
+
     code = "IMAGE_TOO_SMALL"
+    remedy = "Send a larger image, or crop it to the person."
 
 
 class NoFace(InvalidRequest):
+    """No face was found in the portrait."""
+
     code = "NO_FACE"
+    remedy = "Send a portrait in which one face is clearly visible."
 
 
 class MultipleFaces(InvalidRequest):
+    """Several faces were found, and `face_index` is "only"."""
+
     code = "MULTIPLE_FACES"
+    remedy = "Crop the image to one face, or choose a face by its number with `face_index`."
 
 
 class FaceIndexOutOfRange(InvalidRequest):
+    """Fewer faces were found than `face_index` asks for."""
+
     code = "FACE_INDEX_OUT_OF_RANGE"
+    remedy = "Choose a `face_index` below the number of faces in the message; 0 is the largest face."
 
 
-class BundleError(ConsisIDError):
-    """The bundle cannot be used as it is."""
+class Unusable(ConsisIDError):
+    """A bundle, a checkpoint or another input of files cannot be used."""
+
+    exit = 4
+
+
+class BundleError(Unusable):
+    """The bundle cannot be used."""
 
 
 class BundleMissing(BundleError):
+    """The folder contains no bundle."""
+
     code = "BUNDLE_MISSING"
+    remedy = "Give the folder that `consisid export` wrote."
 
 
 class BundleCorrupt(BundleError):
+    """A file of the bundle is missing, damaged, or not what the manifest describes."""
+
     code = "BUNDLE_CORRUPT"
+    remedy = "Export the checkpoint again, or copy the whole bundle again."
 
 
 class BundleVersion(BundleError):
+    """The bundle is of another format, or its engines are of another GPU or TensorRT version."""
+
     code = "BUNDLE_VERSION"
+    remedy = "Export the checkpoint again with the installed version, for the GPU that runs it."
 
 
-class CheckpointInvalid(ConsisIDError):
+class CheckpointInvalid(Unusable):
+    """A checkpoint or a folder of judges is incomplete, damaged or of another architecture."""
+
     code = "CHECKPOINT_INVALID"
+    remedy = "Replace the files that the message names, for example by downloading them again."
 
 
-class CollectionInvalid(ConsisIDError):
-    """A folder of videos to be judged, or its table."""
+class ExportRefused(Unusable):
+    """The checkpoint cannot be exported with these options, or the result differs too much from the original."""
 
-    code = "COLLECTION_INVALID"
-
-
-class VideoUnreadable(CollectionInvalid):
-    code = "VIDEO_UNREADABLE"
-
-
-class ExportRefused(ConsisIDError):
     code = "EXPORT_REFUSED"
+    remedy = "Choose another engine, precision or machine, as the message suggests."
 
 
 class ExportCancelled(ConsisIDError):
+    """The export was cancelled; the finished parts are kept."""
+
     code = "EXPORT_CANCELLED"
+    exit = 130
+    remedy = "Run the same command again; it continues with the finished parts."
 
 
 class NotFinite(ConsisIDError):
-    """The networks returned infinities or NaN."""
+    """The networks returned NaN or infinity; nothing was written."""
 
     code = "NOT_FINITE"
+    exit = 8
+    remedy = "Lower the guidance, or use a bundle that was exported with a higher precision."
 
 
 class OutputUnwritable(ConsisIDError):
+    """The output cannot be written."""
+
     code = "OUTPUT_UNWRITABLE"
+    exit = 5
+    remedy = "Choose a place that exists, is writable and has enough free space."
 
 
 class OutputBusy(OutputUnwritable):
-    """Another process is writing there now."""
+    """Another process is writing to the same place."""
 
     code = "OUTPUT_BUSY"
+    remedy = "Wait until the other process has ended, or choose another folder."
 
 
 class MissingExtra(ConsisIDError):
+    """A package, a library or a GPU that this needs is missing."""
+
     code = "MISSING_EXTRA"
+    exit = 7
+    remedy = "Install what the message names; `consisid doctor` lists what is missing."
 
 
 class ServerError(ConsisIDError):
-    """The server failed in a way that is not the request's fault."""
+    """The server failed for a reason other than the request."""
 
     code = "SERVER_ERROR"
+    exit = 6
+    remedy = "Read the server's log; if the message names a full queue, send the request again later."
 
 
 class ServerUnreachable(ServerError):
+    """No server answers at the URL."""
+
     code = "SERVER_UNREACHABLE"
+    http = 503
+    grpc = "UNAVAILABLE"
+    remedy = "Start the server, or correct the URL."
 
 
 class ServerTimeout(ServerError):
+    """The server did not answer in time."""
+
     code = "SERVER_TIMEOUT"
+    http = 504
+    grpc = "DEADLINE_EXCEEDED"
+    remedy = "Allow a longer timeout, or ask for fewer steps or frames."
 
 
-def _codes(base: type[ConsisIDError]) -> dict[str, type[ConsisIDError]]:
-    found = {base.code: base}
+def all_errors() -> list[type[ConsisIDError]]:
+    """Every class that has a code of its own, parents before children, siblings in the order of definition.
+
+    Contains the classes of another package once they are imported.
+    """
+    return [kind for kind in _tree(ConsisIDError) if "code" in vars(kind)]
+
+
+def exit_codes() -> dict[int, str]:
+    """The meaning of each exit code that an error has: the meaning of the first class with this code."""
+    meanings: dict[int, str] = {}
+    for kind in _tree(ConsisIDError):
+        meanings.setdefault(kind.exit, (kind.__doc__ or "").partition("\n")[0])
+    return meanings
+
+
+def _tree(base: type[ConsisIDError]) -> Iterator[type[ConsisIDError]]:
+    yield base
     for child in base.__subclasses__():
-        found |= {code: kind for code, kind in _codes(child).items() if code != ConsisIDError.code}
-    return found
-
-
-CODES = _codes(ConsisIDError)
-_WIRE = re.compile(rf"\b({'|'.join(sorted(CODES, key=len, reverse=True))}): (.*)", re.DOTALL)
+        yield from _tree(child)
 
 
 def from_wire(text: str) -> ConsisIDError:
-    """The typed error in a server's message; servers put words of their own before the code.
+    """The typed error in a server's message, which may start with words of the server before the code.
 
-    A message without a known code becomes a `ServerError` carrying the whole text.
+    A message without a known code becomes a `ServerError` with the whole text.
     """
-    match = _WIRE.search(text)
-    return CODES[match[1]](match[2].strip()) if match else ServerError(text)
+    kinds = {kind.code: kind for kind in all_errors()}
+    match = re.search(rf"\b({'|'.join(sorted(kinds, key=len, reverse=True))}): (.*)", text, re.DOTALL)
+    return kinds[match[1]](match[2].strip()) if match else ServerError(text)

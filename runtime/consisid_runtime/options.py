@@ -1,6 +1,6 @@
-"""What a request may ask for, and its resolution against one bundle.
+"""The options of a request, and their resolution against a checkpoint.
 
-`Options` are checked when made, `plan` checks them against what the checkpoint can do; neither changes afterwards.
+`Options` validates its values when it is constructed, `plan` validates them against a checkpoint; both are immutable.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ MAX_FPS = 120
 
 _INVISIBLE = {"Zs", "Zl", "Zp", "Cc", "Cf"}
 """Unicode's general categories of spaces, controls and format characters such as zero-width ones."""
-# C strings, which request parameters are in Triton server, end at NUL; UTF-8 has no halves of surrogate pairs.
+# Triton server holds request parameters as C strings, which end at NUL; UTF-8 cannot encode lone surrogates.
 _NO_CHARACTER = re.compile(r"[\0\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Everything a request may choose beyond image and prompt. Raises `InvalidOption` when a value cannot be meant.
+    """All parameters of a request except the image and the prompt. Raises `InvalidOption` for an invalid value.
 
     Attributes:
         negative_prompt: what the video should not show; used when `guidance` is above 1.
-        seed: same seed, same bytes, on the same engine and hardware.
+        seed: the same seed gives the same bytes on the same engine and hardware.
         steps: denoising steps, 1 to 1000.
-        guidance: classifier-free guidance scale; 1 or less switches guidance off.
+        guidance: classifier-free guidance scale; at 1 or below there is no guidance.
         dynamic_guidance: the reference's cosine ramp of the guidance scale (`use_dynamic_cfg`).
-        frames, height, width: pixels and frames of the video; None takes the checkpoint's own size.
+        frames, height, width: the size of the video in frames and pixels; None selects the checkpoint's own size.
         fps: frames per second of the MP4; does not change the frames.
         scheduler: "dpm" (CogVideoX DPM++ 2M SDE) or "ddim".
-        face_index: None takes the largest face, a number counts from the largest (0), "only" refuses several faces.
+        face_index: None selects the largest face, a number counts from the largest (0), "only" refuses several faces.
         face_scale: strength of the local identity path, relative to the checkpoint's own.
-        global_identity: the low-frequency path; off means zero image latents.
-        local_identity: the high-frequency path; off means no face attention.
-        keypoints: where a checkpoint trained with keypoints gets them: "crop" in the coordinates of the aligned face,
-            "source" as the reference implementation does, source-image coordinates drawn on the crop.
+        global_identity: the low-frequency path; False sets the image latents to zero.
+        local_identity: the high-frequency path; False skips the face attention.
+        keypoints: the coordinates of the keypoints, for checkpoints trained with keypoints: "crop" uses those of the
+            aligned face; "source" draws source-image coordinates on the crop, as the reference implementation does.
     """
 
     negative_prompt: str = ""
@@ -89,7 +89,7 @@ class Options:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, object]) -> Options:
-        """Options from names and values, as a request carries them. An unknown name is an error naming the nearest."""
+        """Options from the parameters of a request. Raises `InvalidOption`, naming the nearest option for a typo."""
         known = [field.name for field in fields(cls)]
         for name in values:
             if name not in known:
@@ -99,20 +99,20 @@ class Options:
         return cls(**values)  # type: ignore[arg-type]
 
     def to_mapping(self) -> dict[str, str | int | float | bool]:
-        """The options that differ from their defaults, for a request's parameters; `from_mapping` inverts it."""
+        """The options that differ from their defaults, as parameters of a request; the inverse of `from_mapping`."""
         changed = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: value for name, value in changed.items() if value != getattr(_DEFAULTS, name)}
 
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """The sizes one checkpoint works in, read from its configuration files.
+    """The sizes of a checkpoint, from its configuration files.
 
     Attributes:
         frames, height, width: the size it was trained at, in frames and pixels.
-        spatial, temporal: the VAE's compression, pixels per latent and frames per latent.
+        spatial, temporal: the compression of the VAE, in pixels per latent and frames per latent.
         patch: latents per token along height and width.
-        fixed_size: whether height and width are bound to the trained ones (learned positions).
+        fixed_size: whether only the trained height and width are possible, because of learned positions.
     """
 
     frames: int
@@ -126,10 +126,10 @@ class Geometry:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Options resolved against a bundle: what every stage works from.
+    """Options resolved against a checkpoint; the input of every stage.
 
-    `latent_frames`, `rows` and `columns` count latent frames and tokens; latents are [1, latent_frames, C, rows·patch,
-    columns·patch].
+    `latent_frames` counts latent frames, `rows` and `columns` count tokens. Latents are
+    [1, latent_frames, C, rows·patch, columns·patch].
     """
 
     options: Options
@@ -142,12 +142,12 @@ class Plan:
 
     @property
     def guided(self) -> bool:
-        """Classifier-free guidance doubles the batch when the scale is above 1 (as in diffusers' pipeline)."""
+        """Whether classifier-free guidance doubles the batch: for a scale above 1, as in diffusers' pipeline."""
         return self.options.guidance > 1.0
 
 
 def plan(options: Options, geometry: Geometry) -> Plan:
-    """Resolve sizes; pure. Raises `InvalidOption` for sizes that this checkpoint cannot do."""
+    """Resolve the sizes. A pure function. Raises `InvalidOption` for sizes that the checkpoint does not support."""
     if not isinstance(options, Options):
         raise InvalidOption(
             f"options must be an Options object, got {type(options).__name__}; see Options.from_mapping"
@@ -155,7 +155,7 @@ def plan(options: Options, geometry: Geometry) -> Plan:
     frames = options.frames or geometry.frames
     height = options.height or geometry.height
     width = options.width or geometry.width
-    # The VAE decodes three latent frames first and then two at a time: 8k + 1 frames at its compression of 4.
+    # The VAE decodes three latent frames first, then two at a time: 8k + 1 frames at a temporal compression of 4.
     group = 2 * geometry.temporal
     if frames % group != 1 or frames < group + 1:
         below = max(group + 1, (frames - 1) // group * group + 1)
@@ -168,7 +168,7 @@ def plan(options: Options, geometry: Geometry) -> Plan:
     if geometry.fixed_size and (height, width) != (geometry.height, geometry.width):
         raise InvalidOption(
             f"this checkpoint has learned positions for {geometry.height}×{geometry.width} (height × width) only, "
-            f"got {height}×{width}; leave height and width out"
+            f"got {height}×{width}; omit height and width"
         )
     limits = (8 * geometry.frames, 4 * geometry.height, 4 * geometry.width)
     for name, size, limit in zip(("frames", "height", "width"), (frames, height, width), limits, strict=True):
@@ -186,10 +186,10 @@ def plan(options: Options, geometry: Geometry) -> Plan:
 
 
 def check_prompt(prompt: object) -> str:
-    """`prompt`, if it can be asked for.
+    """Returns `prompt`.
 
-    Raises `InvalidOption` for what is not text or cannot be sent (NUL, half of a surrogate pair), `EmptyPrompt` where
-    nothing in it is visible; a negative prompt may be empty.
+    Raises `InvalidOption` if it is not text, or contains a NUL or a lone surrogate; `EmptyPrompt` if nothing in it is
+    visible.
     """
     text = _text("prompt", prompt)
     if all(unicodedata.category(character) in _INVISIBLE for character in text):
@@ -224,7 +224,7 @@ def _choice(name: str, value: object, choices: tuple[str, ...]) -> None:
 
 
 def _shown(value: object) -> str:
-    """A value for a message. Python writes no whole number of more than 4300 digits."""
+    """A value as text for a message. Python cannot convert integers of more than 4300 digits."""
     try:
         text = repr(value)
     except ValueError:

@@ -1,6 +1,6 @@
 """What passes between client, server and served models: request parameters, values as tensors, a video's `info`.
 
-Options are request parameters under their own names; only those that differ from their defaults need to be sent.
+Options are request parameters under their own names; only those that differ from their defaults are sent.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from consisid_runtime.options import Options, Plan, check_prompt
 from consisid_runtime.signatures import Port
 
 BUNDLE_VARIABLE = "CONSISID_BUNDLE"
-"""The environment variable in which the served models find the bundle's path; `server.Server` sets it."""
+"""The environment variable with the bundle's path for the served models; `Server` sets it."""
 
 PACKAGE_VARIABLE = "CONSISID_PACKAGE"
-"""Where the launcher runs from; the served models refuse to be of another `consisid_runtime`."""
+"""The environment variable with the launcher's package folder; served models of another folder refuse to load."""
 
 RAW_FRAMES = "raw_frames"
-"""The one request parameter that is not an option: true asks for the decoded frames beside the MP4."""
+"""The only request parameter that is not an option: true also returns the decoded frames."""
 
 INFO = "_info"
 """Behind a stage's name: the port that carries what it reports, as JSON."""
 
-# Triton server's own request parameters (its protocol extensions); clients may send them, no stage reads them.
+# Request parameters of Triton server's own protocol extensions: clients may send them, no stage reads them.
 _TRITON = {"sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "headers", "binary_data_output"}
 _TRITON_PREFIX = "triton_"
 
 
 def read_parameters(text: str) -> tuple[Options, bool]:
-    """Options and whether raw frames are wanted, from a request's parameters as JSON text.
+    """The options and whether raw frames are requested, from a request's parameters as JSON text.
 
-    Raises `InvalidOption` for an unknown name or a value that cannot be meant.
+    Raises `InvalidOption` for an unknown name or an invalid value.
     """
     try:
         values = json.loads(text) if text else {}
@@ -52,7 +52,7 @@ def read_parameters(text: str) -> tuple[Options, bool]:
 
 
 def write_parameters(options: Options, *, raw_frames: bool = False) -> dict[str, str | int | float | bool]:
-    """The parameters of a request; `read_parameters` inverts it."""
+    """The parameters of a request; the inverse of `read_parameters`."""
     return options.to_mapping() | ({RAW_FRAMES: True} if raw_frames else {})
 
 
@@ -85,11 +85,11 @@ def value_of(port: Port, array: NDArray[Any]) -> Any:
 
 
 def describe(plan: Plan, fingerprint: str, stages: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The `info` of a video: what was done, by which bundle, and how long each stage took.
+    """The `info` of a video: seed, bundle, resolved options, the report of each stage and its wall time.
 
     Args:
-        fingerprint: the bundle's.
-        stages: what each stage reported, by its name; `seconds` in there is the stage's wall time.
+        fingerprint: of the bundle.
+        stages: the report of each stage by its name, including `seconds`, its wall time.
     """
     reports = {name: {k: v for k, v in report.items() if k != "seconds"} for name, report in stages.items()}
     resolved = {"frames": plan.frames, "height": plan.height, "width": plan.width}

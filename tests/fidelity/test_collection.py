@@ -5,7 +5,8 @@ import pytest
 
 from consisid_fidelity.collecting import Collector, encode_lossless
 from consisid_fidelity.collection import read_collection
-from consisid_runtime.errors import CollectionInvalid, ImageTooSmall, ImageUnreadable, OutputUnwritable, VideoUnreadable
+from consisid_fidelity.errors import CollectionInvalid, VideoUnreadable
+from consisid_runtime.errors import ImageTooSmall, ImageUnreadable, OutputUnwritable
 from consisid_runtime.video import Frames, encode_mp4
 
 RNG = np.random.default_rng(0)

@@ -10,10 +10,11 @@ from typer.testing import CliRunner
 from consisid_fidelity.cli import SUITE, command, table
 from consisid_fidelity.collecting import Collector
 from consisid_fidelity.collection import read_collection
+from consisid_fidelity.errors import CollectionInvalid
 from consisid_fidelity.judges.judges import WANTED, Judges
 from consisid_fidelity.metrics.distance import MAX_PSNR
 from consisid_fidelity.score import Scores, score
-from consisid_runtime.errors import CheckpointInvalid, CollectionInvalid, NoFace, OutputUnwritable
+from consisid_runtime.errors import CheckpointInvalid, NoFace, OutputUnwritable
 from consisid_runtime.video import Frames
 
 EVERY_METRIC = set(WANTED) | {"flicker", "psnr", "ssim"}

@@ -10,8 +10,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from consisid_fidelity.collection import read_collection
+from consisid_fidelity.errors import CollectionInvalid
 from consisid_fidelity.videos import make, read_requests
-from consisid_runtime.errors import CollectionInvalid, NoFace
+from consisid_runtime.errors import NoFace
 from consisid_runtime.options import Options
 
 

@@ -1,4 +1,4 @@
-"""Options are checked when made, sizes when planned; each message says what came and what was wanted."""
+"""Options are validated on construction, sizes by `plan`; each message names the value and what is possible."""
 
 import math
 from typing import Any
@@ -48,13 +48,13 @@ BAD: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("values", "message"), BAD, ids=[*map(str, range(len(BAD)))])
-def test_a_value_that_cannot_be_meant(values: dict[str, Any], message: str) -> None:
+def test_an_invalid_value_is_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidOption) as caught:
         Options(**values)
     assert message in str(caught.value)
 
 
-def test_an_unknown_option_names_the_nearest() -> None:
+def test_an_unknown_option_is_refused_with_the_nearest() -> None:
     with pytest.raises(InvalidOption, match="unknown option 'guidence'; did you mean 'guidance'"):
         Options.from_mapping({"guidence": 3.0})
     with pytest.raises(InvalidOption, match="known options: negative_prompt, seed"):
@@ -64,32 +64,32 @@ def test_an_unknown_option_names_the_nearest() -> None:
 
 
 @pytest.mark.parametrize("prompt", [b"bytes", None, "a man\0walks", "half a pair \ud83d"])
-def test_a_prompt_that_would_not_arrive_whole(prompt: object) -> None:
+def test_a_prompt_that_cannot_be_sent_is_refused(prompt: object) -> None:
     with pytest.raises(InvalidOption, match="prompt must be text"):
         check_prompt(prompt)
     assert check_prompt("a man \U0001f600") == "a man \U0001f600"
 
 
-def test_a_plan_is_made_from_options_only() -> None:
+def test_a_plan_needs_an_options_object() -> None:
     with pytest.raises(InvalidOption, match="options must be an Options object, got dict"):
         plan({}, FULL)  # type: ignore[arg-type]
 
 
-def test_a_mapping_carries_what_was_changed_and_nothing_else() -> None:
+def test_a_mapping_contains_only_the_changed_options() -> None:
     changed = Options(seed=7, face_index="only", local_identity=False, frames=9)
     assert changed.to_mapping() == {"seed": 7, "face_index": "only", "local_identity": False, "frames": 9}
     assert Options.from_mapping(changed.to_mapping()) == changed
     assert Options().to_mapping() == {}
 
 
-def test_the_checkpoint_decides_the_sizes_left_open() -> None:
+def test_sizes_default_to_those_of_the_checkpoint() -> None:
     resolved = plan(Options(), FULL)
     assert (resolved.frames, resolved.height, resolved.width) == (49, 480, 720)
     assert (resolved.latent_frames, resolved.rows, resolved.columns) == (13, 30, 45)
 
 
 @pytest.mark.parametrize(("guidance", "guided"), [(6.0, True), (1.0, False), (0.5, False), (1.01, True)])
-def test_guidance_is_on_above_one(guidance: float, guided: bool) -> None:
+def test_guidance_applies_above_a_scale_of_one(guidance: float, guided: bool) -> None:
     assert plan(Options(guidance=guidance), FULL).guided is guided
 
 
@@ -104,12 +104,12 @@ def test_guidance_is_on_above_one(guidance: float, guided: bool) -> None:
         ({"width": 720 * 5}, "width may be at most 2880"),
     ],
 )
-def test_sizes_that_no_checkpoint_can_do(values: dict[str, Any], message: str) -> None:
+def test_unsupported_sizes_are_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidOption, match=message):
         plan(Options(**values), FULL)
 
 
-def test_learned_positions_fix_the_size_but_not_the_frames() -> None:
+def test_learned_positions_fix_height_and_width_only() -> None:
     assert plan(Options(frames=17), LEARNED).latent_frames == 5
     with pytest.raises(InvalidOption, match="learned positions for 480×720"):
         plan(Options(height=496), LEARNED)

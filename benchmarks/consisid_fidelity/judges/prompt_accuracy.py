@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from consisid_fidelity.errors import CollectionInvalid
 from consisid_fidelity.judges.networks import OnnxNetwork
-from consisid_runtime.errors import CheckpointInvalid, CollectionInvalid
+from consisid_runtime.errors import CheckpointInvalid
 from consisid_runtime.video import Frames
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from consisid_measurement.commands import Json, MachineName, Out
-from consisid_runtime.cli.main import emit
+from consisid_runtime.cli.output import emit
 from consisid_runtime.errors import MissingExtra
 
 if TYPE_CHECKING:

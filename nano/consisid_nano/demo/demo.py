@@ -14,7 +14,6 @@ from consisid_export.checkpoint.checkpoint import Checkpoint
 from consisid_nano.demo.contact_sheet import Part, Take, animation, contact_sheet
 from consisid_nano.unpack import unpack_nano
 from consisid_runtime import Client, Options
-from consisid_runtime.cli.commands import watching
 from consisid_runtime.cli.progress import Display
 from consisid_runtime.files.atomic import require_folder, write_file
 from consisid_runtime.serve.server import Server
@@ -48,9 +47,10 @@ def run_demo(folder: Path, out: Path, say: Callable[[str], None], *, people: int
     texts = [prompt(number) for number in range(prompts)]
     with Server(folder / "bundle", grpc_port=0, http_port=0, metrics_port=0) as server:
         done(f"Triton server ready at {server.grpc_url}")
-        with watching(server.grpc_url), Client(server.grpc_url) as client:
-            for part in cast:
+        with Display("request") as display, Client(server.grpc_url) as client:
+            for number, part in enumerate(cast):
                 for text in texts:
+                    display.update("waiting for the server", number * prompts + len(part.takes), people * prompts)
                     video = client.generate(part.portrait, text, OPTIONS, raw_frames=True)
                     part.takes.append(Take(text, video.frames))
         done(f"{people * prompts} videos received" if people * prompts > 1 else "video received")

@@ -1,1 +1,4 @@
-"""The `consisid` command: entry point, the runtime's own sub-commands, flags and output. No logic of a request."""
+"""The command `consisid`: its entry point, the runtime's own sub-commands, their flags and their output.
+
+Commands call the Python API and print; how a request is processed is in the other folders.
+"""

@@ -1,17 +1,15 @@
-"""The runtime's own commands: generate, serve, request, inspect, doctor."""
+"""The runtime's own sub-commands: generate, request, serve, inspect, doctor."""
 
 from __future__ import annotations
 
 import signal
 import sys
-import threading
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from consisid_runtime.cli.main import Json, app, emit
+from consisid_runtime.cli.output import Json, emit
 from consisid_runtime.cli.progress import Display
 from consisid_runtime.cli.request_options import with_options
 from consisid_runtime.options import Options
@@ -24,7 +22,12 @@ Out = Annotated[Path, typer.Option("--out", help="MP4 file to write.")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda or auto.")]
 
 
-@app.command()
+def register(app: typer.Typer) -> None:
+    """Add these sub-commands to `consisid`."""
+    for command in (generate, request, serve, inspect, doctor):
+        app.command()(command)
+
+
 @with_options
 def generate(
     *,
@@ -36,7 +39,7 @@ def generate(
     as_json: Json = False,
     options: Options,
 ) -> None:
-    """Make a video in this process."""
+    """Generate a video in this process."""
     from consisid_runtime.files.atomic import require_writable
     from consisid_runtime.pipeline import Pipeline
 
@@ -47,7 +50,6 @@ def generate(
     _save(video, out, as_json)
 
 
-@app.command()
 @with_options
 def request(
     *,
@@ -59,26 +61,26 @@ def request(
     as_json: Json = False,
     options: Options,
 ) -> None:
-    """Ask a server for a video."""
+    """Request a video from a server."""
     from consisid_runtime.client.client import Client
     from consisid_runtime.files.atomic import require_writable
 
     require_writable(out)
-    with Client(url, timeout=timeout) as client, watching(url):
+    with Client(url, timeout=timeout) as client, Display("request") as display:
+        display.update("waiting for the server", 0, 1)
         video = client.generate(image, prompt, options)
     _save(video, out, as_json)
 
 
-@app.command()
 def serve(
     *,
     bundle: BundlePath,
     host: Annotated[
-        str, typer.Option("--host", help="Address to bind; anything but loopback is reachable by others.")
+        str, typer.Option("--host", help="Address to bind; other hosts can reach any address but loopback.")
     ] = "127.0.0.1",
-    grpc_port: Annotated[int, typer.Option("--grpc-port", help="0 takes a free port.")] = 8001,
-    http_port: Annotated[int, typer.Option("--http-port", help="0 takes a free port.")] = 8000,
-    metrics_port: Annotated[int, typer.Option("--metrics-port", help="0 takes a free port.")] = 8002,
+    grpc_port: Annotated[int, typer.Option("--grpc-port", help="0 chooses a free port.")] = 8001,
+    http_port: Annotated[int, typer.Option("--http-port", help="0 chooses a free port.")] = 8000,
+    metrics_port: Annotated[int, typer.Option("--metrics-port", help="0 chooses a free port.")] = 8002,
     as_json: Json = False,
 ) -> None:
     """Serve a bundle with NVIDIA's Triton server until SIGINT or SIGTERM; its log goes to standard error."""
@@ -95,55 +97,22 @@ def serve(
         server.wait()
 
 
-@app.command()
 def inspect(
     bundle: Annotated[Path, typer.Argument(help="Folder written by `consisid export`.")], as_json: Json = False
 ) -> None:
-    """Verify a bundle and say what is in it."""
+    """Verify a bundle and describe its content."""
     from consisid_runtime.cli.inspection import summary, table
 
     found = summary(bundle)
     emit(as_json, found, table(found))
 
 
-@app.command()
 def doctor(as_json: Json = False) -> None:
-    """Say what is installed, what each missing extra would add, and which GPU is there."""
+    """List the installed packages, what each missing extra would add, and the GPU."""
     from consisid_runtime.cli.doctor import examine, table
 
     found = examine()
     emit(as_json, found, table(found))
-
-
-class watching:
-    """Shows the elapsed time and the stage a server is in while a request runs in this thread."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._done = threading.Event()
-        self._display = Display("request")
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> None:
-        self._display.__enter__()
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
-        self._display.__exit__(None, None, None)
-
-    def _watch(self) -> None:
-        from consisid_runtime.client.client import Client
-        from consisid_runtime.errors import ConsisIDError, ServerError
-
-        # What is wrong with the request or its server, the request itself will say.
-        with suppress(ConsisIDError), Client(self._url, timeout=5.0) as client:
-            while not self._done.wait(0.25):
-                try:
-                    self._display.update(client.stage(), 0, 1)
-                except ServerError:
-                    continue
 
 
 def _save(video: Video, out: Path, as_json: bool) -> None:
@@ -156,6 +125,6 @@ def _save(video: Video, out: Path, as_json: bool) -> None:
         kept = f"cut after character {cut}" if cut else "only the beginning of its first word was read"
         lines.append(f"the prompt was too long: {kept}")
     if face["faces"] > 1:
-        lines.append(f"{face['faces']} faces seen, face {face['face_index']} taken (0 is the largest)")
+        lines.append(f"{face['faces']} faces found, face {face['face_index']} used (0 is the largest)")
     lines += [f"  {stage:8}{seconds:8.2f} s" for stage, seconds in info["seconds"].items()]
     emit(as_json, {"out": str(out), **info}, "\n".join(lines))

@@ -1,4 +1,4 @@
-"""What `consisid doctor` tells: which packages are here, what each missing extra would add, which GPU."""
+"""`consisid doctor`: the installed packages, the packages that each extra lacks, and the GPU."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from packaging.requirements import Requirement
 DISTRIBUTION = "consisid-runtime"
 EXTRAS = {
     "cpu": "run bundles on a CPU (Pipeline, generate)",
-    "gpu": "run bundles on an NVIDIA GPU; not together with [cpu]",
+    "gpu": "run bundles on an NVIDIA GPU; cannot be combined with [cpu]",
     "tensorrt": "build and run TensorRT engines (from NVIDIA's package index, needs a GPU)",
     "tensorrt-rtx": "build TensorRT-RTX engines without a GPU, run them on a GeForce or RTX card",
     "torch-tensorrt": "build TensorRT engines from PyTorch (from NVIDIA's package index, needs a GPU)",
     "kernels": "run the PyTorch engine in fp16 and bf16 on an NVIDIA GPU",
-    "export": "turn checkpoints into bundles (export, nano)",
+    "export": "export checkpoints to bundles (export, nano)",
     "server": "serve with NVIDIA's Triton server (serve)",
     "bench": "measure against diffusers (bench)",
 }
 
 
 def examine() -> dict[str, Any]:
-    """Facts about this machine and environment; imports nothing heavy."""
+    """The facts about this machine and environment. Imports nothing heavy."""
     needs = [Requirement(text) for text in requires(DISTRIBUTION) or []]
     return {
         "python": platform.python_version(),
@@ -37,16 +37,16 @@ def examine() -> dict[str, Any]:
 
 
 def table(found: dict[str, Any]) -> str:
-    """The same for people."""
+    """The result of `examine` as text."""
     lines = [
         f"consisid-runtime {found['version']}, Python {found['python']}",
-        f"GPU: {found['gpu'] or 'none found (nvidia-smi is not there, or lists none)'}",
+        f"GPU: {found['gpu'] or 'none found (nvidia-smi is missing or lists none)'}",
         "",
     ]
     for extra, state in found["extras"].items():
         lines.append(f"{'complete' if not state['missing'] else 'missing ':9} [{extra}] {state['adds']}")
         if state["missing"]:
-            lines.append(f"          pip install 'consisid-runtime[{extra}]' would add {', '.join(state['missing'])}")
+            lines.append(f"          pip install 'consisid-runtime[{extra}]' installs {', '.join(state['missing'])}")
     lines.append("")
     lines += [f"{name:16} {installed or '-'}" for name, installed in sorted(found["packages"].items())]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""What `consisid inspect` tells about a bundle."""
+"""`consisid inspect`: the content of a bundle."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 from consisid_runtime.bundle import Bundle
 
-LICENCE_NOTE = "as documented for the official checkpoint's files; files of another origin may have others"
+LICENCE_NOTE = "as documented for the files of the official checkpoint; files of another origin may have other licences"
 
 
 def summary(path: Path) -> dict[str, Any]:
-    """The manifest's facts, every file's digest verified first. Raises `BundleError` subclasses."""
+    """The facts in the manifest, after the digest of every file is verified. Raises subclasses of `BundleError`."""
     bundle = Bundle.open(path)
     bundle.verify()
     manifest = bundle.manifest
@@ -43,12 +43,12 @@ def summary(path: Path) -> dict[str, Any]:
 
 
 def table(found: dict[str, Any]) -> str:
-    """The same for people."""
+    """The result of `summary` as text."""
     video = found["video"]
     targets = f" for {', '.join(found['architectures'])}" if found["architectures"] else ""
     lines = [
         f"{found['bundle']}: {found['engine']} {found['precision']}{targets}, {found['bytes'] / 2**20:.1f} MiB, "
-        f"{video['frames']} frames of {video['height']}×{video['width']}; every digest verified",
+        f"{video['frames']} frames of {video['height']}×{video['width']}; all digests verified",
         f"fingerprint {found['fingerprint']}",
         *([f"knows {found['world']}"] if found["world"] else []),
         "made with " + ", ".join(f"{name} {version}" for name, version in found["versions"].items()),
@@ -70,8 +70,8 @@ def _check(module: dict[str, Any]) -> str:
 
 def _licences(found: dict[str, dict[str, str]]) -> Iterable[str]:
     for file, licence in found.items():
-        source = f", {licence['source']}" if "source" in licence else ""
-        yield f"  {file}: {licence['licence']}{source}"
+        origin = f", {licence['source']}" if "source" in licence else ""
+        yield f"  {file}: {licence['licence']}{origin}"
 
 
 def _ports(ports: list[dict[str, Any]]) -> list[str]:

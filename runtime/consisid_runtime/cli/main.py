@@ -1,91 +1,69 @@
-"""The `consisid` command. Other packages add their commands through the entry-point group `consisid.commands`."""
+"""The entry point of the command `consisid`. Packages add their sub-commands by the entry-point group below."""
 
 from __future__ import annotations
 
-import json
-import os
 import sys
-from contextvars import ContextVar
 from importlib.metadata import entry_points
-from typing import Annotated, Any
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
-from consisid_runtime.errors import (
-    ConsisIDError,
-    ExportCancelled,
-    InvalidRequest,
-    MissingExtra,
-    OutputUnwritable,
-    ServerError,
-)
+from consisid_runtime.cli import commands, output
+from consisid_runtime.cli.distributions import missing_command, missing_module
+from consisid_runtime.errors import ConsisIDError, exit_codes
 
-app = typer.Typer(
-    name="consisid",
-    help="Export, run and serve ConsisID: a portrait and a prompt in, a video of that person out.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-EXIT_CODES = """\
-Exit codes: 0 done, 1 unexpected failure, 2 wrong use of the command, 3 the request cannot be done,
-4 bundle or checkpoint unusable, 5 output cannot be written, 6 server failed or unreachable, 7 an extra is missing,
-130 cancelled with Ctrl-C."""
-
-_as_json = ContextVar("_as_json", default=False)
+ENTRY_POINTS = "consisid.commands"
 
 
-def _remember(chosen: bool) -> bool:
-    _as_json.set(chosen)
-    return chosen
+class _Group(TyperGroup):
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        found = super().get_command(ctx, cmd_name)
+        if found is None and (missing := missing_command(cmd_name)):
+            raise missing
+        return found
 
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.", callback=_remember)]
+def exit_code_help() -> str:
+    """The meaning of every exit code, as paragraphs."""
+    meanings = {0: "Done.", 2: "The command was used wrongly."} | exit_codes()
+    return "\n\n".join(["Exit codes:", *(f"{code} {meanings[code]}" for code in sorted(meanings))])
 
 
-def exit_code(error: ConsisIDError) -> int:
-    """The process's exit code for an error; listed in `EXIT_CODES`."""
-    for kind, code in (
-        (InvalidRequest, 3),
-        (OutputUnwritable, 5),
-        (ServerError, 6),
-        (MissingExtra, 7),
-        (ExportCancelled, 130),
-    ):
-        if isinstance(error, kind):
-            return code
-    return 1 if error.code == ConsisIDError.code else 4
-
-
-def emit(as_json: bool, data: dict[str, Any], text: str) -> None:
-    """A command's result on standard output: JSON for machines, or text."""
-    _print(json.dumps(data) if as_json else text)
-
-
-def _print(text: str) -> None:
-    try:
-        typer.echo(text)
-    except OSError as error:
-        # What the buffer still holds would fail again when the interpreter ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        typer.echo(f"{OutputUnwritable.code}: standard output cannot be written: {error.strerror}", err=True)
-        sys.exit(exit_code(OutputUnwritable()))
+def make_app() -> typer.Typer:
+    """`consisid` with the sub-commands of every installed package."""
+    app = typer.Typer(
+        name="consisid",
+        help="Export, run and serve ConsisID: generate a video of a person from a portrait and a prompt.",
+        epilog=exit_code_help(),
+        cls=_Group,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    commands.register(app)
+    for entry in entry_points(group=ENTRY_POINTS):
+        entry.load()(app)
+    return app
 
 
 def main() -> None:
-    """Entry point: errors raised on purpose become one line (or one JSON object) and an exit code."""
-    import consisid_runtime.cli.commands  # noqa: F401  registers the runtime's own commands
-
-    for entry in entry_points(group="consisid.commands"):
-        entry.load()(app)
-    app.info.epilog = EXIT_CODES
+    """Run the command. A `ConsisIDError` becomes one line or one JSON object, and its exit code."""
     try:
-        app()
+        _run()
     except ConsisIDError as error:
-        if _as_json.get():
-            _print(json.dumps({"error": {"code": error.code, "message": str(error)}}))
-        else:
-            typer.secho(f"{error.code}: {error}", fg="red", err=True)
-        sys.exit(exit_code(error))
+        sys.exit(output.report(error))
+
+
+def _run() -> None:
+    try:
+        make_app()()
+    except ModuleNotFoundError as error:
+        if missing := missing_module(error.name):
+            raise missing from error
+        raise
+    except OSError:
+        # Typer prints help itself: if standard output cannot be written, another line fails with the typed error.
+        output.write("")
+        raise

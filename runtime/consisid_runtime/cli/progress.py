@@ -1,4 +1,4 @@
-"""One progress display for everything that takes longer than two seconds; silent where output is not a terminal."""
+"""The progress display of all commands that take longer than two seconds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 
 class Display:
-    """Shows what is being done, how far, and for how long. `update` has the shape of every progress callback here."""
+    """Shows the current work, its progress and the elapsed time on standard error, if that is a terminal.
+
+    A context manager. `update` can be passed as any progress callback of this project.
+    """
 
     def __init__(self, title: str) -> None:
         console = Console(stderr=True)
@@ -25,9 +28,9 @@ class Display:
         self._title = title
         self._task: TaskID = self._progress.add_task(title, total=None)
 
-    def update(self, stage: str, done: int, total: int) -> None:
-        """`stage` is what is being done now; `done` of `total` parts of it are finished."""
-        self._progress.update(self._task, description=f"{self._title}: {stage}", completed=done, total=total)
+    def update(self, activity: str, done: int, total: int) -> None:
+        """Show that `done` of `total` parts of the current activity are finished."""
+        self._progress.update(self._task, description=f"{self._title}: {activity}", completed=done, total=total)
 
     def __enter__(self) -> Display:
         self._progress.start()

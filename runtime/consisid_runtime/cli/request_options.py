@@ -1,4 +1,4 @@
-"""`Options` as command-line flags: one definition for `generate` and `request`."""
+"""The flags of `Options`, shared by `generate` and `request`."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from consisid_runtime.options import KEYPOINTS, SCHEDULERS, Options
 
 _FLAGS: dict[str, tuple[Any, str]] = {
     "negative_prompt": (str, "What the video should not show."),
-    "seed": (int, "Same seed, same video."),
+    "seed": (int, "The same seed gives the same video."),
     "steps": (int, "Denoising steps, 1 to 1000."),
-    "guidance": (float, "Guidance scale; 1 or less switches guidance off."),
-    "dynamic_guidance": (bool, "Ramp the guidance scale as the reference does."),
+    "guidance": (float, "Guidance scale; at 1 or below there is no guidance."),
+    "dynamic_guidance": (bool, "Increase the guidance scale over the steps as the reference does."),
     "frames": (int, "Frames, 8k + 1. Default: the checkpoint's."),
     "height": (int, "Height in pixels. Default: the checkpoint's."),
     "width": (int, "Width in pixels. Default: the checkpoint's."),
     "fps": (int, "Frames per second of the MP4."),
     "scheduler": (str, f"One of {', '.join(SCHEDULERS)}."),
-    "face_index": (str, 'Which face, 0 the largest; "only" refuses several. Default: the largest.'),
+    "face_index": (str, 'Number of the face, 0 is the largest; "only" refuses several faces. Default: the largest.'),
     "face_scale": (float, "Strength of the local identity path."),
-    "global_identity": (bool, "The low-frequency identity path."),
-    "local_identity": (bool, "The high-frequency identity path."),
+    "global_identity": (bool, "Use the low-frequency identity path."),
+    "local_identity": (bool, "Use the high-frequency identity path."),
     "keypoints": (str, f"Keypoint coordinates, one of {', '.join(KEYPOINTS)}."),
 }
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give `command`, which takes `options: Options`, one flag for every option."""
+    """A command with one flag for each option, made from `command`, which takes `options: Options`."""
 
     def run(**values: Any) -> None:
         chosen = {name: values.pop(name) for name in _FLAGS}

@@ -1,4 +1,4 @@
-"""Calling a server: the client, and its gRPC and HTTP transports.
+"""The client of a server, with its gRPC and HTTP transports.
 
-Imports neither torch nor an engine; all that a caller installs is NumPy and tritonclient.
+Needs NumPy and tritonclient only: nothing in this folder imports torch, an engine, PIL or PyAV.
 """

@@ -1,4 +1,4 @@
-"""The thin client: a portrait and a prompt to a server, a video back. Needs neither torch nor onnxruntime."""
+"""The client: sends a portrait and a prompt to a server and returns the video."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from consisid_runtime.client.connect import Transport, connect
+from consisid_runtime.client.connect import connect
+from consisid_runtime.client.transport import Transport
 from consisid_runtime.errors import InvalidOption
 from consisid_runtime.files.image_file import image_bytes
 from consisid_runtime.options import Options, check_prompt
 from consisid_runtime.signatures import ENSEMBLE
-from consisid_runtime.stages.table import STAGES
 from consisid_runtime.video import Video
 from consisid_runtime.wire import write_parameters
 
@@ -20,13 +20,13 @@ _LONGEST_TIMEOUT = 1e6
 
 
 class Client:
-    """One server. Safe to use from several threads; a context manager.
+    """A connection to one server. Thread-safe; a context manager.
 
     Args:
         server: `grpc://host:port`, `http://host:port`, or any `Transport`.
-        timeout: seconds that one video may take, at most 10⁶.
+        timeout: seconds to wait for one video, above 0 and at most 10⁶.
 
-    Raises `InvalidOption` for a URL or a timeout that cannot be meant.
+    Raises `InvalidOption` for an invalid URL or timeout.
     """
 
     def __init__(self, server: str | Transport, *, timeout: float = 600.0) -> None:
@@ -34,7 +34,6 @@ class Client:
             raise InvalidOption(f"timeout must be seconds above 0, at most {_LONGEST_TIMEOUT:g}, got {timeout!r}")
         self._transport = connect(server) if isinstance(server, str) else server
         self._timeout = timeout
-        self._finished_before: dict[str, int] | None = None
 
     def generate(
         self,
@@ -44,13 +43,13 @@ class Client:
         *,
         raw_frames: bool = False,
     ) -> Video:
-        """Make one video on the server.
+        """Generate one video on the server.
 
         Args:
-            image: the portrait: a path, or a file's bytes (JPEG, PNG, WebP, …), sent as they are.
+            image: the portrait: a path, or a file's bytes (JPEG, PNG, WebP, …), which are sent unchanged.
             prompt: what the video shows.
             options: see `Options`.
-            raw_frames: fetch the frames as they were decoded, too; `video.frames` are then these and not the MP4's.
+            raw_frames: also fetch the decoded frames; `video.frames` are then these instead of the MP4's.
 
         Raises what `Pipeline.generate` raises, and `ServerUnreachable`, `ServerTimeout` or `ServerError`.
         """
@@ -75,18 +74,6 @@ class Client:
     def ready(self) -> bool:
         """Whether the server answers and has loaded all its models."""
         return self._transport.ready()
-
-    def stage(self) -> str:
-        """The first stage that no request has finished since this client's first call of `stage`.
-
-        Server-wide, from Triton server's statistics: it tells where a request is while that is the only one.
-        """
-        finished = self._transport.finished()
-        if self._finished_before is None:
-            self._finished_before = finished
-        before = self._finished_before
-        names = [stage.name for stage in STAGES]
-        return next((name for name in names if finished.get(name, 0) <= before.get(name, 0)), names[-1])
 
     def close(self) -> None:
         """Close the connection."""

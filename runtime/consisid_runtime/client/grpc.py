@@ -1,26 +1,26 @@
-"""gRPC, through NVIDIA's tritonclient."""
+"""The gRPC transport, on NVIDIA's tritonclient."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
-from consisid_runtime.client.connect import Parameters, count
-from consisid_runtime.errors import ServerTimeout, ServerUnreachable, from_wire
+from consisid_runtime.client.transport import Parameters
+from consisid_runtime.errors import ConsisIDError, ServerTimeout, ServerUnreachable, from_wire
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_QUICK = 10.0
+_READY_TIMEOUT = 10.0
+"""Seconds."""
 
 
 class GrpcTransport:
-    """A `Transport` over one gRPC channel. tritonclient lifts gRPC's 4 MiB limit to 2 GiB, Triton server does too."""
+    """A `Transport` over one gRPC channel. tritonclient and Triton server both raise gRPC's 4 MiB limit to 2 GiB."""
 
     def __init__(self, address: str) -> None:
         self._address = address
@@ -34,7 +34,7 @@ class GrpcTransport:
         outputs: Sequence[str],
         timeout: float,
     ) -> dict[str, NDArray[Any]]:
-        with self._errors(timeout):
+        try:
             result = self._client.infer(
                 model,
                 [_tensor(name, value) for name, value in inputs.items()],
@@ -42,32 +42,26 @@ class GrpcTransport:
                 parameters=dict(parameters),
                 client_timeout=timeout,
             )
+        except InferenceServerException as error:
+            raise self._typed(error, timeout) from error
         return {name: result.as_numpy(name) for name in outputs}
 
     def ready(self) -> bool:
         try:
-            return bool(self._client.is_server_ready(client_timeout=_QUICK))
+            return bool(self._client.is_server_ready(client_timeout=_READY_TIMEOUT))
         except InferenceServerException:
             return False
-
-    def finished(self) -> dict[str, int]:
-        with self._errors(_QUICK):
-            return count(self._client.get_inference_statistics(as_json=True, client_timeout=_QUICK))
 
     def close(self) -> None:
         self._client.close()
 
-    @contextmanager
-    def _errors(self, timeout: float) -> Iterator[None]:
-        try:
-            yield
-        except InferenceServerException as error:
-            status = error.status()
-            if status == "StatusCode.DEADLINE_EXCEEDED":
-                raise ServerTimeout(f"grpc://{self._address} did not answer within {timeout:g} s") from error
-            if status == "StatusCode.UNAVAILABLE" and "queue size" not in error.message():
-                raise ServerUnreachable(f"grpc://{self._address}: {error.message()}; is the server running?") from error
-            raise from_wire(error.message()) from error
+    def _typed(self, error: InferenceServerException, timeout: float) -> ConsisIDError:
+        if error.status() == "StatusCode.DEADLINE_EXCEEDED":
+            return ServerTimeout(f"grpc://{self._address} did not answer within {timeout:g} s")
+        # A full queue has this status too, but then the server has answered.
+        if error.status() == "StatusCode.UNAVAILABLE" and "queue size" not in error.message():
+            return ServerUnreachable(f"grpc://{self._address}: {error.message()}; is the server running?")
+        return from_wire(error.message())
 
 
 def _tensor(name: str, value: bytes | str) -> triton.InferInput:

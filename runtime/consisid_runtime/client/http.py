@@ -1,31 +1,32 @@
-"""HTTP: KServe's JSON with its binary tensor data extension.
+"""The HTTP transport: KServe's JSON with its binary tensor data extension.
 
-On the standard library: a connection a call makes it safe between threads, which tritonclient's gevent client is not.
+It uses the standard library and opens one connection a call, which makes it thread-safe; tritonclient's HTTP client, on
+gevent, is not.
 """
 
 from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from consisid_runtime.client.connect import Parameters, count
+from consisid_runtime.client.transport import Parameters
 from consisid_runtime.errors import ServerError, ServerTimeout, ServerUnreachable, from_wire
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _LENGTH = "Inference-Header-Content-Length"
-_QUICK = 10.0
+_READY_TIMEOUT = 10.0
+"""Seconds."""
 _DTYPES = {"UINT8": np.uint8, "FP32": np.float32, "INT64": np.int64}
 
 
 class HttpTransport:
-    """A `Transport` over HTTP/1.1, one connection a call."""
+    """A `Transport` over HTTP/1.1 with one connection a call."""
 
     def __init__(self, address: str) -> None:
         self._address = address
@@ -46,32 +47,22 @@ class HttpTransport:
         header = json.dumps(request).encode()
         body = b"".join([header, *(value for value in inputs.values() if isinstance(value, bytes))])
         headers, answer = self._call("POST", f"/v2/models/{model}/infer", timeout, body, {_LENGTH: str(len(header))})
-        with self._understood(answer):
+        try:
             return _arrays(answer, int(headers.get(_LENGTH, len(answer))))
-
-    def ready(self) -> bool:
-        try:
-            self._call("GET", "/v2/health/ready", _QUICK)
-        except ServerError:
-            return False
-        return True
-
-    def finished(self) -> dict[str, int]:
-        answer = self._call("GET", "/v2/models/stats", _QUICK)[1]
-        with self._understood(answer):
-            return count(json.loads(answer))
-
-    def close(self) -> None:
-        """Nothing stays open between calls."""
-
-    @contextmanager
-    def _understood(self, answer: bytes) -> Iterator[None]:
-        try:
-            yield
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ServerError(
                 f"http://{self._address} did not answer as Triton server does: {answer[:200].decode(errors='replace')}"
             ) from error
+
+    def ready(self) -> bool:
+        try:
+            self._call("GET", "/v2/health/ready", _READY_TIMEOUT)
+        except ServerError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Does nothing: no connection stays open between calls."""
 
     def _call(
         self,
@@ -119,7 +110,7 @@ def _arrays(answer: bytes, header: int) -> dict[str, NDArray[Any]]:
 
 
 def _texts(data: bytes, shape: Sequence[int]) -> NDArray[np.object_]:
-    """BYTES elements, each behind its length as four little-endian bytes."""
+    """BYTES elements, each preceded by its length as four little-endian bytes."""
     texts, start = [], 0
     while start < len(data):
         end = start + 4 + int.from_bytes(data[start : start + 4], "little")

@@ -20,7 +20,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from consisid_runtime.bundle import Bundle
-from consisid_runtime.errors import ConsisIDError, InvalidRequest, ServerError
+from consisid_runtime.errors import ConsisIDError, ServerError
 from consisid_runtime.events import silent
 from consisid_runtime.options import Geometry, Plan, plan
 from consisid_runtime.serve.tensor_checks import check_tensors, checkpoint_dims, read_report, request_dims
@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 # Bytes. gRPC sends an error's text as a header, one byte outside of ASCII as three, and both sides refuse headers above
 # 8 KiB.
 _LONGEST_ERROR = 2000
+
+_TRITON_NAMES = {"INVALID_ARGUMENT": "INVALID_ARG"}
+"""The gRPC statuses that Triton server calls by another name; statuses that it lacks become INTERNAL."""
 
 
 class Model:
@@ -86,7 +89,7 @@ class Model:
             tensors = [pb_utils.Tensor(port.name, outputs[port.name]) for port in self.signature.outputs]
             return pb_utils.InferenceResponse(output_tensors=tensors)
         except ConsisIDError as error:
-            return _failure(error.wire(), "INVALID_ARG" if isinstance(error, InvalidRequest) else "INTERNAL")
+            return _failure(error.wire(), error.grpc)
         except Exception:
             # The message may name paths or memory of the server: it goes to the log only.
             reference = secrets.token_hex(4)
@@ -147,8 +150,9 @@ def _json(content: Mapping[str, object]) -> NDArray[np.object_]:
     return np.array([json.dumps(content).encode()], dtype=np.object_)
 
 
-def _failure(text: str, status: str = "INTERNAL") -> Any:
-    """`status` is Triton server's, which becomes HTTP's or gRPC's: INVALID_ARG is 400, INTERNAL 500."""
+def _failure(text: str, grpc: str = ConsisIDError.grpc) -> Any:
+    """A response with an error of this gRPC status; Triton server derives the HTTP status from it."""
     text = text.encode(errors="replace")[:_LONGEST_ERROR].decode(errors="ignore")
-    error = pb_utils.TritonError(text, getattr(pb_utils.TritonError, status))
+    kinds = pb_utils.TritonError
+    error = kinds(text, getattr(kinds, _TRITON_NAMES.get(grpc, grpc), kinds.INTERNAL))
     return pb_utils.InferenceResponse(output_tensors=[], error=error)

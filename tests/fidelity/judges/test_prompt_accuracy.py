@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from consisid_fidelity.errors import CollectionInvalid
 from consisid_fidelity.judges.prompt_accuracy import AttributeJudge, accuracy, hits
-from consisid_runtime.errors import CheckpointInvalid, CollectionInvalid
+from consisid_runtime.errors import CheckpointInvalid
 from consisid_runtime.video import Frames
 
 

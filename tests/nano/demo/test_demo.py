@@ -1,7 +1,7 @@
 """The demo asks for every person and prompt, and shows what came; without the server, which has its own tests."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -51,7 +51,6 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
     monkeypatch.setattr(demo, "unpack_nano", lambda folder: True)
     monkeypatch.setattr(demo, "Checkpoint", SimpleNamespace(open=lambda path: path))
     monkeypatch.setattr(demo, "export_bundle", lambda checkpoint, out, **options: True)
-    monkeypatch.setattr(demo, "watching", lambda url: nullcontext())
     monkeypatch.setattr(demo, "Server", server)
     monkeypatch.setattr(demo, "Client", Client)
     return requests

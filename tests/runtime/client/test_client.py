@@ -1,9 +1,10 @@
+"""What the client sends, what it makes of the response, and what it imports."""
+
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from numpy.typing import NDArray
 
 import consisid_runtime
 from consisid_runtime import Client, Options
-from consisid_runtime.cli.commands import watching
 from consisid_runtime.errors import ImageTooLarge, ImageUnreadable, InvalidOption
 from consisid_runtime.files.image_file import MAX_BYTES
 
@@ -24,7 +24,6 @@ HEAVY = {"torch", "onnxruntime", "onnx", "insightface", "cv2", "av", "PIL", "gev
 class FakeTransport:
     def __init__(self) -> None:
         self.calls: list[dict[str, Any]] = []
-        self.counts: dict[str, int] = {}
         self.closed = False
 
     def infer(
@@ -46,9 +45,6 @@ class FakeTransport:
     def ready(self) -> bool:
         return True
 
-    def finished(self) -> dict[str, int]:
-        return dict(self.counts)
-
     def close(self) -> None:
         self.closed = True
 
@@ -68,7 +64,7 @@ def test_a_request() -> None:
     assert (video.mp4, video.fps, video.info) == (b"mp4", 4, {"seed": 7})
 
 
-def test_raw_frames_are_asked_for() -> None:
+def test_raw_frames_are_requested() -> None:
     transport = FakeTransport()
     video = Client(transport).generate(b"photo", "a man", raw_frames=True)
     assert transport.calls[0]["raw_frames"] is True
@@ -76,7 +72,7 @@ def test_raw_frames_are_asked_for() -> None:
     assert video.frames.shape == (9, 4, 4, 3)
 
 
-def test_an_image_by_its_path(tmp_path: Path) -> None:
+def test_an_image_can_be_a_path(tmp_path: Path) -> None:
     transport = FakeTransport()
     (tmp_path / "me.jpg").write_bytes(b"photo")
     for path in (tmp_path / "me.jpg", str(tmp_path / "me.jpg")):
@@ -84,51 +80,33 @@ def test_an_image_by_its_path(tmp_path: Path) -> None:
     assert [call["image"] for call in transport.calls] == [b"photo", b"photo"]
 
 
-def test_a_bad_file_is_noticed_before_anything_is_sent(tmp_path: Path) -> None:
+def test_a_bad_file_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
     transport = FakeTransport()
-    with pytest.raises(ImageUnreadable, match=r"nobody\.jpg"):
-        Client(transport).generate(tmp_path / "nobody.jpg", "a man")
+    with pytest.raises(ImageUnreadable, match=r"missing\.jpg"):
+        Client(transport).generate(tmp_path / "missing.jpg", "a man")
     with pytest.raises(ImageTooLarge, match="at most 64"):
         Client(transport).generate(bytes(MAX_BYTES + 1), "a man")
     assert not transport.calls
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), 1e300, True, "9"])
-def test_a_timeout_that_cannot_be_meant(timeout: Any) -> None:
+def test_an_invalid_timeout_is_refused(timeout: Any) -> None:
     with pytest.raises(InvalidOption, match="timeout must be seconds above 0"):
         Client(FakeTransport(), timeout=timeout)
 
 
 @pytest.mark.parametrize("prompt", [None, b"a man"])
-def test_a_prompt_that_is_no_text(prompt: Any) -> None:
+def test_a_prompt_that_is_not_text_is_refused(prompt: Any) -> None:
     transport = FakeTransport()
     with pytest.raises(InvalidOption, match="prompt"):
         Client(transport).generate(b"photo", prompt)
     assert not transport.calls
 
 
-def test_an_image_in_a_bytearray() -> None:
+def test_an_image_can_be_a_bytearray() -> None:
     transport = FakeTransport()
     Client(transport).generate(bytearray(b"photo"), "a man")
     assert type(transport.calls[0]["image"]) is bytes
-
-
-def test_stage_is_the_first_that_has_not_finished_since() -> None:
-    transport = FakeTransport()
-    transport.counts = dict.fromkeys(("face", "text", "encode", "denoise", "decode"), 4)
-    client = Client(transport)
-    seen = [client.stage()]
-    for name in transport.counts:
-        transport.counts[name] += 1
-        seen.append(client.stage())
-    assert seen == [*transport.counts, "decode"]
-
-
-@pytest.mark.parametrize("url", ["nonsense", "http://127.0.0.1:1"])
-def test_watching_a_server_that_is_not_there_says_nothing(url: str, capfd: pytest.CaptureFixture[str]) -> None:
-    with watching(url):
-        time.sleep(0.4)
-    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_public_names_are_complete_and_sorted() -> None:
@@ -141,7 +119,7 @@ def test_public_names_are_complete_and_sorted() -> None:
 
 
 @pytest.mark.parametrize("url", ["grpc://127.0.0.1:1", "http://127.0.0.1:1"])
-def test_a_client_needs_nothing_heavy(url: str) -> None:
+def test_a_client_imports_nothing_heavy(url: str) -> None:
     code = f"import sys; from consisid_runtime import Client; Client({url!r}).close(); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "consisid_runtime.client.client" in loaded

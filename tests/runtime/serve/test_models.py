@@ -15,7 +15,15 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from consisid_runtime.errors import EmptyPrompt, ImageTooLarge, InvalidOption, NoFace, from_wire
+from consisid_runtime.errors import (
+    EmptyPrompt,
+    ImageTooLarge,
+    InvalidOption,
+    NoFace,
+    NotFinite,
+    ServerTimeout,
+    from_wire,
+)
 from consisid_runtime.events import Progress
 from consisid_runtime.files.image_file import MAX_BYTES
 from consisid_runtime.options import Geometry, Options, Plan
@@ -88,6 +96,10 @@ class Face:
             raise NoFace("no face")
         if image == b"long":
             raise NoFace("é" * 5000)
+        if image == b"nan":
+            raise NotFinite("NaN")
+        if image == b"slow":
+            raise ServerTimeout("no answer")
         if image == b"crash":
             raise RuntimeError("/secret")
         return SimpleNamespace(
@@ -271,6 +283,17 @@ def test_one_bad_request_does_not_spoil_its_neighbours(serving: ModuleType) -> N
     assert [json.loads(a.tensors["face_info"][0])["faces"] for a in answers if not a.error] == [1, 2, 3]
     assert (answers[1].error, answers[1].error.status) == ("NO_FACE: no face", "INVALID_ARG")
     assert answers[3].error.status == "INTERNAL"
+
+
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [(b"blank", "INVALID_ARG"), (b"nan", "INTERNAL"), (b"slow", "INTERNAL"), (b"crash", "INTERNAL")],
+)
+def test_an_error_has_the_status_of_its_class_where_triton_has_it(
+    serving: ModuleType, content: bytes, status: str
+) -> None:
+    (answer,) = model(serving, "face").execute([Request(image=image(content))])
+    assert answer.error.status == status
 
 
 def test_a_long_error_is_cut_by_bytes(serving: ModuleType) -> None:

@@ -289,12 +289,12 @@ SERVE = """
 import sys
 from pathlib import Path
 import consisid_runtime.serve.server
-from consisid_runtime import cli
+from consisid_runtime.cli.main import main
 from consisid_runtime.serve.tritonserver import TritonServer
 consisid_runtime.serve.server.Server = lambda bundle, **settings: TritonServer(bundle, **settings)
 ports = ["--grpc-port", "0", "--http-port", "0", "--metrics-port", "0"]
 sys.argv = ["consisid", "serve", "--json", "--bundle", sys.argv[1], *ports]
-cli.main()
+main()
 """
 
 

@@ -1,0 +1,56 @@
+"""What a command prints: its result as text or JSON, and errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from contextvars import ContextVar
+from typing import Annotated, Any
+
+import typer
+
+from consisid_runtime.errors import ConsisIDError, OutputUnwritable
+
+_as_json = ContextVar("_as_json", default=False)
+
+
+def _remember(chosen: bool) -> bool:
+    _as_json.set(chosen)
+    return chosen
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.", callback=_remember)]
+
+
+def emit(as_json: bool, data: dict[str, Any], text: str) -> None:
+    """Print a command's result on standard output, as JSON or as text. Raises `OutputUnwritable`."""
+    write(json.dumps(data) if as_json else text)
+
+
+def write(text: str) -> None:
+    """Print a line on standard output. Raises `OutputUnwritable`."""
+    try:
+        typer.echo(text)
+    except OSError as error:
+        raise OutputUnwritable(f"standard output cannot be written: {error.strerror}") from error
+
+
+def report(error: ConsisIDError) -> int:
+    """Print an error, with --json on standard output, else on standard error. Returns the exit code.
+
+    Reports `OutputUnwritable` instead where the JSON cannot be printed.
+    """
+    if _as_json.get():
+        try:
+            write(json.dumps({"error": {"code": error.code, "message": str(error)}}))
+            return error.exit
+        except OutputUnwritable as unwritable:
+            error = unwritable
+    typer.secho(f"{error.code}: {error}", fg="red", err=True)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # The interpreter flushes the same buffer again when it ends, and would print a traceback.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return error.exit

@@ -1,0 +1,43 @@
+"""The protocol that the client and its gRPC and HTTP transports share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Parameters = Mapping[str, str | int | float | bool]
+
+
+class Transport(Protocol):
+    """A connection to one Triton server. Thread-safe."""
+
+    def infer(
+        self,
+        model: str,
+        inputs: Mapping[str, bytes | str],
+        parameters: Parameters,
+        outputs: Sequence[str],
+        timeout: float,
+    ) -> dict[str, NDArray[Any]]:
+        """Send one inference request and wait for its response.
+
+        Args:
+            inputs: bytes are sent as UINT8 [n], text as BYTES [1].
+            timeout: seconds until `ServerTimeout`.
+
+        Returns: the requested outputs by name; BYTES as object arrays of bytes.
+
+        Raises the typed error that the server sent, `ServerUnreachable` or `ServerTimeout`.
+        """
+        ...
+
+    def ready(self) -> bool:
+        """Whether a server answers and has loaded all its models."""
+        ...
+
+    def close(self) -> None:
+        """Close the connection."""
+        ...
