@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test proof check gpu gpu-test gpu-sanitize gpu-bench tune bench generate clean
+.PHONY: install demo test proof check release-check gpu gpu-test gpu-sanitize gpu-bench tune bench generate clean
 
 install: $(STAMP)
 
@@ -28,6 +28,11 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy -p consisid_kernels -p consisid_runtime -p consisid_export -p consisid_nano -p consisid_training \
 	  -p consisid_measurement -p consisid_fidelity -p consisid_benchmarks
+
+# Before a release: no page is outdated, no record was measured with other source files. No part of `check`: figures take
+# hours to measure.
+release-check: install
+	$(BIN)/consisid bench report --check
 
 # Two processes of one thread each: they need not wait for each other. What shares a module's fixtures stays together.
 test: check

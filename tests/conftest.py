@@ -1,12 +1,10 @@
 """The untrained checkpoint and its bundles, made once and kept under build/ while sources and tools stay the same."""
 
 import fcntl
-import json
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +14,14 @@ import torch
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read wherever a kernel is decorated, hence before any is imported
 
-BUILD = Path(__file__).parents[1] / "build" / "test"
-PROOFS = Path(__file__).parents[1] / "benchmarks" / "results" / "proof"
+TESTS = Path(__file__).parent
+BUILD = TESTS.parent / "build" / "test"
+PROOFS = TESTS.parent / "benchmarks" / "results" / "proof"
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
-
-
-class Proof:
-    """`benchmarks/results/proof/NAME.json`: what each trial found. Trials of the same sources are not repeated."""
-
-    def __init__(self, name: str) -> None:
-        from consisid_export.bundle.sources import source_digest
-
-        self._path, self._sources = PROOFS / f"{name}.json", source_digest()
-        known = json.loads(self._path.read_bytes()) if self._path.is_file() else {}
-        self.trials: dict[str, dict[str, Any]] = known["trials"] if known.get("sources") == self._sources else {}
-
-    def record(self, trial: str, **found: Any) -> None:
-        self.trials[trial] = found | {"when": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = self._path.with_suffix(".part")
-        fresh.write_text(json.dumps({"sources": self._sources, "trials": self.trials}, indent=1) + "\n")
-        fresh.replace(self._path)
 
 
 @contextmanager
@@ -127,6 +108,43 @@ def building_alone() -> Callable[[str], AbstractContextManager[None]]:
 
 
 @pytest.fixture
-def proof() -> Callable[[str], Proof]:
-    """The record of a proof by its name."""
-    return Proof
+def proof(request: pytest.FixtureRequest) -> Callable[[str], Any]:
+    """Opens `benchmarks/results/proof/NAME.json`, whose trials are not repeated while the source files are the same.
+
+    These are the test's file, the conftest files that apply to it, and what all of them import.
+    """
+    from consisid_measurement.proof import Proof
+
+    folders = (TESTS / folder for folder in request.path.relative_to(TESTS).parents)
+    shared = (folder / "conftest.py" for folder in folders)
+    entry = [request.path, *(file for file in shared if file.is_file())]
+    return lambda name: Proof.resume(PROOFS / f"{name}.json", TESTS.parent, entry, request.function.__name__)
+
+
+@pytest.fixture
+def make_record() -> Callable[..., Any]:
+    """Builds a benchmark's record of two variants; keyword arguments replace its fields."""
+    from consisid_measurement.record import Gate, Machine, Record, Row
+
+    def make(**fields: Any) -> Record:
+        rows = (
+            Row("untrained/17", "ours", "total_seconds", 0.25, 0.24, 0.27, 5),
+            Row("untrained/17", "ours", "face_seconds", 0.04, 0.04, 0.05, 5),
+            Row("untrained/17", "ours", "peak_rss_bytes", 2.0**30, 2.0**30, 2.0**30, 3),
+            Row("untrained/17", "diffusers-eager", "total_seconds", 1.0, 0.9, 1.1, 5),
+            Row("untrained/17", "diffusers-eager", "peak_rss_bytes", 3 * 2.0**29, 3 * 2.0**29, 3 * 2.0**29, 3),
+        )
+        whole: dict[str, Any] = {
+            "suite": "pipeline",
+            "gate": Gate("tests/runtime/test_parity.py", passed=True),
+            "machine": Machine("cpu-2core", "A CPU", 2, 24, None),
+            "versions": {"python": "3.11.9", "torch": "2.13.0+cpu"},
+            "commit": "0123456789ab",
+            "when": "2026-11-20T12:00:00Z",
+            "ceilings": {"matmul_bf16_tflops": None, "copy_gbps": 9.5},
+            "sources": None,
+            "rows": rows,
+        }
+        return Record(**whole | fields)
+
+    return make

@@ -1,4 +1,4 @@
-"""Adds `consisid bench NAME` and `consisid bench report`. Nothing heavy is imported before a command runs."""
+"""The commands `consisid bench SUITE` and `consisid bench report`. Nothing heavy is imported before a command runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from consisid_fidelity import cli as fidelity
 from consisid_fidelity.nano import cli as fidelity_nano
 from consisid_runtime.cli.output import Json, emit
 
-# One line a suite: its name and its command.
 SUITES: dict[str, Callable[..., None]] = {
     export.SUITE: export.command,
     fidelity.SUITE: fidelity.command,
@@ -22,10 +21,11 @@ SUITES: dict[str, Callable[..., None]] = {
     kernels.SUITE: kernels.command,
     pipeline.SUITE: pipeline.command,
 }
+"""Name of a sub-command → its function."""
 
 
 def register(app: typer.Typer) -> None:
-    """Add the sub-command `bench` to `consisid`."""
+    """Adds the sub-command `bench` to `consisid`."""
     bench = typer.Typer(help="Measure, and report what was measured.", no_args_is_help=True)
     for name, command in SUITES.items():
         bench.command(name)(command)
@@ -35,20 +35,24 @@ def register(app: typer.Typer) -> None:
 
 def report(
     check: Annotated[
-        bool, typer.Option("--check", help="Change nothing; exit 1 when something is out of date.")
+        bool, typer.Option("--check", help="Change nothing; exit 1 for outdated pages and stale records.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Rewrite README's tables and the plots from benchmarks/results; exits 1 when README lacks a marker."""
+    """Rewrite the tables of README.md and docs/ and the plots from benchmarks/results, and list stale records.
+
+    Exits with 1 where a page lacks a marker, and with --check where a page is outdated or a record is stale.
+    """
+    from dataclasses import asdict
+
     from consisid_benchmarks.report import update
     from consisid_measurement import environment
 
     result = update(environment.checkout(), check=check)
-    lines = [f"{'out of date' if check else 'wrote'}: {path}" for path in result.stale]
-    emit(
-        as_json, {"stale": result.stale, "problems": result.problems}, "\n".join(lines or ["everything is up to date"])
-    )
+    lines = [f"{'outdated' if check else 'wrote'}: {path}" for path in result.outdated]
+    lines += [f"stale: {record}" for record in result.stale]
+    emit(as_json, asdict(result), "\n".join(lines or ["all pages and records are current"]))
     for problem in result.problems:
         typer.secho(problem, fg="red", err=True)
-    if result.problems or (check and result.stale):
+    if result.problems or (check and (result.outdated or result.stale)):
         raise typer.Exit(1)

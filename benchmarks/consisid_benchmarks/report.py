@@ -1,197 +1,158 @@
-"""Benchmark records → the documents' tables and the plots. What stands between a suite's markers comes from here alone:
+"""Benchmark records → tables in the pages and plots. Text between these markers comes from the records alone:
 
-<!-- bench:pipeline -->
-…
-<!-- /bench:pipeline -->
+docs/benchmarks.md    <!-- bench:pipeline --> … <!-- /bench:pipeline -->                   every table of a suite
+README.md             | <!-- headline:pipeline --> … <!-- /headline:pipeline --> |         a row of a table
+
+The markers of a row are inside of it: a comment on a line of its own would end the table.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from consisid_benchmarks import headline, proofs, stale, tables
+from consisid_benchmarks.results import Results
+from consisid_benchmarks.stale import CELL
+from consisid_benchmarks.tables import RESULTS, compared, plot_path
 from consisid_fidelity.nano import record as nano_record
 from consisid_fidelity.nano import report
+from consisid_fidelity.nano.record import NanoRecord
+from consisid_measurement import proof
 from consisid_measurement.plots import plot
-from consisid_measurement.record import OURS, Record, Row, read, relative, unit
+from consisid_measurement.record import Record
 
-RESULTS = Path("benchmarks/results")
 README = "README.md"
+BENCHMARKS = "docs/benchmarks.md"
 PEOPLE = "docs/fidelity.md"
-"""Has every table of the experiments with people, of which README has the first."""
-PROOFS = "proof"
-"""Folder of records of another kind, which `make proof` writes."""
-_OPENING = re.compile(r"<!-- bench:([a-z0-9._-]+) -->")
-_SCALES = {
-    "seconds": ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")),
-    "bytes": ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")),
-    "gbps": ((1.0, "GB/s"),),
-    "tflops": ((1.0, "TFLOP/s"), (1e-3, "GFLOP/s")),
-    "per_second": ((1.0, "/s"),),
-    "percent": ((1.0, "%"),),
-    "ratio": ((1.0, "×"),),
-    "db": ((1.0, "dB"),),
-    "count": ((1.0, ""),),
-}
+"""Has every table of the experiments with people; `BENCHMARKS` has the first of them."""
+SUITES = ("pipeline", "export", "kernels")
+"""Suites that `BENCHMARKS` has a place for, measured or not."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Files that were (when only checking: would be) rewritten, relative to the root; and what cannot be reported."""
+    """What `update` found.
 
+    Attributes:
+        outdated: files that were, or when only checking would be, rewritten, relative to the root.
+        stale: records that no longer belong to the source files, a sentence each.
+        problems: what cannot be reported.
+    """
+
+    outdated: list[str]
     stale: list[str]
     problems: list[str]
 
 
 def update(root: Path, *, check: bool = False) -> Result:
-    """Bring `root`'s documents and plots up to date with its records; with `check` only say what is not.
+    """Rewrites the pages and plots below `root` that differ from its records; with `check` changes no file.
 
-    Nothing is touched when a file among the results is not a record: that is then the problem.
+    A file among the results that is no record is a problem, and then nothing is written.
     """
     try:
-        paths = sorted(path for path in (root / RESULTS).glob("*/*.json") if path.parent.name != PROOFS)
-        # Means over people with intervals: a record of its own kind.
-        people = [nano_record.read(path) for path in paths if path.stem == nano_record.SUITE]
-        records = [read(path) for path in paths if path.stem != nano_record.SUITE]
+        results = Results(root)
     except ValueError as error:
-        return Result([], [str(error)])
-    text = (root / README).read_text()
-    blocks = {README: {suite: block(suite, records) for suite in _suites(text, records)}, PEOPLE: {}}
-    if people or nano_record.SUITE in blocks[README]:
-        blocks[README][nano_record.SUITE] = report.summary(people)
-        blocks[PEOPLE][nano_record.SUITE] = report.block(people)
-    stale: list[str] = []
-    problems: list[str] = []
-    for name, contents in blocks.items():
-        path = root / name
-        before = path.read_text() if path.exists() else ""
-        after, missing = fill(before, contents, name)
-        problems += missing
-        if after != before:
-            stale.append(name)
+        return Result([], [], [str(error)])
+    outdated = []
+    texts, problems = pages(root, results)
+    for name, text in texts.items():
+        if text != _text(root / name):
+            outdated.append(name)
             if not check:
-                path.write_text(after)
-    pictures = {plot_path(record): plot(compared(record)) for record in records}
-    for each in people:
-        pictures |= {RESULTS / each.machine.name / name: drawn for name, drawn in report.plots(each).items()}
-    for path, picture in pictures.items():
+                (root / name).write_text(text)
+    for path, picture in _plots(results).items():
         known = (root / path).read_bytes() if (root / path).exists() else None
-        # Another matplotlib draws other bytes: checking asks for the plot, writing makes it.
+        # Another version of matplotlib draws other bytes, so that a check only requires that there is a plot.
         if picture is not None and (known is None if check else known != picture):
-            stale.append(str(path))
+            outdated.append(str(path))
             if not check:
                 (root / path).write_bytes(picture)
-    return Result(stale, problems)
+    return Result(outdated, [str(each) for each in results.stale], problems)
 
 
-def fill(text: str, blocks: Mapping[str, str], name: str = README) -> tuple[str, list[str]]:
-    """A document's `text` with each suite's block between its markers; a sentence for each that found no place."""
+def pages(root: Path, results: Results) -> tuple[dict[str, str], list[str]]:
+    """Page → its text with the records' figures; a sentence for each that has no place."""
+    texts: dict[str, str] = {}
+    problems: list[str] = []
+    for name, blocks in _blocks(results).items():
+        texts[name], missing = fill(_text(root / name), blocks, name)
+        problems += missing
+    return texts, problems
+
+
+def fill(text: str, blocks: Mapping[tuple[str, str], str], name: str) -> tuple[str, list[str]]:
+    """The page `name` with each of `blocks`, (opening, closing marker) → content, between its markers.
+
+    Returns the text, and a sentence for each block without markers.
+    """
     problems = []
-    for suite, content in blocks.items():
-        opening, closing = f"<!-- bench:{suite} -->", f"<!-- /bench:{suite} -->"
+    for (opening, closing), content in blocks.items():
         if text.count(opening) != 1 or text.count(closing) != 1 or text.index(opening) > text.index(closing):
-            problems.append(f"{name} needs the lines {opening} and {closing} once each, in this order")
+            problems.append(f"{name} needs {opening} and {closing} once each, in this order")
             continue
         before, _, rest = text.partition(opening)
-        text = f"{before}{opening}\n{content}\n{closing}{rest.partition(closing)[2]}"
+        text = f"{before}{opening}{content}{closing}{rest.partition(closing)[2]}"
     return text, problems
 
 
-def block(suite: str, records: Iterable[Record]) -> str:
-    """Markdown of one suite: a table for each machine it ran on."""
-    parts = [_section(record) for record in records if record.suite == suite]
-    return "\n\n".join(parts) or f"Not measured yet: `consisid bench {suite}`, then `consisid bench report`."
+def block(suite: str, results: Results) -> str:
+    """Markdown of one suite: a section for each machine it ran on, and a line above those that are stale."""
+    parts = [_marked(results, each, tables.section(each)) for each in results.records if each.suite == suite]
+    return "\n\n".join(parts) or f"Not measured yet: `{stale.command(suite)}`, then `consisid bench report`."
 
 
-def plot_path(record: Record) -> Path:
-    """Where a record's plot lies, relative to the root: beside the record."""
-    return RESULTS / record.machine.name / f"{record.suite}.png"
+def _blocks(results: Results) -> dict[str, dict[tuple[str, str], str]]:
+    suites = dict.fromkeys((*SUITES, *(record.suite for record in results.records)))
+    contents = {suite: block(suite, results) for suite in suites}
+    summaries, whole = (
+        "\n\n".join(_marked(results, each, write([each])) for each in results.people) or write([])
+        for write in (report.summary, report.block)
+    )
+    names = {each.path.stem for each in results.proofs if results.stale_of(each)}
+    contents |= {nano_record.SUITE: summaries, proof.FOLDER: proofs.table(results.proofs, names)}
+    return {
+        README: {_row_markers(suite): _rows(suite, results) for suite in headline.SUITES},
+        BENCHMARKS: {_markers(suite): f"\n{content}\n" for suite, content in contents.items()},
+        PEOPLE: {_markers(nano_record.SUITE): f"\n{whole}\n"},
+    }
 
 
-def compared(record: Record) -> list[Row]:
-    """The rows worth a plot: in the record's first metric that several variants of a case have, the cases that do."""
-    variants: dict[tuple[str, str], set[str]] = {}
-    for row in record.rows:
-        variants.setdefault((row.metric, row.case), set()).add(row.variant)
-    several = {key for key, found in variants.items() if len(found) > 1}
-    metric = next((row.metric for row in record.rows if (row.metric, row.case) in several), None)
-    return [row for row in record.rows if row.metric == metric and (metric, row.case) in several]
+def _rows(suite: str, results: Results) -> str:
+    """The cells of README's rows, one for each machine; the outermost bars belong to the markers."""
+    rows = [_marked_row(results, each, headline.row(each)) for each in results.records if each.suite == suite]
+    if suite == nano_record.SUITE:
+        rows = [_marked_row(results, each, headline.people_row(each)) for each in results.people]
+    return " |\n| ".join(filter(None, rows)) or f"{suite} | not measured yet | – | –"
 
 
-def spell(value: float, metric: str) -> str:
-    """A value with three significant digits, in the scale of its unit that suits it."""
-    scales = _SCALES[unit(metric)]
-    factor, symbol = next((scale for scale in scales if abs(value) >= scale[0]), scales[-1])
-    number = f"{value / factor:.3g}" if abs(value / factor) < 1000 else f"{value / factor:,.0f}"
-    return f"{number} {symbol}".rstrip()
+def _marked_row(results: Results, record: Record | NanoRecord, row: str | None) -> str | None:
+    if row is None or not results.stale_of(record):
+        return row
+    what, _, cells = row.partition(" | ")
+    return f"{what} ({CELL}) | {cells}"
 
 
-def _suites(text: str, records: Iterable[Record]) -> list[str]:
-    return sorted({*_OPENING.findall(text), *(record.suite for record in records)})
+def _marked(results: Results, record: Record | NanoRecord, text: str) -> str:
+    found = results.stale_of(record)
+    return f"{found.line}\n\n{text}" if found else text
 
 
-def _section(record: Record) -> str:
-    machine = record.machine
-    hardware = f"{machine.cpu}, {machine.cores} cores, {machine.memory_gib} GiB, {machine.gpu or 'no GPU'}"
-    head = f"**{machine.name}** ({hardware}), commit `{record.commit}`, {record.when[:10]}"
-    if not record.gate.passed:
-        return f"{head}: no numbers, because `{record.gate.test}` did not pass."
-    ceilings = [f"{name} {value:g}" for name, value in record.ceilings.items() if value is not None]
-    notes = [
-        f"Median and 20–80 % quantiles of n interleaved runs, after `{record.gate.test}` passed.",
-        f"“× {OURS}” is a variant's median divided by that of `{OURS}`.",
-        *([f"This machine reaches {', '.join(ceilings)}."] if ceilings else []),
-        f"{', '.join(f'{package} {version}' for package, version in record.versions.items())}.",
-    ]
-    picture = [f"![{record.suite} on {machine.name}]({plot_path(record).as_posix()})"] if compared(record) else []
-    return "\n\n".join([head, *_tables(record.rows), *picture, " ".join(notes)])
+def _plots(results: Results) -> dict[Path, bytes | None]:
+    pictures = {plot_path(record): plot(compared(record)) for record in results.records}
+    for each in results.people:
+        pictures |= {RESULTS / each.machine.name / name: drawn for name, drawn in report.plots(each).items()}
+    return pictures
 
 
-def _tables(rows: Sequence[Row]) -> list[str]:
-    """A table of the cases that several variants ran, and one of the others, a line each."""
-    variants: dict[str, set[str]] = {}
-    for row in rows:
-        variants.setdefault(row.case, set()).add(row.variant)
-    side_by_side = [row for row in rows if len(variants[row.case]) > 1]
-    alone = [row for row in rows if len(variants[row.case]) == 1]
-    return [table(part) for part, table in ((side_by_side, _side_by_side), (alone, _alone)) if part]
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
 
 
-def _side_by_side(rows: Sequence[Row]) -> str:
-    cells = {(row.case, row.metric, row.variant): row for row in rows}
-    variants = list(dict.fromkeys(variant for _, _, variant in cells))
-    lines = [["case", "metric", *(f"`{variant}`" for variant in variants), "n"]]
-    lines.append(["---", "---", *("---:" for _ in variants), "---:"])
-    for case, metric in dict.fromkeys((case, metric) for case, metric, _ in cells):
-        found = [cells.get((case, metric, variant)) for variant in variants]
-        counts = sorted({row.n for row in found if row})
-        lines.append([case, f"`{metric}`", *(_cell(row, rows) for row in found), "/".join(map(str, counts))])
-    return _markdown(lines)
+def _markers(suite: str) -> tuple[str, str]:
+    return f"<!-- bench:{suite} -->", f"<!-- /bench:{suite} -->"
 
 
-def _alone(rows: Sequence[Row]) -> str:
-    cells = {(row.case, row.variant, row.metric): row for row in rows}
-    metrics = list(dict.fromkeys(row.metric for row in rows))
-    lines = [["case", "variant", *(f"`{metric}`" for metric in metrics), "n"]]
-    lines.append(["---", "---", *("---:" for _ in metrics), "---:"])
-    for case, variant in dict.fromkeys((row.case, row.variant) for row in rows):
-        found = [cells.get((case, variant, metric)) for metric in metrics]
-        counts = sorted({row.n for row in found if row})
-        lines.append([case, f"`{variant}`", *(_cell(row, rows) for row in found), "/".join(map(str, counts))])
-    return _markdown(lines)
-
-
-def _markdown(lines: Iterable[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _cell(row: Row | None, rows: Sequence[Row]) -> str:
-    if row is None:
-        return "–"
-    text = spell(row.median, row.metric)
-    if row.n > 1:
-        text += f" ({spell(row.p20, row.metric)} – {spell(row.p80, row.metric)})"
-    ratio = relative(row, rows)
-    return text if ratio is None else f"{text}, **{ratio:.2f} × {OURS}**"
+def _row_markers(suite: str) -> tuple[str, str]:
+    return f"| <!-- headline:{suite} -->", f"<!-- /headline:{suite} --> |"

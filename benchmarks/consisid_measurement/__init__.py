@@ -1,1 +1,1 @@
-"""What every measurement shares: the harness, the record it writes, the machine it ran on, plots."""
+"""Shared by all benchmarks: harness, records, the digest of their source files, the environment, plots. No suites."""

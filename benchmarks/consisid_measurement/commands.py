@@ -1,4 +1,4 @@
-"""What the commands of all suites share: their common options, and how they end."""
+"""Options that the commands of all suites share, and the end of a command."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Out = Annotated[Path | None, typer.Option("--out", help="Folder of results; defa
 
 
 def finish(record: Record, reason: str, out: Path | None, as_json: bool) -> None:
-    """Write the record and print it. Exits with 1, and says why, when the suite measured nothing."""
+    """Writes the record and prints it. Exits with 1 and prints `reason` when the suite measured nothing."""
     path = record.write(out or environment.checkout() / "benchmarks" / "results")
     lines = [
         f"{row.case}  {row.variant}  {row.metric}  {row.median:.4g} ({row.p20:.4g} to {row.p80:.4g}, n = {row.n})"

@@ -1,4 +1,4 @@
-"""What a record says about where it was made: machine, versions, commit, ceilings."""
+"""Describes where a record is made: machine, versions, commit, time, ceilings."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from statistics import median
 from consisid_measurement.record import Machine
 from consisid_runtime.errors import InvalidOption, MissingExtra
 
-# Results and what is made from them differ after every run; they are not what was measured.
-_NOT_CODE = (":!benchmarks/results", ":!README.md")
+# Written after a measurement, from its result.
+_NOT_CODE = (":!benchmarks/results", ":!README.md", ":!docs")
 
 
 def checkout() -> Path:
-    """The repository's root. Raises `MissingExtra` outside of a checkout: the gates are its tests."""
+    """The repository's root. Raises `MissingExtra` outside of a checkout: the gates are tests of the repository."""
     root = Path(__file__).parents[2]
     if not (root / "pyproject.toml").is_file() or not (root / "tests").is_dir():
-        raise MissingExtra("benchmarks run their test first, so they need a checkout of the repository: `make install`")
+        raise MissingExtra(
+            "benchmarks run a test before they measure and need a checkout of the repository: `make install`"
+        )
     return root
 
 
@@ -34,7 +36,7 @@ def cores() -> int:
 
 
 def machine(name: str | None = None) -> Machine:
-    """This machine under `name`, or under a neutral one made from its GPU or its cores; never its host name.
+    """This machine. Without `name` it is called after its GPU or its number of cores, never by its host name.
 
     Raises `InvalidOption` for a name that cannot be a folder.
     """
@@ -54,7 +56,7 @@ def neutral_name(gpu: str | None, count: int) -> str:
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
-    """Python's version and that of every package that is installed."""
+    """Versions of Python and of those of `packages` that are installed."""
     found = {"python": platform.python_version()}
     for package in packages:
         try:
@@ -65,7 +67,7 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 
 
 def commit(root: Path) -> str:
-    """The commit checked out at `root`, with "-dirty" when code differs from it; "unknown" where there is none."""
+    """The commit checked out at `root`, "-dirty" appended when code differs from it; "unknown" outside a repository."""
     head = _git(root, "rev-parse", "--short=12", "--verify", "HEAD")
     if not head:
         return "unknown"
@@ -78,7 +80,7 @@ def now() -> str:
 
 
 def cpu_ceilings(threads: int) -> dict[str, float | None]:
-    """What PyTorch reaches on this CPU: fp32 product of 2048² matrices; bytes read and written in copying 256 MiB."""
+    """PyTorch's speed on this CPU: fp32 product of 2048² matrices; bytes read and written in a copy of 256 MiB."""
     import torch
 
     torch.set_num_threads(threads)

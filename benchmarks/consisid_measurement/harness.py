@@ -1,11 +1,12 @@
-"""Measures variants side by side: first their test, then warm-up, then A B A B …, then medians.
+"""Runs a suite: its test as a gate, warm-up, interleaved runs of all variants, medians.
 
-Variants that are compared run in turn in one process, so that whatever else the machine does meets all of them alike.
+Variants run in turn in one process, so that other load on the machine affects all of them alike.
 """
 
 from __future__ import annotations
 
 import gc
+import inspect
 import subprocess
 import sys
 import tempfile
@@ -18,18 +19,19 @@ import numpy as np
 
 from consisid_measurement import environment
 from consisid_measurement.record import Gate, Machine, Record, Row
+from consisid_measurement.sources import Sources
 from consisid_runtime.events import Progress
 
 
 class Mismatch(Exception):
-    """Variants that should have made the same thing did not: there is nothing to compare."""
+    """Variants that should give the same result gave different ones, so that their costs cannot be compared."""
 
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One thing to measure. `run` does the work once and returns metric → value; it times itself.
+    """One thing to measure. `run` does the work once and returns metric → value, times included.
 
-    Arms may share a variant as long as their metrics differ.
+    Arms may share a variant if their metrics differ.
     """
 
     variant: str
@@ -39,7 +41,7 @@ class Arm:
 def interleave(
     case: str, arms: Sequence[Arm], *, rounds: int, warmup: int = 1, progress: Progress | None = None
 ) -> list[Row]:
-    """Run every arm `warmup` times, discard that, then run all of them in turn `rounds` times.
+    """Runs all arms in turn, `warmup` times without and then `rounds` times with keeping the values.
 
     Args:
         progress: called with (variant, done, total) before each run.
@@ -55,7 +57,7 @@ def interleave(
         for index, arm in enumerate(arms):
             if progress:
                 progress(arm.variant, turn * len(arms) + index, total)
-            # One arm's garbage is not collected on another's time.
+            # Else one arm's garbage could be collected during another's run.
             gc.collect()
             measured = arm.run()
             if turn >= warmup:
@@ -79,9 +81,9 @@ def summarise(case: str, variant: str, metric: str, values: Sequence[float]) -> 
 
 
 def passes(test: str, root: Path) -> bool:
-    """Whether pytest passes on `test`, a path relative to `root`, proofs excepted.
+    """Whether pytest passes on `test`, a path relative to `root`, without proofs.
 
-    A file that is missing or only skips does not.
+    False for a missing file and for one whose tests are all skipped.
     """
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
@@ -105,10 +107,11 @@ def run(
     packages: Iterable[str],
     ceilings: Callable[[], dict[str, float | None]],
 ) -> tuple[Record, str]:
-    """Run a suite's test, and only if it passes `measure`.
+    """Runs a suite's test and, if it passes, `measure`, a function in the suite's own file.
 
-    Returns the record, and in words why it holds no rows ("" when it does).
+    Returns the record, and the reason why it has no rows, "" if it has.
     """
+    sources = Sources.of(environment.checkout(), [inspect.getfile(measure)])
     reason = "" if passes(test, root) else f"{test} does not pass"
     rows: tuple[Row, ...] = ()
     bounds: dict[str, float | None] = {}
@@ -126,6 +129,7 @@ def run(
         commit=environment.commit(root),
         when=environment.now(),
         ceilings=bounds,
+        sources=sources,
         rows=rows,
     )
     return record, reason

@@ -1,4 +1,4 @@
-"""Peak memory of a piece of work, in a process of its own."""
+"""Measures the peak memory of a function, in a process of its own."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _T = TypeVar("_T")
 
 
 def peak_rss_bytes(work: Callable[[], object]) -> int | None:
-    """The largest resident set of a fresh Python process that does `work`, imports included; None where not Linux.
+    """The largest resident set of a fresh Python process that runs `work`, imports included; None except on Linux.
 
-    `work` is pickled: a module's function, or `functools.partial` of one.
+    `work` is pickled: a function of a module, or `functools.partial` of one.
     """
     return in_fresh_process(partial(_without_result, work))[1] if _STATUS.exists() else None
 
 
 def in_fresh_process(work: Callable[[], _T]) -> tuple[_T, int | None]:
-    """What `work` returns in a fresh Python process, and that process's `peak_rss_bytes`. Both are pickled."""
+    """The result of `work` in a fresh Python process, and that process's `peak_rss_bytes`. Both are pickled."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(_with_peak, work).result()
 
@@ -36,7 +36,7 @@ def _with_peak(work: Callable[[], _T]) -> tuple[_T, int | None]:
     result = work()
     if not _STATUS.exists():
         return result, None
-    # Not getrusage: a new process inherits its parent's ru_maxrss.
+    # getrusage would not do: a new process inherits its parent's ru_maxrss.
     found = re.search(r"^VmHWM:\s+(\d+) kB$", _STATUS.read_text(), re.MULTILINE)
     assert found is not None
     return result, int(found[1]) * 1024

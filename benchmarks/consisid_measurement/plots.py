@@ -1,4 +1,4 @@
-"""One bar plot a suite: the variants of each case side by side, and how many times ours each of them takes."""
+"""Draws one bar plot for each suite: the variants of each case, and their ratio to ours."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _OTHER = ("#9970ab", "#c2a5cf", "#8c96c6", "#bdbdbd", "#969696")
 
 
 def plot(rows: Sequence[Row]) -> bytes | None:
-    """A PNG of rows that share one metric, the same bytes for the same rows; None without rows.
+    """A PNG of rows that share one metric; equal rows give equal bytes. None without rows.
 
     Bars are medians, whiskers 20/80 % quantiles; labels are medians and their ratio to the case's `OURS`.
     """
@@ -44,7 +44,7 @@ def plot(rows: Sequence[Row]) -> bytes | None:
     axes.tick_params(axis="x", labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     buffer = io.BytesIO()
-    # The version of matplotlib would otherwise be written into the file.
+    # By default matplotlib writes its version into the file.
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
 

@@ -1,16 +1,17 @@
-"""One benchmark's result: what was measured, on which machine and commit, and whether its test had passed."""
+"""The record of a suite: every measured row, the machine, versions and source files, and its gate."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import re
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from consisid_measurement.sources import Sources
+from consisid_runtime.files.atomic import write_file
 
 OURS = "ours"
 UNITS = ("seconds", "bytes", "gbps", "tflops", "per_second", "percent", "ratio", "db", "count")
@@ -19,7 +20,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """The test file that had to pass first, relative to the repository's root."""
+    """The test that had to pass before anything was measured, relative to the repository's root."""
 
     test: str
     passed: bool
@@ -27,7 +28,7 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Where it ran. `name` is a neutral name such as "cpu-2core" or "h200", and a folder under benchmarks/results."""
+    """The machine measured. `name` is neutral, such as "cpu-2core" or "h200", and a folder of benchmarks/results."""
 
     name: str
     cpu: str
@@ -66,13 +67,14 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A whole suite on one machine. A suite whose gate failed holds no rows; asking for both is a `ValueError`.
+    """A suite on one machine. Raises `ValueError` for rows together with a gate that failed.
 
     Attributes:
-        versions: package → version, of everything that was measured.
-        commit: the commit measured, "-dirty" appended when code differed from it, "unknown" outside a repository.
+        versions: package → version, of the libraries measured.
+        commit: as `environment.commit` gives it.
         when: UTC, ISO 8601, seconds.
-        ceilings: what this machine can do at best, measured beside; None where it was not.
+        ceilings: the machine's speed at simple operations, measured in the same run; None where it was not measured.
+        sources: the source files measured; None in a record from before these were digested.
     """
 
     suite: str
@@ -82,6 +84,7 @@ class Record:
     commit: str
     when: str
     ceilings: dict[str, float | None]
+    sources: Sources | None
     rows: tuple[Row, ...]
 
     def __post_init__(self) -> None:
@@ -101,6 +104,7 @@ class Record:
                     **data,
                     "gate": Gate(**data["gate"]),
                     "machine": Machine(**data["machine"]),
+                    "sources": Sources.from_json(data.get("sources")),
                     "rows": tuple(Row(**row) for row in data["rows"]),
                 }
             )
@@ -108,24 +112,14 @@ class Record:
             raise ValueError(f"not a benchmark record: {error}") from error
 
     def write(self, results: Path) -> Path:
-        """Write `results/<machine>/<suite>.json` at once or not at all; returns the path."""
+        """Writes `results/<machine>/<suite>.json` atomically; returns the path. Raises `OutputUnwritable`."""
         path = results / self.machine.name / f"{self.suite}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{self.suite}-", suffix=".json")
-        try:
-            with os.fdopen(handle, "w") as file:
-                json.dump(self.to_json(), file, indent=1, allow_nan=False)
-                file.write("\n")
-            os.chmod(name, 0o644)
-            os.replace(name, path)
-        except BaseException:
-            os.unlink(name)
-            raise
+        write_file(path, json.dumps(self.to_json(), indent=1, allow_nan=False).encode() + b"\n")
         return path
 
 
 def read(path: Path) -> Record:
-    """The record in a file. Raises `ValueError` naming the file when it is not one, or lies where another belongs."""
+    """The record in a file. Raises `ValueError` naming the file if it is malformed or does not belong at this path."""
     try:
         record = Record.from_json(json.loads(path.read_bytes()))
     except ValueError as error:
@@ -136,14 +130,14 @@ def read(path: Path) -> Record:
 
 
 def relative(row: Row, rows: Iterable[Row]) -> float | None:
-    """A row's median over that of `OURS` in the same case and metric of `rows`; None for our own, or without one."""
+    """A row's median over that of `OURS` in the same case and metric; None for `OURS` itself, and without it."""
     key = (row.case, OURS, row.metric)
     ours = next((other for other in rows if (other.case, other.variant, other.metric) == key), None)
     return None if ours is None or ours == row or not ours.median else row.median / ours.median
 
 
 def unit(metric: str) -> str:
-    """The unit a metric's name ends in. Raises `ValueError` naming the known units."""
+    """The unit at the end of a metric's name. Raises `ValueError` naming the known units."""
     for known in UNITS:
         if metric == known or metric.endswith(f"_{known}"):
             return known

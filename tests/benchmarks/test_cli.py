@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,11 @@ from consisid_benchmarks import cli
 from consisid_benchmarks.suites import pipeline
 from consisid_measurement import environment, harness
 from consisid_measurement.record import Gate, Record
+from consisid_measurement.sources import Sources
 
 HEAVY = {"torch", "matplotlib", "numpy", "diffusers", "transformers", "onnxruntime"}
+HEADLINES = ("pipeline", "export", "fidelity")
+BLOCKS = (*HEADLINES, "kernels", "proof")
 
 
 @pytest.fixture
@@ -25,7 +29,7 @@ def app() -> typer.Typer:
 
 @pytest.fixture
 def outcome(monkeypatch: pytest.MonkeyPatch) -> Callable[[Record, str], None]:
-    """Stands in for the measurement itself."""
+    """Replaces the measurement by a record and a reason."""
 
     def stub(record: Record, reason: str) -> None:
         monkeypatch.setattr(harness, "run", lambda *_, **__: (record, reason))
@@ -62,7 +66,7 @@ def test_a_measured_suite_is_written_where_asked(
     assert json.loads((tmp_path / "cpu-2core" / "pipeline.json").read_bytes()) == record.to_json()
 
 
-def test_a_failed_gate_is_written_said_and_exits_with_one(
+def test_a_failed_gate_is_recorded_reported_and_exits_with_one(
     app: typer.Typer, outcome: Callable[[Record, str], None], make_record: Callable[..., Record], tmp_path: Path
 ) -> None:
     outcome(make_record(gate=Gate("tests/x.py", passed=False), rows=()), "tests/x.py does not pass")
@@ -77,17 +81,28 @@ def test_impossible_options_are_refused(app: typer.Typer, options: list[str]) ->
     assert CliRunner().invoke(app, ["bench", "pipeline", *options]).exit_code == 2
 
 
-def test_the_report_exits_with_one_only_while_something_is_stale(
+def test_a_failed_check_exits_with_one_and_names_what_is_wrong(
     app: typer.Typer, monkeypatch: pytest.MonkeyPatch, make_record: Callable[..., Record], tmp_path: Path
 ) -> None:
     monkeypatch.setattr(environment, "checkout", lambda: tmp_path)
-    (tmp_path / "README.md").write_text("<!-- bench:pipeline -->\n<!-- /bench:pipeline -->\n")
-    make_record().write(tmp_path / "benchmarks" / "results")
-    invoke = CliRunner().invoke
-    assert invoke(app, ["bench", "report", "--check"]).exit_code == 1
-    assert invoke(app, ["bench", "report"]).exit_code == 0
-    assert invoke(app, ["bench", "report", "--check"]).exit_code == 0
-    (tmp_path / "README.md").write_text("nothing to fill\n")
-    failed = invoke(app, ["bench", "report"])
+    rows = "\n".join(f"| <!-- headline:{name} --><!-- /headline:{name} --> |" for name in HEADLINES)
+    blocks = "\n".join(f"<!-- bench:{name} --><!-- /bench:{name} -->" for name in BLOCKS)
+    for name, text in (("README.md", rows), ("docs/benchmarks.md", blocks), ("docs/fidelity.md", blocks)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "suite.py").write_text("1\n")
+    make_record(sources=Sources.of(tmp_path, ["suite.py"])).write(tmp_path / "benchmarks" / "results")
+    check, write = (partial(CliRunner().invoke, app, ["bench", "report", *more]) for more in (["--check"], []))
+    assert check().exit_code == 1
+    assert write().exit_code == 0
+    assert check().exit_code == 0
+    (tmp_path / "suite.py").write_text("2\n")
+    assert write().exit_code == 0
+    failed = check()
     assert failed.exit_code == 1
-    assert "README.md needs the lines" in failed.output
+    assert "stale: benchmarks/results/cpu-2core/pipeline.json: measured at commit `0123456789ab`" in failed.output
+    assert "measure again with `consisid bench pipeline`" in failed.output
+    (tmp_path / "README.md").write_text("nothing to fill\n")
+    failed = write()
+    assert failed.exit_code == 1
+    assert "README.md needs | <!-- headline:pipeline -->" in failed.output

@@ -52,6 +52,8 @@ def test_a_commit_is_dirty_when_code_changed_but_not_when_results_did(tmp_path: 
     (tmp_path / "benchmarks" / "results").mkdir(parents=True)
     (tmp_path / "benchmarks" / "results" / "new.json").write_text("{}")
     (tmp_path / "README.md").write_text("tables")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "benchmarks.md").write_text("tables")
     assert environment.commit(tmp_path) == head
     (tmp_path / "code.py").write_text("2\n")
     assert environment.commit(tmp_path) == f"{head}-dirty"

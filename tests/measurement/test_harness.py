@@ -79,6 +79,7 @@ def test_a_passing_gate_lets_the_rows_through(tmp_path: Path) -> None:
     assert record.ceilings == {"copy_gbps": 9.5}
     assert set(record.versions) == {"python", "numpy"}
     assert record.commit == "unknown"
+    assert record.sources is not None and record.sources.entry == ("tests/measurement/test_harness.py",)
 
 
 @pytest.mark.parametrize("test", [FAILING, SKIPPING, "", None], ids=["fails", "skips", "empty", "missing"])

@@ -4,7 +4,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from consisid_benchmarks.report import compared
+from consisid_benchmarks.tables import compared
 from consisid_measurement.plots import plot
 from consisid_measurement.record import Record
 

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from consisid_measurement.record import Gate, Machine, Record, Row, read, unit
+from consisid_measurement.sources import Sources
 
 MakeRecord = Callable[..., Record]
 
 
 def test_what_is_written_is_read_back(make_record: MakeRecord, tmp_path: Path) -> None:
-    record = make_record()
+    record = make_record(sources=Sources(("suite.py",), "0" * 64))
     path = record.write(tmp_path)
     assert path == tmp_path / "cpu-2core" / "pipeline.json"
     assert read(path) == record
@@ -21,10 +22,18 @@ def test_what_is_written_is_read_back(make_record: MakeRecord, tmp_path: Path) -
 
 def test_the_file_has_the_documented_form(make_record: MakeRecord, tmp_path: Path) -> None:
     data = json.loads(make_record().write(tmp_path).read_bytes())
-    assert list(data) == ["suite", "gate", "machine", "versions", "commit", "when", "ceilings", "rows"]
+    assert list(data) == ["suite", "gate", "machine", "versions", "commit", "when", "ceilings", "sources", "rows"]
     assert data["gate"] == {"test": "tests/runtime/test_parity.py", "passed": True}
     assert data["machine"] == {"name": "cpu-2core", "cpu": "A CPU", "cores": 2, "memory_gib": 24, "gpu": None}
     assert list(data["rows"][0]) == ["case", "variant", "metric", "median", "p20", "p80", "n"]
+
+
+def test_a_record_from_before_the_digests_is_read(make_record: MakeRecord, tmp_path: Path) -> None:
+    path = make_record().write(tmp_path)
+    data = json.loads(path.read_bytes())
+    del data["sources"]
+    path.write_text(json.dumps(data))
+    assert read(path).sources is None
 
 
 def test_a_failed_write_leaves_the_old_record(make_record: MakeRecord, tmp_path: Path) -> None:

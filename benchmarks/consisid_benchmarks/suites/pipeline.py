@@ -73,9 +73,9 @@ def prepare(checkpoint: Path | None, folder: Path, progress: Progress) -> tuple[
     from consisid_export.checkpoint.checkpoint import Checkpoint
     from consisid_nano.untrained.write import write_untrained
 
-    name = "nano"
+    name = "untrained"
     if checkpoint is None:
-        checkpoint = folder / "nano"
+        checkpoint = folder / "untrained"
         write_untrained(checkpoint)
     else:
         name = re.sub(r"[^a-z0-9]+", "-", checkpoint.resolve().name.lower()).strip("-")

@@ -153,9 +153,10 @@ def _record(
 ) -> NanoRecord:
     from dataclasses import asdict
 
-    from consisid_fidelity.nano.record import NanoRecord
+    from consisid_fidelity.nano.record import ENTRY, NanoRecord
     from consisid_measurement import environment
     from consisid_measurement.record import Gate
+    from consisid_measurement.sources import Sources
 
     return NanoRecord(
         gate=Gate(GATE, passed=True),
@@ -166,6 +167,7 @@ def _record(
         settings={**settings, "gallery": subject.gallery, "options": asdict(subject.options)},
         digests=digests,
         findings=findings,
+        sources=Sources.of(environment.checkout(), ENTRY),
     )
 
 

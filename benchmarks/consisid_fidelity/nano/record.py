@@ -9,9 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from consisid_measurement.record import Gate, Machine
+from consisid_measurement.sources import Sources
 from consisid_runtime.files.atomic import write_file
 
 SUITE = "fidelity"
+ENTRY = (
+    "benchmarks/consisid_fidelity/nano/run.py",
+    "benchmarks/consisid_fidelity/nano/experiments.py",
+    "nano/consisid_nano/package.py",
+)
+"""Files that make a record's figures; package.py names the trained weights and the judges."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +49,7 @@ class NanoRecord:
         settings: how many people, which options.
         digests: of the bundle, the judges and the measuring code.
         findings: every figure.
+        sources: the source files measured; None in a record from before these were digested.
     """
 
     gate: Gate
@@ -52,6 +60,7 @@ class NanoRecord:
     settings: dict[str, Any]
     digests: dict[str, Any]
     findings: Findings
+    sources: Sources | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {"suite": SUITE, **asdict(self)}
@@ -62,6 +71,7 @@ class NanoRecord:
         try:
             fields = {name: value for name, value in data.items() if name != "suite"}
             fields |= {"gate": Gate(**data["gate"]), "machine": Machine(**data["machine"])}
+            fields |= {"sources": Sources.from_json(data.get("sources"))}
             return cls(**fields | {"findings": Findings(**data["findings"])})
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a record of the nano experiments: {error}") from error

@@ -1,0 +1,42 @@
+"""Writes one row for each record: the README's table of figures.
+
+Its columns are: what was measured, ours, what it is compared with, the ratio.
+"""
+
+from __future__ import annotations
+
+from consisid_benchmarks.tables import spell
+from consisid_fidelity.nano.record import NanoRecord
+from consisid_fidelity.nano.variants import EXACT, RECONSTRUCTED
+from consisid_measurement.record import OURS, Record, relative
+
+_CHOSEN = {
+    "pipeline": ("seconds a video", "total_seconds", "diffusers-eager"),
+    "export": ("peak memory", "peak_rss_bytes", "torch-onnx-export"),
+}
+"""Suite → words for the metric, the metric, the peer."""
+SUITES = (*_CHOSEN, "fidelity")
+_SIMILARITY = "facesim_arc"
+
+
+def row(record: Record) -> str | None:
+    """The cells of a record's row, " | " between them; None without the metric of both ours and the peer."""
+    words, metric, peer = _CHOSEN[record.suite]
+    found = {(each.case, each.variant): each for each in record.rows if each.metric == metric}
+    for (case, variant), other in found.items():
+        if variant == peer and (ratio := relative(other, record.rows)):
+            place = record.machine.gpu or f"CPU, {record.machine.cores} cores"
+            what = f"{record.suite}, {words} ({case.replace('/', ', ')}; {place})"
+            ours = spell(found[case, OURS].median, metric)
+            return " | ".join([what, ours, f"{peer} {spell(other.median, metric)}", f"{ratio:.1f} ×"])
+    return None
+
+
+def people_row(record: NanoRecord) -> str:
+    """The same of the experiments with drawn people: similarity to the portrait beside what the VAE leaves of it."""
+    figures = record.findings.figures
+    ours, ceiling = figures[EXACT][_SIMILARITY], figures[RECONSTRUCTED][_SIMILARITY]
+    what = f"fidelity, FaceSim-Arc (consisid-nano, {ours['n']} held-out people)"
+    interval = f"{ours['mean']:.2f} ({ours['low']:.2f} to {ours['high']:.2f})"
+    share = 100 * ours["mean"] / ceiling["mean"]
+    return " | ".join([what, interval, f"{RECONSTRUCTED} {ceiling['mean']:.2f}", f"{share:.0f} % of it"])
