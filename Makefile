@@ -62,10 +62,10 @@ bench: install
 	$(BIN)/consisid bench export
 	$(BIN)/consisid bench report
 
-# Files that are written from signatures.py; tests compare them.
+# Files and tables that derive from the code; tests compare them.
 generate: install
 	$(BIN)/python -m consisid_runtime.serve.repository model_repository
-	$(BIN)/python -m consisid_export.tensor_table docs/life-of-a-request.md
+	$(BIN)/python docs/generate.py
 	$(BIN)/python -m consisid_kernels.compile.cost_table kernels/README.md
 
 clean:

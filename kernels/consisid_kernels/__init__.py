@@ -1,0 +1,1 @@
+"""GPU kernels in Triton's language, the PyTorch specification that they are tested against, and their compilation."""

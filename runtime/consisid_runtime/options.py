@@ -36,7 +36,9 @@ class Options:
         steps: denoising steps, 1 to 1000.
         guidance: classifier-free guidance scale; 1 or less switches guidance off.
         dynamic_guidance: the reference's cosine ramp of the guidance scale (`use_dynamic_cfg`).
-        frames, height, width: pixels and frames of the video; None takes the checkpoint's own size.
+        frames: frames of the video, 8k + 1; None takes the checkpoint's own number.
+        height: height of the video in pixels; None takes the checkpoint's own.
+        width: width of the video in pixels; None takes the checkpoint's own.
         fps: frames per second of the MP4; does not change the frames.
         scheduler: "dpm" (CogVideoX DPM++ 2M SDE) or "ddim".
         face_index: None takes the largest face, a number counts from the largest (0), "only" refuses several faces.
