@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import fields
 
 import click
@@ -17,6 +18,7 @@ def command_reference() -> str:
     return "\n\n".join(_section(name, command) for name, command in leaves().items())
 
 
+@functools.cache
 def leaves() -> dict[str, click.Command]:
     """Sub-command ("export", "bench gate", …) → its parser, for every installed package."""
     return _leaves(typer.main.get_command(make_app()))
