@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import click
+
 from generators.commands import leaves
 
 _BLOCK = re.compile(r"```(?:console|bash)\n(.*?)```", re.DOTALL)

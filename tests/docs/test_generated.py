@@ -6,11 +6,11 @@ import ast
 import re
 from pathlib import Path
 
-import generate
 import pytest
-from generators import tree
 
+import generate
 from consisid_runtime import wire
+from generators import tree
 
 
 @pytest.mark.parametrize("page", generate.SECTIONS)
