@@ -67,10 +67,10 @@ bench: install
 	$(BIN)/consisid bench export
 	$(BIN)/consisid bench report
 
-# Files and tables that are derived from code; tests compare them.
+# Files and tables that derive from the code; tests compare them.
 generate: install
 	$(BIN)/python -m consisid_runtime.serve.repository model_repository
-	$(BIN)/python -m consisid_export.tensor_table docs/life-of-a-request.md
+	$(BIN)/python docs/generate.py
 	$(BIN)/python -m consisid_kernels.compile.readme kernels/README.md
 
 clean:

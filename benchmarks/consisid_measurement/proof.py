@@ -53,4 +53,4 @@ class Proof:
         """Adds a trial and writes the file atomically. Raises `OutputUnwritable`."""
         self.trials[trial] = {"test": self.test, **found, "when": environment.now()}
         data = {name: value for name, value in asdict(self).items() if name not in ("path", "test")}
-        write_file(self.path, json.dumps(data, indent=1, allow_nan=False).encode() + b"\n")
+        write_file(self.path, json.dumps(data, indent=1, allow_nan=False).encode() + b"\n", parents=True)

@@ -114,7 +114,7 @@ class Record:
     def write(self, results: Path) -> Path:
         """Writes `results/<machine>/<suite>.json` atomically; returns the path. Raises `OutputUnwritable`."""
         path = results / self.machine.name / f"{self.suite}.json"
-        write_file(path, json.dumps(self.to_json(), indent=1, allow_nan=False).encode() + b"\n")
+        write_file(path, json.dumps(self.to_json(), indent=1, allow_nan=False).encode() + b"\n", parents=True)
         return path
 
 

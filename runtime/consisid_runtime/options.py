@@ -39,7 +39,9 @@ class Options:
         steps: denoising steps, 1 to 1000.
         guidance: classifier-free guidance scale; at 1 or below there is no guidance.
         dynamic_guidance: the reference's cosine ramp of the guidance scale (`use_dynamic_cfg`).
-        frames, height, width: the size of the video in frames and pixels; None selects the checkpoint's own size.
+        frames: frames of the video, 8k + 1; None takes the checkpoint's own number.
+        height: height of the video in pixels; None takes the checkpoint's own.
+        width: width of the video in pixels; None takes the checkpoint's own.
         fps: frames per second of the MP4; does not change the frames.
         scheduler: "dpm" (CogVideoX DPM++ 2M SDE) or "ddim".
         face_index: None selects the largest face, a number counts from the largest (0), "only" refuses several faces.

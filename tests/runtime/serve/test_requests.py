@@ -1,4 +1,4 @@
-"""The commands of the README, as printed there, against a server that answers with the image as its video."""
+"""The commands of docs/requests.md, as printed there, against a server that answers with the image as its video."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from consisid_runtime.serve.tritonserver import TritonServer
 
 BLOCKS = re.findall(
-    r"```bash\n(.*?)```", (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8"), re.DOTALL
+    r"```bash\n(.*?)```", (Path(__file__).parents[3] / "docs" / "requests.md").read_text(encoding="utf-8"), re.DOTALL
 )
 PHOTO = bytes(range(256)) * 999
 

@@ -1,9 +1,6 @@
-"""Writes the table of tensors into docs/life-of-a-request.md; `python -m consisid_export.tensor_table PAGE`."""
+"""The table of tensors: every module's inputs and outputs at ConsisID-preview's sizes."""
 
 from __future__ import annotations
-
-import sys
-from pathlib import Path
 
 from consisid_runtime import signatures as table
 from consisid_runtime.models.vae_config import VAEConfig, decoder_caches
@@ -37,7 +34,6 @@ PREVIEW = {
 
 _VAE = {"block_out_channels": [128, 256, 256, 512], "latent_channels": 16, "layers_per_block": 3}
 _VAE_REST = {"norm_num_groups": 32, "temporal_compression_ratio": 4, "scaling_factor": 0.7}
-BEGIN, END = "<!-- tensors -->", "<!-- /tensors -->"
 
 
 def tensor_table() -> str:
@@ -50,12 +46,6 @@ def tensor_table() -> str:
     return "\n".join(["| module | inputs | outputs |", "|---|---|---|", *rows])
 
 
-def insert(page: str) -> str:
-    """The page with the table between its markers."""
-    before, rest = page.split(BEGIN)
-    return f"{before}{BEGIN}\n{tensor_table()}\n{END}{rest.split(END)[1]}"
-
-
 def _row(signature: Signature) -> str:
     return f"| {signature.name} | {_ports(signature.inputs)} | {_ports(signature.outputs)} |"
 
@@ -64,8 +54,3 @@ def _ports(ports: tuple[Port, ...]) -> str:
     caches = [port for port in ports if "cache_" in port.name]
     shown = [f"`{p.name}` {p.dtype} [{', '.join(map(str, p.shape))}]" for p in ports if p not in caches]
     return "<br>".join([*shown, f"{len(caches)} caches"] if caches else shown)
-
-
-if __name__ == "__main__":
-    page = Path(sys.argv[1])
-    page.write_text(insert(page.read_text()))

@@ -1,0 +1,55 @@
+"""The reference of the Python API, from signatures and docstrings, by griffe2md."""
+
+from __future__ import annotations
+
+import re
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from griffe import GriffeLoader, Parser
+from griffe2md import ConfigDict, render_object_docs
+
+MEMBERS: dict[str, list[str] | None] = {
+    "pipeline.Pipeline": ["open", "generate"],
+    "client.client.Client": None,
+    "options.Options": ["from_mapping", "to_mapping"],
+    "video.Video": ["mp4", "frames", "save"],
+    "errors.ConsisIDError": ["wire"],
+}
+"""Class → the members to show; None shows all public ones."""
+
+_CONFIG: ConfigDict = {
+    "docstring_section_style": "list",
+    "filters": ["!^_"],
+    "heading_level": 3,
+    "line_length": 100,
+    "members_order": "source",
+    "separate_signature": True,
+    "show_bases": False,
+    "show_object_full_path": False,
+    "show_root_full_path": False,
+    "show_root_heading": True,
+    "show_root_members_full_path": False,
+    "show_signature_annotations": True,
+    "signature_crossrefs": False,
+    "summary": False,
+}
+_REFERENCE = re.compile(r"\[([^\[\]]*)\]\(#[^)]*\)")
+
+
+def python_api() -> str:
+    """Markdown: signature, docstring and members of each public class."""
+    spec = find_spec("consisid_runtime")
+    assert spec is not None and spec.origin is not None
+    loader = GriffeLoader(search_paths=[Path(spec.origin).parents[1]], docstring_parser=Parser.google)
+    package = loader.load("consisid_runtime")
+    return "\n\n".join(_render(package[name], members) for name, members in MEMBERS.items())
+
+
+def _render(found: Any, members: list[str] | None) -> str:
+    text = render_object_docs(found, {**_CONFIG, "members": members})
+    # Cross-references point to anchors that plain Markdown does not have.
+    while (plain := _REFERENCE.sub(r"\1", text)) != text:
+        text = plain
+    return text.strip()

@@ -1,0 +1,89 @@
+"""The commands and the Python of the pages run: on the untrained checkpoint, with a stand-in for the server."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from consisid_runtime import Client, Options, Pipeline, Video
+from consisid_runtime.cli.main import make_app
+
+SERVED = "serve"
+"""Runs until it is stopped; tests/runtime/serve runs it."""
+WITH_PYTHON = ("README.md", "docs/python-api.md", "nano/README.md")
+
+
+@pytest.fixture
+def example_folder(
+    untrained: Path, untrained_bundle: Path, portrait: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A working directory with the files that the pages name."""
+    (tmp_path / "ConsisID-preview").symlink_to(untrained)
+    (tmp_path / "bundle").symlink_to(untrained_bundle)
+    (tmp_path / "portrait.jpg").write_bytes(portrait)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def video(untrained_bundle: Path, portrait: bytes) -> Video:
+    return Pipeline.open(untrained_bundle, device="cpu").generate(portrait, "a man", Options(steps=1))
+
+
+@pytest.fixture(autouse=True)
+def server(video: Video, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """Answers every request of a client; collects them."""
+    requests: list[tuple[Any, ...]] = []
+
+    def generate(self: Client, *request: Any) -> Video:
+        requests.append(request)
+        return video
+
+    monkeypatch.setattr(Client, "generate", generate)
+    monkeypatch.setattr(Client, "ready", lambda self: True)
+    return requests
+
+
+def test_the_commands_of_the_readme_run(
+    example_folder: Path, pages: dict[str, str], server: list[tuple[Any, ...]]
+) -> None:
+    (block,) = (each for each in _blocks(pages["README.md"], "console") if "consisid export" in each)
+    ran = []
+    for line in block.splitlines():
+        _, name, *arguments = shlex.split(line, comments=True)
+        if name == SERVED:
+            continue
+        result = CliRunner().invoke(make_app(), [name, *arguments])
+        assert result.exit_code == 0, (line, result.output, result.exception)
+        ran.append(name)
+    assert ran == ["export", "inspect", "generate", "request", "repository"]
+    assert (example_folder / "out.mp4").is_file() and (example_folder / "models" / "README.md").is_file()
+    assert [prompt for _, prompt, _ in server] == ["a man reading by the sea"]
+
+
+@pytest.mark.parametrize("page", WITH_PYTHON)
+def test_the_python_of_a_page_runs(page: str, example_folder: Path, pages: dict[str, str]) -> None:
+    for block in _blocks(pages[page], "python"):
+        if signature(block):
+            continue
+        exec(compile(block.replace("steps=50", "steps=1"), page, "exec"), {})
+    if "out.mp4" in "".join(_blocks(pages[page], "python")):
+        assert (example_folder / "out.mp4").is_file()
+
+
+def test_no_other_page_has_python(pages: dict[str, str]) -> None:
+    assert {name for name, text in pages.items() if _blocks(text, "python")} == set(WITH_PYTHON)
+
+
+def signature(block: str) -> bool:
+    """Whether a block is a signature of the generated reference."""
+    return len(block.splitlines()) == 1
+
+
+def _blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
