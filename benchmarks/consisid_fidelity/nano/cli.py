@@ -65,7 +65,7 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Experiments with the nano model: identity, prompt, ablations, steps, spectra, and the gate on known damage."""
-    source, judge_folder = checkpoint or _packaged("checkpoint"), judges or _packaged("judges")
+    checkpoint_folder, judge_folder = checkpoint or _packaged("checkpoint"), judges or _packaged("judges")
     from consisid_fidelity.nano import experiments
     from consisid_fidelity.nano.setup import ExperimentSetup
     from consisid_measurement import environment, harness
@@ -77,8 +77,8 @@ def command(
         typer.secho(f"{COMMAND}: not measured, because {GATE} does not pass", fg="red", err=True)
         raise typer.Exit(1)
     with Display(f"bench {COMMAND}") as display:
-        measured = bundle or _exported(source, folder, display.update)
-        setup = ExperimentSetup(measured, source, judge_folder, Options(steps=steps, guidance=guidance))
+        measured = bundle or _exported(checkpoint_folder, folder, display.update)
+        setup = ExperimentSetup(measured, checkpoint_folder, judge_folder, Options(steps=steps, guidance=guidance))
         if small:
             setup = experiments.small_setup(setup)
         wanted = experiments.small_case_counts() if small else experiments.full_case_counts(people, sweep)
@@ -111,7 +111,7 @@ def gate_command(
     as_json: Json = False,
 ) -> None:
     """Compare a bundle with the exact one on the same people, prompts and noise; exits with 1 if it is worse."""
-    source, judge_folder = checkpoint or _packaged("checkpoint"), judges or _packaged("judges")
+    checkpoint_folder, judge_folder = checkpoint or _packaged("checkpoint"), judges or _packaged("judges")
     from consisid_fidelity.nano.gate import compare_bundles
     from consisid_fidelity.nano.run import ExperimentRun
     from consisid_fidelity.nano.setup import ExperimentSetup
@@ -122,9 +122,9 @@ def gate_command(
     folder = work or environment.checkout() / "build" / "fidelity"
     options = Options(steps=steps, guidance=guidance)
     with Display(f"bench {GATE_COMMAND}") as display:
-        exact = against or _exported(source, folder, display.update)
+        exact = against or _exported(checkpoint_folder, folder, display.update)
         found, wanted = (
-            ExperimentRun(ExperimentSetup(bundle, source, judge_folder, options), folder)
+            ExperimentRun(ExperimentSetup(bundle, checkpoint_folder, judge_folder, options), folder)
             for bundle in (candidate, exact)
         )
         verdict = compare_bundles(found, wanted, people, processes, display.update)

@@ -38,16 +38,16 @@ def without_injection(share: float) -> Callable[[Conditions], Conditions]:
     return drop
 
 
-def rounded_step(source: networks.Source, signature: Signature, bits: int | None) -> Engine:
+def rounded_step(checkpoint: networks.Source, signature: Signature, bits: int | None) -> Engine:
     """The denoiser's step in PyTorch, float32, on the CPU.
 
     Args:
-        source: the checkpoint.
+        checkpoint: whose weights are loaded.
         signature: of `dit_step`.
         bits: the weights of the blocks' linear layers are rounded to 2^bits − 1 symmetric levels, with one scale per
             output channel; None leaves them unchanged.
     """
-    network = networks.load("dit_step", source, torch.float32)
+    network = networks.load("dit_step", checkpoint, torch.float32)
     if bits is not None:
         for layer in quantised_layers(network).values():
             layer.weight = torch.nn.Parameter(rounded(layer.weight, bits), requires_grad=False)
