@@ -14,7 +14,7 @@ from consisid_runtime.stages.face.image import Pixels
 from consisid_runtime.video import Frames
 
 Values = dict[str, float | None]
-"""Metric → value; None where the video has none."""
+"""Metric → value; None for a video without one."""
 
 
 class Portraits:

@@ -39,7 +39,7 @@ class ExperimentRun:
         setup: what is measured.
         folder: parent of the sub-folders; created when missing.
 
-    Raises `InvalidOption` where the bundle was not made from the checkpoint.
+    Raises `InvalidOption` when the bundle was not made from the checkpoint.
     """
 
     def __init__(self, setup: ExperimentSetup, folder: Path) -> None:
