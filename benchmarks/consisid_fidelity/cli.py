@@ -1,4 +1,4 @@
-"""Suite `fidelity`: whose face, what prompt and how steady, for any folder of videos."""
+"""Commands `fidelity` and `fidelity-videos`: score a folder of videos, and generate one from a bundle."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def command(
     videos: Annotated[
         Path,
         typer.Argument(
-            help="Folder with videos.csv: video,portrait,prompt[,reference][,attribute ...], files by relative paths."
+            help="Folder with videos.csv: video,portrait,prompt[,reference][,attribute ...]; paths are relative."
         ),
     ],
     judges: Annotated[
@@ -29,18 +29,18 @@ def command(
         typer.Option(
             "--judges",
             help="Folder with detector.onnx, arcface.onnx, curricular.onnx, clip/, inception.onnx, attributes.onnx and "
-            ".json; a metric whose file is missing is not computed.",
+            ".json; metrics whose files are missing are not computed.",
         ),
     ],
     frames: Annotated[
         int | None,
-        typer.Option("--frames", min=1, help="Frames of a video that faces and CLIPScore are judged on; default: all."),
+        typer.Option("--frames", min=1, help="Frames per video for faces and CLIPScore; default: all."),
     ] = None,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda or auto.")] = "auto",
-    out: Annotated[Path | None, typer.Option("--out", help="Also write everything, video by video, as JSON.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Also write all scores to this JSON file.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Score videos: identity, prompt, steadiness, and distance to a reference."""
+    """Score videos: identity, prompt accuracy, stability, and distance to a reference."""
     from consisid_fidelity.collection import read_collection
     from consisid_fidelity.judges.judges import Judges
     from consisid_fidelity.score import score
@@ -49,9 +49,9 @@ def command(
 
     if out is not None:
         require_writable(out)
-    items, panel = read_collection(videos), Judges.open(judges, device)
+    items, opened = read_collection(videos), Judges.open(judges, device)
     with Display("bench fidelity") as display:
-        scores = score(items, panel, frames, display.update)
+        scores = score(items, opened, frames, display.update)
     report = {"frames": frames} | scores.to_json()
     if out is not None:
         write_file(out, json.dumps(report, indent=1, allow_nan=False).encode() + b"\n", parents=True)
@@ -60,29 +60,27 @@ def command(
 
 def videos_command(
     bundle: Annotated[Path, typer.Argument(help="Any bundle.")],
-    requests: Annotated[
-        Path, typer.Argument(help="Table portrait,prompt[,seed][,attribute ...]; files by relative paths.")
-    ],
-    out: Annotated[Path, typer.Argument(help="Folder of videos; one that was begun goes on.")],
+    requests: Annotated[Path, typer.Argument(help="Table portrait,prompt[,seed][,attribute ...]; paths are relative.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the videos; an interrupted run is resumed.")],
     steps: Annotated[int, typer.Option("--steps", help="Denoising steps.")] = 50,
     guidance: Annotated[float, typer.Option("--guidance", help="Guidance scale.")] = 6.0,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda or auto.")] = "auto",
     as_json: Json = False,
 ) -> None:
-    """Make a bundle's videos of a table of portraits and prompts, for `fidelity` to score."""
-    from consisid_fidelity.videos import make, read_requests
+    """Generate a bundle's videos for a table of portraits and prompts; `fidelity` scores them."""
+    from consisid_fidelity.videos import generate_videos, read_requests
     from consisid_runtime.cli.progress import Display
     from consisid_runtime.options import Options
     from consisid_runtime.pipeline import Pipeline
 
-    options, asked = Options(steps=steps, guidance=guidance), read_requests(requests)
+    options, rows = Options(steps=steps, guidance=guidance), read_requests(requests)
     with Display(f"bench {VIDEOS}") as display:
-        made = make(Pipeline.open(bundle, device=device), asked, options, out, display.update)
-    emit(as_json, {"made": made, "videos": len(asked)}, f"made {made} of {len(asked)} videos in {out}")
+        made = generate_videos(Pipeline.open(bundle, device=device), rows, options, out, display.update)
+    emit(as_json, {"made": made, "videos": len(rows)}, f"made {made} of {len(rows)} videos in {out}")
 
 
 def table(scores: Scores) -> str:
-    """One line a metric: its mean, interval and n; then what is not there, and why."""
+    """One line per metric with mean, interval and n, then one per metric not computed, with the reason."""
     from rich.console import Console
     from rich.table import Table
 

@@ -1,11 +1,11 @@
-"""A folder of videos with their portraits and prompts, by whatever system made them.
+"""Reads a collection: a folder of videos, made by any system, with their portraits and prompts.
 
     videos.csv      video,portrait,prompt[,reference][,attribute …]
-    …               the files it names, by paths relative to the folder
+    …               the files that it names, by paths relative to the folder
 
-`reference` is a video of the same person, prompt and noise to be compared with. Every further column is an attribute of
-what the prompt asked for, for prompt accuracy. A cell of these may be empty. Any container and codec that FFmpeg reads
-will do, animated GIFs too.
+`reference` is a video of the same person, prompt and noise to compare with. Every further column is an attribute whose
+cell holds the class that the prompt asked for, for prompt accuracy. `reference` and attribute cells may be empty. A
+video may have any container and codec that FFmpeg reads, including animated GIF.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ REFERENCE = "reference"
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One row.
+    """One row of the table.
 
     Attributes:
-        row: its number in the table, the first after the header is 1.
-        name: of the video, as the table spells it.
+        row: number of the row; the first after the header is 1.
+        name: the cell `video`.
         video, portrait: files.
-        prompt: what was asked for.
-        reference: the video to compare with, or None.
-        labels: attribute → what the prompt asked for.
+        prompt: text that the video was generated from.
+        reference: file of the video to compare with, or None.
+        labels: attribute → class that the prompt asked for.
     """
 
     row: int
@@ -62,7 +62,7 @@ class Item:
         return None if self.reference is None else _read_video(self.reference, str(self))
 
     def portrait_pixels(self) -> Pixels:
-        """uint8 [H, W, 3] RGB. Raises what `read_pixels` does, naming the row."""
+        """uint8 [H, W, 3] RGB. Raises the errors of `read_pixels`, naming the row."""
         try:
             return read_pixels(read_file(self.portrait))
         except ConsisIDError as error:
@@ -70,10 +70,10 @@ class Item:
 
 
 def read_collection(folder: Path) -> list[Item]:
-    """The rows of `folder`'s table. Files are there, but not read yet.
+    """The rows of `folder`'s table. Checks that the files exist, without reading them.
 
-    Raises `CollectionInvalid`, naming the row, for a table that is missing, empty or lacks a column, an empty cell
-    where one is needed, a path that leaves the folder, a file that is not there, or a video listed twice.
+    Raises `CollectionInvalid`, naming the row, for a table that is missing, empty or lacks a column, an empty required
+    cell, a path outside the folder, a missing file, or a video listed twice.
     """
     root = folder.resolve()
     header, rows = read_table(folder / TABLE, REQUIRED)
@@ -87,49 +87,49 @@ def read_collection(folder: Path) -> list[Item]:
 
 
 def read_table(path: Path, required: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """Names of the columns, and cells of the rows. Raises `CollectionInvalid` where these columns are not there."""
+    """Names of the columns, and cells of the rows. Raises `CollectionInvalid` when a required column is missing."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             lines: Iterable[list[str]] = [cells for cells in csv.reader(file, strict=True) if cells]
     except OSError as error:
         raise CollectionInvalid(
-            f"{path} cannot be read: {error.strerror}; it has to be a table with the columns {', '.join(required)}"
+            f"{path} cannot be read: {error.strerror}; a table with these columns is needed: {', '.join(required)}"
         ) from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise CollectionInvalid(f"{path} is no table of comma-separated values in UTF-8: {error}") from error
+        raise CollectionInvalid(f"{path} is not a table of comma-separated values in UTF-8: {error}") from error
     header, *rows = [[cell.strip() for cell in cells] for cells in lines] or [[]]
     if absent := [name for name in required if name not in header]:
         raise CollectionInvalid(f"{path} lacks the columns {', '.join(absent)}; its first line is {','.join(header)!r}")
     if "" in header or len(set(header)) != len(header):
-        raise CollectionInvalid(f"{path} has columns without a name, or two of one name: {','.join(header)!r}")
+        raise CollectionInvalid(f"{path} has columns without a name or with the same name: {','.join(header)!r}")
     if not rows:
         raise CollectionInvalid(f"{path} has no rows")
     for number, cells in enumerate(rows, 1):
         if len(cells) != len(header):
             raise CollectionInvalid(
-                f"{path.name}, row {number}: {len(cells)} cells for {len(header)} columns; quote what has a comma"
+                f"{path.name}, row {number}: {len(cells)} cells for {len(header)} columns; quote cells with a comma"
             )
     return header, rows
 
 
 def require_filled(cells: dict[str, str], required: Sequence[str], where: str) -> None:
-    """Raises `CollectionInvalid` where one of the cells is empty."""
+    """Raises `CollectionInvalid` when a required cell is empty."""
     if empty := [name for name in required if not cells[name]]:
         raise CollectionInvalid(f"{where}: {', '.join(empty)} is empty")
 
 
 def file_in(root: Path, cells: dict[str, str], column: str, where: str) -> Path:
-    """The file that a cell names. Raises `CollectionInvalid` where it is none inside of `root`."""
+    """The file that a cell names. Raises `CollectionInvalid` unless it is a file inside `root`."""
     path = root / cells[column]
     try:
         resolved = path.resolve()
-        inside, there = resolved.is_relative_to(root), resolved.is_file()
-    except (OSError, RuntimeError, ValueError) as error:  # circles of links, names too long, a NUL
-        raise CollectionInvalid(f"{where}: {column} {cells[column]!r} is no path: {error}") from error
+        inside, exists = resolved.is_relative_to(root), resolved.is_file()
+    except (OSError, RuntimeError, ValueError) as error:  # cyclic links, names that are too long, a NUL
+        raise CollectionInvalid(f"{where}: {column} {cells[column]!r} is not a path: {error}") from error
     if not inside:
-        raise CollectionInvalid(f"{where}: {column} {cells[column]!r} leaves the folder; copy the file into it")
-    if not there:
-        raise CollectionInvalid(f"{where}: {column} {cells[column]!r} is no file in the folder")
+        raise CollectionInvalid(f"{where}: {column} {cells[column]!r} is outside the folder; copy the file into it")
+    if not exists:
+        raise CollectionInvalid(f"{where}: {column} {cells[column]!r} is not a file in the folder")
     return resolved
 
 
@@ -148,5 +148,5 @@ def _read_video(path: Path, where: str) -> Frames:
     try:
         frames: npt.NDArray[np.uint8] = decode_mp4(path.read_bytes())
     except (OSError, ValueError, IndexError, av.FFmpegError) as error:
-        raise VideoUnreadable(f"{where}: {path.name} holds no video that FFmpeg can read: {error}") from error
+        raise VideoUnreadable(f"{where}: {path.name} is not a video that FFmpeg can read: {error}") from error
     return frames

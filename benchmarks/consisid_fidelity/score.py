@@ -1,10 +1,9 @@
-"""Scores a folder of videos with the judges that are there: values a video, means with intervals, what is missing."""
+"""Scores a folder of videos: metrics of each video, means with confidence intervals, metrics not computed and why."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,15 +12,14 @@ import numpy.typing as npt
 from consisid_fidelity.collection import Item
 from consisid_fidelity.errors import CollectionInvalid
 from consisid_fidelity.judges import prompt_accuracy
-from consisid_fidelity.judges.faces import Faces, published_similarity, sample, similarities
-from consisid_fidelity.judges.judges import RECOGNISERS, SHARES, Judges
-from consisid_fidelity.metrics import distance, stability
+from consisid_fidelity.judges.faces import published_similarity, sample
+from consisid_fidelity.judges.judges import SHARES, Judges
+from consisid_fidelity.metrics import stability
 from consisid_fidelity.metrics.frechet import TooFewSamples, frechet_distance, squared_distance
 from consisid_fidelity.metrics.statistics import Estimate, estimate, proportion
+from consisid_fidelity.video_metrics import Portraits, Values, face_metrics, reference_metrics
 from consisid_runtime.events import Progress
 from consisid_runtime.video import Frames
-
-Values = dict[str, float | None]
 
 PAIRED = ("psnr", "ssim", "clip_distance")
 UNITS = {"psnr": "dB", "flicker": "levels"}
@@ -29,14 +27,14 @@ UNITS = {"psnr": "dB", "flicker": "levels"}
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What was measured.
+    """The scores of a folder of videos.
 
     Attributes:
-        videos: name and values of each video; None where a video does not have that one.
-        summary: metric → mean over videos, or the figure that all faces together give (fid).
-        accuracy: attribute → share of videos that show what was asked for.
-        not_computed: metric → why it is not there.
-        judges: judge's file → SHA-256.
+        videos: name and values of each video; a value is None when that video has none.
+        summary: metric → mean over videos; "fid" is one value over all faces.
+        accuracy: attribute → share of videos that show the labelled class.
+        not_computed: metric → reason why it was not computed.
+        judges: file of a judge → SHA-256.
     """
 
     videos: list[tuple[str, Values]]
@@ -55,29 +53,21 @@ class Scores:
         }
 
 
-@dataclass(slots=True)
-class _Portraits:
-    """Portraits' faces and features, each read once."""
-
-    faces: dict[Path, Faces] = field(default_factory=dict)
-    features: dict[Path, npt.NDArray[np.float32]] = field(default_factory=dict)
-
-
 def score(items: Sequence[Item], judges: Judges, frames: int | None = None, progress: Progress | None = None) -> Scores:
     """Score every video; one is held in memory at a time.
 
     Args:
-        items: as `read_collection` gives them.
-        judges: what is missing there is not computed, and said so.
-        frames: of each video that faces and CLIPScore are judged on, evenly spaced; None for all. ConsisID's evaluation
-            takes 16. Distances, flicker and attributes always see all.
-        progress: called with what is being done, videos done, videos in all.
+        items: from `read_collection`.
+        judges: metrics whose judges are missing are listed in `Scores.not_computed`.
+        frames: number of frames of each video, evenly spaced, on which faces and CLIPScore are judged; None for all.
+            ConsisID's evaluation takes 16. Distances, flicker and attributes always use all frames.
+        progress: called with (name of the video, videos done, all videos).
 
     Raises `NoFace` for a portrait without a face, `ImageUnreadable` and `VideoUnreadable` for files that cannot be
-    read, `CollectionInvalid` for a reference of another shape or a label that its judge does not know; each names the
-    row.
+    read, `CollectionInvalid` for a reference of another shape or a label that its judge does not know. Each message
+    names the row.
     """
-    portraits, videos, pooled, outcomes = _Portraits(), [], [], []
+    portraits, videos, pooled, outcomes = Portraits(judges), [], [], []
     for done, item in enumerate(items):
         if progress:
             progress(item.name, done, len(items))
@@ -100,28 +90,19 @@ def score(items: Sequence[Item], judges: Judges, frames: int | None = None, prog
 
 
 def _identity(
-    item: Item, chosen: Frames, judges: Judges, portraits: _Portraits
+    item: Item, chosen: Frames, judges: Judges, portraits: Portraits
 ) -> tuple[Values, npt.NDArray[np.float32]]:
-    """Values of the faces, and features [N, D] of those that were found; [0, 0] without inception.onnx."""
-    if item.portrait not in portraits.faces:
-        picture = item.portrait_pixels()
-        portraits.faces[item.portrait] = judges.faces.read_portrait(picture, f"{item}: portrait {item.portrait.name}")
-        if "fid" not in judges.missing:
-            found = judges.inception.of_faces(picture[None], portraits.faces[item.portrait])
-            portraits.features[item.portrait] = found[0]
-    portrait, faces = portraits.faces[item.portrait], judges.faces.read(chosen)
-    values: Values = {"faces_found": float(faces.found.mean())}
-    for name in faces.embeddings:
-        values[f"facesim_{name}"] = float(similarities(faces, portrait, name).mean())
-        values[f"facesim_{name}_published"] = published_similarity(faces, portrait, name)
-    first = next(name for name in RECOGNISERS if name in faces.embeddings)
-    values["identity_stability"] = stability.identity_stability(faces.embeddings[first])
+    """Metrics of the faces, and features [N, D] of the faces that were found; [0, 0] without inception.onnx."""
+    portrait = portraits.face(item.portrait, item.portrait_pixels, f"{item}: portrait {item.portrait.name}")
+    faces = judges.faces.read(chosen)
+    values = face_metrics(faces, portrait)
+    values |= {f"facesim_{name}_published": published_similarity(faces, portrait, name) for name in faces.embeddings}
     features = np.zeros((0, 0), np.float32)
     if "fid" not in judges.missing:
         values["face_distance"] = None
         if faces.found.any():
             features = judges.inception.of_faces(chosen, faces)
-            values["face_distance"] = squared_distance(features, portraits.features[item.portrait])
+            values["face_distance"] = squared_distance(features, portraits.features(item.portrait))
     return values, features
 
 
@@ -130,12 +111,9 @@ def _paired(item: Item, video: Frames, judges: Judges) -> Values:
     if reference is None:
         return {}
     try:
-        values: Values = {"psnr": distance.psnr(video, reference), "ssim": distance.ssim(video, reference)}
-        if "clip_distance" not in judges.missing:
-            values["clip_distance"] = judges.clip.feature_distance(video, reference)
+        return reference_metrics(video, reference, judges)
     except ValueError as error:
         raise CollectionInvalid(f"{item}: the video and its reference cannot be compared: {error}") from error
-    return values
 
 
 def _hits(item: Item, video: Frames, judges: Judges) -> dict[str, bool]:
@@ -145,16 +123,20 @@ def _hits(item: Item, video: Frames, judges: Judges) -> dict[str, bool]:
         raise CollectionInvalid(f"{item}: {error}") from error
 
 
-def _fid(portraits: _Portraits, pooled: list[npt.NDArray[np.float32]]) -> Estimate | str | None:
-    """The Fréchet distance between the faces of all videos and those of all portraits, each portrait counted once."""
+def _fid(portraits: Portraits, pooled: list[npt.NDArray[np.float32]]) -> Estimate | str | None:
+    """The Fréchet distance between the faces of all videos and those of all portraits, or why there is none.
+
+    Each portrait counts once. None without inception.onnx.
+    """
     found = [features for features in pooled if len(features)]
-    if not portraits.features:
+    references = portraits.all_features()
+    if not references:
         return None
     if not found:
         return "no face was found in any video"
     faces = np.concatenate(found)
     try:
-        return Estimate(frechet_distance(faces, np.stack(list(portraits.features.values()))), None, None, len(faces))
+        return Estimate(frechet_distance(faces, np.stack(references)), None, None, len(faces))
     except TooFewSamples as error:
         return str(error)
 

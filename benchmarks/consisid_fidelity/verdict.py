@@ -1,9 +1,9 @@
-"""The gate that a faster tier has to pass: one function from paired measurements and limits to a verdict.
+"""The quality gate for a faster tier: computes a verdict from paired measurements and limits.
 
-Identity similarity alone is blind to some damage (too few steps, coarse weights), so paired distances to the reference
-run's latents and pixels count as well. Every mean has to stay on the good side of its limit with its whole 95 %
-confidence interval: more videos make the gate finer, too few make it fail. Videos that all change by the same amount
-have an interval of no width, so that there have to be `LEAST` of them. NaN and infinity fail.
+Identity similarity alone does not detect some damage (too few steps, coarse weights), so the gate also limits paired
+distances to the reference run's latents and pixels. The whole 95 % confidence interval of every mean must be within its
+limit: more videos make the gate more sensitive, too few make it fail. Videos that all change by the same amount have an
+interval of zero width; `MIN_VIDEOS` guards against passing on those. NaN and infinity fail.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ import numpy.typing as npt
 
 from consisid_fidelity.metrics.statistics import Estimate, estimate
 
-LEAST = 4
-"""Videos below which nothing passes."""
+MIN_VIDEOS = 4
+"""Number of videos below which every criterion on a mean fails."""
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """One run over the evaluation set, a value a video.
+class RunMetrics:
+    """The metrics of one run over the evaluation set, one value per video.
 
     Attributes:
-        cases: what identifies each video, e.g. "person 7, scene 3, seed 1"; equal for the runs that are compared.
-        identity: cosine similarity to the portrait, mean over frames, frames without a face as 0.
+        cases: identifier of each video, e.g. "person 7, scene 3, seed 1"; equal in the runs that are compared.
+        identity: cosine similarity to the portrait, mean over frames; frames without a face count as 0.
         prompt_accuracy: share of the prompt's attributes that the video shows.
         faces_found: share of frames with a face.
-        flicker: `stability.flicker`, levels.
+        flicker: `stability.flicker`, levels of 255.
     """
 
     cases: Sequence[str]
@@ -42,7 +42,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Distances:
-    """From each video of the candidate to the reference's of the same case.
+    """Distances of each candidate video to the reference video of the same case.
 
     Attributes:
         latents: `distance.relative_distance` of the final latents.
@@ -57,7 +57,7 @@ class Distances:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A number, and why it is that one."""
+    """A limit and the reason for its value."""
 
     value: float
     reason: str
@@ -65,15 +65,15 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a candidate may cost; no limit has a default.
+    """How far a candidate may fall behind the reference; no limit has a default.
 
     Attributes:
-        identity: least mean change (candidate − reference); −0.01 lets it lose a hundredth.
-        prompt_accuracy, faces_found: likewise.
-        flicker: largest mean change, levels.
-        latents, clip: largest mean distance.
-        worst_latents: largest distance of any video; a mean hides one that is ruined.
-        psnr: least mean, dB.
+        identity: minimum mean change (candidate − reference); −0.01 allows a loss of 0.01.
+        prompt_accuracy, faces_found: minimum mean change.
+        flicker: maximum mean change, levels of 255.
+        latents, clip: maximum mean distance.
+        worst_latents: maximum distance of any single video; a mean can hide one bad video.
+        psnr: minimum mean, dB.
     """
 
     identity: Limit
@@ -88,15 +88,15 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    """One criterion's outcome.
+    """The outcome of one criterion.
 
     Attributes:
         name: of the limit.
-        figure: the mean with its interval, or the single worst case; None where values were not finite.
-        limit, reason: what it had to keep to, and why.
-        at_least: whether the figure must stay above the limit, else below.
-        passed: whether it did.
-        case: the worst case's name, for a criterion of single videos, or the first one that is not finite.
+        figure: the mean with its interval, or the worst single video; None when values were not finite.
+        limit, reason: the limit and the reason for its value.
+        at_least: whether the limit is a minimum; otherwise a maximum.
+        passed: whether the figure is within the limit.
+        case: the worst video's case, or the first case with a value that is not finite.
     """
 
     name: str
@@ -117,7 +117,7 @@ class Criterion:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Passed where every criterion did."""
+    """The outcomes of all criteria; passed when all of them passed."""
 
     criteria: tuple[Criterion, ...]
 
@@ -141,12 +141,12 @@ class Verdict:
         return "\n".join(map(str, self.criteria))
 
 
-def judge(candidate: Run, reference: Run, distances: Distances, limits: Limits) -> Verdict:
-    """Whether the candidate is as good as the reference, within the limits.
+def compare_runs(candidate: RunMetrics, reference: RunMetrics, distances: Distances, limits: Limits) -> Verdict:
+    """Compute whether the candidate is as good as the reference, within the limits.
 
-    With fewer videos than `LEAST`, nothing passes but `worst_latents`.
+    With fewer videos than `MIN_VIDEOS`, every criterion but `worst_latents` fails.
 
-    Raises `ValueError` where the runs are not of the same cases in the same order, where cases repeat, or where a value
+    Raises `ValueError` when the runs do not have the same cases in the same order, when cases repeat, or when a value
     is missing.
     """
     cases = list(candidate.cases)
@@ -166,8 +166,8 @@ def judge(candidate: Run, reference: Run, distances: Distances, limits: Limits) 
             return Criterion(name, None, limit.value, limit.reason, at_least, False, cases[int(broken.argmax())])
         figure = estimate(values)
         bound = figure.low if at_least else figure.high
-        kept = bound is not None and (bound >= limit.value if at_least else bound <= limit.value)
-        passed = kept and len(values) >= LEAST
+        within = bound is not None and (bound >= limit.value if at_least else bound <= limit.value)
+        passed = within and len(values) >= MIN_VIDEOS
         return Criterion(name, figure, limit.value, limit.reason, at_least, passed)
 
     def change(name: str, *, at_least: bool) -> Criterion:

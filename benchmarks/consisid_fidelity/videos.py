@@ -1,6 +1,6 @@
-"""Asks a bundle for the videos of a table of portraits and prompts, to be scored beside other systems'.
+"""Generates a bundle's videos for a table of portraits and prompts, as a collection that `score` reads.
 
-requests.csv    portrait,prompt[,seed][,attribute …]; portraits by paths relative to the table
+requests.csv    portrait,prompt[,seed][,attribute …]; paths of portraits are relative to the table
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from consisid_fidelity.collecting import Collector
 from consisid_fidelity.collection import REFERENCE, file_in, read_table, require_filled
+from consisid_fidelity.collection_writer import CollectionWriter
 from consisid_fidelity.errors import CollectionInvalid
 from consisid_runtime.errors import ConsisIDError
 from consisid_runtime.events import Progress
@@ -21,13 +21,21 @@ from consisid_runtime.pipeline import Pipeline
 from consisid_runtime.stages.face.image import read_pixels
 
 MADE_BY = "made-by.json"
-"""In the folder of videos: the bundle's fingerprint, and the options."""
+"""File in the folder of videos that holds the bundle's fingerprint and the options."""
 _REQUIRED, _SEED = ("portrait", "prompt"), "seed"
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One row: the portrait's file, the words, the noise (None: the row's number), and what the words ask for."""
+    """One row of the table.
+
+    Attributes:
+        row: number of the row; the first after the header is 1.
+        portrait: file.
+        prompt: text.
+        seed: None means the row's number.
+        labels: attribute → class that the prompt asks for.
+    """
 
     row: int
     portrait: Path
@@ -40,7 +48,7 @@ class Request:
 
 
 def read_requests(table: Path) -> list[Request]:
-    """Every row of a table. Raises `CollectionInvalid`, naming the row, for what cannot be meant."""
+    """Every row of a table. Raises `CollectionInvalid`, naming the row, for an invalid table or cell."""
     root = table.resolve().parent
     header, rows = read_table(table, _REQUIRED)
     if taken := {"video", REFERENCE} & set(header):
@@ -48,35 +56,35 @@ def read_requests(table: Path) -> list[Request]:
     return [_request(root, number, dict(zip(header, cells, strict=True))) for number, cells in enumerate(rows, 1)]
 
 
-def make(
+def generate_videos(
     pipeline: Pipeline, requests: list[Request], options: Options, out: Path, progress: Progress | None = None
 ) -> int:
-    """Make those videos that `out` lacks; returns how many were made.
+    """Generate the videos that `out` does not hold yet; returns how many were generated. Resumable.
 
     Args:
-        requests: row n becomes the video n, of six digits.
-        options: of every request, but for its seed.
-        out: a new folder, or one that the same bundle began with the same options.
-        progress: called with the request, videos done, videos in all.
+        requests: row n becomes the video named n, with six digits.
+        options: of every request; the seed comes from the row.
+        out: a new folder, or one that an earlier run with the same bundle and options wrote.
+        progress: called with (request, videos done, all videos).
 
-    Raises `CollectionInvalid` for a folder made by another bundle or with other options, `OutputUnwritable`, and what
-    `Pipeline.generate` raises, naming the row; the videos before are kept.
+    Raises `CollectionInvalid` for a folder written by another bundle or with other options, `OutputUnwritable`, and
+    what `Pipeline.generate` raises, naming the row; videos finished before stay in the folder.
     """
     made_by = {"bundle": pipeline.bundle.fingerprint, "options": {**asdict(options), _SEED: None}}
     marker = out / MADE_BY
     if marker.exists():
         if json.loads(marker.read_bytes()) != made_by:
-            raise CollectionInvalid(f"{out} was made by another bundle or with other options; give a new folder")
-        collector = Collector(out, ours=True)
+            raise CollectionInvalid(f"{out} was written by another bundle or with other options; give a new folder")
+        writer = CollectionWriter(out, resumed=True)
     else:
-        collector = Collector(out)
+        writer = CollectionWriter(out)
         write_file(marker, json.dumps(made_by, indent=1).encode() + b"\n", parents=True)
     done = 0
     for number, request in enumerate(requests):
         if progress:
             progress(str(request), number, len(requests))
         name = f"{request.row:06d}"
-        if name in collector:
+        if name in writer:
             continue
         seed = request.row if request.seed is None else request.seed
         try:
@@ -85,7 +93,7 @@ def make(
         except ConsisIDError as error:
             raise type(error)(f"{request}: {error}") from error
         labels = request.labels
-        collector.add(name, video.frames, read_pixels(photo), request.prompt, fps=video.fps, labels=labels)
+        writer.add(name, video.frames, read_pixels(photo), request.prompt, fps=video.fps, labels=labels)
         done += 1
     return done
 

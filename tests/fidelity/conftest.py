@@ -1,4 +1,4 @@
-"""A judge folder of tiny networks, and videos of drawn people."""
+"""Fixtures: a judge folder of tiny networks, and videos of drawn people."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ EDGE = 16
 
 
 def write_clip(folder: Path) -> None:
-    """A CLIPModel with random weights, a tokenizer of a few words, and pictures of 32 × 32."""
+    """Write a CLIPModel with random weights, a tokenizer of a few words, and an input size of 32 × 32."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, PreTrainedTokenizerFast
@@ -30,7 +30,7 @@ def write_clip(folder: Path) -> None:
     config = CLIPConfig(text_config=text, vision_config=small | {"image_size": 32, "patch_size": 8}, projection_dim=8)
     model = CLIPModel(config)
     with torch.no_grad():
-        for parameter in model.parameters():  # the default's 0.02 would make every picture and prompt alike
+        for parameter in model.parameters():  # with the default of 0.02, all pictures and prompts get similar features
             if parameter.ndim > 1:
                 parameter.normal_(std=0.5)
     model.save_pretrained(folder)
@@ -46,14 +46,14 @@ def write_clip(folder: Path) -> None:
 
 
 def write_inception(path: Path) -> None:
-    """Features: each channel's mean over the picture [N, 3]."""
+    """Write a network whose features are each channel's mean over the picture [N, 3]."""
     graph = Graph()
     graph.add("Flatten", graph.add("GlobalAveragePool", "image"), axis=1, output="features")
     graph.save(path, {"image": ["n", 3, EDGE, EDGE]}, {"features": ["n", 3]})
 
 
 def write_attributes(folder: Path, frames: int = 4, size: int = 96) -> None:
-    """`colour` is the channel that is brightest, `end` whether the last frame is darker or brighter than the first."""
+    """Write a network: `colour` is the brightest channel, `end` whether the last frame is darker than the first."""
     graph = Graph()
     means = graph.add("ReduceMean", "clip", axes=[1, 3, 4], keepdims=0)
     graph.add("Identity", means, output="colour")
@@ -70,7 +70,7 @@ def write_attributes(folder: Path, frames: int = 4, size: int = 96) -> None:
 
 @pytest.fixture(scope="session")
 def judge_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every judge; nothing in it is trained."""
+    """A folder with every judge, untrained."""
     folder = tmp_path_factory.mktemp("judges")
     write_detector(folder / "detector.onnx")
     write_recogniser(folder / "arcface.onnx", seed=1)
@@ -83,12 +83,12 @@ def judge_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def portrait_pixels() -> Frames:
-    """A drawn person [192, 192, 3], found by the hand-built detector."""
+    """A drawn person [192, 192, 3] that the hand-built detector finds."""
     return drawn_portrait(3, 192, face=0.6, centre=(0.5, 0.5))
 
 
 @pytest.fixture(scope="session")
 def person_video() -> Frames:
-    """The same person moving to the right, the last of four frames [96, 96, 3] without them."""
+    """The same person moving to the right, [4, 96, 96, 3]; the last frame shows nobody."""
     shown = [drawn_portrait(3, 96, face=0.6, centre=(0.45 + 0.03 * step, 0.5)) for step in range(3)]
     return np.stack([*shown, np.full((96, 96, 3), 90, np.uint8)])

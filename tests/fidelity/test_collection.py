@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from consisid_fidelity.collecting import Collector, encode_lossless
 from consisid_fidelity.collection import read_collection
+from consisid_fidelity.collection_writer import CollectionWriter, encode_lossless
 from consisid_fidelity.errors import CollectionInvalid, VideoUnreadable
 from consisid_runtime.errors import ImageTooSmall, ImageUnreadable, OutputUnwritable
 from consisid_runtime.video import Frames, encode_mp4
@@ -18,7 +18,7 @@ PORTRAIT: Frames = RNG.integers(0, 256, (70, 80, 3), dtype=np.uint8)
 def folder(tmp_path: Path) -> Path:
     """One video with a reference and labels, one without."""
     out = tmp_path / "videos"
-    writer = Collector(out)
+    writer = CollectionWriter(out)
     writer.add("one", NOISE, PORTRAIT, 'a person, "smiling"', fps=8, reference=255 - NOISE, labels={"colour": "red"})
     writer.add("two", NOISE[:3], PORTRAIT, "a person", fps=8)
     return out
@@ -59,7 +59,7 @@ def test_other_systems_files_are_read(folder: Path) -> None:
     table = "\ufeffprompt,video,portrait\na person,theirs.mp4,one.png\na person,theirs.gif,one.png\n"
     mp4, gif = read_collection(rewrite(folder, table))
     assert mp4.frames().shape == (4, 32, 32, 3) and np.abs(mp4.frames().astype(int) - 200).max() <= 2
-    assert gif.frames().mean(axis=(1, 2, 3)) == pytest.approx([0, 255, 0], abs=4)  # of a palette
+    assert gif.frames().mean(axis=(1, 2, 3)) == pytest.approx([0, 255, 0], abs=4)  # GIF has a palette
 
 
 @pytest.mark.parametrize(
@@ -69,21 +69,21 @@ def test_other_systems_files_are_read(folder: Path) -> None:
         ("video,prompt\none.mkv,a\n", "lacks the columns portrait; its first line is 'video,prompt'"),
         ("video,portrait,prompt\n", "has no rows"),
         ("video,portrait,prompt,\none.mkv,one.png,a,\n", "columns without a name"),
-        ("video,portrait,prompt,x,x\none.mkv,one.png,a,b,c\n", "two of one name"),
+        ("video,portrait,prompt,x,x\none.mkv,one.png,a,b,c\n", "with the same name"),
         ("video,portrait,prompt\none.mkv,one.png,a person, smiling\n", "row 1: 4 cells for 3 columns"),
         ("video,portrait,prompt\none.mkv,one.png, \n", "row 1: prompt is empty"),
-        ("video,portrait,prompt\ntwo.mkv,two.png,a\nno.mkv,one.png,a\n", "row 2: video 'no.mkv' is no file"),
-        ("video,portrait,prompt\none.mkv,no.png,a\n", "row 1: portrait 'no.png' is no file"),
-        ("video,portrait,prompt,reference\none.mkv,one.png,a,no.mkv\n", "row 1: reference 'no.mkv' is no file"),
-        ("video,portrait,prompt\n../secret.mkv,one.png,a\n", "row 1: video '../secret.mkv' leaves the folder"),
-        ("video,portrait,prompt\n/etc/hostname,one.png,a\n", "row 1: video '/etc/hostname' leaves the folder"),
-        ("video,portrait,prompt\nlink.mkv,one.png,a\n", "row 1: video 'link.mkv' leaves the folder"),
-        ("video,portrait,prompt\n.,one.png,a\n", "row 1: video '.' is no file"),
+        ("video,portrait,prompt\ntwo.mkv,two.png,a\nno.mkv,one.png,a\n", "row 2: video 'no.mkv' is not a file"),
+        ("video,portrait,prompt\none.mkv,no.png,a\n", "row 1: portrait 'no.png' is not a file"),
+        ("video,portrait,prompt,reference\none.mkv,one.png,a,no.mkv\n", "row 1: reference 'no.mkv' is not a file"),
+        ("video,portrait,prompt\n../secret.mkv,one.png,a\n", "row 1: video '../secret.mkv' is outside the folder"),
+        ("video,portrait,prompt\n/etc/hostname,one.png,a\n", "row 1: video '/etc/hostname' is outside the folder"),
+        ("video,portrait,prompt\nlink.mkv,one.png,a\n", "row 1: video 'link.mkv' is outside the folder"),
+        ("video,portrait,prompt\n.,one.png,a\n", "row 1: video '.' is not a file"),
         ("video,portrait,prompt\none.mkv,one.png,a\none.mkv,two.png,b\n", "row 1 names the same video"),
-        ('video,portrait,prompt\none.mkv,one.png,"a\n', "no table of comma-separated values"),
+        ('video,portrait,prompt\none.mkv,one.png,"a\n', "not a table of comma-separated values"),
     ],
 )
-def test_tables_that_cannot_be_used_say_why(folder: Path, table: str, message: str) -> None:
+def test_an_invalid_table_is_refused_with_the_reason(folder: Path, table: str, message: str) -> None:
     (folder.parent / "secret.mkv").write_bytes(b"x")
     (folder / "link.mkv").symlink_to(folder.parent / "secret.mkv")
     with pytest.raises(CollectionInvalid) as caught:
@@ -91,7 +91,7 @@ def test_tables_that_cannot_be_used_say_why(folder: Path, table: str, message: s
     assert message in str(caught.value)
 
 
-def test_a_table_that_is_missing_or_no_text(folder: Path, tmp_path: Path) -> None:
+def test_a_table_that_is_missing_or_not_text_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(CollectionInvalid, match="cannot be read: No such file"):
         read_collection(tmp_path)
     (folder / "videos.csv").write_bytes(b"\xff\xfe\x00")
@@ -102,11 +102,11 @@ def test_a_table_that_is_missing_or_no_text(folder: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize("content", [b"", b"no video at all" * 50, encode_mp4(NOISE, 8)[:600]])
 def test_an_unreadable_video_names_its_row(folder: Path, content: bytes) -> None:
     (folder / "two.mkv").write_bytes(content)
-    with pytest.raises(VideoUnreadable, match=r"row 2 \(two\.mkv\): two\.mkv holds no video"):
+    with pytest.raises(VideoUnreadable, match=r"row 2 \(two\.mkv\): two\.mkv is not a video"):
         read_collection(folder)[1].frames()
 
 
-def test_a_sound_is_no_video(folder: Path) -> None:
+def test_a_file_with_only_sound_is_refused(folder: Path) -> None:
     import av
 
     with av.open(str(folder / "two.mkv"), "w", format="matroska") as container:
@@ -122,22 +122,22 @@ def test_an_unusable_portrait_names_its_row_and_keeps_its_code(folder: Path) -> 
     (folder / "one.png").write_bytes(b"no picture")
     with pytest.raises(ImageUnreadable, match=r"row 1 \(one\.mkv\): portrait one\.png"):
         read_collection(folder)[0].portrait_pixels()
-    writer = Collector(folder.parent / "small")
+    writer = CollectionWriter(folder.parent / "small")
     writer.add("tiny", NOISE, PORTRAIT[:10, :10], "a person", fps=8)
     with pytest.raises(ImageTooSmall, match="row 1"):
         read_collection(folder.parent / "small")[0].portrait_pixels()
 
 
-def test_a_folder_with_content_is_left_alone(folder: Path, tmp_path: Path) -> None:
+def test_a_folder_with_other_content_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(OutputUnwritable, match="has content"):
-        Collector(tmp_path)
+        CollectionWriter(tmp_path)
     with pytest.raises(OutputUnwritable, match="has content"):
-        Collector(folder / "one.png")
+        CollectionWriter(folder / "one.png")
 
 
-def test_a_folder_that_was_begun_goes_on(folder: Path) -> None:
-    (folder / "three.mkv").write_bytes(b"cut off before it was in the table")
-    writer = Collector(folder)
+def test_an_interrupted_collection_is_resumed(folder: Path) -> None:
+    (folder / "three.mkv").write_bytes(b"truncated before it entered the table")
+    writer = CollectionWriter(folder)
     assert "two" in writer and "three" not in writer
     writer.add("three", NOISE, PORTRAIT, "a person", fps=8, labels={"place": "beach"})
     one, two, three = read_collection(folder)
@@ -146,10 +146,10 @@ def test_a_folder_that_was_begun_goes_on(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", "one"])
-def test_names_that_are_no_file_of_its_own_are_refused(tmp_path: Path, name: str) -> None:
-    writer = Collector(tmp_path / "videos")
+def test_names_that_are_used_or_not_plain_are_refused(tmp_path: Path, name: str) -> None:
+    writer = CollectionWriter(tmp_path / "videos")
     writer.add("one", NOISE, PORTRAIT, "a person", fps=8)
-    with pytest.raises(ValueError, match="file name of its own"):
+    with pytest.raises(ValueError, match="new plain file name"):
         writer.add(name, NOISE, PORTRAIT, "a person", fps=8)
     with pytest.raises(ValueError, match="labels cannot be named prompt"):
         writer.add("two", NOISE, PORTRAIT, "a person", fps=8, labels={"prompt": "x"})

@@ -8,24 +8,24 @@ import typer
 from typer.testing import CliRunner
 
 from consisid_fidelity.cli import SUITE, command, table
-from consisid_fidelity.collecting import Collector
 from consisid_fidelity.collection import read_collection
+from consisid_fidelity.collection_writer import CollectionWriter
 from consisid_fidelity.errors import CollectionInvalid
-from consisid_fidelity.judges.judges import WANTED, Judges
+from consisid_fidelity.judges.judges import REQUIRED_FILES, Judges
 from consisid_fidelity.metrics.distance import MAX_PSNR
 from consisid_fidelity.score import Scores, score
 from consisid_runtime.errors import CheckpointInvalid, NoFace, OutputUnwritable
 from consisid_runtime.video import Frames
 
-EVERY_METRIC = set(WANTED) | {"flicker", "psnr", "ssim"}
+EVERY_METRIC = set(REQUIRED_FILES) | {"flicker", "psnr", "ssim"}
 NOBODY: Frames = np.full((4, 96, 96, 3), 90, np.uint8)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, portrait_pixels: Frames, person_video: Frames) -> Path:
-    """A person, then nobody."""
+    """Two videos: one of a person, one of nobody."""
     out = tmp_path_factory.mktemp("fidelity") / "videos"
-    writer = Collector(out)
+    writer = CollectionWriter(out)
     labels = {"colour": "blue", "end": "bright"}
     writer.add("person", person_video, portrait_pixels, "a person", fps=8, reference=person_video, labels=labels)
     writer.add("nobody", NOBODY, portrait_pixels, "a person smiles", fps=8, reference=person_video[:, ::-1])
@@ -42,7 +42,7 @@ def values(scores: Scores) -> tuple[dict[str, float | None], dict[str, float | N
     return person, nobody
 
 
-def test_every_metric_is_there_or_says_why_not(scores: Scores) -> None:
+def test_every_metric_is_computed_or_has_a_reason(scores: Scores) -> None:
     assert set(scores.summary) | set(scores.not_computed) == EVERY_METRIC
     # Two portraits and three features.
     assert list(scores.not_computed) == ["fid"] and "2 samples of 3 features" in scores.not_computed["fid"]
@@ -57,7 +57,7 @@ def test_values_of_each_video(scores: Scores) -> None:
     assert nobody["flicker"] == 0.0 and nobody["identity_stability"] == 0.0 and nobody["face_distance"] is None
     arc, published = person["facesim_arc"], person["facesim_arc_published"]
     assert arc is not None and published is not None
-    # The reference's mean is over the three frames with a face, ours over four.
+    # ConsisID's mean is over the three frames with a face, ours over all four.
     assert arc == pytest.approx(0.75 * published, rel=1e-6) and 0 < published < 1
     assert arc != person["facesim_cur"]
 
@@ -76,14 +76,14 @@ def test_the_summary_is_the_mean_over_videos_that_have_a_value(scores: Scores) -
 def test_enough_portraits_have_a_frechet_distance(judge_folder: Path, tmp_path: Path, person_video: Frames) -> None:
     from consisid_export.onnx.sample_portrait import drawn_portrait
 
-    writer = Collector(tmp_path / "videos")
+    writer = CollectionWriter(tmp_path / "videos")
     for seed in range(4):
         portrait = drawn_portrait(seed, 128, face=0.6, centre=(0.5, 0.5))
         writer.add(f"v{seed}", np.stack([portrait, portrait]), portrait, "a person", fps=8)
     found = score(read_collection(tmp_path / "videos"), Judges.open(judge_folder, "cpu", threads=1))
     person = found.videos[0][1]
     assert person["facesim_arc"] == pytest.approx(1, abs=1e-5) and person["face_distance"] == pytest.approx(0, abs=1e-9)
-    # Each face twice: the means agree, and the covariances as n / (n − 1) do, 8/7 of 1 against 4/3.
+    # Each face occurs twice, so the means agree and the covariances differ by their n / (n − 1): 8/7 against 4/3.
     assert found.summary["fid"].n == 8 and found.summary["fid"].low is None
     assert 0 < found.summary["fid"].mean < 0.01
     assert "column `reference`" in found.not_computed["psnr"]
@@ -93,12 +93,12 @@ def test_enough_portraits_have_a_frechet_distance(judge_folder: Path, tmp_path: 
 
 def test_fewer_frames_are_judged_where_asked(folder: Path, judge_folder: Path) -> None:
     found = score(read_collection(folder)[:1], Judges.open(judge_folder, "cpu", threads=1), frames=2)
-    # The first and the last frame, and the last shows nobody.
+    # The first and the last frame; the last shows nobody.
     assert found.videos[0][1]["faces_found"] == 0.5
     assert found.summary["faces_found"].low is None and found.summary["faces_found"].n == 1
 
 
-def test_missing_judges_cost_their_metrics_and_nothing_else(folder: Path, judge_folder: Path, tmp_path: Path) -> None:
+def test_missing_judges_disable_only_their_metrics(folder: Path, judge_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "judges").mkdir()
     shutil.copytree(judge_folder / "clip", tmp_path / "judges" / "clip")
     found = score(read_collection(folder), Judges.open(tmp_path / "judges", "cpu", threads=1))
@@ -117,7 +117,7 @@ def test_progress_names_each_video(folder: Path, judge_folder: Path, tmp_path: P
 
 
 def collection(folder: Path, frames: Frames, portrait: Frames, **more: object) -> Path:
-    writer = Collector(folder)
+    writer = CollectionWriter(folder)
     writer.add("one", frames, portrait, "a person", fps=8, **more)  # type: ignore[arg-type]
     return folder
 
@@ -136,7 +136,7 @@ def test_requests_that_cannot_be_scored_name_the_row(
     with pytest.raises(CollectionInvalid, match=r"row 1 \(one\.mkv\): colour is 'pink'"):
         score(read_collection(bad), judges)
     bad = collection(tmp_path / "d", person_video[:3], portrait_pixels, labels={"colour": "red"})
-    with pytest.raises(CollectionInvalid, match=r"row 1 \(one\.mkv\): prompt accuracy is judged on 4 frames"):
+    with pytest.raises(CollectionInvalid, match=r"row 1 \(one\.mkv\): prompt accuracy needs 4 frames"):
         score(read_collection(bad), judges)
 
 
@@ -164,7 +164,7 @@ def test_the_table_has_a_line_for_every_metric(scores: Scores) -> None:
     lines = table(scores).splitlines()
     assert all(any(line.startswith(name) for line in lines) for name in EVERY_METRIC)
     (faces,) = (line.split() for line in lines if line.startswith("faces_found"))
-    # Student's interval of 0.75 and 0, 0.375 ± 12.706 · 0.375, cut at what a share can be.
+    # Student's interval of 0.75 and 0 is 0.375 ± 12.706 · 0.375, clamped to the range of a share.
     assert faces == ["faces_found", "0.375", "0", "to", "1", "2"]
     (fid,) = (line for line in lines if line.startswith("fid"))
     assert fid == ("fid: not computed, 2 samples of 3 features; more samples than features are needed on each side")
@@ -177,7 +177,7 @@ def test_the_command_prints_json_alone(app: typer.Typer, folder: Path, judge_fol
     assert json.loads(done.stdout)["frames"] == 2
 
 
-def test_the_command_refuses_before_it_works(
+def test_the_command_refuses_bad_arguments_before_any_work(
     app: typer.Typer, folder: Path, judge_folder: Path, tmp_path: Path
 ) -> None:
     invoke = CliRunner().invoke

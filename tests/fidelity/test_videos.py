@@ -1,4 +1,4 @@
-"""A bundle makes the videos of a table, one by one, and goes on where it was stopped."""
+"""Videos are generated from a table of requests, and an interrupted run is resumed."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,13 +11,13 @@ from typer.testing import CliRunner
 
 from consisid_fidelity.collection import read_collection
 from consisid_fidelity.errors import CollectionInvalid
-from consisid_fidelity.videos import make, read_requests
+from consisid_fidelity.videos import generate_videos, read_requests
 from consisid_runtime.errors import NoFace
 from consisid_runtime.options import Options
 
 
-class Asked:
-    """Stands in for a pipeline: each video is as grey as its seed, a prompt of nobody has no face."""
+class FakePipeline:
+    """A pipeline whose frames are filled with the seed; the prompt "nobody" raises `NoFace`."""
 
     def __init__(self, fingerprint: str = "f" * 64) -> None:
         self.bundle = SimpleNamespace(fingerprint=fingerprint)
@@ -43,8 +43,8 @@ def table(tmp_path: Path) -> Path:
 
 
 def test_rows_become_a_folder_that_can_be_scored(table: Path, tmp_path: Path) -> None:
-    pipeline: Any = Asked()
-    assert make(pipeline, read_requests(table), Options(steps=5), tmp_path / "videos") == 2
+    pipeline: Any = FakePipeline()
+    assert generate_videos(pipeline, read_requests(table), Options(steps=5), tmp_path / "videos") == 2
     one, two = read_collection(tmp_path / "videos")
     assert (one.name, one.prompt, one.labels) == ("000001.mkv", "a person smiles", {"colour": "red"})
     assert two.labels == {} and pipeline.seeds == [1, 40]
@@ -52,49 +52,53 @@ def test_rows_become_a_folder_that_can_be_scored(table: Path, tmp_path: Path) ->
     assert one.portrait_pixels().shape == (80, 80, 3)
 
 
-def test_it_goes_on_where_it_was_stopped(table: Path, tmp_path: Path) -> None:
+def test_an_interrupted_run_is_resumed(table: Path, tmp_path: Path) -> None:
     with table.open("a") as file:
         file.write("a.png,nobody,,\n")
-    broken: Any = Asked()
+    broken: Any = FakePipeline()
     broken.generate = fail_at_once
     with pytest.raises(RuntimeError):
-        make(broken, read_requests(table), Options(), tmp_path / "videos")
-    (tmp_path / "videos" / "000001.mkv").write_bytes(b"cut off")
-    broken = Asked()
+        generate_videos(broken, read_requests(table), Options(), tmp_path / "videos")
+    (tmp_path / "videos" / "000001.mkv").write_bytes(b"truncated")
+    broken = FakePipeline()
     with pytest.raises(NoFace, match=r"row 3 \(a\.png\): no face in the picture"):
-        make(broken, read_requests(table), Options(), tmp_path / "videos")
+        generate_videos(broken, read_requests(table), Options(), tmp_path / "videos")
     table.write_text(table.read_text().replace("nobody", "a person turns"))
-    pipeline: Any = Asked()
-    assert make(pipeline, read_requests(table), Options(), tmp_path / "videos") == 1
+    pipeline: Any = FakePipeline()
+    assert generate_videos(pipeline, read_requests(table), Options(), tmp_path / "videos") == 1
     assert pipeline.seeds == [3] and len(read_collection(tmp_path / "videos")) == 3
 
 
-@pytest.mark.parametrize(("pipeline", "options"), [(Asked("0" * 64), Options()), (Asked(), Options(steps=7))])
-def test_two_bundles_or_settings_do_not_mix(pipeline: Any, options: Options, table: Path, tmp_path: Path) -> None:
-    first: Any = Asked()
-    make(first, read_requests(table), Options(), tmp_path / "videos")
+@pytest.mark.parametrize(
+    ("pipeline", "options"), [(FakePipeline("0" * 64), Options()), (FakePipeline(), Options(steps=7))]
+)
+def test_a_folder_of_another_bundle_or_other_options_is_refused(
+    pipeline: Any, options: Options, table: Path, tmp_path: Path
+) -> None:
+    first: Any = FakePipeline()
+    generate_videos(first, read_requests(table), Options(), tmp_path / "videos")
     with pytest.raises(CollectionInvalid, match="another bundle or with other options"):
-        make(pipeline, read_requests(table), options, tmp_path / "videos")
+        generate_videos(pipeline, read_requests(table), options, tmp_path / "videos")
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ("portrait\na.png\n", "lacks the columns prompt"),
-        ("portrait,prompt\nb.png,a\n", "row 1: portrait 'b.png' is no file"),
+        ("portrait,prompt\nb.png,a\n", "row 1: portrait 'b.png' is not a file"),
         ("portrait,prompt\na.png,\n", "row 1: prompt is empty"),
         ("portrait,prompt,seed\na.png,a,-1\n", "row 1: seed must be a whole number"),
         ("video,portrait,prompt\nv.mkv,a.png,a\n", "it lists videos, not requests"),
     ],
 )
-def test_tables_that_cannot_be_meant_say_why(content: str, message: str, table: Path) -> None:
+def test_an_invalid_table_is_refused_with_the_reason(content: str, message: str, table: Path) -> None:
     table.write_text(content)
     with pytest.raises(CollectionInvalid) as caught:
         read_requests(table)
     assert message in str(caught.value)
 
 
-def test_the_command_asks_a_real_bundle(torch_bundle_of: Any, portrait: bytes, tmp_path: Path) -> None:
+def test_the_command_runs_a_real_bundle(torch_bundle_of: Any, portrait: bytes, tmp_path: Path) -> None:
     import typer
 
     from consisid_fidelity.cli import videos_command

@@ -1,1 +1,1 @@
-"""The benchmark suites: what each measures, with its variants and cases."""
+"""The benchmark suites (`export`, `kernels`, `pipeline`) with their variants and cases, and the tuner of tiles."""

@@ -1,4 +1,4 @@
-"""Suite `export`: time, memory and disk of writing the step as ONNX, ours beside `torch.onnx.export`."""
+"""Suite `export`: time, memory and disk of exporting the step to ONNX, with our exporter and `torch.onnx.export`."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ DIT = ("dit_prepare", "dit_modulate", "dit_step")
 def command(
     full: Annotated[
         Path | None,
-        typer.Option("--full", help="Also export every module of this checkpoint, written first (23 GB) if not there."),
+        typer.Option("--full", help="Also export every module of this checkpoint; written first (23 GB) if missing."),
     ] = None,
     rounds: Rounds = 3,
     machine: MachineName = None,
     out: Out = None,
     as_json: Json = False,
 ) -> None:
-    """Exports: ours beside torch.onnx.export, of four layers in ConsisID-preview's width."""
+    """Time our export and torch.onnx.export on four layers of ConsisID-preview's width."""
     from consisid_measurement import environment, harness
 
     def rows() -> list[Row]:
@@ -46,7 +46,7 @@ def command(
             sizes.write_full_checkpoint(checkpoint, only="transformer", layers=LAYERS)
             width = sizes.TRANSFORMER["num_attention_heads"] * sizes.TRANSFORMER["attention_head_dim"]
             require_same_network(Path(folder), display.update)
-            # First what can find its checkpoint incomplete.
+            # First, since an incomplete checkpoint makes it fail early.
             whole = measure_all(_written(full), display.update) if full else []
             return measure(f"width-{width}-{LAYERS}-layers", checkpoint, rounds=rounds, progress=display.update) + whole
 
@@ -63,21 +63,21 @@ def command(
 
 
 def require_same_network(folder: Path, progress: Progress) -> None:
-    """Write the nano checkpoint's step with every variant, below `folder`. Raises `Mismatch` unless they agree."""
+    """Export the untrained checkpoint's step with every variant, below `folder`. Raises `Mismatch` if they differ."""
     from consisid_benchmarks.suites import export_variants as variants
     from consisid_export.checkpoint.checkpoint import Checkpoint
     from consisid_nano.untrained.write import write_untrained
 
-    nano = folder / "nano"
-    write_untrained(nano)
+    checkpoint = folder / "untrained"
+    write_untrained(checkpoint)
     graphs: dict[str, Path] = {}
     for number, variant in enumerate(variants.VARIANTS):
-        progress(f"nano, {variant}", number, len(variants.VARIANTS))
+        progress(f"untrained, {variant}", number, len(variants.VARIANTS))
         written = folder / f"graph-{number}"
         written.mkdir()
-        variants.write_step(variant, nano, "fp32", written)
+        variants.write_step(variant, checkpoint, "fp32", written)
         graphs[variant] = written / f"{variants.MODULE}.onnx"
-    variants.require_same_network(graphs, variants.step_signature(Checkpoint(nano)))
+    variants.require_same_network(graphs, variants.step_signature(Checkpoint(checkpoint)))
 
 
 def measure(
@@ -90,10 +90,10 @@ def measure(
     precision: str = "bf16",
     warmup: int = 1,
 ) -> list[Row]:
-    """One row for each variant and metric, every sample from a fresh process that writes beside the checkpoint.
+    """One row per variant and metric; each sample comes from a fresh process that writes beside the checkpoint.
 
-    "export_seconds" begins when Python has imported everything; "peak_rss_bytes" is the whole process's, and pages of
-    mapped files count; "written_bytes" is disk.
+    "export_seconds" excludes the imports of Python; "peak_rss_bytes" is that of the whole process and includes pages of
+    mapped files; "written_bytes" is disk space.
     """
     from consisid_benchmarks.suites.export_variants import MODULE, VARIANTS, write_step
     from consisid_measurement.harness import Arm, interleave
@@ -109,14 +109,14 @@ def measure(
 def measure_all(
     checkpoint: Path, progress: Progress, *, groups: Mapping[str, Sequence[str]] | None = None
 ) -> list[Row]:
-    """Our exports of a checkpoint in the dtypes it is stored in, each once, in a fresh process, beside the checkpoint.
+    """Export a checkpoint once with our exporter, in its stored dtypes, in fresh processes, beside the checkpoint.
 
-    "compared_bytes" of the graphs' weights were then found equal to the checkpoint's.
+    "compared_bytes" is the size of the exported weights, all of which were found equal to the checkpoint's.
 
     Args:
         groups: name → modules exported in one process; default: every module, and the transformer's three together.
 
-    Raises `ExportRefused` when a weight differs from the checkpoint's, `CheckpointInvalid` when that is incomplete.
+    Raises `ExportRefused` when a weight differs from the checkpoint's, `CheckpointInvalid` for an incomplete one.
     """
     from consisid_benchmarks.suites.export_variants import write_stored
     from consisid_export.checkpoint.checkpoint import Checkpoint
@@ -139,7 +139,7 @@ def measure_all(
 
 
 def in_fresh_process(work: Callable[[Path], None], folder: Path) -> dict[str, float]:
-    """Do `work` in `folder`, in a fresh process; metric → value. No memory is told where not Linux."""
+    """Run `work` on `folder` in a fresh process; metric → value. Peak memory is measured on Linux only."""
     from consisid_benchmarks.suites.export_variants import timed
     from consisid_measurement import memory
 
@@ -148,7 +148,7 @@ def in_fresh_process(work: Callable[[Path], None], folder: Path) -> dict[str, fl
 
 
 def _written(folder: Path) -> Path:
-    """`folder`, with a checkpoint of random weights if it does not exist; an interrupted writing goes on."""
+    """`folder`; if missing, a checkpoint with random weights is written there, resuming an interrupted write."""
     from consisid_benchmarks.suites.full_checkpoint import write_full_checkpoint
 
     if not folder.exists():

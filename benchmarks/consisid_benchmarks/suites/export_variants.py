@@ -1,4 +1,4 @@
-"""The ways to write the denoiser's step as an ONNX file, and the check that they write the same network."""
+"""The variants of suite `export`: ways to export the denoiser's step to ONNX, and a check of their equivalence."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from consisid_runtime.signatures import DIT_STEP, Signature
 
 MODULE = "dit_step"
 LIMIT = 1e-5
-"""Largest relative L2 distance of two variants' outputs in float32."""
+"""Largest accepted relative L2 distance of two variants' outputs in float32."""
 
 
 def step_signature(checkpoint: Checkpoint) -> Signature:
-    """The step's signature in a checkpoint's sizes."""
+    """The step's signature with the sizes of a checkpoint."""
     return DIT_STEP.bind(checkpoint.config.transformer.dims)
 
 
@@ -42,7 +42,7 @@ def _ours(checkpoint: Checkpoint, precision: str, folder: Path) -> None:
 
 
 def _torch(options: Mapping[str, Any], checkpoint: Checkpoint, precision: str, folder: Path) -> None:
-    """`torch.onnx.export` of the same network, loaded as it is for running, with the same names and dynamic axes."""
+    """`torch.onnx.export` of the same network, loaded as for inference, with the same names and dynamic axes."""
     signature = step_signature(checkpoint)
     network = networks.load(MODULE, checkpoint, PRECISIONS[precision])
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -70,21 +70,22 @@ VARIANTS: dict[str, Callable[[Checkpoint, str, Path], None]] = {
     "torch-onnx-export/unoptimised": partial(_torch, {"optimize": False}),
     "torch-onnx-export/unoptimised-opset-23": partial(_torch, {"optimize": False, "opset_version": 23}),
 }
-"""Name → what writes `dit_step.onnx` of a checkpoint, in a precision, into a folder.
+"""Name → function of (checkpoint, precision, folder) that writes `dit_step.onnx`.
 
-The peer with its defaults, and as fast as its options make it: without its optimiser, whose work ours does in part, and
-with the opset that ours has.
+The peer runs with its defaults and in its fastest configurations: without its optimiser, and with our opset.
 """
 
 
 def write_step(variant: str, checkpoint: Path, precision: str, folder: Path) -> None:
-    """Write the step's graph and weights into an empty folder."""
+    """Write the step's graph and weights into an empty folder with one of `VARIANTS`."""
     VARIANTS[variant](Checkpoint(checkpoint), precision, folder)
 
 
 def write_step_in_fp8(checkpoint: Path, folder: Path) -> None:
-    """The same with our exporter in fp8, for its cost: the ranges are made up, since a checkpoint of full size is too
-    large to be run without a GPU."""
+    """Write the step in fp8 with our exporter, to measure the cost of doing so.
+
+    The calibration ranges are placeholders, since calibrating a checkpoint of full size needs a GPU.
+    """
     opened = Checkpoint(checkpoint)
     ranges = dict.fromkeys(quantised_layers(networks.load(MODULE, Skeleton(opened), None)), 10.0)
     calibration = Calibration(ranges, samples=list)
@@ -92,7 +93,7 @@ def write_step_in_fp8(checkpoint: Path, folder: Path) -> None:
 
 
 def write_stored(checkpoint: Path, modules: Iterable[str], folder: Path) -> None:
-    """Write modules with our exporter, each in the dtype that its weights are stored in."""
+    """Write modules with our exporter, each in the dtype of its stored weights."""
     opened = Checkpoint(checkpoint)
     signatures = networks.signatures(opened)
     for name in modules:
@@ -100,7 +101,7 @@ def write_stored(checkpoint: Path, modules: Iterable[str], folder: Path) -> None
 
 
 def stored_precision(module: str, checkpoint: Checkpoint) -> str:
-    """The precision that most of a module's weights are stored in: CLIP's positions are wider than the rest of it."""
+    """The precision of most of a module's stored weights; CLIP stores its positions in a wider one."""
     sizes: Counter[torch.dtype] = Counter()
     for source in sources(module, checkpoint).values():
         sizes[source.dtype] += torch.Size(source.shape).numel()
@@ -108,23 +109,23 @@ def stored_precision(module: str, checkpoint: Checkpoint) -> str:
 
 
 def timed(work: Callable[[Path], None], folder: Path) -> dict[str, float]:
-    """Do `work` in `folder`; what it took, in seconds and in bytes of disk."""
+    """Run `work` on `folder`; returns its seconds and the bytes of disk that it wrote."""
     begin = time.perf_counter()
     work(folder)
     return {"export_seconds": time.perf_counter() - begin, "written_bytes": float(written_bytes(folder))}
 
 
 def written_bytes(folder: Path) -> int:
-    """Disk that a folder's files take up; those with other hard links elsewhere, which cost nothing, apart."""
+    """Disk space of a folder's files, without files that are hard-linked elsewhere, which take no space."""
     found = [path.lstat() for path in folder.rglob("*") if path.is_file()]
     return sum(512 * status.st_blocks for status in found if status.st_nlink == 1)
 
 
 def require_same_network(graphs: Mapping[str, Path], signature: Signature) -> None:
-    """Run all variants' files, in float32, under ONNX Runtime on the same inputs of two sizes.
+    """Check that all variants' files are equivalent, by running them in ONNX Runtime on inputs of two sizes.
 
-    Raises `Mismatch` unless they have the same inputs, outputs and dynamic axes, and outputs within `LIMIT` of the
-    first variant's.
+    Raises `Mismatch` unless they have the same ports and dynamic axes, and outputs within `LIMIT` of the first
+    variant's.
     """
     (first, reference), *others = graphs.items()
     ports = interface(reference)
@@ -143,7 +144,7 @@ def require_same_network(graphs: Mapping[str, Path], signature: Signature) -> No
 
 
 def interface(graph: Path) -> list[tuple[str, int, tuple[int | None, ...]]]:
-    """Name, ONNX element type and sizes, None where dynamic, of a graph's inputs and then its outputs."""
+    """Name, ONNX element type and sizes (None if dynamic) of a graph's inputs, then of its outputs."""
     model = onnx.load(graph, load_external_data=False).graph
     types = [(value.name, value.type.tensor_type) for value in (*model.input, *model.output)]
     return [

@@ -1,6 +1,6 @@
-"""Writes a checkpoint of ConsisID-preview's size and layout with random weights, to measure export on.
+"""Writes a checkpoint of ConsisID-preview's size and layout with random weights, to measure exports.
 
-`python -m consisid_benchmarks.suites.full_checkpoint FOLDER [--only transformer]`. Whole it takes 23 GB of disk.
+`python -m consisid_benchmarks.suites.full_checkpoint FOLDER [--only transformer]`. All of it needs 23 GB of disk.
 """
 
 from __future__ import annotations
@@ -71,23 +71,24 @@ TEXT_ENCODER: dict[str, Any] = untrained.TEXT_ENCODER | {
 }
 
 SHARD = 5_000_000_000
-"""Most bytes of weights in one file."""
+"""Maximum number of bytes of weights in one file."""
 
 _BLOCK = 1 << 23
-_STRIDE = 1_299_709  # a prime: tensors begin at different places of the block
+_STRIDE = 1_299_709  # a prime, so that tensors start at different offsets of the block
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 
 def write_full_checkpoint(folder: Path, *, only: str | None = None, layers: int | None = None) -> None:
-    """Write the checkpoint into `folder`. Shards that are there, from a run that was interrupted, are kept.
+    """Write the checkpoint into `folder`. Resumable: existing complete shards are kept.
 
-    One block of normal numbers serves every tensor, scaled so that matrices keep their inputs' variance and norms lie
-    around 1: drawing six thousand million numbers would take minutes.
+    All tensors are slices of one block of normal numbers, since drawing six billion numbers takes minutes. They are
+    scaled so that matrices preserve the variance of their inputs and weights of norms are around 1.
 
     Args:
-        only: one of `checkpoint.SAFETENSORS`: of the weights these alone, with all configurations.
-        layers: of the transformer, fewer than the published 42.
+        folder: of the checkpoint.
+        only: one of `checkpoint.SAFETENSORS`: write only these weights, with all configurations.
+        layers: number of transformer layers, fewer than the published 42.
     """
     noise = torch.randn(_BLOCK, generator=torch.Generator().manual_seed(0))
     transformer = TRANSFORMER if layers is None else TRANSFORMER | {"num_layers": layers}
@@ -126,7 +127,7 @@ def _shapes(parts: tuple[nn.Module, ...]) -> Shapes:
 
 
 def _write_shards(stem: Path, shapes: Shapes, noise: Tensor) -> None:
-    """`stem`.safetensors, or numbered shards and their index, as the official library names them."""
+    """Write `stem`.safetensors, or numbered shards with their index, named as by the official library."""
     shards: list[dict[str, tuple[int, ...]]] = [{}]
     size = 0
     for name, shape in shapes.items():
@@ -152,7 +153,7 @@ def _holds(file: Path, layout: Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
 
 
 def _values(name: str, shape: tuple[int, ...], dtype: torch.dtype, noise: Tensor) -> Iterator[Tensor]:
-    """A tensor's values in pieces, as `nano.weights` has them."""
+    """The values of a tensor in pieces, with the distributions of `consisid_nano.untrained.weights`."""
     if name.endswith("num_batches_tracked"):
         yield torch.ones(1, dtype=torch.int64)
         return
@@ -174,10 +175,10 @@ def _write_json(path: Path, content: object) -> None:
 
 
 def command(
-    folder: Annotated[Path, typer.Argument(help="Where to write it.")],
-    only: Annotated[str | None, typer.Option("--only", help="transformer, vae or text_encoder: that alone.")] = None,
+    folder: Annotated[Path, typer.Argument(help="Folder for the checkpoint.")],
+    only: Annotated[str | None, typer.Option("--only", help="Write only transformer, vae or text_encoder.")] = None,
 ) -> None:
-    """Write a checkpoint of ConsisID-preview's size with random weights, 23 GB."""
+    """Write a checkpoint of ConsisID-preview's size (23 GB) with random weights."""
     if only not in (None, *SAFETENSORS):
         raise typer.BadParameter(f"one of {', '.join(SAFETENSORS)}", param_hint="--only")
     write_full_checkpoint(folder, only=only)

@@ -1,4 +1,4 @@
-"""Names and shapes in the published face networks' files: RetinaFace-R50 and BiSeNet (facexlib), EVA02-CLIP-L-336."""
+"""Names and shapes of the tensors in the published files of RetinaFace-R50, BiSeNet (facexlib) and EVA02-CLIP-L-336."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ _LABELS = 19
 
 
 def aligner() -> Shapes:
-    """`detection_Resnet50_Final.pth`: 27.4 M values, with the prefix of the data-parallel run that saved it."""
+    """`detection_Resnet50_Final.pth`: 27.4 M values; names have the prefix `module.` of data-parallel training."""
     shapes = _conv_norm("body.conv1", "body.bn1", 3, 64, 7)
     channels = 64
-    for stage, (width, blocks) in enumerate(_RESNET50, start=1):
+    for layer, (width, blocks) in enumerate(_RESNET50, start=1):
         for block in range(blocks):
-            at = f"body.layer{stage}.{block}"
+            at = f"body.layer{layer}.{block}"
             shapes |= _conv_norm(f"{at}.conv1", f"{at}.bn1", channels, width, 1)
             shapes |= _conv_norm(f"{at}.conv2", f"{at}.bn2", width, width, 3)
             shapes |= _conv_norm(f"{at}.conv3", f"{at}.bn3", width, 4 * width, 1)
             if block == 0:
                 shapes |= _conv_norm(f"{at}.downsample.0", f"{at}.downsample.1", channels, 4 * width, 1)
             channels = 4 * width
-    for level, stage_width in enumerate((512, 1024, 2048), start=1):
-        shapes |= _pair(f"fpn.output{level}", stage_width, _PYRAMID, 1)
+    for level, inputs in enumerate((512, 1024, 2048), start=1):
+        shapes |= _conv_norm_pair(f"fpn.output{level}", inputs, _PYRAMID, 1)
     for level in (1, 2):
-        shapes |= _pair(f"fpn.merge{level}", _PYRAMID, _PYRAMID, 3)
+        shapes |= _conv_norm_pair(f"fpn.merge{level}", _PYRAMID, _PYRAMID, 3)
     half, quarter = _PYRAMID // 2, _PYRAMID // 4
     for level in (1, 2, 3):
         branches = {
@@ -37,7 +37,7 @@ def aligner() -> Shapes:
             "conv7x7_3": (quarter, quarter),
         }
         for name, (inputs, outputs) in branches.items():
-            shapes |= _pair(f"ssh{level}.{name}", inputs, outputs, 3)
+            shapes |= _conv_norm_pair(f"ssh{level}.{name}", inputs, outputs, 3)
     for head, values in (("ClassHead", 2), ("BboxHead", 4), ("LandmarkHead", 10)):
         for level in range(3):
             at, outputs = f"{head}.{level}.conv1x1", 2 * values
@@ -46,31 +46,31 @@ def aligner() -> Shapes:
 
 
 def parser() -> Shapes:
-    """`parsing_bisenet.pth`: 13.3 M values, the two heads of the training among them."""
+    """`parsing_bisenet.pth`: 13.3 M values, including the two auxiliary heads used in training."""
     shapes = _conv_norm("cp.resnet.conv1", "cp.resnet.bn1", 3, 64, 7)
     channels = 64
-    for stage, (width, blocks) in enumerate(_RESNET18, start=1):
+    for layer, (width, blocks) in enumerate(_RESNET18, start=1):
         for block in range(blocks):
-            at = f"cp.resnet.layer{stage}.{block}"
+            at = f"cp.resnet.layer{layer}.{block}"
             shapes |= _conv_norm(f"{at}.conv1", f"{at}.bn1", channels, width, 3)
             shapes |= _conv_norm(f"{at}.conv2", f"{at}.bn2", width, width, 3)
             if block == 0 and channels != width:
                 shapes |= _conv_norm(f"{at}.downsample.0", f"{at}.downsample.1", channels, width, 1)
             channels = width
     for name, width in (("arm16", 256), ("arm32", 512)):
-        shapes |= _named(f"cp.{name}.conv", width, 128, 3)
+        shapes |= _conv_bn(f"cp.{name}.conv", width, 128, 3)
         shapes |= _conv_norm(f"cp.{name}.conv_atten", f"cp.{name}.bn_atten", 128, 128, 1)
-    shapes |= _named("cp.conv_head32", 128, 128, 3) | _named("cp.conv_head16", 128, 128, 3)
-    shapes |= _named("cp.conv_avg", 512, 128, 1) | _named("ffm.convblk", 256, 256, 1)
+    shapes |= _conv_bn("cp.conv_head32", 128, 128, 3) | _conv_bn("cp.conv_head16", 128, 128, 3)
+    shapes |= _conv_bn("cp.conv_avg", 512, 128, 1) | _conv_bn("ffm.convblk", 256, 256, 1)
     shapes |= {"ffm.conv1.weight": (64, 256, 1, 1), "ffm.conv2.weight": (256, 64, 1, 1)}
     for name, inputs, width in (("conv_out", 256, 256), ("conv_out16", 128, 64), ("conv_out32", 128, 64)):
-        shapes |= _named(f"{name}.conv", inputs, width, 3)
+        shapes |= _conv_bn(f"{name}.conv", inputs, width, 3)
         shapes |= {f"{name}.conv_out.weight": (_LABELS, width, 1, 1)}
     return shapes
 
 
 def clip() -> Shapes:
-    """The vision tower in `EVA02_CLIP_L_336_psz14_s6B.pt`, 304 M values, and of the text tower its largest tensor."""
+    """`EVA02_CLIP_L_336_psz14_s6B.pt`: the vision tower, 304 M values, and the largest tensor of the text tower."""
     width, hidden, grid, patch, head_dim = 1024, 2730, 24, 14, 64
     shapes: Shapes = {
         "cls_token": (1, 1, width),
@@ -104,11 +104,11 @@ def _conv_norm(conv: str, norm: str, inputs: int, outputs: int, kernel: int) -> 
     }
 
 
-def _pair(at: str, inputs: int, outputs: int, kernel: int) -> Shapes:
+def _conv_norm_pair(at: str, inputs: int, outputs: int, kernel: int) -> Shapes:
     return _conv_norm(f"{at}.0", f"{at}.1", inputs, outputs, kernel)
 
 
-def _named(at: str, inputs: int, outputs: int, kernel: int) -> Shapes:
+def _conv_bn(at: str, inputs: int, outputs: int, kernel: int) -> Shapes:
     return _conv_norm(f"{at}.conv", f"{at}.bn", inputs, outputs, kernel)
 
 

@@ -1,4 +1,4 @@
-"""Time on a GPU, and what the GPU can do at best."""
+"""Times calls on a GPU, and measures the GPU's peak matrix product and copy rates."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def seconds(call: Callable[[], object], repeats: int) -> float:
 
 
 def captured(call: Callable[[], object]) -> Callable[[], object]:
-    """`call` as the replay of a CUDA graph, or as it is where it cannot be captured."""
+    """A replay of `call` from a CUDA graph, or `call` itself if it cannot be captured."""
     import torch
 
     graph = torch.cuda.CUDAGraph()
@@ -38,7 +38,8 @@ def captured(call: Callable[[], object]) -> Callable[[], object]:
 
 
 def ceilings() -> dict[str, float | None]:
-    """This GPU now: bf16 product of 8192² random matrices; bytes read and written in copying 4 GiB; its clocks."""
+    """Measured rates of this GPU: bf16 product of 8192² matrices in TFLOPS, copy of 4 GiB in GB/s (reads and writes),
+    and its clocks in MHz."""
     import torch
 
     left, right = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
@@ -57,7 +58,7 @@ def ceilings() -> dict[str, float | None]:
 
 def _median(work: Callable[[], object]) -> float:
     begin = time.monotonic()
-    while time.monotonic() - begin < 1:  # until the clocks are up
+    while time.monotonic() - begin < 1:  # warm up until the clocks have risen
         seconds(work, 5)
     return median(seconds(work, 10) / 10 for _ in range(9))
 

@@ -1,4 +1,4 @@
-"""The 8-bit kernels' cases: beside 16-bit attention, and beside PyTorch's own fp8 product."""
+"""The cases of the 8-bit kernels, compared with 16-bit attention and with PyTorch's fp8 matrix product."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from consisid_benchmarks.suites.kernel_cases import Call, Case, Size, named, traffic
+from consisid_benchmarks.suites.kernel_case_types import Call, Case, Size, case_name, total_bytes
 from consisid_kernels import launch
 
-APART = 0.1
-"""Of attention in 8 bits and in 16: quantisation's own error."""
+TOLERANCE = 0.1
+"""Relative L2 distance accepted between 8-bit and 16-bit attention: the quantisation error."""
 
 
 def attention(size: Size) -> Case:
-    """Ours with INT8 and with E4M3 queries and keys, already quantised; the peer is 16-bit."""
+    """Ours with queries and keys already quantised to INT8 or E4M3; the peer is 16-bit."""
     from consisid_kernels import ops
 
     shape = (size.branches, size.heads, size.tokens, size.head_dim)
@@ -39,11 +39,11 @@ def attention(size: Size) -> Case:
 
     calls: dict[str, Call] = {"ours": ours(torch.int8), "ours/e4m3": ours(torch.float8_e4m3fn), "sdpa-flash": flash}
     flops = 4 * size.branches * size.heads * size.tokens**2 * size.head_dim
-    return Case(named("joint_attention_8bit", size, *shape), calls, flops, apart=APART)
+    return Case(case_name("joint_attention_8bit", size, *shape), calls, flops, tolerance=TOLERANCE)
 
 
 def epilogue(size: Size) -> Case:
-    """Statistics and quantisation, beside the 16-bit epilogue."""
+    """The epilogue with statistics and quantisation; no peer."""
     from consisid_kernels import ops
 
     qkv = size.normal(size.branches, size.tokens, 3 * size.width)
@@ -58,13 +58,13 @@ def epilogue(size: Size) -> Case:
         arguments: tuple[Any, ...] = (qkv, *norms, cos, sin, statistics, size.heads, 1e-6, blocks)
         return tuple(tensor for part in ops.qkv_epilogue_8bit(*arguments) for tensor in part)
 
-    # Read twice: the keys' mean and the values' scales are of all tokens.
-    least = traffic(qkv, qkv) + qkv.numel()
-    return Case(named("qkv_epilogue_8bit", size, *qkv.shape), {"ours": ours}, traffic=least)
+    # Read twice: the mean of the keys and the scales of the values need all tokens.
+    least = total_bytes(qkv, qkv) + qkv.numel()
+    return Case(case_name("qkv_epilogue_8bit", size, *qkv.shape), {"ours": ours}, traffic=least)
 
 
 def linear(size: Size) -> Case:
-    """The feed-forward's first layer in fp8, beside `torch._scaled_mm`."""
+    """The first layer of the feed-forward network in fp8, compared with `torch._scaled_mm`."""
     from consisid_kernels import ops
 
     rows, out = size.branches * size.tokens, 4 * size.width
@@ -81,4 +81,4 @@ def linear(size: Size) -> Case:
         "ours": lambda: ops.linear_float8(x, x_scale, weight, weight_scale, bias, size.dtype),
         "torch-scaled-mm": scaled_mm,
     }
-    return Case(named("linear_float8", size, rows, size.width, out), calls, 2 * rows * size.width * out)
+    return Case(case_name("linear_float8", size, rows, size.width, out), calls, 2 * rows * size.width * out)

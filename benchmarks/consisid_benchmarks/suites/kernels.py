@@ -1,4 +1,4 @@
-"""Suite `kernels`: this project's kernels beside the best that PyTorch has, on a GPU."""
+"""Suite `kernels`: times this project's kernels and PyTorch's fastest equivalents on a GPU."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from consisid_measurement.commands import Json, MachineName, Out, Rounds, finish
 from consisid_runtime.cli.progress import Display
 
 if TYPE_CHECKING:
-    from consisid_benchmarks.suites.kernel_cases import Case, Size
+    from consisid_benchmarks.suites.kernel_case_types import Case, Size
     from consisid_measurement.record import Row
     from consisid_runtime.events import Progress
 
@@ -19,14 +19,14 @@ SUITE = "kernels"
 GATE = "tests/kernels"
 PACKAGES = ("consisid-runtime", "torch", "triton")
 _LEAST_SECONDS = 0.02
-"""Of one sample: launches are repeated until they fill it."""
+"""Minimum duration of one sample; launches are repeated to reach it."""
 
 
 def command(rounds: Rounds = 20, machine: MachineName = None, out: Out = None, as_json: Json = False) -> None:
-    """Every kernel at ConsisID-preview's size, beside PyTorch's back-ends and compiler. Needs a GPU."""
+    """Time every kernel at ConsisID-preview's size against PyTorch's back-ends and compiler. Needs a GPU."""
     import torch
 
-    from consisid_benchmarks.suites.kernel_cases import Size
+    from consisid_benchmarks.suites.kernel_case_types import Size
     from consisid_measurement import environment, harness
     from consisid_runtime.errors import MissingExtra
 
@@ -55,11 +55,11 @@ def command(rounds: Rounds = 20, machine: MachineName = None, out: Out = None, a
 
 
 def measure(size: Size, bounds: Mapping[str, float | None], *, rounds: int, progress: Progress) -> list[Row]:
-    """All rows. Raises `Mismatch` when a peer's result is another; a peer that refuses the inputs is left out.
+    """All rows. Raises `Mismatch` when a peer's result differs; a peer that rejects the inputs is skipped.
 
-    A call is replayed from a CUDA graph where it can be captured, so that its launches cost no time of the host's.
-    Metrics: "kernel_seconds" of one call; "tflops" or "gbps" of the least work there is, and its share of this GPU's
-    matrix product or copy, "matmul_percent" or "copy_percent".
+    A call is replayed from a CUDA graph if it can be captured, which removes the launch overhead of the host.
+    Metrics: "kernel_seconds" of one call; "tflops" or "gbps", computed from the minimum work of the case; and their
+    share of this GPU's matrix product or copy, "matmul_percent" or "copy_percent".
     """
     from consisid_benchmarks.suites.kernel_cases import cases
     from consisid_measurement.harness import Arm, interleave
@@ -68,8 +68,8 @@ def measure(size: Size, bounds: Mapping[str, float | None], *, rounds: int, prog
     for case in cases(size):
         try:
             calls = usable(case)
-        except ValueError as refused:  # a kernel that has no form for this architecture
-            print(f"{case.name}: left out: {refused}")
+        except ValueError as refused:  # a kernel that does not support this architecture
+            print(f"{case.name}: skipped: {refused}")
             continue
         arms = [Arm(name, partial(_sample, captured(call), case, bounds)) for name, call in calls.items()]
         rows += interleave(case.name, arms, rounds=rounds, warmup=3, progress=progress)
@@ -77,7 +77,7 @@ def measure(size: Size, bounds: Mapping[str, float | None], *, rounds: int, prog
 
 
 def usable(case: Case) -> dict[str, Callable[[], object]]:
-    """The calls that run. Raises `Mismatch` when one gives another result than ours."""
+    """The calls that run. Raises `Mismatch` when a result differs from ours."""
     import torch
 
     from consisid_measurement.harness import Mismatch
@@ -93,11 +93,11 @@ def usable(case: Case) -> dict[str, Callable[[], object]]:
         except RuntimeError as refused:
             if name.startswith("ours"):
                 raise
-            print(f"{case.name}: {name} is left out: {str(refused).splitlines()[0]}")
+            print(f"{case.name}: {name} is skipped: {str(refused).splitlines()[0]}")
             continue
-        apart = max(float((a - b).norm() / b.norm()) for a, b in zip(found, wanted, strict=True))
-        if not apart <= case.apart:
-            raise Mismatch(f"{case.name}: the results of {name} and ours are {apart:.1e} apart (relative L2)")
+        error = max(float((a - b).norm() / b.norm()) for a, b in zip(found, wanted, strict=True))
+        if not error <= case.tolerance:
+            raise Mismatch(f"{case.name}: the results of {name} and ours differ by {error:.1e} (relative L2)")
         calls[name] = call
     return calls
 

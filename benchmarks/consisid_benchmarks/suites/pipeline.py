@@ -1,4 +1,4 @@
-"""Suite `pipeline`: seconds for a whole video, ours on both engines beside diffusers in eager mode."""
+"""Suite `pipeline`: times whole videos, ours on both engines and diffusers in eager mode."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from consisid_benchmarks.suites.variants import Features, Made
+    from consisid_benchmarks.suites.variants import Features, TimedVideo
     from consisid_measurement.record import Row
     from consisid_runtime.events import Progress
     from consisid_runtime.options import Options, Plan
@@ -35,7 +35,7 @@ MEMORY_RUNS = 3
 def command(
     checkpoint: Annotated[
         Path | None,
-        typer.Option("--checkpoint", help="A ConsisID checkpoint; default: the nano one, made for the run."),
+        typer.Option("--checkpoint", help="A ConsisID checkpoint; default: the untrained one, written for the run."),
     ] = None,
     steps: Annotated[int, typer.Option("--steps", min=2, max=1000, help="Denoising steps of each video.")] = 10,
     rounds: Rounds = 11,
@@ -43,7 +43,7 @@ def command(
     out: Out = None,
     as_json: Json = False,
 ) -> None:
-    """Whole videos: ours on both engines, beside diffusers in eager mode."""
+    """Time whole videos: ours on both engines, and diffusers in eager mode."""
     from consisid_measurement import environment, harness
     from consisid_runtime.options import Options
 
@@ -52,8 +52,8 @@ def command(
 
     def rows() -> list[Row]:
         with Display("bench pipeline") as display, tempfile.TemporaryDirectory() as folder:
-            name, sources = prepare(checkpoint, Path(folder), display.update)
-            return measure(name, sources, options, rounds=rounds, threads=threads, progress=display.update)
+            name, paths = prepare(checkpoint, Path(folder), display.update)
+            return measure(name, paths, options, rounds=rounds, threads=threads, progress=display.update)
 
     record, reason = harness.run(
         SUITE,
@@ -68,7 +68,7 @@ def command(
 
 
 def prepare(checkpoint: Path | None, folder: Path, progress: Progress) -> tuple[str, dict[str, Path]]:
-    """What the variants need, written into `folder`: the checkpoint's name, and variant → bundle or checkpoint."""
+    """Write the variants' bundles into `folder`; returns the checkpoint's name and variant → bundle or checkpoint."""
     from consisid_export.bundle.export import export_bundle
     from consisid_export.checkpoint.checkpoint import Checkpoint
     from consisid_nano.untrained.write import write_untrained
@@ -79,15 +79,15 @@ def prepare(checkpoint: Path | None, folder: Path, progress: Progress) -> tuple[
         write_untrained(checkpoint)
     else:
         name = re.sub(r"[^a-z0-9]+", "-", checkpoint.resolve().name.lower()).strip("-")
-    sources = {"ours": folder / "onnx", "ours-torch-engine": folder / "torch", "diffusers-eager": checkpoint}
+    paths = {"ours": folder / "onnx", "ours-torch-engine": folder / "torch", "diffusers-eager": checkpoint}
     for variant, engine in (("ours", "onnx"), ("ours-torch-engine", "torch")):
-        export_bundle(Checkpoint.open(checkpoint), sources[variant], engine=engine, progress=progress)
-    return name, sources
+        export_bundle(Checkpoint.open(checkpoint), paths[variant], engine=engine, progress=progress)
+    return name, paths
 
 
 def measure(
     name: str,
-    sources: Mapping[str, Path],
+    paths: Mapping[str, Path],
     options: Options,
     *,
     rounds: int,
@@ -96,32 +96,32 @@ def measure(
     warmup: int = 1,
     memory_runs: int = MEMORY_RUNS,
 ) -> list[Row]:
-    """All rows of the suite. Raises `Mismatch` when the variants do not make the same video.
+    """All rows of the suite. Raises `Mismatch` when the variants do not generate the same video.
 
-    Every variant gets the same face features and prompt and makes uint8 frames; "request_seconds" and the stages' times
-    are of a whole request to our pipeline, from the photograph to the MP4, which is written in "decode".
+    Every variant gets the same face features and prompt and generates uint8 frames. "request_seconds" and the times of
+    the stages belong to a whole request to our pipeline, from the photograph to the MP4, which "decode" encodes.
     """
-    from consisid_benchmarks.suites.variants import make, maker, read_features
+    from consisid_benchmarks.suites.variants import generate_once, read_features, video_maker
     from consisid_export.checkpoint.checkpoint import Checkpoint
     from consisid_measurement.harness import Arm, interleave
     from consisid_runtime.bundle import Bundle
     from consisid_runtime.options import plan
     from consisid_runtime.pipeline import Pipeline
 
-    request = plan(options, Bundle.open(sources["ours"]).config.geometry)
-    photo = Checkpoint.open(sources["diffusers-eager"]).example().portrait
-    inputs = (read_features(sources["ours"], photo, request, threads=threads), PROMPT, request)
-    makers = {variant: maker(variant, source, threads) for variant, source in sources.items()}
-    require_same_video({variant: made(*inputs).frames for variant, made in makers.items()})
+    request = plan(options, Bundle.open(paths["ours"]).config.geometry)
+    photo = Checkpoint.open(paths["diffusers-eager"]).example().portrait
+    inputs = (read_features(paths["ours"], photo, request, threads=threads), PROMPT, request)
+    makers = {variant: video_maker(variant, path, threads) for variant, path in paths.items()}
+    require_same_video({variant: make(*inputs).frames for variant, make in makers.items()})
 
-    whole = Pipeline.open(sources["ours"], device="cpu", threads=threads)
-    arms = [Arm(variant, partial(_seconds, made, inputs)) for variant, made in makers.items()]
+    whole = Pipeline.open(paths["ours"], device="cpu", threads=threads)
+    arms = [Arm(variant, partial(_seconds, make, inputs)) for variant, make in makers.items()]
     arms.append(Arm("ours", partial(_request_seconds, whole, photo, options)))
     case = f"{name}/{request.frames}x{request.height}x{request.width}/{options.steps}-steps"
     rows = interleave(case, arms, rounds=rounds, warmup=warmup, progress=progress)
-    for variant, source in sources.items():
+    for variant, path in paths.items():
         progress(f"memory, {variant}", 0, 1)
-        rows += _memory(case, variant, partial(make, variant, source, threads, *inputs), memory_runs)
+        rows += _memory(case, variant, partial(generate_once, variant, path, threads, *inputs), memory_runs)
     return rows
 
 
@@ -132,14 +132,14 @@ def require_same_video(frames: Mapping[str, NDArray[np.uint8]]) -> None:
     (first, reference), *others = frames.items()
     for variant, found in others:
         if found.shape != reference.shape:
-            raise Mismatch(f"{variant} makes frames of shape {found.shape}, {first} of {reference.shape}")
+            raise Mismatch(f"{variant} has frames of shape {found.shape}, {first} of {reference.shape}")
         levels = int(abs(found.astype(int) - reference).max())
         if levels > 1:
             raise Mismatch(f"the frames of {variant} and {first} differ by up to {levels} of 255 levels")
 
 
-def _seconds(made: Callable[..., Made], inputs: tuple[Features, str, Plan]) -> Mapping[str, float]:
-    return made(*inputs).seconds
+def _seconds(make: Callable[..., TimedVideo], inputs: tuple[Features, str, Plan]) -> Mapping[str, float]:
+    return make(*inputs).seconds
 
 
 def _request_seconds(pipeline: Pipeline, photo: bytes, options: Options) -> Mapping[str, float]:

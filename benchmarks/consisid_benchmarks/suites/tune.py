@@ -1,6 +1,6 @@
-"""Finds the fastest tiles of the kernels on this GPU and writes them into their tables: `make tune`.
+"""Finds the fastest tile of each kernel on this GPU and writes it into the kernel's table: `make tune`.
 
-Nothing is tuned in a user's request: what is not in a table has the default.
+Nothing is tuned at run time; kernels without an entry in a table use the default tile.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import torch
 import typer
 
 from consisid_benchmarks.suites.gpu import seconds
-from consisid_benchmarks.suites.kernel_cases import Case, Size, cases
+from consisid_benchmarks.suites.kernel_case_types import Case, Size
+from consisid_benchmarks.suites.kernel_cases import cases
 from consisid_kernels import launch
 from consisid_runtime.errors import MissingExtra
 
@@ -36,22 +37,24 @@ CANDIDATES: dict[str, dict[str, tuple[int, ...]]] = {
     "linear": {"block_m": (64, 128), "block_n": (64, 128, 256), "block_k": (64, 128), "group": (4, 8, 16), **_WARPS},
     "guided_step": {"block": (512, 1024, 2048, 4096), "num_warps": (4, 8)},
 }  # fmt: skip
-"""Kernel → what its tiles are made of. Where the table has other keys, those stay; what is not here is not tuned."""
+"""Kernel → candidate values of each tile parameter. Other parameters and other kernels are not tuned."""
 
 TABLE = {"linear_gelu": "linear"}
-"""Kernel in `kernel_cases` → its table, where that has another name."""
+"""Kernel in `kernel_cases` → its table, for tables with another name."""
 
 
 def tune(
     size: Size, number: int, timed: Callable[[Callable[[], object]], float], progress: Callable[[str], None]
 ) -> Iterator[tuple[str, str, Tile]]:
-    """Table, case and fastest tile of every kernel whose candidates beat the tile that is there.
+    """Table, key and fastest tile of every kernel with a candidate that is faster than the tile in its table.
+
+    A candidate that does not compile, exceeds the GPU's resources or changes the result is skipped.
 
     Args:
+        size: of the model and video.
         number: architecture of this GPU, such as 90.
-        timed: seconds of one call.
-
-    A candidate that does not compile, needs more than the GPU has, or gives another result is not taken.
+        timed: returns the seconds of one call.
+        progress: called with a line of text for each kernel.
     """
     for case in cases(size):
         kernel = case.name.partition("/")[0]
@@ -75,18 +78,18 @@ def _best(
     found = [(timed(case.calls[variant]), current)]
     for values in itertools.product(*grid.values()):
         candidate = current | dict(zip(grid, values, strict=True))
-        with _instead(table, key, number, candidate):
+        with _tile_override(table, key, number, candidate):
             try:
-                apart = float((_first(case.calls[variant]()) - wanted).norm() / wanted.norm())
-                if apart <= case.apart:
+                error = float((_first(case.calls[variant]()) - wanted).norm() / wanted.norm())
+                if error <= case.tolerance:
                     found.append((timed(case.calls[variant]), candidate))
-            except Exception as refused:  # Triton has many errors for a tile that does not fit
+            except Exception as refused:  # Triton raises many types for a tile that does not fit
                 typer.echo(f"  {candidate}: {str(refused).splitlines()[0][:100]}")
     return min(found, key=lambda measured: measured[0])[1]
 
 
-class _instead:
-    """Has the kernels find another tile."""
+class _tile_override:
+    """A context in which the kernels use another tile."""
 
     def __init__(self, table: str, key: str, number: int, tile: Tile) -> None:
         content = json.loads((launch.TILES / f"{table}.json").read_text())
@@ -108,7 +111,7 @@ class _instead:
 
 
 def write(table: str, key: str, number: int, tile: Mapping[str, int]) -> None:
-    """Put a tile into a kernel's table."""
+    """Write a tile into a kernel's table."""
     path = launch.TILES / f"{table}.json"
     content = json.loads(path.read_text())
     content.setdefault(str(number), {})[key] = dict(tile)
@@ -116,7 +119,7 @@ def write(table: str, key: str, number: int, tile: Mapping[str, int]) -> None:
 
 
 def _key(table: str, size: Size, number: int) -> str:
-    """The case of a table that this size falls under."""
+    """The key in a table that applies to this size."""
     dtype = launch.DTYPES[size.dtype]
     known = json.loads((launch.TILES / f"{table}.json").read_text())["default"]
     return next(key for key in (f"{dtype}-d{size.head_dim}", dtype, "16-bit") if key in known)

@@ -1,4 +1,4 @@
-"""The ways to make the same video, each from the same face features and prompt to the same uint8 frames."""
+"""The variants of suite `pipeline`: each generates the same uint8 frames from the same face features and prompt."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _TO_LATENTS = ("text", "encode", "denoise")
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What the face networks know of one portrait, where the reference's pipeline and ours still agree on the form.
+    """The outputs of the face networks for one portrait, in the form that both the reference and ours accept.
 
     Attributes:
-        identity: float32 [1, identity_dim], ArcFace's and CLIP's embedding (`id_cond`).
+        identity: float32 [1, identity_dim], embeddings of ArcFace and CLIP (`id_cond`).
         clip_hidden: float32 [scales, 1, clip_tokens, clip_dim] (`id_vit_hidden`).
         portrait: uint8 [512, 512, 3] RGB.
         keypoints: float32 [5, 2].
@@ -40,10 +40,10 @@ class Features:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """One video, uint8 [frames, height, width, 3] RGB, and how long it took: "total_seconds", "step_seconds".
+class TimedVideo:
+    """A video, uint8 [frames, height, width, 3] RGB, with its "total_seconds" and "step_seconds".
 
-    A step's time is the median over all but the first, which the preparation is part of.
+    "step_seconds" is the median over all steps but the first, which includes the preparation.
     """
 
     frames: NDArray[np.uint8]
@@ -51,16 +51,16 @@ class Made:
 
 
 def read_features(bundle: Path, photo: bytes, plan: Plan, *, threads: int) -> Features:
-    """The features of the portrait in `photo`, an image file's bytes, by the bundle's own face networks."""
-    watched = _Watched(Bundle.open(bundle, device="cpu", threads=threads))
+    """The features of the portrait in `photo`, the bytes of an image file, from the bundle's face networks."""
+    recording = _RecordingBundle(Bundle.open(bundle, device="cpu", threads=threads))
     values: table.Values = {"image": photo}
-    table.run(table.load(cast(Bundle, watched), ("face",)), values, plan)
-    inputs = {name: tensor.numpy(force=True) for name, tensor in watched.seen.items()}
+    table.run(table.load(cast(Bundle, recording), ("face",)), values, plan)
+    inputs = {name: tensor.numpy(force=True) for name, tensor in recording.inputs.items()}
     return Features(inputs["identity"], inputs["clip_hidden"], values["portrait"], values["keypoints"].numpy())
 
 
 class Ours:
-    """A bundle's stages after the face networks; the local facial extractor is within, as it is in the reference."""
+    """The stages of a bundle after the face networks, including the local facial extractor as in the reference."""
 
     def __init__(self, bundle: Path, *, threads: int) -> None:
         torch.set_num_threads(threads)
@@ -68,7 +68,7 @@ class Ours:
         self._extract = opened.module("local_extractor")
         self._stages = table.load(opened, (*_TO_LATENTS, "decode"))
 
-    def __call__(self, features: Features, prompt: str, plan: Plan) -> Made:
+    def __call__(self, features: Features, prompt: str, plan: Plan) -> TimedVideo:
         clock = _Clock()
         tokens = self._extract(
             {"identity": torch.from_numpy(features.identity), "clip_hidden": torch.from_numpy(features.clip_hidden)}
@@ -81,11 +81,11 @@ class Ours:
         }
         table.run(self._stages, values, plan, clock.progress, names=_TO_LATENTS)
         # Without the MP4, which the reference does not write either.
-        return clock.made(self._stages["decode"](values["latents"], plan))
+        return clock.stop(self._stages["decode"](values["latents"], plan))
 
 
 class DiffusersEager:
-    """`ConsisIDPipeline` as its users run it, with what eager mode allows: fp32 on the same threads, no autograd."""
+    """`ConsisIDPipeline` in eager mode, in fp32 on the same number of threads, without autograd."""
 
     def __init__(self, checkpoint: Path, *, threads: int) -> None:
         import diffusers
@@ -99,7 +99,7 @@ class DiffusersEager:
         self._pipeline.set_progress_bar_config(disable=True)
 
     @torch.inference_mode()
-    def __call__(self, features: Features, prompt: str, plan: Plan) -> Made:
+    def __call__(self, features: Features, prompt: str, plan: Plan) -> TimedVideo:
         from PIL import Image
 
         options = plan.options
@@ -119,23 +119,23 @@ class DiffusersEager:
             id_cond=torch.from_numpy(features.identity),
             id_vit_hidden=list(torch.from_numpy(features.clip_hidden)),
             kps_cond=features.keypoints,
-            # Tensors rather than pictures: the reference's way to PIL would only cost it time.
+            # Tensors instead of PIL images, whose conversion would only add to the reference's time.
             output_type="pt",
             callback_on_step_end=clock.callback,
             callback_on_step_end_tensor_inputs=[],
         ).frames[0]
         frames = (video * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
-        return clock.made(frames)
+        return clock.stop(frames)
 
 
-def maker(variant: str, source: Path, threads: int) -> Ours | DiffusersEager:
-    """The variant of that name, ready to make videos; `source` is a checkpoint for the reference, else a bundle."""
-    return DiffusersEager(source, threads=threads) if variant == "diffusers-eager" else Ours(source, threads=threads)
+def video_maker(variant: str, path: Path, threads: int) -> Ours | DiffusersEager:
+    """The named variant, loaded; `path` is a checkpoint for the reference and a bundle for ours."""
+    return DiffusersEager(path, threads=threads) if variant == "diffusers-eager" else Ours(path, threads=threads)
 
 
-def make(variant: str, source: Path, threads: int, features: Features, prompt: str, plan: Plan) -> None:
-    """Load a variant, make one video, drop it: what a process of its own does when its memory is measured."""
-    maker(variant, source, threads)(features, prompt, plan)
+def generate_once(variant: str, path: Path, threads: int, features: Features, prompt: str, plan: Plan) -> None:
+    """Load a variant and generate one video; runs in a fresh process whose peak memory is measured."""
+    video_maker(variant, path, threads)(features, prompt, plan)
 
 
 class _Clock:
@@ -151,29 +151,29 @@ class _Clock:
         self._steps.append(time.perf_counter())
         return tensors
 
-    def made(self, frames: NDArray[np.uint8]) -> Made:
+    def stop(self, frames: NDArray[np.uint8]) -> TimedVideo:
         total = time.perf_counter() - self._begin
         step = median(later - earlier for earlier, later in pairwise(self._steps))
-        return Made(frames, {"total_seconds": total, "step_seconds": step})
+        return TimedVideo(frames, {"total_seconds": total, "step_seconds": step})
 
 
-class _Watched:
-    """A bundle that keeps what its local extractor was last given."""
+class _RecordingBundle:
+    """A bundle that records the latest inputs of its local facial extractor."""
 
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
-        self.seen: dict[str, torch.Tensor] = {}
+        self.inputs: dict[str, torch.Tensor] = {}
 
     def module(self, name: str) -> Engine:
         engine = self._bundle.module(name)
         if name != "local_extractor":
             return engine
 
-        def watch(inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-            self.seen = dict(inputs)
+        def record(inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+            self.inputs = dict(inputs)
             return engine(inputs)
 
-        return watch
+        return record
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._bundle, name)

@@ -1,1 +1,1 @@
-"""Networks that look at videos: recognisers, CLIP, attribute classifiers, and the folder they lie in."""
+"""Networks that judge videos (face recognisers, CLIP, attribute classifiers) and the folder that holds their files."""

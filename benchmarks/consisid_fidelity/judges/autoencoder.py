@@ -1,4 +1,4 @@
-"""The ceiling of every figure: a true video through the checkpoint's VAE and back."""
+"""Reconstructs a video with the checkpoint's VAE: the upper bound of every figure."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from consisid_runtime.video import Frames
 
 
 class Autoencoder:
-    """Encodes videos with diffusers' VAE, since a bundle encodes only pictures, and decodes with the bundle's.
+    """Encodes videos with diffusers' VAE, since a bundle encodes single pictures only, and decodes with the bundle.
 
     Args:
-        checkpoint: its folder, in the official layout.
-        pipeline: of a bundle made from it.
+        checkpoint: folder in the official layout.
+        pipeline: of a bundle exported from this checkpoint.
 
     Raises `MissingExtra` without diffusers.
     """
@@ -38,7 +38,10 @@ class Autoencoder:
 
     @torch.inference_mode()
     def __call__(self, frames: Frames) -> Frames:
-        """uint8 [F, H, W, 3] RGB → the same, by the posterior's mean. Raises `InvalidOption` as `plan` does."""
+        """Reconstruct frames, uint8 [F, H, W, 3] RGB, from the mean of the posterior; returns the same shape.
+
+        Raises `InvalidOption` as `plan` does.
+        """
         size = Options(frames=frames.shape[0], height=frames.shape[1], width=frames.shape[2])
         pixels = torch.from_numpy(frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
         latents = self._vae.encode(pixels).latent_dist.mode() * self._vae.config.scaling_factor

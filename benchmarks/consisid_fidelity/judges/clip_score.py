@@ -1,10 +1,10 @@
 """CLIPScore of a video and a prompt, and a perceptual distance in CLIP's features.
 
-CLIPScore here is 100 · max(mean over frames of cos(image, text), 0), as torchmetrics has it; Hessel et al. (2021) have
+CLIPScore here is 100 · max(mean over frames of cos(image, text), 0), as in torchmetrics; Hessel et al. (2021) use
 w = 2.5 instead of 100. ConsisID's evaluation (eval/get_clipscore.py) takes the mean of `logits_per_image`: the cosine
-times the model's own scale, exp(4.6052) = 100 for OpenAI's checkpoints, negative values as they are; so its 25 to 37
-are in this unit. It looks at frame ⌊i · n / 16⌋ for i < 16, whose blue and red are exchanged; here frames are evenly
-spaced from first to last, in their colours. Prompts longer than the text tower's context are cut there and here.
+times the model's scale, exp(4.6052) = 100 for OpenAI's checkpoints, without clamping; its values of 25 to 37 are in the
+same unit. It reads frame ⌊i · n / 16⌋ for i < 16 with blue and red exchanged; here frames are evenly spaced from first
+to last, in RGB. Both truncate prompts longer than the text tower's context.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from consisid_runtime.video import Frames
 class ClipJudge:
     """A CLIP folder of Hugging Face's layout: config.json, model.safetensors, tokenizer and preprocessor_config.json.
 
-    Pictures are prepared by transformers' processor on Pillow, which needs no torchvision. Nothing is downloaded.
+    Uses transformers' Pillow-based image processor, which needs no torchvision. Downloads nothing.
 
     Args:
         folder: the CLIP folder.
         device: "cpu", "cuda" or "auto".
 
-    Raises `CheckpointInvalid` where the folder cannot be loaded, `MissingExtra` without transformers, and where CUDA is
-    asked for and is not there.
+    Raises `CheckpointInvalid` when the folder cannot be loaded, `MissingExtra` without transformers, or when CUDA is
+    requested but unavailable.
     """
 
     def __init__(self, folder: Path, device: str) -> None:
@@ -46,15 +46,15 @@ class ClipJudge:
             ) from missing
         self._folder = folder
         self._device = torch_device(device)
-        logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # commands have a display of their own
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # commands show their own progress
         try:
             model: Any = CLIPModel.from_pretrained(
                 folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
             )
             self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
             self._processor = CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)
-        except Exception as error:  # missing, damaged and mismatched files each raise something else
-            raise CheckpointInvalid(f"{folder} is no CLIP folder that transformers can load: {error}") from error
+        except Exception as error:  # missing, damaged and mismatched files raise different types
+            raise CheckpointInvalid(f"{folder} is not a CLIP folder that transformers can load: {error}") from error
         self._model = model.eval().to(self._device)
         self._edge = int(model.config.vision_config.image_size)
         self._context = int(model.config.text_config.max_position_embeddings)
@@ -64,9 +64,9 @@ class ClipJudge:
         return max(0.0, 100 * float(self.cosines(frames, prompt).mean()))
 
     def cosines(self, frames: Frames, prompt: str) -> npt.NDArray[np.float64]:
-        """Of each frame [F] to the prompt. Raises `CheckpointInvalid` where one is not finite.
+        """Cosine similarity of each frame to the prompt [F]. Raises `CheckpointInvalid` for values that are not finite.
 
-        As CLIP prepares pictures, the shorter edge is scaled and the middle square is seen.
+        CLIP's own preprocessing applies: the shorter edge is scaled and the centre square is cropped.
         """
         text = self._tokenizer([prompt], return_tensors="pt", truncation=True, max_length=self._context)
         cosines: list[Tensor] = []
@@ -81,20 +81,21 @@ class ClipJudge:
                 cosines.append((out.image_embeds @ out.text_embeds.T)[:, 0])
         found = np.asarray(torch.cat(cosines).double().numpy(force=True))
         if not np.isfinite(found).all():
-            raise CheckpointInvalid(f"{self._folder} gives a similarity that is not finite; its weights are damaged")
+            raise CheckpointInvalid(f"{self._folder} returns a similarity that is not finite; its weights are damaged")
         return found
 
     def feature_distance(self, frames: Frames, reference: Frames) -> float:
-        """Perceptual distance of two videos, uint8 [F, H, W, 3] each: 0 for equal ones, at most 4.
+        """Perceptual distance of two videos, uint8 [F, H, W, 3] each: 0 for equal videos, at most 4.
 
-        The squared distance between the two frames' features after each block of CLIP's vision tower, features scaled
-        to length one, mean over places, blocks and frames. It has LPIPS's form (Zhang et al. 2018), but neither its
-        network nor its weights, so its values are no LPIPS. The whole frame is seen, squeezed to a square.
+        The squared distance between the features of two frames after each block of CLIP's vision tower, normalised to
+        unit length, averaged over positions, blocks and frames. The form is that of LPIPS (Zhang et al. 2018), but with
+        another network and without learned weights, so values cannot be compared with LPIPS. The whole frame is
+        resized to a square, without cropping.
 
         Raises `ValueError` for unequal shapes.
         """
         if frames.shape != reference.shape:
-            raise ValueError(f"a pair needs equal shapes, got {list(frames.shape)} and {list(reference.shape)}")
+            raise ValueError(f"both videos need equal shapes, got {list(frames.shape)} and {list(reference.shape)}")
         total = 0.0
         for one, other in zip(_batches(frames), _batches(reference), strict=True):
             for a, b in zip(self._features(one), self._features(other), strict=True):
@@ -102,12 +103,12 @@ class ClipJudge:
         return total / (len(frames) * int(self._model.config.vision_config.num_hidden_layers))
 
     def _features(self, frames: list[Any]) -> list[Tensor]:
-        """After each block [n, places, width], of length one."""
+        """Unit-length features after each block [n, positions, width]."""
         whole = {"height": self._edge, "width": self._edge}
         prepared = self._processor(images=frames, return_tensors="pt", size=whole, do_center_crop=False)
         with torch.inference_mode():
-            seen = self._model.vision_model(prepared["pixel_values"].to(self._device), output_hidden_states=True)
-        return [torch.nn.functional.normalize(layer, dim=-1) for layer in seen.hidden_states[1:]]
+            outputs = self._model.vision_model(prepared["pixel_values"].to(self._device), output_hidden_states=True)
+        return [torch.nn.functional.normalize(layer, dim=-1) for layer in outputs.hidden_states[1:]]
 
 
 def _batches(frames: Frames) -> list[list[Any]]:

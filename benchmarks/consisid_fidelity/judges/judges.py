@@ -1,4 +1,4 @@
-"""A judge folder: the networks that videos are scored with, those that are there, each loaded when first asked for."""
+"""Opens a judge folder: finds which judges it holds and loads each on first use."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 DETECTOR, INCEPTION, CLIP = "detector.onnx", "inception.onnx", "clip"
 ATTRIBUTES, CLASSES = "attributes.onnx", "attributes.json"
 RECOGNISERS = {"arc": "arcface.onnx", "cur": "curricular.onnx"}
-"""Name in metrics → file."""
+"""Name in the metrics → file."""
 ANY_RECOGNISER = " or ".join(RECOGNISERS.values())
 
 _FACE = (DETECTOR, ANY_RECOGNISER)
-WANTED: dict[str, tuple[str, ...]] = {
+REQUIRED_FILES: dict[str, tuple[str, ...]] = {
     **{f"facesim_{name}": (DETECTOR, file) for name, file in RECOGNISERS.items()},
     **{f"facesim_{name}_published": (DETECTOR, file) for name, file in RECOGNISERS.items()},
     "faces_found": _FACE,
@@ -41,46 +41,50 @@ WANTED: dict[str, tuple[str, ...]] = {
 """Metric → the files in the judge folder that it needs."""
 
 SHARES = ("prompt_accuracy", "faces_found")
-"""Metrics from 0 to 1."""
+"""Metrics that are shares, from 0 to 1."""
 
 
 class Judges:
     """The networks in a judge folder.
 
     Attributes:
-        folder: where they are.
-        missing: metric → the files that are not there and without which it is not computed.
+        folder: that holds them.
+        missing: metric → missing files that it needs; such a metric is not computed.
     """
 
     def __init__(self, folder: Path, device: str, threads: int) -> None:
         self.folder, self._device, self._threads = folder, device, threads
         self.missing = {
-            metric: absent for metric, files in WANTED.items() if (absent := [f for f in files if not self._has(f)])
+            metric: absent
+            for metric, files in REQUIRED_FILES.items()
+            if (absent := [f for f in files if not self._has(f)])
         }
 
     @classmethod
     def open(cls, folder: Path, device: str = "auto", threads: int = THREADS) -> Judges:
-        """See what is in `folder`; networks load later.
+        """Find the judges in `folder`, without loading them.
 
         Args:
-            folder: holds detector.onnx, arcface.onnx, curricular.onnx, clip/, inception.onnx, attributes.onnx with
-                attributes.json, or some of them.
+            folder: holds any of detector.onnx, arcface.onnx, curricular.onnx, clip/, inception.onnx and
+                attributes.onnx with attributes.json.
             device: "cpu", "cuda" or "auto".
-            threads: CPU threads of each ONNX network; fixed, so that figures do not depend on the machine's count.
+            threads: CPU threads of each ONNX network; fixed, so that figures do not depend on the number of cores.
 
-        Raises `CheckpointInvalid` for a folder that is none or holds no judge, `InvalidOption` for an unknown device.
+        Raises `CheckpointInvalid` for a missing folder or one without any judge, `InvalidOption` for an unknown device.
         """
         check_device(device)
-        files = list(dict.fromkeys(file for wanted in WANTED.values() for file in wanted if file != ANY_RECOGNISER))
+        files = list(
+            dict.fromkeys(file for wanted in REQUIRED_FILES.values() for file in wanted if file != ANY_RECOGNISER)
+        )
         if not any((folder / file).exists() for file in files):
-            state = "holds none of a judge's files" if folder.is_dir() else "is no folder"
+            state = "holds none of the judges' files" if folder.is_dir() else "is not a folder"
             raise CheckpointInvalid(f"{folder} {state}; a judge folder holds some of {', '.join(files)}")
         return cls(folder, device, threads)
 
     @cached_property
     def faces(self) -> FaceJudge:
-        """Raises `CheckpointInvalid` where files are missing or damaged, `MissingExtra` where a package or CUDA is
-        missing; so do the other judges."""
+        """The face judge. This and the other judges raise `CheckpointInvalid` for missing or damaged files,
+        `MissingExtra` for a missing package or CUDA."""
         from consisid_fidelity.judges.faces import FaceJudge
 
         self._require("faces_found")
@@ -107,7 +111,7 @@ class Judges:
         return AttributeJudge(self.folder / ATTRIBUTES, self.folder / CLASSES, self._device, self._threads)
 
     def digests(self) -> dict[str, str]:
-        """File → SHA-256, of every judge's file: figures mean nothing without the judge they came from."""
+        """File → SHA-256, of every judge's file: figures are comparable only between equal judges."""
         top = [DETECTOR, *RECOGNISERS.values(), INCEPTION, ATTRIBUTES, CLASSES]
         files = [self.folder / name for name in top if self._has(name)]
         files += sorted(path for path in (self.folder / CLIP).rglob("*") if path.is_file())
@@ -132,9 +136,9 @@ class FeatureJudge:
     """inception.onnx: images [N, 3, H, W] RGB 0..1 → features [N, D].
 
     Attributes:
-        height, width: of its pictures.
+        height, width: of the images, pixels.
 
-    Raises `CheckpointInvalid` where the file is no such network.
+    Raises `CheckpointInvalid` for a file that is not such a network.
     """
 
     def __init__(self, path: Path, device: str, threads: int) -> None:
@@ -144,7 +148,7 @@ class FeatureJudge:
         shape = self._network.shape
         height, width = (shape[2], shape[3]) if len(shape) == 4 else (None, None)
         if height is None or width is None or len(self._network.outputs) != 1:
-            raise CheckpointInvalid(f"{path} takes {list(shape)}; images [N, 3, H, W] of a fixed size are needed")
+            raise CheckpointInvalid(f"{path} takes {list(shape)}; images [N, 3, H, W] with fixed H and W are needed")
         self.height, self.width = height, width
 
     def features(self, images: Frames) -> npt.NDArray[np.float32]:
@@ -155,7 +159,7 @@ class FeatureJudge:
         return features
 
     def of_faces(self, frames: Frames, faces: Faces) -> npt.NDArray[np.float32]:
-        """Features [N, D] of the N ≥ 1 faces that were found in frames, uint8 [F, H, W, 3] RGB: what FID compares."""
+        """Features [N, D], for FID, of the N ≥ 1 faces that were found in frames, uint8 [F, H, W, 3] RGB."""
         from consisid_fidelity.judges.faces import aligned_faces
 
         return self.features(aligned_faces(frames, faces, self.height, self.width))

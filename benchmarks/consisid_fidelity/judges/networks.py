@@ -1,4 +1,4 @@
-"""A judge's ONNX file: opened, and its ports checked against the contract."""
+"""Opens a judge's ONNX file and runs it in batches."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class OnnxNetwork:
         threads: CPU threads.
 
     Attributes:
-        shape: of the input; None where the file leaves a size open.
+        shape: of the input; None for a dynamic size.
         outputs: names of the outputs.
 
-    Raises `CheckpointInvalid` where the file is no network, or has several inputs.
+    Raises `CheckpointInvalid` for a file that is not a network or has several inputs.
     """
 
     def __init__(self, path: Path, device: str, threads: int) -> None:
@@ -40,19 +40,19 @@ class OnnxNetwork:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=providers(device))
-        except Exception as error:  # ONNX Runtime has an exception of its own for each way a file can be damaged
-            raise CheckpointInvalid(f"{path} is no network that ONNX Runtime can open: {error}") from error
+        except Exception as error:  # ONNX Runtime raises a different type for each kind of damage
+            raise CheckpointInvalid(f"{path} is not a network that ONNX Runtime can open: {error}") from error
         inputs = self._session.get_inputs()
         if len(inputs) != 1:
-            raise CheckpointInvalid(f"{path} has {len(inputs)} inputs, a judge takes one")
+            raise CheckpointInvalid(f"{path} has {len(inputs)} inputs; a judge needs exactly one")
         self._input: str = inputs[0].name
         self.shape = tuple(size if isinstance(size, int) else None for size in inputs[0].shape)
         self.outputs: list[str] = [port.name for port in self._session.get_outputs()]
 
     def __call__(self, images: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float32]]:
-        """Outputs by name, each [N, …], of N inputs, run in batches.
+        """Outputs by name, each [N, …], of N inputs.
 
-        Raises `CheckpointInvalid` where one is not finite.
+        Raises `CheckpointInvalid` when an output is not finite.
         """
         parts: list[list[Any]] = [
             self._session.run(self.outputs, {self._input: np.ascontiguousarray(images[start : start + BATCH])})
@@ -62,5 +62,5 @@ class OnnxNetwork:
             name: np.concatenate([part[i] for part in parts]).astype(np.float32) for i, name in enumerate(self.outputs)
         }
         if broken := [name for name, values in found.items() if not np.isfinite(values).all()]:
-            raise CheckpointInvalid(f"{self._path} gives {', '.join(broken)} that are not finite; it is damaged")
+            raise CheckpointInvalid(f"{self._path} returns {', '.join(broken)} with values that are not finite")
         return found

@@ -1,4 +1,4 @@
-"""Does the video show what the prompt asked for: a classifier per attribute, against labels."""
+"""Prompt accuracy: classifies the attributes that a video shows and compares them with labels."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from consisid_runtime.video import Frames
 
 
 class AttributeJudge:
-    """attributes.onnx, a clip [N, F, 3, H, W] RGB 0..1 → logits [N, classes] of each attribute, and the classes' names.
+    """attributes.onnx: clips [N, F, 3, H, W] RGB 0..1 → logits [N, classes] of each attribute; and the classes' names.
 
     Args:
-        network: the ONNX file; F, H and W are fixed in it.
-        classes: JSON file, output's name → [name of each class].
+        network: ONNX file with fixed F, H and W.
+        classes: JSON file, name of an output → [name of each class].
         device: "cpu", "cuda" or "auto".
         threads: CPU threads.
 
     Attributes:
         classes: attribute → names of its classes.
 
-    Raises `CheckpointInvalid` where a file is damaged or the two do not belong together.
+    Raises `CheckpointInvalid` for a damaged file or files that do not belong together.
     """
 
     def __init__(self, network: Path, classes: Path, device: str, threads: int) -> None:
@@ -36,19 +36,19 @@ class AttributeJudge:
         if len(self._network.shape) != 5 or set(self.classes) != set(self._network.outputs):
             raise CheckpointInvalid(
                 f"{classes.name} names {', '.join(sorted(self.classes))}, {network.name} takes "
-                f"{list(self._network.shape)} and gives {', '.join(sorted(self._network.outputs))}; a network of clips "
-                "[N, F, 3, H, W] with one output a name is needed"
+                f"{list(self._network.shape)} and returns {', '.join(sorted(self._network.outputs))}; a network "
+                "of clips [N, F, 3, H, W] with one output per name is needed"
             )
 
     def predict(self, frames: Frames) -> dict[str, str]:
-        """The likeliest class of each attribute in a video, uint8 [F, H, W, 3] RGB.
+        """The most likely class of each attribute in a video, uint8 [F, H, W, 3] RGB.
 
-        Raises `CollectionInvalid` for a video of another shape than the network's: fewer frames do not show a motion.
+        Raises `CollectionInvalid` for a video whose shape differs from the network's input.
         """
         _, count, _, height, width = self._network.shape
         if any(want not in (None, got) for want, got in zip((count, height, width), frames.shape[:3], strict=True)):
             raise CollectionInvalid(
-                f"prompt accuracy is judged on {count} frames of {width}×{height}, this video has {len(frames)} of "
+                f"prompt accuracy needs {count} frames of {width}×{height}, this video has {len(frames)} of "
                 f"{frames.shape[2]}×{frames.shape[1]}"
             )
         clip = frames.transpose(0, 3, 1, 2)[None].astype(np.float32) / 255
@@ -61,32 +61,33 @@ class AttributeJudge:
         return chosen
 
     def check_labels(self, labels: Mapping[str, str], where: str) -> None:
-        """Raises `CollectionInvalid`, naming `where`, for a label that is none of its attribute's classes."""
+        """Raises `CollectionInvalid`, naming `where`, for a label that is not a class of its attribute."""
         for name, label in labels.items():
             if name in self.classes and label not in self.classes[name]:
                 raise CollectionInvalid(
-                    f"{where}: {name} is {label!r}, the judge knows {', '.join(self.classes[name])}"
+                    f"{where}: {name} is {label!r}, the classes are {', '.join(self.classes[name])}"
                 )
 
 
 def hits(predicted: Mapping[str, str], labels: Mapping[str, str]) -> dict[str, bool]:
-    """Attribute → whether it was predicted as labelled, for attributes that are in both."""
+    """Attribute → whether the prediction equals the label, for attributes in both."""
     return {name: predicted[name] == label for name, label in labels.items() if name in predicted}
 
 
 def accuracy(outcomes: Sequence[Mapping[str, bool]]) -> dict[str, npt.NDArray[np.bool_]]:
-    """`hits` of several videos → attribute → outcomes of those videos that have it, for `statistics.proportion`."""
+    """The `hits` of several videos, collected: attribute → outcomes of the videos that have it."""
     names = dict.fromkeys(name for outcome in outcomes for name in outcome)
     return {name: np.array([outcome[name] for outcome in outcomes if name in outcome], np.bool_) for name in names}
 
 
 def read_classes(path: Path) -> dict[str, list[str]]:
+    """Attribute → names of its classes, from a JSON file. Raises `CheckpointInvalid`."""
     try:
         classes = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise CheckpointInvalid(f"{path} is no JSON file: {error}") from error
+        raise CheckpointInvalid(f"{path} is not a JSON file: {error}") from error
     if not isinstance(classes, dict) or not all(
         isinstance(names, list) and names and all(isinstance(name, str) for name in names) for names in classes.values()
     ):
-        raise CheckpointInvalid(f"{path} must hold an object, attribute → list of its classes' names")
+        raise CheckpointInvalid(f"{path} must be an object: attribute → list of names of its classes")
     return classes

@@ -1,1 +1,1 @@
-"""Figures computed from frames and features, without a network."""
+"""Metrics and statistics computed from frames and features, without networks."""

@@ -1,4 +1,4 @@
-"""How far a video is from a reference made of the same person, prompt and noise."""
+"""Distances of a video to a reference video of the same person, prompt and noise."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from skimage.metrics import structural_similarity
 from consisid_runtime.video import Frames
 
 MAX_PSNR = 100.0
-"""dB that equal videos count as, so that a mean over videos stays finite; one level in one value of 10⁵ is 98 dB."""
+"""dB assigned to equal videos, so that a mean over videos stays finite; one level in one of 10⁵ values is 98 dB."""
 _SSIM_WINDOW = 11
 
 
@@ -19,7 +19,7 @@ def psnr(frames: Frames, reference: Frames) -> float:
     Args:
         frames, reference: uint8 [F, H, W, 3].
 
-    Raises `ValueError` for other or unequal shapes; so do the functions below.
+    This and the functions below raise `ValueError` for invalid or unequal shapes.
     """
     _require_pair(frames, reference)
     error = float(np.mean((frames.astype(np.float64) - reference) ** 2))
@@ -45,16 +45,16 @@ def ssim(frames: Frames, reference: Frames) -> float:
 
 
 def relative_distance(latents: npt.ArrayLike, reference: npt.ArrayLike) -> float:
-    """‖latents − reference‖ / ‖reference‖ of two arrays of one shape; not finite where one of them is not.
+    """‖latents − reference‖ / ‖reference‖ of two arrays of equal shape; not finite when an input is not finite.
 
     Raises `ValueError` for unequal shapes or a reference of zeros.
     """
     found, wanted = np.asarray(latents, np.float64), np.asarray(reference, np.float64)
     if found.shape != wanted.shape or not found.size:
-        raise ValueError(f"latents of one shape are needed, got {list(found.shape)} and {list(wanted.shape)}")
+        raise ValueError(f"latents must have equal shapes, got {list(found.shape)} and {list(wanted.shape)}")
     size = np.linalg.norm(wanted)
     if size == 0:
-        raise ValueError("the reference latents are zero: no distance is relative to them")
+        raise ValueError("the reference latents are all zero; the relative distance is undefined")
     return float(np.linalg.norm(found - wanted) / size)
 
 
@@ -64,5 +64,5 @@ def _require_pair(frames: Frames, reference: Frames) -> None:
             raise ValueError(f"{name} must be uint8 [F, H, W, 3], got {video.dtype} {list(video.shape)}")
     if frames.shape != reference.shape:
         raise ValueError(
-            f"a pair needs equal frames, heights and widths, got {list(frames.shape)} and {list(reference.shape)}"
+            f"both videos need equal frames, heights and widths, got {list(frames.shape)} and {list(reference.shape)}"
         )

@@ -1,6 +1,6 @@
-"""Radially averaged log amplitude of frames relative to frequency zero: how much fine detail a video has.
+"""Radially averaged log amplitude of frames relative to frequency zero: a measure of fine detail.
 
-ConsisID's figure 3 in kind, as in Park & Kim, "How do vision transformers work" (2022): Δ log amplitude.
+The Δ log amplitude of Park & Kim, "How do vision transformers work" (2022), as in figure 3 of ConsisID's paper.
 """
 
 from __future__ import annotations
@@ -16,29 +16,33 @@ Floats = npt.NDArray[np.float64]
 
 _LUMA = np.array((0.299, 0.587, 0.114))
 _ROUNDING = 1 / 12
-"""Variance, in squared levels, of rounding a channel to whole levels: below it a uint8 frame says nothing."""
+"""Variance, in squared levels, of rounding a channel to whole levels; a uint8 frame has no signal below it."""
 
 
 class Spectrum(NamedTuple):
-    """frequency [K]: centres of the rings, as shares of Nyquist's, up to 1; amplitude [K]: natural logarithm of the
-    amplitude relative to that of frequency zero, mean over a ring's places and over frames."""
+    """A radially averaged spectrum.
+
+    Attributes:
+        frequency: centres of the rings [K], as shares of the Nyquist frequency, up to 1.
+        amplitude: natural logarithm of the amplitude relative to frequency zero [K], mean over a ring and over frames.
+    """
 
     frequency: Floats
     amplitude: Floats
 
 
 def relative_log_amplitude(frames: Frames) -> Spectrum:
-    """The spectrum of a video's luma, frame by frame.
+    """The spectrum of a video's luma, averaged over frames.
 
-    A Hann window keeps the jump between opposite edges out of the high frequencies, and the mean is taken out first, so
-    that frequency zero does not leak through the window into the first ring. Amplitudes below those of rounding
-    to 8 bits count as these. Rings are one frequency step of the shorter edge wide; the corners beyond Nyquist's
-    frequency are left out.
+    A Hann window suppresses the high frequencies caused by the discontinuity between opposite edges. The mean is
+    subtracted first, so that frequency zero does not leak through the window into the first ring. Amplitudes are
+    clamped from below to those of rounding to 8 bits. A ring is one frequency step of the shorter edge wide; corners
+    beyond the Nyquist frequency are ignored.
 
     Args:
         frames: uint8 [F, H, W, 3], H and W at least 4.
 
-    Raises `ValueError` for other shapes.
+    Raises `ValueError` for invalid shapes.
     """
     if frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames) or min(frames.shape[1:3]) < 4:
         raise ValueError(f"frames must be uint8 [F, H ≥ 4, W ≥ 4, 3], got {list(frames.shape)}")
@@ -60,5 +64,5 @@ def relative_log_amplitude(frames: Frames) -> Spectrum:
 
 
 def _hann(size: int) -> Floats:
-    """Periodic, so that a whole number of waves stays within three frequencies."""
+    """A periodic Hann window: a wave with a whole number of periods occupies only three frequencies."""
     return np.asarray(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size))

@@ -1,4 +1,4 @@
-"""Does the video hold still where it should: flicker, and the identity from frame to frame."""
+"""Temporal stability of a video: flicker, and identity from frame to frame."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from consisid_runtime.video import Frames
 def flicker(frames: Frames) -> float | None:
     """Mean |x[t−1] − 2 x[t] + x[t+1]| over pixels and channels, in levels of 255; None below three frames.
 
-    A second difference: brightness that changes steadily costs nothing, a pixel that jumps there and back costs most.
-    Motion of textured things still costs something, so compare videos of the same scene.
+    This second difference is 0 for brightness that changes linearly and largest for a pixel that alternates. Motion of
+    textured objects also contributes, so only videos of the same scene can be compared.
 
     Args:
         frames: uint8 [F, H, W, 3].
@@ -27,7 +27,7 @@ def identity_stability(embeddings: npt.NDArray[np.float32]) -> float | None:
     """Mean cosine similarity of the faces in neighbouring frames; None below two frames.
 
     Args:
-        embeddings: [F, D], unit rows, zero where a frame has no face: a face that comes and goes counts as unstable.
+        embeddings: [F, D], unit rows, zero for a frame without a face; a face that disappears lowers the stability.
     """
     if len(embeddings) < 2:
         return None

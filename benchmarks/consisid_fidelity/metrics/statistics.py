@@ -1,4 +1,4 @@
-"""Means with confidence intervals, paired differences, proportions, and who is taken for whom."""
+"""Means with confidence intervals, paired differences, proportions, and rank-1 identification."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean over `n` samples and its 95 % confidence interval; `low` and `high` are None where there is none."""
+    """A mean over `n` samples and its 95 % confidence interval; `low` and `high` are None without an interval."""
 
     mean: float
     low: float | None
@@ -33,9 +33,10 @@ class Estimate:
 
 
 def estimate(values: npt.ArrayLike, least: float = -np.inf, most: float = np.inf) -> Estimate:
-    """The mean of independent samples [n], with Student's t interval, cut at what values there are; one has none.
+    """The mean of independent samples [n], with Student's t interval clamped to [`least`, `most`].
 
-    Raises `ValueError` without samples, or where one is not finite: the caller leaves out what was not measured.
+    A single sample has no interval. Raises `ValueError` without samples or for a sample that is not finite; the caller
+    leaves out values that were not measured.
     """
     samples = np.asarray(values, np.float64)
     if samples.ndim != 1 or not len(samples):
@@ -52,8 +53,8 @@ def estimate(values: npt.ArrayLike, least: float = -np.inf, most: float = np.inf
 def paired_difference(candidate: npt.ArrayLike, reference: npt.ArrayLike) -> Estimate:
     """The mean of candidate − reference over pairs [n], [n].
 
-    What both members of a pair share (the person, the prompt, the noise) cancels, so the interval is that of the change
-    alone. Raises `ValueError` for unequal lengths, and as `estimate` does.
+    The variation that both members of a pair share (the person, the prompt, the noise) cancels, so the interval covers
+    the change alone. Raises `ValueError` for unequal lengths, and as `estimate` does.
     """
     first, second = np.asarray(candidate, np.float64), np.asarray(reference, np.float64)
     if first.shape != second.shape:
@@ -65,7 +66,7 @@ def paired_proportions(candidate: npt.ArrayLike, reference: npt.ArrayLike) -> Es
     """The difference of two shares of successes over pairs [n], [n].
 
     The interval is Agresti and Min's (Statistics in Medicine 24, 2005): half a pair is added to each of the four
-    outcomes, so that it keeps a width where no pair differs. Raises `ValueError` for unequal lengths or no pairs.
+    outcomes, so that its width is not zero when no pair differs. Raises `ValueError` for unequal lengths or no pairs.
     """
     first, second = np.asarray(candidate, np.bool_), np.asarray(reference, np.bool_)
     if first.shape != second.shape or first.ndim != 1 or not len(first):
@@ -79,7 +80,7 @@ def paired_proportions(candidate: npt.ArrayLike, reference: npt.ArrayLike) -> Es
 
 
 def proportion(outcomes: npt.ArrayLike) -> Estimate:
-    """The share of successes [n], with Wilson's score interval, which keeps a width where all succeed.
+    """The share of successes [n], with Wilson's score interval, whose width is not zero when all succeed.
 
     Raises `ValueError` without outcomes.
     """
@@ -91,15 +92,15 @@ def proportion(outcomes: npt.ArrayLike) -> Estimate:
 
 
 def rank1(similarity: npt.ArrayLike, person: npt.ArrayLike) -> Booleans:
-    """Whether each video is most similar to the right person, more than to anybody else.
+    """Whether each video is more similar to the right person than to every other person.
 
-    A tie is a miss: a video without a face, equally unlike everybody, identifies nobody.
+    A tie is a miss, so a video without a face (similarity 0 to everybody) identifies nobody.
 
     Args:
         similarity: [videos, people].
-        person: column of the right person, integers [videos].
+        person: column of the right person for each video, integers [videos].
 
-    Returns booleans [videos]. Raises `ValueError` for other shapes, fewer than two people or an unknown column.
+    Returns booleans [videos]. Raises `ValueError` for invalid shapes, fewer than two people or an unknown column.
     """
     table, right = np.asarray(similarity, np.float64), np.asarray(person)
     if table.ndim != 2 or table.shape[1] < 2 or right.shape != table.shape[:1]:

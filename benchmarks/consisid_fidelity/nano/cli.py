@@ -1,4 +1,4 @@
-"""`consisid bench fidelity-nano`: the experiments on the nano model, and its gate."""
+"""Commands `fidelity-nano` and `gate`: the experiments with the nano model, and its quality gate."""
 
 from __future__ import annotations
 
@@ -16,106 +16,106 @@ if TYPE_CHECKING:
     from typing import Any
 
     from consisid_fidelity.nano.record import Findings, NanoRecord
-    from consisid_fidelity.nano.run import Rows
-    from consisid_fidelity.nano.worker import Subject
+    from consisid_fidelity.nano.run import Results
+    from consisid_fidelity.nano.setup import ExperimentSetup
     from consisid_runtime.events import Progress
 
 COMMAND, GATE_COMMAND = "fidelity-nano", "gate"
-LEAST = 4
-"""People that the gate needs, `verdict.LEAST`."""
+MIN_PEOPLE = 4
+"""Equals `verdict.MIN_VIDEOS`, repeated here so that the command's help loads without numpy."""
 GATE = "tests/fidelity/nano/test_known_damage.py"
 PACKAGES = ("consisid-runtime", "consisid-nano", "torch", "onnxruntime", "diffusers", "transformers", "numpy")
 
-CheckpointFolder = Annotated[
-    Path | None, typer.Option("--checkpoint", help="What the bundle was made from; default: consisid-nano's.")
+CheckpointOption = Annotated[
+    Path | None,
+    typer.Option("--checkpoint", help="Checkpoint of the bundle; default: consisid-nano's."),
 ]
-JudgeFolder = Annotated[
-    Path | None, typer.Option("--judges", help="Folder of judges, person.onnx too; default: consisid-nano's.")
+JudgesOption = Annotated[
+    Path | None, typer.Option("--judges", help="Folder of judges, including person.onnx; default: consisid-nano's.")
 ]
-Steps = Annotated[int, typer.Option("--steps", min=2, max=1000, help="Denoising steps.")]
-Guidance = Annotated[float, typer.Option("--guidance", min=0.0, max=100.0, help="Guidance scale.")]
-Processes = Annotated[int, typer.Option("--processes", min=1, help="Side by side, one thread each.")]
-Work = Annotated[
-    Path | None, typer.Option("--work", help="Folder of what is measured already; default: build/fidelity.")
+StepsOption = Annotated[int, typer.Option("--steps", min=2, max=1000, help="Denoising steps.")]
+GuidanceOption = Annotated[float, typer.Option("--guidance", min=0.0, max=100.0, help="Guidance scale.")]
+ProcessesOption = Annotated[int, typer.Option("--processes", min=1, help="Worker processes, one thread each.")]
+WorkOption = Annotated[
+    Path | None, typer.Option("--work", help="Folder that stores measurements for reuse; default: build/fidelity.")
 ]
 
 
 def command(
     bundle: Annotated[
         Path | None,
-        typer.Option("--bundle", help="A bundle of the checkpoint, any engine; default: made of it, ONNX, fp32."),
+        typer.Option("--bundle", help="A bundle of the checkpoint, any engine; default: exported now, ONNX, fp32."),
     ] = None,
-    checkpoint: CheckpointFolder = None,
-    judges: JudgeFolder = None,
+    checkpoint: CheckpointOption = None,
+    judges: JudgesOption = None,
     people: Annotated[
-        int, typer.Option("--people", min=LEAST, max=100, help="Held-out people of the ablations.")
+        int, typer.Option("--people", min=MIN_PEOPLE, max=100, help="Held-out people in the ablations.")
     ] = 100,
     sweep: Annotated[
-        int, typer.Option("--sweep", min=LEAST, max=100, help="Of these, how many for steps, guidance and the gate.")
+        int, typer.Option("--sweep", min=MIN_PEOPLE, max=100, help="Of these, the people in the sweeps and the gate.")
     ] = 24,
-    steps: Steps = 25,
-    guidance: Guidance = 2.0,
-    processes: Processes = 2,
-    work: Work = None,
+    steps: StepsOption = 25,
+    guidance: GuidanceOption = 2.0,
+    processes: ProcessesOption = 2,
+    work: WorkOption = None,
     small: Annotated[
-        bool, typer.Option("--small", help="Only the gate, on few people with few steps; writes no record.")
+        bool, typer.Option("--small", help="Run only the gate, with few people and steps; writes no record.")
     ] = False,
     machine: MachineName = None,
     out: Out = None,
     as_json: Json = False,
 ) -> None:
-    """Experiments on the nano model: identity, prompt, ablations, steps, spectra, and the gate against known damage."""
-    source, panel = checkpoint or _shipped("checkpoint"), judges or _shipped("judges")
+    """Experiments with the nano model: identity, prompt, ablations, steps, spectra, and the gate on known damage."""
+    checkpoint_folder, judge_folder = checkpoint or _packaged("checkpoint"), judges or _packaged("judges")
     from consisid_fidelity.nano import experiments
-    from consisid_fidelity.nano.worker import Subject
+    from consisid_fidelity.nano.setup import ExperimentSetup
     from consisid_measurement import environment, harness
     from consisid_runtime.cli.progress import Display
     from consisid_runtime.options import Options
 
     folder = work or environment.checkout() / "build" / "fidelity"
     if not small and not harness.passes(GATE, environment.checkout()):
-        typer.secho(f"{COMMAND}: no numbers: {GATE} does not pass", fg="red", err=True)
+        typer.secho(f"{COMMAND}: not measured, because {GATE} does not pass", fg="red", err=True)
         raise typer.Exit(1)
     with Display(f"bench {COMMAND}") as display:
-        subject = Subject(
-            bundle or _exported(source, folder, display.update), source, panel, Options(steps=steps, guidance=guidance)
-        )
+        measured = bundle or _exported(checkpoint_folder, folder, display.update)
+        setup = ExperimentSetup(measured, checkpoint_folder, judge_folder, Options(steps=steps, guidance=guidance))
         if small:
-            subject = experiments.small_subject(subject)
-        wanted = experiments.small() if small else experiments.large(people, sweep)
-        rows, digests = _measure(subject, folder, wanted, processes, display.update)
-    findings = experiments.find(rows)
+            setup = experiments.small_setup(setup)
+        wanted = experiments.small_case_counts() if small else experiments.full_case_counts(people, sweep)
+        results, digests = _measure(setup, folder, wanted, processes, display.update)
+    findings = experiments.summarise(results)
     lines = verdict_lines(findings)
     report: dict[str, Any] = {"verdicts": findings.verdicts}
     if not small:
         settings = {"people": people, "sweep": min(sweep, people), "processes": processes}
-        record = _record(findings, subject, settings, digests, machine)
+        record = _record(findings, setup, settings, digests, machine)
         lines.append(f"wrote {record.write(out or environment.checkout() / 'benchmarks' / 'results')}")
         report = record.to_json()
     emit(as_json, report, "\n".join(lines))
-    if experiments.surprises(findings):
+    if experiments.unexpected_verdicts(findings):
         raise typer.Exit(1)
 
 
 def gate_command(
     candidate: Annotated[Path, typer.Argument(help="A bundle of the checkpoint, any engine and precision.")],
     against: Annotated[
-        Path | None, typer.Option("--against", help="The bundle to be as good as; default: ONNX, fp32, made here.")
+        Path | None, typer.Option("--against", help="Bundle to compare with; default: exported now, ONNX, fp32.")
     ] = None,
-    checkpoint: CheckpointFolder = None,
-    judges: JudgeFolder = None,
-    people: Annotated[int, typer.Option("--people", min=LEAST, max=100, help="Held-out people.")] = 24,
-    steps: Steps = 25,
-    guidance: Guidance = 2.0,
-    processes: Processes = 2,
-    work: Work = None,
+    checkpoint: CheckpointOption = None,
+    judges: JudgesOption = None,
+    people: Annotated[int, typer.Option("--people", min=MIN_PEOPLE, max=100, help="Held-out people.")] = 24,
+    steps: StepsOption = 25,
+    guidance: GuidanceOption = 2.0,
+    processes: ProcessesOption = 2,
+    work: WorkOption = None,
     as_json: Json = False,
 ) -> None:
-    """Is a bundle as good as the exact one? Same people, prompts and noise; exits with 1 if it is not."""
-    source, panel = checkpoint or _shipped("checkpoint"), judges or _shipped("judges")
-    from consisid_fidelity.nano.compare import compare
-    from consisid_fidelity.nano.run import Workbench
-    from consisid_fidelity.nano.worker import Subject
+    """Compare a bundle with the exact one on the same people, prompts and noise; exits with 1 if it is worse."""
+    checkpoint_folder, judge_folder = checkpoint or _packaged("checkpoint"), judges or _packaged("judges")
+    from consisid_fidelity.nano.gate import compare_bundles
+    from consisid_fidelity.nano.run import ExperimentRun
+    from consisid_fidelity.nano.setup import ExperimentSetup
     from consisid_measurement import environment
     from consisid_runtime.cli.progress import Display
     from consisid_runtime.options import Options
@@ -123,16 +123,19 @@ def gate_command(
     folder = work or environment.checkout() / "build" / "fidelity"
     options = Options(steps=steps, guidance=guidance)
     with Display(f"bench {GATE_COMMAND}") as display:
-        exact = against or _exported(source, folder, display.update)
-        found, wanted = (Workbench(Subject(bundle, source, panel, options), folder) for bundle in (candidate, exact))
-        verdict = compare(found, wanted, people, processes, display.update)
+        exact = against or _exported(checkpoint_folder, folder, display.update)
+        found, wanted = (
+            ExperimentRun(ExperimentSetup(bundle, checkpoint_folder, judge_folder, options), folder)
+            for bundle in (candidate, exact)
+        )
+        verdict = compare_bundles(found, wanted, people, processes, display.update)
     emit(as_json, verdict.to_json(), str(verdict))
     if not verdict.passed:
         raise typer.Exit(1)
 
 
 def verdict_lines(findings: Findings) -> list[str]:
-    """One line a control or damage: whether it passed the gate, and by which criteria it failed."""
+    """One line per control or damage: whether it passed the gate, and the criteria that failed."""
     return [
         f"{'passed' if verdict['passed'] else 'failed'}  {name}" + "".join(f", {each}" for each in verdict["failed"])
         for name, verdict in findings.verdicts.items()
@@ -140,16 +143,16 @@ def verdict_lines(findings: Findings) -> list[str]:
 
 
 def _measure(
-    subject: Subject, folder: Path, wanted: Mapping[str, int], processes: int, progress: Progress
-) -> tuple[Rows, dict[str, Any]]:
-    from consisid_fidelity.nano.run import Workbench
+    setup: ExperimentSetup, folder: Path, wanted: Mapping[str, int], processes: int, progress: Progress
+) -> tuple[Results, dict[str, Any]]:
+    from consisid_fidelity.nano.run import ExperimentRun
 
-    bench = Workbench(subject, folder)
-    return bench.run(wanted, processes, progress), bench.digests
+    run = ExperimentRun(setup, folder)
+    return run.measure(wanted, processes, progress), run.digests
 
 
 def _record(
-    findings: Findings, subject: Subject, settings: dict[str, Any], digests: dict[str, Any], machine: str | None
+    findings: Findings, setup: ExperimentSetup, settings: dict[str, Any], digests: dict[str, Any], machine: str | None
 ) -> NanoRecord:
     from dataclasses import asdict
 
@@ -164,7 +167,7 @@ def _record(
         versions=environment.versions(PACKAGES),
         commit=environment.commit(environment.checkout()),
         when=environment.now(),
-        settings={**settings, "gallery": subject.gallery, "options": asdict(subject.options)},
+        settings={**settings, "gallery": setup.gallery, "options": asdict(setup.options)},
         digests=digests,
         findings=findings,
         sources=Sources.of(environment.checkout(), ENTRY),
@@ -179,11 +182,13 @@ def _exported(checkpoint: Path, folder: Path, progress: Progress) -> Path:
     return folder / "bundle"
 
 
-def _shipped(name: str) -> Path:
+def _packaged(name: str) -> Path:
     try:
         import consisid_nano
     except ImportError as missing:
-        raise MissingExtra(f"the trained nano model is not here ({missing}): pip install consisid-nano") from missing
+        raise MissingExtra(
+            f"the trained nano model is not installed ({missing}): pip install consisid-nano"
+        ) from missing
     try:
         return consisid_nano.checkpoint() if name == "checkpoint" else consisid_nano.judges()
     except consisid_nano.DataMissing as missing:

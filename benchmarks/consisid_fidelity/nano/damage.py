@@ -1,4 +1,4 @@
-"""Things that go wrong when a model is made faster, done on purpose: the gate must see each of them."""
+"""Deliberate damage of the kinds that optimising a model can cause; the gate must detect each."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from consisid_runtime.stages.denoise import Conditions
 
 
 def permuted_tokens(tokens: Tensor) -> Tensor:
-    """Face tokens [1, Q, D] in another order: no damage, a sum over them is the same in any order up to rounding."""
+    """Face tokens [1, Q, D] in another order: a control, since attention over them is invariant up to rounding."""
     return tokens[:, _permutation(tokens.shape[1])]
 
 
 def shuffled_channels(tokens: Tensor) -> Tensor:
-    """Face tokens [1, Q, D] whose channels changed places, the same way in every token: same values, other meaning."""
+    """Face tokens [1, Q, D] with their channels permuted, the same way in every token."""
     return tokens[..., _permutation(tokens.shape[2])]
 
 
 def without_injection(share: float) -> Callable[[Conditions], Conditions]:
-    """Drops one of the layers that inject face tokens: the first (share 0), the last (1) or between."""
+    """Zeroes the face values of one injection layer: the first (share 0), the last (1) or one between."""
 
     def drop(conditions: Conditions) -> Conditions:
         values = conditions.face_values.clone()
@@ -42,9 +42,10 @@ def rounded_step(checkpoint: networks.WeightReader, signature: Signature, bits: 
     """The denoiser's step in PyTorch, float32, on the CPU.
 
     Args:
-        checkpoint: what the bundle was made from.
-        bits: of the weights of the blocks' linear layers, each output channel with a scale of its own, rounded to the
-            nearest of 2^bits − 1 symmetric levels; None leaves them as they are.
+        checkpoint: whose weights are loaded.
+        signature: of `dit_step`.
+        bits: the weights of the blocks' linear layers are rounded to 2^bits − 1 symmetric levels, with one scale per
+            output channel; None leaves them unchanged.
     """
     network = networks.load("dit_step", checkpoint, torch.float32)
     if bits is not None:
@@ -54,7 +55,7 @@ def rounded_step(checkpoint: networks.WeightReader, signature: Signature, bits: 
 
 
 def rounded(weight: Tensor, bits: int) -> Tensor:
-    """weight [out, in] to the nearest of 2^bits − 1 levels between ± each row's largest value."""
+    """Round weight [out, in] to the nearest of 2^bits − 1 levels between ± the largest magnitude of each row."""
     most = 2 ** (bits - 1) - 1
     scale: Tensor = weight.detach().abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(weight.dtype).tiny) / most
     levels: Tensor = (weight.detach() / scale).round()
@@ -62,5 +63,5 @@ def rounded(weight: Tensor, bits: int) -> Tensor:
 
 
 def _permutation(size: int) -> Tensor:
-    """Without a fixed point but by chance; always the same."""
+    """A pseudo-random permutation that depends on `size` only."""
     return torch.randperm(size, generator=torch.Generator().manual_seed(size))

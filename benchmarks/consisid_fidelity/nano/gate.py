@@ -1,4 +1,4 @@
-"""The gate of the nano model: which measurements of two runs are compared, and within which limits."""
+"""The quality gate of the nano model: its limits, the metrics it compares, and the comparison of two bundles."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from consisid_fidelity.nano.run import Rows
-from consisid_fidelity.nano.set import case
+from consisid_fidelity.judges.judges import Judges
+from consisid_fidelity.metrics import distance
+from consisid_fidelity.nano.evaluation_set import case
+from consisid_fidelity.nano.run import ExperimentRun, Results
 from consisid_fidelity.nano.variants import EXACT
-from consisid_fidelity.verdict import Distances, Limit, Limits, Run, Verdict, judge
+from consisid_fidelity.nano.worker import load_reference
+from consisid_fidelity.verdict import Criterion, Distances, Limit, Limits, RunMetrics, Verdict, compare_runs
+from consisid_runtime.errors import NotFinite
+from consisid_runtime.events import Progress
 
 LIMITS = Limits(
     identity=Limit(-0.01, "half of the smallest difference that ConsisID's tables rest on (table 3, d and e: 0.02)"),
@@ -24,20 +29,52 @@ LIMITS = Limits(
 )
 
 
-def verdict(rows: Rows, name: str, count: int) -> Verdict:
-    """Whether the first `count` cases of a variant are as good as `exact`'s, which they were compared with.
+def variant_verdict(results: Results, name: str, count: int) -> Verdict:
+    """The verdict on the first `count` cases of a variant whose reference is `exact`.
 
     A video that was not finite fails every criterion.
     """
-    columns = (_column(rows, name, metric, count) for metric in ("latents", "psnr", "clip_distance"))
-    return judge(run(rows, name, count), run(rows, EXACT, count), Distances(*columns), LIMITS)
+    columns = (_column(results, name, metric, count) for metric in ("latents", "psnr", "clip_distance"))
+    return compare_runs(
+        run_metrics(results, name, count), run_metrics(results, EXACT, count), Distances(*columns), LIMITS
+    )
 
 
-def run(rows: Rows, name: str, count: int) -> Run:
-    """What the gate looks at in the first `count` videos of a variant."""
+def compare_bundles(
+    candidate: ExperimentRun, reference: ExperimentRun, count: int, processes: int, progress: Progress | None = None
+) -> Verdict:
+    """The verdict on a candidate bundle against a reference bundle, on the first `count` cases of `exact`.
+
+    A candidate whose networks return infinities or NaN fails by the single criterion "finite".
+
+    Args:
+        candidate, reference: with the same judges; their bundles, or options such as steps, differ.
+        processes, progress: as in `ExperimentRun.measure`.
+
+    Raises what generating and judging raise, and `ValueError` for videos of different sizes.
+    """
+    reference_results = reference.measure({EXACT: count}, processes, progress)
+    try:
+        candidate_results = candidate.measure({EXACT: count}, processes, progress)
+    except NotFinite as error:
+        return Verdict((Criterion("finite", None, 0.0, str(error), True, False),))
+    clip = Judges.open(reference.setup.judges, "cpu").clip
+    latents, psnr, features = [], [], []
+    for number in range(count):
+        found, wanted = (load_reference(run.folder, EXACT, number) for run in (candidate, reference))
+        latents.append(distance.relative_distance(found.latents, wanted.latents))
+        psnr.append(distance.psnr(found.frames, wanted.frames))
+        features.append(clip.feature_distance(found.frames, wanted.frames))
+    candidate_run, reference_run = (run_metrics(each, EXACT, count) for each in (candidate_results, reference_results))
+    return compare_runs(candidate_run, reference_run, Distances(latents, psnr, features), LIMITS)
+
+
+def run_metrics(results: Results, name: str, count: int) -> RunMetrics:
+    """The gate's metrics of the first `count` videos of a variant."""
     metrics = ("facesim_arc", "prompt_accuracy", "faces_found", "flicker")
-    return Run([case(number).name for number in range(count)], *(_column(rows, name, each, count) for each in metrics))
+    columns = (_column(results, name, metric, count) for metric in metrics)
+    return RunMetrics([case(number).name for number in range(count)], *columns)
 
 
-def _column(rows: Rows, name: str, metric: str, count: int) -> npt.NDArray[np.float64]:
-    return np.array([rows[name, number].get(metric, math.nan) for number in range(count)], np.float64)
+def _column(results: Results, name: str, metric: str, count: int) -> npt.NDArray[np.float64]:
+    return np.array([results[name, number].get(metric, math.nan) for number in range(count)], np.float64)

@@ -1,4 +1,4 @@
-"""The two plots of the nano experiments: what more steps bring, and what each path adds at which frequency."""
+"""The two plots of the nano experiments: quality against steps, and spectra of the ablations."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _LINES = {
 
 
 def steps_plot(record: NanoRecord) -> bytes | None:
-    """A PNG: similarity, prompt accuracy, distance and seconds over steps, 95 % intervals; None without the sweep."""
+    """A PNG of similarity, prompt accuracy, distance and seconds over steps, with 95 % intervals; None without data."""
     figures = record.findings.figures
     series = {
         solver: [(steps, figures[name]) for steps in STEPS if (name := f"{solver}-{steps}-steps") in figures]
@@ -61,26 +61,26 @@ def steps_plot(record: NanoRecord) -> bytes | None:
 
 
 def spectra_plot(record: NanoRecord) -> bytes | None:
-    """A PNG: relative log amplitude over frequency, and the same beside the ground truth's; None without spectra."""
+    """A PNG of relative log amplitude over frequency, absolute and relative to the ground truth; None without data."""
     spectra = record.findings.spectra
     if not spectra:
         return None
     base = spectra.get(SPECTRA[0])
     figure = _figure(7.0, 3.2)
-    whole, beside = figure.subplots(1, 2)
+    absolute, relative = figure.subplots(1, 2)
     for name, levels in spectra.items():
         colour, line = _LINES[name]
         frequency = [(place + 1) / len(levels) for place in range(len(levels))]
-        whole.plot(frequency, levels, color=colour, linestyle=line, linewidth=1, label=name)
+        absolute.plot(frequency, levels, color=colour, linestyle=line, linewidth=1, label=name)
         if base is not None:
             change = [level - true for level, true in zip(levels, base, strict=True)]
-            beside.plot(frequency, change, color=colour, linestyle=line, linewidth=1)
-    for axes, label in ((whole, "relative log amplitude"), (beside, f"difference to {SPECTRA[0]}")):
+            relative.plot(frequency, change, color=colour, linestyle=line, linewidth=1)
+    for axes, label in ((absolute, "relative log amplitude"), (relative, f"difference to {SPECTRA[0]}")):
         axes.set_xlabel("frequency, share of Nyquist's", fontsize=8)
         axes.set_ylabel(label, fontsize=8)
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
-    whole.legend(fontsize=8, frameon=False)
+    absolute.legend(fontsize=8, frameon=False)
     return _png(figure)
 
 
@@ -101,6 +101,6 @@ def _figure(width: float, height: float) -> Figure:
 
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    # The version of matplotlib would otherwise be written into the file.
+    # Without this, matplotlib writes its version into the file.
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()

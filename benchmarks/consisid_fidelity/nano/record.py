@@ -1,4 +1,4 @@
-"""The record of the nano experiments: where and of what they were made, and every figure."""
+"""The record of the nano experiments: machine, versions, digests and every figure."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ ENTRY = (
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What the experiments come to.
+    """The summarised results of all experiments.
 
     Attributes:
-        figures: variant → metric → {"mean", "low", "high", "n"} and, where `exact` has it too, "change": the same of
-            the paired difference to it. Shares have Wilson's interval, means Student's, changes Student's.
+        figures: variant → metric → {"mean", "low", "high", "n"} and, when `exact` has the metric too, "change": the
+            same keys for the paired difference to it. Shares have Wilson's interval, means and changes Student's.
         spectra: variant → relative log amplitude of each frequency, mean over videos.
         verdicts: control, damage or probe → `Verdict.to_json`.
     """
@@ -41,13 +41,13 @@ class Findings:
 class NanoRecord:
     """`results/<machine>/fidelity.json`.
 
-    It is no `Record`: that one holds medians and quantiles of repeated runs, this one means over people with confidence
-    intervals, and differences between pairs.
+    Unlike `Record`, which holds medians and quantiles of repeated runs, it holds means over people with confidence
+    intervals, and paired differences.
 
     Attributes:
-        gate, machine, versions, commit, when: as a `Record` has them.
-        settings: how many people, which options.
-        digests: of the bundle, the judges and the measuring code.
+        gate, machine, versions, commit, when: as in `Record`.
+        settings: numbers of people and the options.
+        digests: of the bundle, the judges and the measuring source code.
         findings: every figure.
         sources: the source files measured; None in a record from before these were digested.
     """
@@ -67,7 +67,7 @@ class NanoRecord:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> NanoRecord:
-        """Inverts `to_json`. Raises `ValueError` for anything missing, unknown or malformed."""
+        """The inverse of `to_json`. Raises `ValueError` for missing, unknown or malformed content."""
         try:
             fields = {name: value for name, value in data.items() if name != "suite"}
             fields |= {"gate": Gate(**data["gate"]), "machine": Machine(**data["machine"])}
@@ -77,14 +77,14 @@ class NanoRecord:
             raise ValueError(f"not a record of the nano experiments: {error}") from error
 
     def write(self, results: Path) -> Path:
-        """Write it below `results` at once or not at all; returns the path. Raises `OutputUnwritable`."""
+        """Write it atomically below `results`; returns the path. Raises `OutputUnwritable`."""
         path = results / self.machine.name / f"{SUITE}.json"
         write_file(path, json.dumps(self.to_json(), indent=1, allow_nan=False).encode() + b"\n", parents=True)
         return path
 
 
 def read(path: Path) -> NanoRecord:
-    """The record in a file. Raises `ValueError` naming the file when it is none, or lies where another belongs."""
+    """Read a record. Raises `ValueError`, naming the file, for invalid content or a folder of another machine."""
     try:
         record = NanoRecord.from_json(json.loads(path.read_bytes()))
     except ValueError as error:

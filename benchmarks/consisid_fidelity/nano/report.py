@@ -1,4 +1,4 @@
-"""The record of the nano experiments → tables, and the plots beside the record."""
+"""Renders records of the nano experiments as Markdown tables, with the plots that lie beside each record."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from consisid_fidelity.nano import paper
 from consisid_fidelity.nano.plots import spectra_plot, steps_plot
 from consisid_fidelity.nano.record import SUITE, NanoRecord
 from consisid_fidelity.nano.variants import (
@@ -14,7 +13,7 @@ from consisid_fidelity.nano.variants import (
     CONTROLS,
     DAMAGES,
     EXACT,
-    GUIDED,
+    GUIDANCE_SWEEP,
     PROBES,
     RECONSTRUCTED,
     SOLVERS,
@@ -23,45 +22,55 @@ from consisid_fidelity.nano.variants import (
     names,
 )
 
-_OUTCOMES = {
+PAPER_ABLATIONS = {EXACT: 0.73, "no-local": 0.66, "no-global": 0.05}
+"""FaceSim-Arc in ConsisID's paper (arXiv 2411.17440), table 3, plans c, b and a; the last two also in table 2."""
+PAPER_STEPS = {25: 0.50, 50: 0.52, 100: 0.46, 200: 0.33}
+"""Steps → FaceSim-Arc in table 4."""
+
+_GATE_OUTCOMES = {
     "control": ("passed", "FAILED"),
     "damage": ("NOT CAUGHT", "caught"),
     "probe": ("passed", "failed"),
 }
-"""Of a kind of variant, when the gate lets it pass and when it does not."""
-_SWAPPED = (EXACT, "other-local", "other-global")
-_PATHS = ("no-global", "no-local", "neither")
-_WHO = {"facesim_arc": "FaceSim-Arc", "facesim_cur": "FaceSim-Cur", "strangers": "strangers", "rank1": "rank-1"}
-_FINE = ("latents",)
-_SHARES = ("rank1", "prompt_accuracy", "faces_found")
-_SAID = {"clip_score": "CLIPScore", "prompt_accuracy": "prompt accuracy"}
-_HOW = _SAID | {"fid": "FID"}
+"""Kind of variant → cell for one that passes the gate, cell for one that fails."""
+_SWAPPED_VARIANTS = (EXACT, "other-local", "other-global")
+_PATH_ABLATIONS = ("no-global", "no-local", "neither")
+_IDENTITY_COLUMNS = {
+    "facesim_arc": "FaceSim-Arc",
+    "facesim_cur": "FaceSim-Cur",
+    "strangers": "strangers",
+    "rank1": "rank-1",
+}
+_FOUR_DIGITS = ("latents",)
+_PERCENTAGES = ("rank1", "prompt_accuracy", "faces_found")
+_PROMPT_COLUMNS = {"clip_score": "CLIPScore", "prompt_accuracy": "prompt accuracy"}
+_QUALITY_COLUMNS = _PROMPT_COLUMNS | {"fid": "FID"}
 
-_NOTHING = f"Not measured yet: `consisid bench {SUITE}-nano`."
+_NOT_MEASURED = f"Not measured yet: `consisid bench {SUITE}-nano`."
 _RESULTS = Path("../benchmarks/results")
-"""From the documents that have all tables."""
+"""Path of the records, relative to the folder of the documents."""
 
 Figures = dict[str, dict[str, Any]]
 
 
 def summary(records: Iterable[NanoRecord]) -> str:
-    """Markdown of what README says of every machine's record."""
-    return "\n\n".join(map(_summary, records)) or _NOTHING
+    """Markdown of the summary of every machine's record, for README."""
+    return "\n\n".join(map(_summary, records)) or _NOT_MEASURED
 
 
 def block(records: Iterable[NanoRecord]) -> str:
-    """Markdown of everything in every machine's record."""
-    return "\n\n".join(map(_section, records)) or _NOTHING
+    """Markdown of every table of every machine's record."""
+    return "\n\n".join(map(_section, records)) or _NOT_MEASURED
 
 
 def plots(record: NanoRecord) -> dict[str, bytes]:
-    """Name of the file → PNG; they lie beside the record."""
-    made = {f"{SUITE}-steps.png": steps_plot(record), f"{SUITE}-spectra.png": spectra_plot(record)}
-    return {name: picture for name, picture in made.items() if picture is not None}
+    """Name of a file beside the record → PNG."""
+    rendered = {f"{SUITE}-steps.png": steps_plot(record), f"{SUITE}-spectra.png": spectra_plot(record)}
+    return {name: picture for name, picture in rendered.items() if picture is not None}
 
 
 def _summary(record: NanoRecord) -> str:
-    return "\n\n".join((*_introduction(record), *_identity(record), _outcome(record)))
+    return "\n\n".join((*_introduction(record), *_identity_tables(record), _gate_sentence(record)))
 
 
 def _section(record: NanoRecord) -> str:
@@ -71,26 +80,35 @@ def _section(record: NanoRecord) -> str:
     return "\n\n".join(
         (
             *_introduction(record),
-            *_identity(record),
+            *_identity_tables(record),
             "Does it show what the prompt asked for?",
-            _table(("", TRUTH, RECONSTRUCTED, EXACT, "empty-prompt"), _shown(figures, "prompt.", ("empty-prompt",))),
+            _table(
+                ("", TRUTH, RECONSTRUCTED, EXACT, "empty-prompt"),
+                _attribute_rows(figures, "prompt.", ("empty-prompt",)),
+            ),
             "Does it show the person's attributes, and which path carries them?",
-            _table(("", TRUTH, RECONSTRUCTED, EXACT, *_PATHS), _shown(figures, "person.", _PATHS)),
+            _table(
+                ("", TRUTH, RECONSTRUCTED, EXACT, *_PATH_ABLATIONS),
+                _attribute_rows(figures, "person.", _PATH_ABLATIONS),
+            ),
             "With another person's signal in one path: whose attribute is shown, where the two people differ?",
-            _table(("", *(f"{name}: {whose}" for name in _SWAPPED for whose in ("own", "other"))), _whose(figures)),
+            _table(
+                ("", *(f"{name}: {whose}" for name in _SWAPPED_VARIANTS for whose in ("own", "other"))),
+                _swapped_rows(figures),
+            ),
             f"![Spectra of the ablations]({spectra.as_posix()})",
             f"Steps, for {record.settings['sweep']} of these people:",
             _table(
-                ("steps", "FaceSim-Arc", "prompt accuracy", "distance", "PSNR", "seconds", "paper"), _sweep(figures)
+                ("steps", "FaceSim-Arc", "prompt accuracy", "distance", "PSNR", "seconds", "paper"), _step_rows(figures)
             ),
             f"Distance and PSNR to {max(STEPS)} steps of the same solver; `dpm` draws noise at every step, so that "
             "runs of different step counts differ by their noise too.",
             f"![Steps against quality and time]({steps.as_posix()})",
             f"Guidance, for {record.settings['sweep']} of these people:",
-            _table(("guidance", "FaceSim-Arc", "change", *_SAID.values()), _guided(figures)),
+            _table(("guidance", "FaceSim-Arc", "change", *_PROMPT_COLUMNS.values()), _guidance_rows(figures)),
             f"The gate, for {record.settings['sweep']} of these people, with limits on all of these; a control must "
             "pass, damage must fail, a probe may do either:",
-            _table(("", "verdict", "failed by", "distance", "PSNR", "change of FaceSim-Arc"), _gate(record)),
+            _table(("", "verdict", "failed by", "distance", "PSNR", "change of FaceSim-Arc"), _gate_rows(record)),
         )
     )
 
@@ -107,21 +125,29 @@ def _introduction(record: NanoRecord) -> tuple[str, str]:
     )
 
 
-def _identity(record: NanoRecord) -> tuple[str, ...]:
+def _identity_tables(record: NanoRecord) -> tuple[str, ...]:
     figures = record.findings.figures
     return (
         f"Who is it? Similarity to the portrait; rank-1 among other portraits of {record.settings['gallery']} people.",
-        _table(("video", *_WHO.values(), *_HOW.values()), _who(figures)),
+        _table(("video", *_IDENTITY_COLUMNS.values(), *_QUALITY_COLUMNS.values()), _identity_rows(figures)),
         _table(
-            ("deprived of", "FaceSim-Arc", "change", "to the other person", "rank-1", *_HOW.values(), "paper"),
-            _ablations(figures),
+            (
+                "deprived of",
+                "FaceSim-Arc",
+                "change",
+                "to the other person",
+                "rank-1",
+                *_QUALITY_COLUMNS.values(),
+                "paper",
+            ),
+            _ablation_rows(figures),
         ),
         order(figures),
     )
 
 
-def _outcome(record: NanoRecord) -> str:
-    """What the gate made of damage and controls, in one sentence."""
+def _gate_sentence(record: NanoRecord) -> str:
+    """One sentence on how much damage the gate caught and how many controls passed."""
     verdicts = record.findings.verdicts
     damage, controls = ([name for name in names(kind) if name in verdicts] for kind in (DAMAGES, CONTROLS))
     caught = sum(not verdicts[name]["passed"] for name in damage)
@@ -133,49 +159,49 @@ def _outcome(record: NanoRecord) -> str:
 
 
 def order(figures: dict[str, Figures]) -> str:
-    """How the ablations rank here and in the paper, and which of them these videos cannot tell from `exact`."""
-    known = {name: figures[name]["facesim_arc"]["mean"] for name in paper.ABLATIONS if name in figures}
+    """How the ablations rank here and in the paper, and which do not differ significantly from `exact`."""
+    known = {name: figures[name]["facesim_arc"]["mean"] for name in PAPER_ABLATIONS if name in figures}
     here = sorted(known, key=lambda name: known[name])
-    there = sorted(known, key=lambda name: paper.ABLATIONS[name])
+    there = sorted(known, key=lambda name: PAPER_ABLATIONS[name])
     ours, theirs = (" < ".join(f"`{name}`" for name in ranked) for ranked in (here, there))
-    said = (
+    ranking = (
         f"The order by FaceSim-Arc is the paper's: {ours}."
         if here == there
         else f"The order by FaceSim-Arc is {ours}; the paper's is {theirs}. The paper retrains without a component, "
         "here a model trained with both, each dropped now and then, is deprived of one."
     )
     alike = [f"`{name}`" for name in here if _within_chance(figures[name]["facesim_arc"].get("change"))]
-    return f"{said} Not to be told from `exact` by it: {', '.join(alike)}." if alike else said
+    return f"{ranking} Not distinguishable from `exact` by it: {', '.join(alike)}." if alike else ranking
 
 
 def _within_chance(change: dict[str, Any] | None) -> bool:
-    """Whether the interval of a paired difference to `exact` holds 0."""
+    """Whether the interval of a paired difference to `exact` contains 0."""
     return change is not None and (change["low"] is None or change["low"] <= 0 <= change["high"])
 
 
-def _who(figures: dict[str, Figures]) -> list[list[str]]:
-    columns = (*_WHO, *_HOW)
+def _identity_rows(figures: dict[str, Figures]) -> list[list[str]]:
+    columns = (*_IDENTITY_COLUMNS, *_QUALITY_COLUMNS)
     rows = [name for name in (TRUTH, RECONSTRUCTED, EXACT, "neither") if name in figures]
     return [[f"`{name}`", *(_cell(figures[name], metric) for metric in columns)] for name in rows]
 
 
-def _shown(figures: dict[str, Figures], prefix: str, deprived: Sequence[str]) -> list[list[str]]:
+def _attribute_rows(figures: dict[str, Figures], prefix: str, ablations: Sequence[str]) -> list[list[str]]:
     rows = []
     for metric in (metric for metric in figures[EXACT] if metric.startswith(prefix)):
         cells = [_cell(figures.get(name, {}), metric, share=True) for name in (TRUTH, RECONSTRUCTED, EXACT)]
-        changes = [_changed(figures.get(name, {}), metric) for name in deprived]
+        changes = [_percent_and_change(figures.get(name, {}), metric) for name in ablations]
         rows.append([metric.removeprefix(prefix).replace("_", " "), *cells, *changes])
     return rows
 
 
-def _whose(figures: dict[str, Figures]) -> list[list[str]]:
+def _swapped_rows(figures: dict[str, Figures]) -> list[list[str]]:
     known = [metric.removeprefix("own.") for metric in figures[EXACT] if metric.startswith("own.")]
     return [
         [
             name.replace("_", " "),
             *(
                 _cell(figures.get(variant, {}), f"{whose}.{name}", share=True)
-                for variant in _SWAPPED
+                for variant in _SWAPPED_VARIANTS
                 for whose in ("own", "other")
             ),
         ]
@@ -183,58 +209,58 @@ def _whose(figures: dict[str, Figures]) -> list[list[str]]:
     ]
 
 
-def _ablations(figures: dict[str, Figures]) -> list[list[str]]:
+def _ablation_rows(figures: dict[str, Figures]) -> list[list[str]]:
     rows = []
     for name in (name for name in (EXACT, *names(ABLATIONS)) if name in figures):
-        found, published = figures[name], paper.ABLATIONS.get(name)
+        found, published = figures[name], PAPER_ABLATIONS.get(name)
         change = _change(found, "facesim_arc")
-        cells = [_cell(found, metric) for metric in ("facesim_other", "rank1", *_HOW)]
+        cells = [_cell(found, metric) for metric in ("facesim_other", "rank1", *_QUALITY_COLUMNS)]
         rows.append(
             [f"`{name}`", _cell(found, "facesim_arc"), change, *cells, f"{published:.2f}" if published else "–"]
         )
     return rows
 
 
-def _sweep(figures: dict[str, Figures]) -> list[list[str]]:
+def _step_rows(figures: dict[str, Figures]) -> list[list[str]]:
     metrics = ("facesim_arc", "prompt_accuracy", "latents", "psnr", "denoise_seconds")
     rows = []
     for solver in SOLVERS:
         for steps in STEPS:
             found = figures.get(f"{solver}-{steps}-steps")
             if found:
-                published = f"{paper.STEPS[steps]:.2f}" if steps in paper.STEPS and solver == SOLVERS[0] else "–"
-                last = steps == max(STEPS)
-                cells = ["–" if last and m in ("latents", "psnr") else _cell(found, m) for m in metrics]
+                published = f"{PAPER_STEPS[steps]:.2f}" if steps in PAPER_STEPS and solver == SOLVERS[0] else "–"
+                is_reference = steps == max(STEPS)
+                cells = ["–" if is_reference and m in ("latents", "psnr") else _cell(found, m) for m in metrics]
                 rows.append([f"{steps} `{solver}`", *cells, published])
     return rows
 
 
-def _guided(figures: dict[str, Figures]) -> list[list[str]]:
-    rows = [(name.removeprefix("guidance-"), figures[name]) for name in names(GUIDED) if name in figures]
+def _guidance_rows(figures: dict[str, Figures]) -> list[list[str]]:
+    rows = [(name.removeprefix("guidance-"), figures[name]) for name in names(GUIDANCE_SWEEP) if name in figures]
     return [
-        [scale, _cell(found, "facesim_arc"), _change(found, "facesim_arc"), *(_cell(found, m) for m in _SAID)]
+        [scale, _cell(found, "facesim_arc"), _change(found, "facesim_arc"), *(_cell(found, m) for m in _PROMPT_COLUMNS)]
         for scale, found in rows
     ]
 
 
-def _gate(record: NanoRecord) -> list[list[str]]:
+def _gate_rows(record: NanoRecord) -> list[list[str]]:
     rows = []
     for kind, variants in (("control", CONTROLS), ("damage", DAMAGES), ("probe", PROBES)):
         for name in (name for name in names(variants) if name in record.findings.verdicts):
             verdict, found = record.findings.verdicts[name], record.findings.figures[name]
-            outcome = _OUTCOMES[kind][not verdict["passed"]]
+            outcome = _GATE_OUTCOMES[kind][not verdict["passed"]]
             cells = [_cell(found, "latents"), _cell(found, "psnr"), _change(found, "facesim_arc")]
             rows.append([f"{kind}: {name.replace('-', ' ')}", outcome, ", ".join(verdict["failed"]) or "–", *cells])
     return rows
 
 
 def _cell(figures: Figures, metric: str, *, share: bool = False) -> str:
-    """“0.71 (0.69 to 0.73)”, shares in per cent."""
+    """A mean and its interval, such as “0.71 (0.69 to 0.73)”; shares in per cent."""
     if metric not in figures:
         return "–"
     figure = figures[metric]
-    percent = share or metric in _SHARES
-    scale, digits = (100, 0) if percent else (1, 4 if metric in _FINE else 2 if abs(figure["mean"]) < 10 else 1)
+    percent = share or metric in _PERCENTAGES
+    scale, digits = (100, 0) if percent else (1, 4 if metric in _FOUR_DIGITS else 2 if abs(figure["mean"]) < 10 else 1)
     mean, low, high = (
         None if figure[name] is None else _number(scale * figure[name], digits) for name in ("mean", "low", "high")
     )
@@ -242,18 +268,18 @@ def _cell(figures: Figures, metric: str, *, share: bool = False) -> str:
 
 
 def _change(figures: Figures, metric: str) -> str:
-    """“−0.036 ± 0.009”."""
+    """The paired difference to `exact`, such as “−0.036 ± 0.009”."""
     change = figures.get(metric, {}).get("change")
     return "–" if change is None else _signed(change, 1, 3)
 
 
-def _changed(figures: Figures, metric: str) -> str:
-    """“61 % (−30 ± 6)”: a share, and its paired difference to `exact` in points."""
+def _percent_and_change(figures: Figures, metric: str) -> str:
+    """A share and its paired difference to `exact` in percentage points, such as “61 % (−30 ± 6)”."""
     if metric not in figures:
         return "–"
     change = figures[metric].get("change")
-    aside = "" if change is None else f" ({_signed(change, 100, 0)})"
-    return f"{100 * figures[metric]['mean']:.0f} %{aside}"
+    difference = "" if change is None else f" ({_signed(change, 100, 0)})"
+    return f"{100 * figures[metric]['mean']:.0f} %{difference}"
 
 
 def _signed(change: dict[str, Any], scale: float, digits: int) -> str:

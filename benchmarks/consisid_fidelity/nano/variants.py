@@ -1,4 +1,4 @@
-"""What is done to a request: the ablations, the sweeps, the known damage, and controls that must cost nothing."""
+"""The variants of a request: ablations, sweeps, known damage, and controls that must not change the quality."""
 
 from __future__ import annotations
 
@@ -20,16 +20,19 @@ Whose = Literal["own", "other"]
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One way to answer a case's request. Nothing but what is named differs from `exact`: same person, words, noise.
+    """One way to process a case's request. Everything not named here equals `exact`: same person, prompt and noise.
 
     Attributes:
-        options: changes of the request's options.
-        prompt: whether the words are read; otherwise those of an empty prompt.
-        tokens, moments: whose face tokens (high-frequency identity) and image latents (low-frequency) are used.
-        face, conditions: applied to the face tokens, and to what `dit_prepare` made.
-        scheduler: changes of the checkpoint's scheduler configuration.
-        step: run the step in PyTorch instead of the bundle's engine; weights in "fp32" or in so many bits.
-        reference: the variant whose videos of the same case it is compared with.
+        name: of the variant.
+        options: changes to the request's options.
+        prompt: whether the case's prompt is used; otherwise an empty prompt.
+        tokens, moments: whether the face tokens (high-frequency identity) and image latents (low-frequency identity)
+            are of the case's own person or of its donor.
+        face: applied to the face tokens.
+        conditions: applied to the outputs of `dit_prepare`.
+        scheduler: changes to the checkpoint's scheduler configuration.
+        step: run the step in PyTorch instead of the bundle's engine, with weights in "fp32" or in this many bits.
+        reference: the variant whose video of the same case this one is compared with.
     """
 
     name: str
@@ -70,21 +73,21 @@ PROBES = (
     Variant("middle-injection-dropped", conditions=damage.without_injection(0.5)),
     Variant("last-injection-dropped", conditions=damage.without_injection(1)),
 )
-"""Put to the gate to see what they cost: how much it uses its later injections is a model's own affair."""
-SWEEP = tuple(
+"""Judged by the gate without an expected verdict: how much the later injections matter depends on the model."""
+STEP_SWEEP = tuple(
     Variant(sweep_name, {"scheduler": solver, "steps": steps}, reference=f"{solver}-{max(STEPS)}-steps")
     for solver in SOLVERS
     for steps in sorted(STEPS, reverse=True)  # the reference first
     if (sweep_name := f"{solver}-{steps}-steps")
 )
-GUIDED = tuple(Variant(f"guidance-{scale:g}", {"guidance": scale}) for scale in GUIDANCES)
+GUIDANCE_SWEEP = tuple(Variant(f"guidance-{scale:g}", {"guidance": scale}) for scale in GUIDANCES)
 
 VARIANTS: dict[str, Variant] = {
-    variant.name: variant for variant in (Variant(EXACT), *ABLATIONS, *CONTROLS, *DAMAGES, *PROBES, *SWEEP, *GUIDED)
+    variant.name: variant
+    for variant in (Variant(EXACT), *ABLATIONS, *CONTROLS, *DAMAGES, *PROBES, *STEP_SWEEP, *GUIDANCE_SWEEP)
 }
-KEPT = frozenset(variant.reference for variant in VARIANTS.values())
-"""Variants that others are compared with."""
-
+REFERENCES = frozenset(variant.reference for variant in VARIANTS.values())
+"""Variants that others are compared with; their videos are stored."""
 
 SPECTRA = (TRUTH, RECONSTRUCTED, EXACT, "no-global", "no-local", "neither")
 """Variants whose spectra are shown."""

@@ -32,13 +32,13 @@ SIGNATURE = Signature("scaled", (Port("x", "FP32", (1, "frames")),), (Port("y", 
 
 @pytest.fixture(scope="module")
 def shallow(checkpoint_of: Callable[..., Path]) -> Path:
-    """A nano checkpoint with half of the layers."""
+    """An untrained checkpoint with half of the layers."""
     return checkpoint_of(num_layers=2)
 
 
 @pytest.fixture
 def graph(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a graph of SIGNATURE: y = scale · x."""
+    """Returns a function that writes a graph of SIGNATURE: y = scale · x."""
 
     def write(scale: float, *, length: int | str = "frames", output: str = "y") -> Path:
         x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, length]) for name in ("x", output))
@@ -56,13 +56,13 @@ def graph(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-def test_ours_and_the_peer_are_measured_writing_the_same_network(
+def test_ours_and_the_peer_export_the_same_network_and_are_measured(
     shallow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[Path] = []
 
     def measured(work: Callable[[Path], None], folder: Path) -> dict[str, float]:
-        """In this process, and the folder's contents are kept."""
+        """Run in this process, and keep the folder's contents."""
         found = timed(work, folder)
         kept.append(Path(shutil.copytree(folder, tmp_path / f"{len(kept)}", copy_function=os.link)))
         return found
@@ -81,7 +81,7 @@ def test_ours_and_the_peer_are_measured_writing_the_same_network(
     assert [name for name, *_ in interface(graphs[PEER])] == [
         port.name for port in (*signature.inputs, *signature.outputs)
     ]
-    # The peer writes what ours refers to.
+    # The peer writes the weights that our graph only refers to.
     ours, peer = (
         sum(weight.length for weight in external_weights(onnx.load(graph, load_external_data=False), folder).values())
         for graph, folder in zip(graphs.values(), kept, strict=True)
@@ -92,13 +92,13 @@ def test_ours_and_the_peer_are_measured_writing_the_same_network(
     assert not list(shallow.parent.glob("tmp*"))
 
 
-def test_variants_that_compute_something_else_are_not_compared(graph: Callable[..., Path]) -> None:
+def test_variants_with_different_outputs_are_refused(graph: Callable[..., Path]) -> None:
     require_same_network({"ours": graph(2.0), "peer": graph(2.0 * (1 + 1e-6))}, SIGNATURE)
     with pytest.raises(Mismatch, match=r"y of peer and ours differ by 1\.0e-04, the limit is 1e-05"):
         require_same_network({"ours": graph(2.0), "peer": graph(2.0 * (1 + 1e-4))}, SIGNATURE)
 
 
-def test_variants_with_other_axes_or_names_are_not_compared(graph: Callable[..., Path]) -> None:
+def test_variants_with_other_axes_or_names_are_refused(graph: Callable[..., Path]) -> None:
     for other in (graph(2.0, length=3), graph(2.0, output="z")):
         with pytest.raises(Mismatch, match="peer has inputs and outputs"):
             require_same_network({"ours": graph(2.0), "peer": other}, SIGNATURE)
@@ -138,7 +138,7 @@ def test_the_gate_exists() -> None:
     assert (environment.checkout() / export.GATE).is_file()
 
 
-def test_what_is_hard_linked_costs_no_disk(tmp_path: Path) -> None:
+def test_hard_linked_files_use_no_disk(tmp_path: Path) -> None:
     (tmp_path / "checkpoint").write_bytes(bytes(1_000_000))
     folder = tmp_path / "export"
     folder.mkdir()
@@ -148,7 +148,7 @@ def test_what_is_hard_linked_costs_no_disk(tmp_path: Path) -> None:
     assert 10_000 <= written_bytes(folder) < 100_000
 
 
-def test_a_module_keeps_the_dtype_that_most_of_it_is_stored_in(
+def test_a_module_is_exported_in_the_dtype_of_most_of_its_weights(
     untrained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert stored_precision("clip", Checkpoint(untrained)) == "fp32"
@@ -158,7 +158,7 @@ def test_a_module_keeps_the_dtype_that_most_of_it_is_stored_in(
         assert stored_precision("clip", Checkpoint(untrained)) == precision
 
 
-def test_a_missing_checkpoint_is_written_and_one_that_is_there_is_taken(
+def test_a_missing_checkpoint_is_written_and_an_existing_one_is_reused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from consisid_benchmarks.suites import full_checkpoint

@@ -28,12 +28,12 @@ def test_face_networks_have_the_published_names_and_shapes() -> None:
     published = json.loads(str(np.load(DATA / "faces.npz")["shapes"]))
     assert bare(full_faces.aligner()) == bare(published["aligner"])
     assert bare(full_faces.parser()) == bare(published["parser"])
-    # Recorded narrow: only the names and ranks are the published file's.
+    # The recorded shapes are of a narrower network; only names and ranks equal the published file's.
     ranks = {name: len(shape) for name, shape in bare(published["clip"]).items()}
     assert {n: len(s) for n, s in bare(full_faces.clip()).items() if not n.startswith("text.")} == ranks
 
 
-def test_parameters_are_as_many_as_published() -> None:
+def test_the_number_of_parameters_is_as_published() -> None:
     configs = {
         "transformer": full_checkpoint.TRANSFORMER,
         "vae": full_checkpoint.VAE,
@@ -65,7 +65,7 @@ def test_shards_and_their_index_are_read_back(tmp_path: Path, monkeypatch: pytes
     assert 0 < scale.std() < 0.3
 
 
-def test_an_interrupted_run_keeps_its_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_run_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def inodes() -> list[int]:
         return [path.stat().st_ino for path in sorted((tmp_path / "transformer").glob("*.safetensors"))]
 
@@ -74,14 +74,14 @@ def test_an_interrupted_run_keeps_its_shards(tmp_path: Path, monkeypatch: pytest
     write_full_checkpoint(tmp_path, only="transformer")
     first, second, third = inodes()
     missing = tmp_path / "transformer" / "diffusion_pytorch_model-00002-of-00003.safetensors"
-    kept = missing.rename(tmp_path / "kept")  # so that its inode is not given to another
+    kept = missing.rename(tmp_path / "kept")  # so that its inode is not reused
     write_full_checkpoint(tmp_path, only="transformer")
     assert (inodes()[0], inodes()[2]) == (first, third)
     assert inodes()[1] != second
     assert missing.read_bytes() == kept.read_bytes()
 
 
-def test_a_shard_of_another_size_is_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shard_of_another_size_is_rewritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(full_checkpoint, "TRANSFORMER", untrained.TRANSFORMER)
     layers = {}
     for asked in (None, 2):

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from consisid_benchmarks.suites import kernel_cases, kernels, tune
-from consisid_benchmarks.suites.kernel_cases import Case, Size, cases
+from consisid_benchmarks.suites.kernel_case_types import Case, Size
+from consisid_benchmarks.suites.kernel_cases import cases
 from consisid_kernels import launch, ops, reference
 from consisid_kernels.attention import joint_hopper
 from consisid_measurement.harness import Mismatch
@@ -29,8 +30,8 @@ BOUNDS = {"matmul_bf16_tflops": 100.0, "copy_gbps": 1000.0}
 
 
 @pytest.fixture(autouse=True)
-def specification_for_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Here it is the benchmark that is tested: kernels have tests of their own."""
+def reference_for_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replace the kernels by the reference: these tests cover the benchmark only."""
     for name in ops.__all__:
         monkeypatch.setattr(ops, name, getattr(reference, name))
     monkeypatch.setattr(joint_hopper, "joint_attention", reference.joint_attention)
@@ -38,7 +39,7 @@ def specification_for_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "captured", lambda call: call)
 
 
-def test_every_kernel_is_measured_beside_something(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_kernel_is_measured_with_a_peer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "seconds", lambda call, repeats: (call(), 0.004 * repeats)[1])
     rows = kernels.measure(SMALL, BOUNDS, rounds=2, progress=lambda *_: None)
     measured = {row.case.partition("/")[0] for row in rows}
@@ -66,30 +67,30 @@ def test_every_kernel_is_measured_beside_something(monkeypatch: pytest.MonkeyPat
     assert share.median == pytest.approx(100 * norm.median / 1000)
 
 
-def test_flops_of_attention_are_those_of_its_two_products() -> None:
+def test_flops_of_attention_are_those_of_two_matrix_products() -> None:
     case = next(cases(replace(SMALL, branches=1)))
     assert case.flops == 2 * 2 * 2 * 23 * 23 * 64
 
 
 def test_a_peer_with_another_result_stops_the_suite() -> None:
     right, wrong = torch.ones(4), torch.tensor([1.0, 1.0, 1.0, 1.1])
-    with pytest.raises(Mismatch, match="x: the results of peer and ours are"):
+    with pytest.raises(Mismatch, match="x: the results of peer and ours differ by"):
         kernels.usable(Case("x", {"ours": lambda: right, "peer": lambda: wrong}))
 
 
-def test_a_peer_that_refuses_is_left_out_and_ours_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_peer_that_raises_is_skipped_and_ours_is_not(capsys: pytest.CaptureFixture[str]) -> None:
     def refusing() -> torch.Tensor:
         raise RuntimeError("No available kernel.\nmore")
 
     right = torch.ones(4)
     assert list(kernels.usable(Case("x", {"ours": lambda: right, "peer": refusing}))) == ["ours"]
-    assert capsys.readouterr().out == "x: peer is left out: No available kernel.\n"
+    assert capsys.readouterr().out == "x: peer is skipped: No available kernel.\n"
     with pytest.raises(RuntimeError):
         kernels.usable(Case("x", {"ours": lambda: right, "ours/other": refusing}))
 
 
-def test_the_fastest_tile_that_gives_the_same_is_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A pretended kernel that is faster the more rows it takes, wrong from eight on, and refuses sixteen."""
+def test_the_fastest_tile_with_the_same_result_is_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A fake kernel that is faster with more rows, returns a wrong result with eight, and raises with sixteen."""
 
     def norm(*arguments: Any) -> torch.Tensor:
         rows = launch.tile("modulated_norm", "fp32", 90)["rows"]

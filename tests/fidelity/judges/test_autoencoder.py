@@ -8,14 +8,14 @@ import torch
 from diffusers import AutoencoderKLCogVideoX
 
 from consisid_fidelity.judges.autoencoder import Autoencoder
-from consisid_fidelity.nano.set import case
+from consisid_fidelity.nano.evaluation_set import case
 from consisid_runtime.pipeline import Pipeline
 
 
-def test_a_video_comes_back_as_diffusers_alone_would_give_it(
+def test_the_reconstruction_equals_that_of_diffusers(
     checkpoint_of: Callable[..., Path], torch_bundle_of: Callable[..., Path]
 ) -> None:
-    free = {"use_learned_positional_embeddings": False}  # any size will do
+    free = {"use_learned_positional_embeddings": False}  # accepts any size
     untrained, pipeline = checkpoint_of(**free), Pipeline.open(torch_bundle_of(**free), device="cpu")
     video = case(0).drawn(replace(pipeline.bundle.config.geometry, frames=9, height=32, width=48))
     found = Autoencoder(untrained, pipeline)(video)

@@ -1,4 +1,4 @@
-"""Against transformers' own forward, which the judge calls, and formulas written out again, which it does not."""
+"""Compares the CLIP judge with transformers' own forward pass and with formulas written independently."""
 
 import shutil
 from pathlib import Path
@@ -28,26 +28,26 @@ def model(judge_folder: Path) -> CLIPModel:
 
 @pytest.fixture(scope="module")
 def video() -> Frames:
-    """Patches of 8 × 8 pixels, of other colours in each frame."""
+    """Patches of 8 × 8 pixels, with different colours in each frame."""
     patches = np.random.default_rng(0).integers(0, 256, (18, 8, 12, 3), dtype=np.uint8)
     return patches.repeat(8, axis=1).repeat(8, axis=2)
 
 
 def prepared(video: Frames) -> torch.Tensor:
-    """Shorter edge to 32 bicubic, the middle 32 × 32, normalised: CLIP's preparation, by hand."""
+    """CLIP's preprocessing, by hand: shorter edge to 32 (bicubic), centre crop of 32 × 32, normalisation."""
     small = [np.asarray(Image.fromarray(frame).resize((48, 32), Image.Resampling.BICUBIC)) for frame in video]
     middle = np.stack(small)[:, :, 8:40].astype(np.float32) / 255
     return torch.from_numpy((middle - 0.4) / 0.2).permute(0, 3, 1, 2)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="has what is asked for")
-def test_a_gpu_that_is_not_there_is_not_replaced_by_the_cpu(judge_folder: Path) -> None:
+@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is available")
+def test_a_missing_gpu_is_not_replaced_by_the_cpu(judge_folder: Path) -> None:
     with pytest.raises(MissingExtra, match="cuda"):
         ClipJudge(judge_folder / "clip", "cuda")
 
 
 def test_scores_are_a_hundred_times_the_cosine(judge: ClipJudge, model: CLIPModel, video: Frames) -> None:
-    ids = torch.tensor([[0, 3, 4, 5, 6, 1]])  # "in red" cut to the context of six, the end kept
+    ids = torch.tensor([[0, 3, 4, 5, 6, 1]])  # "in red" truncated to the context of six, with the end token kept
     with torch.inference_mode():
         out = model(input_ids=ids, pixel_values=prepared(video))
     cosines = torch.nn.functional.cosine_similarity(out.image_embeds, out.text_embeds)
@@ -55,12 +55,12 @@ def test_scores_are_a_hundred_times_the_cosine(judge: ClipJudge, model: CLIPMode
     assert found.shape == (18,) and np.ptp(found) > 0.01
     assert np.abs(found - cosines.double().numpy()).max() < 1e-5
     assert judge.score(video, PROMPT) == pytest.approx(max(0.0, 100 * found.mean()))
-    # What ConsisID's evaluation reads, up to the model's own scale.
+    # ConsisID's evaluation uses the logits, which are the cosines times the model's scale.
     scale = model.logit_scale.exp().item()
     assert np.allclose(out.logits_per_image[:, 0].numpy() / scale, cosines.numpy(), atol=1e-6)
 
 
-def test_a_negative_mean_counts_as_zero_and_a_negative_frame_as_it_is(judge: ClipJudge, video: Frames) -> None:
+def test_a_negative_mean_counts_as_zero_and_negative_frames_are_not_clamped(judge: ClipJudge, video: Frames) -> None:
     words = ("red", "blue", "a", "person", "smiles")
     pairs = [(video[i : i + 2], word) for i in range(len(video) - 1) for word in words]
     means = [float(judge.cosines(two, word).mean()) for two, word in pairs]
@@ -98,7 +98,7 @@ def test_feature_distance_by_hand(judge: ClipJudge, model: CLIPModel) -> None:
     assert judge.feature_distance(pair[0], pair[1]) == pytest.approx(np.mean(blocks), rel=1e-4)
 
 
-def test_feature_distance_grows_with_damage_and_sees_the_edges(judge: ClipJudge, video: Frames) -> None:
+def test_feature_distance_grows_with_noise_and_covers_the_edges(judge: ClipJudge, video: Frames) -> None:
     assert judge.feature_distance(video, video) == 0.0
     noise = np.random.default_rng(2).normal(0, 1, video.shape)
     distances = [
@@ -112,12 +112,12 @@ def test_feature_distance_grows_with_damage_and_sees_the_edges(judge: ClipJudge,
         judge.feature_distance(video[:2], video)
 
 
-def test_the_batch_does_not_show(judge: ClipJudge, video: Frames) -> None:
+def test_batching_does_not_change_the_result(judge: ClipJudge, video: Frames) -> None:
     alone = np.concatenate([judge.cosines(frame[None], PROMPT) for frame in video])
     assert np.abs(alone - judge.cosines(video, PROMPT)).max() < 1e-5
 
 
-def test_a_folder_that_is_no_clip_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_clip_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(CheckpointInvalid, match="no CLIP folder"):
+    with pytest.raises(CheckpointInvalid, match="not a CLIP folder"):
         ClipJudge(tmp_path, "cpu")

@@ -31,7 +31,7 @@ def seen(judge: FaceJudge, person_video: Frames) -> Faces:
 def test_a_face_is_found_where_it_is_drawn_and_nowhere_else(seen: Faces) -> None:
     assert seen.found.tolist() == [True, True, True, False]
     middles = seen.boxes[:3, 0::2].mean(axis=1)
-    # Half a step: the hand-built detector is coarse, but it has to follow the face.
+    # Tolerance of half a step: the hand-built detector is coarse but has to follow the face.
     assert np.abs(middles - (0.45 + 0.03 * np.arange(3)) * 96).max() < 0.015 * 96
     assert np.isnan(seen.boxes[3]).all() and np.isnan(seen.keypoints[3]).all()
 
@@ -60,7 +60,7 @@ def test_a_picture_is_searched_once_for_all_recognisers(
 
     monkeypatch.setattr(FaceFinder, "find", counted)
     judge.read(person_video)
-    # The empty frame is looked at again, with its border.
+    # The empty frame is searched again, with the border.
     assert searches == [(96, 96, 3)] * 4 + [(144, 144, 3)]
 
 
@@ -90,7 +90,7 @@ def test_similarity_is_highest_to_oneself(judge: FaceJudge, portrait_pixels: Fra
     assert cosines[3] == 0.0 and (cosines[:3] < 1).all() and (cosines[:3] > 0).all()
 
 
-def test_the_published_mean_leaves_out_empty_frames_and_cuts_negatives() -> None:
+def test_the_published_mean_ignores_empty_frames_and_clamps_negatives() -> None:
     rows = np.array([[1, 0], [-1, 0], [0, 0], [0.6, 0.8]], np.float32)
     boxes = np.where(np.arange(4)[:, None] == 2, np.nan, np.ones((4, 4))).astype(np.float32)
     video = Faces(boxes, np.ones((4, 5, 2), np.float32), {"arc": rows})
@@ -113,8 +113,8 @@ def test_a_portrait_without_a_face_is_named(judge: FaceJudge) -> None:
         judge.read_portrait(np.full((96, 96, 3), 90, np.uint8), "grandma.png")
 
 
-def test_aligned_faces_have_their_features_where_arcface_wants_them() -> None:
-    # ArcFace's template in 112 × 112, insightface's `arcface_dst`.
+def test_aligned_faces_follow_arcfaces_template() -> None:
+    # ArcFace's template for 112 × 112, `arcface_dst` in insightface.
     template = np.array([[38.29, 51.7], [73.53, 51.5], [56.03, 71.74], [41.55, 92.37], [70.73, 92.2]])
     frames = np.zeros((3, 200, 300, 3), np.uint8)
     keypoints = np.full((3, 5, 2), np.nan, np.float32)
@@ -141,7 +141,7 @@ def test_frames_are_spaced_evenly() -> None:
 def test_other_files_are_refused(judge_folder: Path, tmp_path: Path) -> None:
     broken = tmp_path / "arcface.onnx"
     broken.write_bytes(b"not a network")
-    with pytest.raises(CheckpointInvalid, match=r"arcface\.onnx is no face network"):
+    with pytest.raises(CheckpointInvalid, match=r"arcface\.onnx is not a face network"):
         FaceJudge(judge_folder / "detector.onnx", {"arc": broken}, "cpu", 1)
     with pytest.raises(BundleCorrupt, match="no face detection network"):
         FaceJudge(judge_folder / "arcface.onnx", {"arc": judge_folder / "arcface.onnx"}, "cpu", 1)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from consisid_fidelity.judges.judges import WANTED, Judges
+from consisid_fidelity.judges.judges import REQUIRED_FILES, Judges
 from consisid_runtime.errors import CheckpointInvalid, InvalidOption
 
 
@@ -33,7 +33,7 @@ def test_a_whole_folder_misses_nothing(judge_folder: Path) -> None:
     ],
     ids=lambda value: "+".join(value),
 )
-def test_what_is_missing_costs_its_metrics(
+def test_missing_files_disable_their_metrics(
     judge_folder: Path, tmp_path: Path, gone: list[str], missing: dict[str, list[str]]
 ) -> None:
     assert without(judge_folder, tmp_path / "judges", *gone).missing == missing
@@ -41,22 +41,22 @@ def test_what_is_missing_costs_its_metrics(
 
 def test_without_a_detector_there_are_no_faces(judge_folder: Path, tmp_path: Path) -> None:
     judges = without(judge_folder, tmp_path / "judges", "detector.onnx")
-    assert set(judges.missing) == {metric for metric, files in WANTED.items() if "detector.onnx" in files}
+    assert set(judges.missing) == {metric for metric, files in REQUIRED_FILES.items() if "detector.onnx" in files}
     assert judges.missing["fid"] == ["detector.onnx"]
     with pytest.raises(CheckpointInvalid, match=r"lacks detector\.onnx"):
         _ = judges.faces
 
 
-def test_without_any_recogniser_faces_want_one(judge_folder: Path, tmp_path: Path) -> None:
+def test_without_any_recogniser_face_metrics_need_one(judge_folder: Path, tmp_path: Path) -> None:
     judges = without(judge_folder, tmp_path / "judges", "arcface.onnx", "curricular.onnx")
     assert judges.missing["faces_found"] == judges.missing["fid"] == ["arcface.onnx or curricular.onnx"]
     assert judges.missing["facesim_cur"] == ["curricular.onnx"]
 
 
 def test_folders_without_judges_and_unknown_devices_are_refused(judge_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointInvalid, match="holds none of a judge's files"):
+    with pytest.raises(CheckpointInvalid, match="holds none of the judges' files"):
         Judges.open(tmp_path)
-    with pytest.raises(CheckpointInvalid, match="is no folder"):
+    with pytest.raises(CheckpointInvalid, match="is not a folder"):
         Judges.open(tmp_path / "nowhere")
     with pytest.raises(InvalidOption, match="device must be one of"):
         Judges.open(judge_folder, "tpu")
@@ -78,11 +78,11 @@ def test_a_damaged_network_is_named(judge_folder: Path, tmp_path: Path, name: st
     shutil.copytree(judge_folder, folder)
     (folder / name).write_bytes((folder / name).read_bytes()[:50])
     judges = Judges.open(folder, "cpu", threads=1)
-    with pytest.raises(CheckpointInvalid, match=f"{name} is no network"):
+    with pytest.raises(CheckpointInvalid, match=f"{name} is not a network"):
         _ = judges.inception if name == "inception.onnx" else judges.attributes
 
 
-def test_a_network_of_another_contract_is_refused(judge_folder: Path, tmp_path: Path) -> None:
+def test_a_network_with_other_ports_is_refused(judge_folder: Path, tmp_path: Path) -> None:
     folder = tmp_path / "judges"
     shutil.copytree(judge_folder, folder)
     shutil.copy(folder / "attributes.onnx", folder / "inception.onnx")
@@ -90,5 +90,5 @@ def test_a_network_of_another_contract_is_refused(judge_folder: Path, tmp_path: 
     judges = Judges.open(folder, "cpu", threads=1)
     with pytest.raises(CheckpointInvalid, match="images"):
         _ = judges.inception
-    with pytest.raises(CheckpointInvalid, match="network of clips"):
+    with pytest.raises(CheckpointInvalid, match="of clips"):
         _ = judges.attributes

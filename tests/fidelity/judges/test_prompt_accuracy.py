@@ -28,7 +28,7 @@ def test_predictions_of_known_clips(judge: AttributeJudge, colour: int, name: st
     assert judge.predict(clip(colour, [80, 60, 70, 50])) == {"colour": name, "end": "dark"}
 
 
-def test_accuracy_counts_what_is_labelled_and_judged(judge: AttributeJudge) -> None:
+def test_accuracy_counts_attributes_that_are_labelled_and_judged(judge: AttributeJudge) -> None:
     first = hits(judge.predict(clip(0, [1, 2, 3, 4])), {"colour": "red", "end": "dark", "seed": "7"})
     second = hits(judge.predict(clip(2, [1, 2, 3, 4])), {"colour": "red"})
     assert first == {"colour": True, "end": False} and second == {"colour": False}
@@ -42,18 +42,18 @@ def test_a_video_of_another_shape_is_refused(judge: AttributeJudge, shape: tuple
         judge.predict(np.zeros(shape, np.uint8))
 
 
-def test_a_label_that_is_no_class_is_named(judge: AttributeJudge) -> None:
+def test_an_unknown_label_is_refused(judge: AttributeJudge) -> None:
     judge.check_labels({"colour": "red", "seed": "7"}, "row 1")
-    with pytest.raises(CollectionInvalid, match="row 2: colour is 'pink', the judge knows red, green, blue"):
+    with pytest.raises(CollectionInvalid, match="row 2: colour is 'pink', the classes are red, green, blue"):
         judge.check_labels({"colour": "pink"}, "row 2")
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "no JSON"),
-        ("[]", "must hold an object"),
-        ('{"colour": []}', "must hold an object"),
+        ("{", "not a JSON"),
+        ("[]", "must be an object"),
+        ('{"colour": []}', "must be an object"),
         ('{"colour": ["red"]}', "names colour"),
     ],
 )
@@ -63,7 +63,7 @@ def test_classes_that_do_not_fit_are_refused(judge_folder: Path, tmp_path: Path,
         AttributeJudge(judge_folder / "attributes.onnx", tmp_path / "attributes.json", "cpu", 1)
 
 
-def test_a_class_too_many_is_refused(judge_folder: Path, tmp_path: Path) -> None:
+def test_an_extra_class_is_refused(judge_folder: Path, tmp_path: Path) -> None:
     shutil.copy(judge_folder / "attributes.onnx", tmp_path)
     classes = {"colour": ["red", "green", "blue", "pink"], "end": ["dark", "bright"]}
     (tmp_path / "attributes.json").write_text(json.dumps(classes))

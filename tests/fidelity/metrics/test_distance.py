@@ -25,7 +25,8 @@ def test_psnr_of_known_errors() -> None:
 
 
 def test_psnr_of_known_noise() -> None:
-    # Rounding adds a twelfth; the relative error of a variance from n samples is √(2 / n), 2 % at three of them.
+    # Rounding adds a variance of 1/12. The relative error of a variance from n samples is √(2 / n); the bound is three
+    # of these, 2 %.
     expected = 10 * np.log10(255**2 / (8**2 + 1 / 12))
     assert abs(psnr(noisy(8), GREY) - expected) < 10 * np.log10(1 + 3 * np.sqrt(2 / GREY.size))
 
@@ -39,12 +40,12 @@ def test_ssim_is_one_for_equal_and_falls_with_noise() -> None:
     worse = [ssim(np.clip(texture.astype(int) + shift, 0, 255).astype(np.uint8), texture) for shift in (0, 20, 60)]
     assert worse[0] == pytest.approx(1)
     assert worse[0] > worse[1] > worse[2]
-    # Of two flat pictures only the luminance term is left: (2ab + C) / (a² + b² + C), C = (0.01 · 255)².
+    # For two flat pictures only the luminance term remains: (2ab + C) / (a² + b² + C), C = (0.01 · 255)².
     flat = ssim(np.full_like(GREY, 50), GREY)
     assert flat == pytest.approx((2 * 50 * 100 + 2.55**2) / (50**2 + 100**2 + 2.55**2), rel=1e-6)
 
 
-def test_ssim_is_wangs_written_out() -> None:
+def test_ssim_equals_the_formula_of_wang_et_al() -> None:
     one, other = (np.moveaxis(noisy(levels).astype(float), -1, 1) for levels in (20, 12))
 
     def local(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -77,7 +78,7 @@ def test_relative_distance() -> None:
     reference = np.array([3.0, 4.0])
     assert relative_distance([3.0, 4.5], reference) == pytest.approx(0.1)
     assert np.isnan(relative_distance([np.nan, 4.0], reference))
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises(ValueError, match="equal shapes"):
         relative_distance([1.0], reference)
     with pytest.raises(ValueError, match="zero"):
         relative_distance([1.0, 2.0], [0.0, 0.0])

@@ -6,7 +6,7 @@ from consisid_fidelity.metrics.frechet import TooFewSamples, frechet_distance, s
 
 
 def whitened(n: int, width: int, seed: int) -> np.ndarray:
-    """Samples whose mean is exactly 0 and covariance exactly 1."""
+    """Samples with a mean of exactly 0 and the identity as covariance."""
     samples = np.random.default_rng(seed).standard_normal((n, width))
     samples -= samples.mean(axis=0)
     return np.asarray(np.linalg.qr(samples)[0] * np.sqrt(n - 1))
@@ -29,7 +29,7 @@ def test_covariances_that_do_not_commute() -> None:
     assert found == pytest.approx(expected, rel=1e-9)
 
 
-def test_a_set_has_no_distance_to_itself_even_where_features_repeat() -> None:
+def test_a_set_has_distance_zero_to_itself_even_with_repeated_features() -> None:
     features = whitened(200, 8, 5) * np.geomspace(1e-9, 1e3, 8)
     repeated = np.concatenate([features, features[:, :3]], axis=1)
     assert frechet_distance(repeated, repeated[::-1]) < 1e-9 * np.sum(repeated.var(axis=0))

@@ -15,7 +15,7 @@ def wave(down: int, across: int, height: float, offset: float = 128) -> Frames:
 
 @pytest.mark.parametrize(("down", "across", "ring"), [(20, 0, 20), (0, 30, 20), (8, 9, 10)])
 def test_a_wave_peaks_in_its_ring(down: int, across: int, ring: int) -> None:
-    # 64 rows: 32 rings of 1/64 of a cycle a pixel; (8, 9) lies at √(8² + 6²) = 10 of these.
+    # 64 rows: 32 rings of 1/64 cycle per pixel; (8, 9) lies in ring √(8² + 6²) = 10.
     found = relative_log_amplitude(wave(down, across, 60))
     assert abs(int(found.amplitude.argmax()) + 1 - ring) <= 1
     assert found.frequency[ring - 1] == ring / 32
@@ -29,7 +29,8 @@ def test_the_level_of_white_noise_is_known() -> None:
     window = np.outer(*(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size) for size in SIZE))
     expected = 0.5 * (np.log(sigma**2 * np.sum(window**2)) - np.euler_gamma) - np.log(mean * np.sum(window))
     found = relative_log_amplitude(np.repeat(grey, 3, axis=3)).amplitude
-    # ln of an exponential variable has a deviation of π / √6, half of that after the root; neighbours share the window.
+    # ln of an exponential variable has a standard deviation of π / √6, halved by the root; neighbours correlate through
+    # the window.
     places = 8 * np.arange(10, 33) * np.pi * 1.5
     assert (np.abs(found[9:] - expected) < 4 * np.pi / np.sqrt(6) / 2 * 2.25 / np.sqrt(places)).all()
 
@@ -46,11 +47,11 @@ def test_fine_detail_shows_only_at_high_frequencies() -> None:
     )
     change = detailed - plain
     assert np.abs(change[:20]).max() < 0.1
-    # Twice the power there: half of ln 2 more.
+    # Twice the power there: ½ ln 2 more.
     assert np.abs(change[24:] - np.log(2) / 2).mean() < 0.1
 
 
-def test_a_black_video_is_finite_and_says_nothing() -> None:
+def test_a_black_video_has_a_flat_finite_spectrum() -> None:
     found = relative_log_amplitude(np.zeros((2, 16, 16, 3), np.uint8))
     assert np.abs(found.amplitude).max() < 1e-12
     assert found.frequency[-1] == 1.0

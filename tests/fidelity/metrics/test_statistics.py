@@ -19,10 +19,10 @@ def test_students_interval_of_known_samples() -> None:
     assert found.low == pytest.approx(3 - 2.776445 * np.sqrt(0.5), rel=1e-6)
 
 
-def test_the_interval_covers_as_often_as_it_says() -> None:
+def test_the_interval_has_its_nominal_coverage() -> None:
     rng = np.random.default_rng(0)
     covers = [(found := estimate(rng.normal(2, 3, 6))).low <= 2 <= found.high for _ in range(4000)]  # type: ignore[operator]
-    # Three standard errors of a share of 0.95 over 4000 trials.
+    # Within three standard errors of a share of 0.95 over 4000 trials.
     assert abs(np.mean(covers) - 0.95) < 3 * np.sqrt(0.95 * 0.05 / 4000)
 
 
@@ -33,12 +33,12 @@ def test_one_sample_has_a_mean_and_no_interval() -> None:
 
 
 @pytest.mark.parametrize("values", [[], [[1.0, 2.0]], [1.0, np.nan], [np.inf]])
-def test_samples_that_have_no_mean_are_refused(values: list[float]) -> None:
+def test_invalid_samples_are_refused(values: list[float]) -> None:
     with pytest.raises(ValueError, match=r"samples"):
         estimate(values)
 
 
-def test_pairing_takes_out_what_pairs_share() -> None:
+def test_pairing_removes_the_shared_variation() -> None:
     rng = np.random.default_rng(1)
     people = rng.normal(0.7, 0.2, 40)
     found = paired_difference(people - 0.01 + rng.normal(0, 0.002, 40), people)
@@ -49,14 +49,14 @@ def test_pairing_takes_out_what_pairs_share() -> None:
         paired_difference([1.0, 2.0], [1.0])
 
 
-def test_an_interval_ends_where_values_do() -> None:
+def test_an_interval_is_clamped_to_the_range_of_values() -> None:
     found = estimate([1.0, 1.0, 0.5], least=0.0, most=1.0)
     assert found.high == 1.0 and found.low is not None and 0 < found.low < found.mean
 
 
-def test_paired_shares_have_a_width_where_no_pair_differs() -> None:
+def test_the_interval_of_paired_shares_has_a_width_when_no_pair_differs() -> None:
     same = paired_proportions([True] * 22, [True] * 22)
-    # Half a pair each way of 24: ± 1.96 · √1 / 24.
+    # Half a pair gained and lost of 24: ± 1.96 · √1 / 24.
     assert (same.mean, same.n) == (0.0, 22)
     assert same.high == pytest.approx(1.959964 / 24, rel=1e-6) and same.low == pytest.approx(-1.959964 / 24, rel=1e-6)
     # 8 gained, 2 lost of 18: (8.5 − 2.5) / 20 ± 1.96 · √(11 − 36 / 20) / 20.
@@ -68,7 +68,7 @@ def test_paired_shares_have_a_width_where_no_pair_differs() -> None:
         paired_proportions([True], [True, False])
 
 
-def test_wilsons_interval_has_a_width_where_all_succeed() -> None:
+def test_wilsons_interval_has_a_width_when_all_succeed() -> None:
     # (p̂ + z²/2n ± …) / (1 + z²/n) with p̂ = 1: the lower end is 1 / (1 + z²/n).
     found = proportion([True] * 20)
     assert found.mean == 1.0 and found.high == pytest.approx(1.0)
@@ -86,6 +86,6 @@ def test_rank1_needs_the_right_person_ahead_of_all_others() -> None:
     ("similarity", "person"),
     [([[1.0]], [0]), ([[1.0, 0.0]], [2]), ([[1.0, 0.0]], [-1]), ([[1.0, 0.0]], [0, 1]), ([[1.0, 0.0]], [0.0])],
 )
-def test_rank1_refuses_impossible_people(similarity: list[list[float]], person: list[int]) -> None:
+def test_rank1_refuses_invalid_columns(similarity: list[list[float]], person: list[int]) -> None:
     with pytest.raises(ValueError, match="person"):
         rank1(similarity, person)

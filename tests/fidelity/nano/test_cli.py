@@ -10,9 +10,10 @@ from typer.testing import CliRunner
 
 import consisid_nano
 from consisid_fidelity import verdict
-from consisid_fidelity.nano import cli, run, worker
+from consisid_fidelity.nano import cli, run
 from consisid_fidelity.nano.cli import COMMAND, command, gate_command
 from consisid_fidelity.nano.record import read
+from consisid_fidelity.nano.setup import ExperimentSetup
 from consisid_measurement import harness
 from consisid_runtime.errors import MissingExtra, NotFinite
 
@@ -20,15 +21,15 @@ GOOD: dict[str, Any] = {"facesim_arc": 0.8, "prompt_accuracy": 1.0, "faces_found
 NEAR = {"latents": 0.01, "psnr": 45.0, "clip_distance": 0.001}
 
 
-class Bench:
-    """Stands in for a workbench: damage is far from the reference, all else near."""
+class FakeRun:
+    """An `ExperimentRun` without networks: damage is far from the reference, everything else near."""
 
     caught = True
 
-    def __init__(self, subject: worker.Subject, folder: Path) -> None:
+    def __init__(self, setup: ExperimentSetup, folder: Path) -> None:
         self.digests = {"bundle": "f" * 64, "judges": {}, "code": ""}
 
-    def run(self, wanted: dict[str, int], processes: int, progress: Any) -> run.Rows:
+    def measure(self, wanted: dict[str, int], processes: int, progress: Any) -> run.Results:
         near = NEAR if not self.caught else NEAR | {"latents": 0.5}
         harmless = ("exact", "again", "tokens-in-another-order", "pytorch-step", "8-bit-weights")
         return {
@@ -40,7 +41,7 @@ class Bench:
 
 @pytest.fixture
 def app(monkeypatch: pytest.MonkeyPatch) -> typer.Typer:
-    monkeypatch.setattr(run, "Workbench", Bench)
+    monkeypatch.setattr(run, "ExperimentRun", FakeRun)
     app = typer.Typer()
     app.command(COMMAND)(command)
     return app
@@ -50,7 +51,7 @@ def given(folder: Path) -> list[str]:
     return [f"--{name}={folder}" for name in ("bundle", "checkpoint", "judges", "work", "out")]
 
 
-def test_the_small_set_tells_the_gates_verdicts_and_writes_nothing(app: typer.Typer, tmp_path: Path) -> None:
+def test_the_small_set_prints_verdicts_and_writes_no_record(app: typer.Typer, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, [*given(tmp_path), "--small"], catch_exceptions=False)
     assert done.exit_code == 0
     assert "passed  8-bit-weights\n" in done.output and "failed  3-bit-weights, latents, worst_latents\n" in done.output
@@ -58,7 +59,7 @@ def test_the_small_set_tells_the_gates_verdicts_and_writes_nothing(app: typer.Ty
 
 
 def test_damage_that_passes_exits_with_one(app: typer.Typer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(Bench, "caught", False)
+    monkeypatch.setattr(FakeRun, "caught", False)
     assert CliRunner().invoke(app, [*given(tmp_path), "--small"]).exit_code == 1
 
 
@@ -73,7 +74,7 @@ def test_the_large_set_is_recorded(app: typer.Typer, monkeypatch: pytest.MonkeyP
     assert record.findings.verdicts["again"]["passed"]
 
 
-def test_without_its_test_there_are_no_numbers(
+def test_nothing_is_measured_when_its_test_fails(
     app: typer.Typer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(harness, "passes", lambda test, root: False)
@@ -82,7 +83,7 @@ def test_without_its_test_there_are_no_numbers(
 
 
 @pytest.mark.parametrize(("far", "code"), [(0.01, 0), (0.5, 1)])
-def test_another_bundle_is_judged_beside_the_exact_one(
+def test_another_bundle_is_compared_with_the_exact_one(
     far: float, code: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, judge_folder: Path
 ) -> None:
     for name, scale in (("fast", 1 + far), ("exact", 1.0)):
@@ -91,12 +92,12 @@ def test_another_bundle_is_judged_beside_the_exact_one(
             frames = np.full((3, 32, 32, 3), 100, np.uint8)
             np.savez(tmp_path / name / "exact" / f"{number}.npz", latents=scale * np.ones((1, 3, 4)), frames=frames)
 
-    class Kept(Bench):
-        def __init__(self, subject: worker.Subject, folder: Path) -> None:
-            super().__init__(subject, folder)
-            self.subject, self.folder = subject, subject.bundle
+    class StoredRun(FakeRun):
+        def __init__(self, setup: ExperimentSetup, folder: Path) -> None:
+            super().__init__(setup, folder)
+            self.setup, self.folder = setup, setup.bundle
 
-    monkeypatch.setattr(run, "Workbench", Kept)
+    monkeypatch.setattr(run, "ExperimentRun", StoredRun)
     app = typer.Typer()
     app.command("gate")(gate_command)
     options = [f"--against={tmp_path / 'exact'}", f"--judges={judge_folder}", f"--checkpoint={tmp_path}", "--people=4"]
@@ -105,20 +106,20 @@ def test_another_bundle_is_judged_beside_the_exact_one(
     assert f"{'pass' if code == 0 else 'FAIL'}  latents: {far:.4g}" in done.output
 
 
-def test_a_candidate_whose_networks_break_down_fails(
+def test_a_candidate_that_is_not_finite_fails(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, judge_folder: Path
 ) -> None:
-    class Broken(Bench):
-        def __init__(self, subject: worker.Subject, folder: Path) -> None:
-            super().__init__(subject, folder)
-            self.broken = subject.bundle.name == "fast"
+    class NotFiniteRun(FakeRun):
+        def __init__(self, setup: ExperimentSetup, folder: Path) -> None:
+            super().__init__(setup, folder)
+            self.not_finite = setup.bundle.name == "fast"
 
-        def run(self, wanted: dict[str, int], processes: int, progress: Any) -> run.Rows:
-            if self.broken:
+        def measure(self, wanted: dict[str, int], processes: int, progress: Any) -> run.Results:
+            if self.not_finite:
                 raise NotFinite("dit_step returned NaN in velocity")
-            return super().run(wanted, processes, progress)
+            return super().measure(wanted, processes, progress)
 
-    monkeypatch.setattr(run, "Workbench", Broken)
+    monkeypatch.setattr(run, "ExperimentRun", NotFiniteRun)
     app = typer.Typer()
     app.command("gate")(gate_command)
     options = [f"--against={tmp_path / 'exact'}", f"--judges={judge_folder}", f"--checkpoint={tmp_path}"]
@@ -127,9 +128,9 @@ def test_a_candidate_whose_networks_break_down_fails(
     assert "FAIL  finite" in done.output and "dit_step returned NaN" in done.output
 
 
-def test_without_the_distribution_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_distribution_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "consisid_nano", None)
-    for name in [name for name in sys.modules if name == "consisid_fidelity.nano.worker"]:
+    for name in [name for name in sys.modules if name == "consisid_fidelity.nano.setup"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.delitem(sys.modules, "consisid_fidelity.nano.experiments", raising=False)
     for call in (command, partial(gate_command, Path("bundle"))):
@@ -138,12 +139,10 @@ def test_without_the_distribution_it_is_named(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_least_number_of_people_is_the_gates() -> None:
-    assert cli.LEAST == verdict.LEAST
+    assert cli.MIN_PEOPLE == verdict.MIN_VIDEOS
 
 
-def test_weights_that_are_not_shipped_are_asked_for(
-    app: typer.Typer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_missing_weights_are_named(app: typer.Typer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def missing() -> Path:
         raise consisid_nano.DataMissing("no checkpoint here")
 

@@ -19,7 +19,7 @@ from consisid_runtime.stages.denoise import Conditions
 TOKENS = torch.randn(1, 16, 24, generator=torch.Generator().manual_seed(0))
 
 
-def test_another_order_changes_no_attention_over_the_tokens() -> None:
+def test_attention_is_invariant_to_the_order_of_tokens() -> None:
     moved, query = permuted_tokens(TOKENS), TOKENS[0, :3].double()
     assert not torch.equal(moved, TOKENS)
 
@@ -30,14 +30,14 @@ def test_another_order_changes_no_attention_over_the_tokens() -> None:
     assert not torch.allclose(attend(shuffled_channels(TOKENS)), attend(TOKENS), rtol=0.1)
 
 
-def test_shuffled_channels_are_the_same_values_elsewhere() -> None:
+def test_shuffled_channels_are_a_permutation() -> None:
     moved = shuffled_channels(TOKENS)
     assert torch.equal(moved.sort(dim=-1).values, TOKENS.sort(dim=-1).values) and not torch.equal(moved, TOKENS)
     assert torch.equal(shuffled_channels(TOKENS), moved)
 
 
 @pytest.mark.parametrize(("share", "layer"), [(0, 0), (0.5, 1), (1, 2)])
-def test_one_injection_is_dropped_and_the_request_is_left_alone(share: float, layer: int) -> None:
+def test_one_injection_is_dropped_and_the_input_is_unchanged(share: float, layer: int) -> None:
     values = torch.ones(3, 4, 6)
     given = Conditions(*(torch.ones(1) for _ in range(3)), values, torch.ones(1), torch.ones(1))
     found = without_injection(share)(given).face_values
@@ -46,7 +46,7 @@ def test_one_injection_is_dropped_and_the_request_is_left_alone(share: float, la
 
 
 @pytest.mark.parametrize("bits", [3, 8])
-def test_weights_lie_on_their_levels_and_no_further_than_half_a_level_away(bits: int) -> None:
+def test_weights_are_rounded_to_the_nearest_level(bits: int) -> None:
     weight = TOKENS[0]
     found = rounded(weight, bits)
     scale = weight.abs().amax(dim=1, keepdim=True) / (2 ** (bits - 1) - 1)
@@ -56,7 +56,7 @@ def test_weights_lie_on_their_levels_and_no_further_than_half_a_level_away(bits:
     assert torch.equal(rounded(torch.zeros(2, 3), bits), torch.zeros(2, 3))
 
 
-def test_fewer_bits_cost_more_and_none_cost_nothing(untrained: Path, torch_bundle_of: Callable[[], Path]) -> None:
+def test_the_error_grows_with_fewer_bits(untrained: Path, torch_bundle_of: Callable[[], Path]) -> None:
     bundle = Bundle.open(torch_bundle_of(), device="cpu")
     signature = bundle.signature("dit_step")
     inputs = sample_inputs(signature, TRACE_SIZES)

@@ -62,7 +62,7 @@ def cells(text: str, start: str) -> list[str]:
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
-def test_tables_hold_figures_changes_and_the_papers_own(record: NanoRecord) -> None:
+def test_tables_hold_figures_changes_and_the_papers_figures(record: NanoRecord) -> None:
     text = block([record])
     assert "100 held-out people" in text and "50 steps of dpm, guidance 6" in text and "0123456789ab" in text
     shown = ["96 % (95 to 97)", "–", "81 % (80 to 82)", "75 % (−6 ± 1)", "70 % (−11 ± 1)", "1 % (−80 ± 1)"]
@@ -74,7 +74,7 @@ def test_tables_hold_figures_changes_and_the_papers_own(record: NanoRecord) -> N
     assert cells(text, "200 `dpm`")[3:5] == ["–", "–"]
 
 
-def test_the_gate_says_what_was_caught_and_what_was_not(record: NanoRecord) -> None:
+def test_the_gate_table_reports_what_was_caught(record: NanoRecord) -> None:
     assert cells(block([record]), "damage: 3 bit weights")[1:3] == ["caught", "identity, latents"]
     assert cells(block([record]), "control: 8 bit weights")[1:3] == ["passed", "–"]
     verdicts = record.findings.verdicts
@@ -90,10 +90,10 @@ def test_the_order_is_compared_with_the_papers(record: NanoRecord) -> None:
     assert order(figures).startswith("The order by FaceSim-Arc is the paper's")
 
 
-def test_an_order_within_chance_is_no_order(record: NanoRecord) -> None:
+def test_ablations_within_chance_of_exact_are_named(record: NanoRecord) -> None:
     figures = record.findings.figures
     figures["no-local"]["facesim_arc"] |= {"change": {"mean": -0.006, "low": -0.015, "high": 0.003, "n": 24}}
-    assert order(figures).endswith("Not to be told from `exact` by it: `no-local`.")
+    assert order(figures).endswith("Not distinguishable from `exact` by it: `no-local`.")
     figures["no-local"]["facesim_arc"] |= {"change": {"mean": -0.006, "low": -0.009, "high": -0.003, "n": 24}}
     assert "`no-local`." not in order(figures)
 
@@ -106,7 +106,7 @@ def test_plots_are_the_same_bytes_for_the_same_record(record: NanoRecord) -> Non
     assert plots(record)["fidelity-spectra.png"] != first["fidelity-spectra.png"]
 
 
-def test_a_record_is_read_as_it_was_written(record: NanoRecord, tmp_path: Path) -> None:
+def test_a_record_is_read_back(record: NanoRecord, tmp_path: Path) -> None:
     path = record.write(tmp_path)
     assert path == tmp_path / "cpu-2core" / "fidelity.json" and read(path) == record
     content = json.loads(path.read_bytes())
@@ -121,5 +121,5 @@ def test_a_record_is_read_as_it_was_written(record: NanoRecord, tmp_path: Path) 
         read(elsewhere)
 
 
-def test_nothing_measured_is_said() -> None:
+def test_no_record_is_reported() -> None:
     assert "Not measured yet" in block([])

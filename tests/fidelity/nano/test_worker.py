@@ -7,40 +7,43 @@ import numpy as np
 import pytest
 
 from consisid_fidelity.nano import worker as nano_worker
-from consisid_fidelity.nano.observe import Reference
-from consisid_fidelity.nano.set import Case
-from consisid_fidelity.nano.studio import Made
+from consisid_fidelity.nano.evaluation_set import Case
+from consisid_fidelity.nano.generation import GeneratedVideo
+from consisid_fidelity.nano.measure import ReferenceVideo
+from consisid_fidelity.nano.setup import ExperimentSetup
 from consisid_fidelity.nano.variants import Variant
-from consisid_fidelity.nano.worker import Subject, Worker, kept
+from consisid_fidelity.nano.worker import Worker, load_reference
 from consisid_runtime.errors import NotFinite
 from consisid_runtime.options import Geometry
 
-MADE: list[str] = []
+CALLS: list[str] = []
 
 
-class Studio:
-    """Latents that hold the length of the variant's name; none where it is broken."""
+class FakeGenerator:
+    """Returns latents filled with the length of the variant's name; raises `NotFinite` for names in `not_finite`."""
 
-    broken: tuple[str, ...] = ()
+    not_finite: tuple[str, ...] = ()
 
     def __init__(self, bundle: Any, checkpoint: Any, options: Any) -> None:
         self.bundle, self.pipeline = bundle, None
 
-    def make(self, case: Case, variant: Variant) -> Made:
-        MADE.append(variant.name)
-        if variant.name in self.broken:
+    def generate(self, case: Case, variant: Variant) -> GeneratedVideo:
+        CALLS.append(variant.name)
+        if variant.name in self.not_finite:
             raise NotFinite("not a number")
-        return Made(np.full((1, 2), len(variant.name), np.float32), np.zeros((1, 2, 2, 3), np.uint8), {"seconds": 1.0})
+        return GeneratedVideo(
+            np.full((1, 2), len(variant.name), np.float32), np.zeros((1, 2, 2, 3), np.uint8), {"seconds": 1.0}
+        )
 
 
-class Observer:
-    """Says what it was shown."""
+class FakeMeasurer:
+    """Returns means of the latents that it is given."""
 
     def __init__(self, folder: Path, frames: int | None) -> None:
         pass
 
     def gallery(self, people: list[Case]) -> Any:
-        MADE.append("gallery")
+        CALLS.append("gallery")
         return np.zeros((len(people), 2), np.float32)
 
     def __call__(self, case: Case, frames: Any, gallery: Any, latents: Any = None, reference: Any = None) -> Any:
@@ -49,58 +52,65 @@ class Observer:
         return {"own": float(latents.mean()), "reference": float(reference.latents.mean())}
 
 
-class Bundle:
+class FakeBundle:
     geometry = Geometry(frames=9, height=32, width=48, spatial=4, temporal=4, patch=2, fixed_size=True)
 
     @classmethod
-    def open(cls, *arguments: Any, **options: Any) -> Bundle:
+    def open(cls, *arguments: Any, **options: Any) -> FakeBundle:
         return cls()
 
 
 @pytest.fixture
 def worker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Worker:
-    MADE.clear()
-    for name, stand_in in (("Studio", Studio), ("Observer", Observer), ("Bundle", Bundle), ("Checkpoint", Bundle)):
-        monkeypatch.setattr(nano_worker, name, stand_in)
+    CALLS.clear()
+    for name, fake in (
+        ("VideoGenerator", FakeGenerator),
+        ("Measurer", FakeMeasurer),
+        ("Bundle", FakeBundle),
+        ("Checkpoint", FakeBundle),
+    ):
+        monkeypatch.setattr(nano_worker, name, fake)
     monkeypatch.setattr(nano_worker.torch, "set_num_threads", lambda count: None)
     monkeypatch.setattr(nano_worker, "Autoencoder", lambda checkpoint, pipeline: lambda frames: frames[:1])
-    return Worker(Subject(tmp_path, tmp_path, tmp_path, gallery=3), tmp_path)
+    return Worker(ExperimentSetup(tmp_path, tmp_path, tmp_path, gallery=3), tmp_path)
 
 
 def test_a_video_is_compared_with_its_own_reference(worker: Worker, tmp_path: Path) -> None:
     rows = worker(0, ["no-local", "dpm-5-steps", "exact", "dpm-200-steps"])
-    assert MADE == ["gallery", "exact", "dpm-200-steps", "no-local", "dpm-5-steps"]
+    assert CALLS == ["gallery", "exact", "dpm-200-steps", "no-local", "dpm-5-steps"]
     found = {row["variant"]: row["values"] for row in rows}
     assert found["no-local"] == {"own": 8.0, "reference": 5.0, "seconds": 1.0}
     assert found["dpm-5-steps"]["reference"] == 13.0 and found["exact"]["reference"] == 5.0
-    assert kept(tmp_path, "exact", 0).latents.mean() == 5.0
+    assert load_reference(tmp_path, "exact", 0).latents.mean() == 5.0
 
 
-def test_a_reference_made_before_is_read_again(worker: Worker, tmp_path: Path) -> None:
+def test_a_stored_reference_is_reused(worker: Worker, tmp_path: Path) -> None:
     worker(4, ["exact"])
-    MADE.clear()
-    again = Worker(Subject(tmp_path, tmp_path, tmp_path, gallery=3), tmp_path)
-    assert again(4, ["neither"])[0]["values"]["reference"] == 5.0 and MADE == ["neither"]
+    CALLS.clear()
+    again = Worker(ExperimentSetup(tmp_path, tmp_path, tmp_path, gallery=3), tmp_path)
+    assert again(4, ["neither"])[0]["values"]["reference"] == 5.0 and CALLS == ["neither"]
 
 
-def test_truth_and_its_reconstruction_are_made_by_nobody(worker: Worker) -> None:
+def test_ground_truth_and_reconstruction_are_not_generated(worker: Worker) -> None:
     rows = worker(1, ["ground-truth", "vae-reconstruction"])
     assert [row["values"]["shape"] for row in rows] == [[9, 32, 48, 3], [1, 32, 48, 3]]
-    assert MADE == ["gallery"]
+    assert CALLS == ["gallery"]
 
 
-def test_what_is_not_finite_is_a_finding_but_not_of_the_reference(
+def test_a_variant_that_is_not_finite_is_recorded_and_a_reference_raises(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Studio, "broken", ("3-bit-weights",))
+    monkeypatch.setattr(FakeGenerator, "not_finite", ("3-bit-weights",))
     assert worker(0, ["exact", "3-bit-weights"])[1]["values"] == {"finite": False}
-    monkeypatch.setattr(Studio, "broken", ("exact",))
+    monkeypatch.setattr(FakeGenerator, "not_finite", ("exact",))
     with pytest.raises(NotFinite):
         worker(1, ["exact"])
 
 
-def test_a_reference_is_kept_whole(worker: Worker, tmp_path: Path) -> None:
+def test_a_reference_is_stored_completely(worker: Worker, tmp_path: Path) -> None:
     worker(0, ["exact"])
-    stored = kept(tmp_path, "exact", 0)
-    assert isinstance(stored, Reference) and stored.frames.dtype == np.uint8 and stored.frames.shape == (1, 2, 2, 3)
+    stored = load_reference(tmp_path, "exact", 0)
+    assert (
+        isinstance(stored, ReferenceVideo) and stored.frames.dtype == np.uint8 and stored.frames.shape == (1, 2, 2, 3)
+    )
     assert not list(tmp_path.rglob("*.part"))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from consisid_fidelity.nano.set import GALLERY, Case, case, cases, png
+from consisid_fidelity.nano.evaluation_set import GALLERY_SIZE, Case, case, cases, png
 from consisid_nano.world import HELD_OUT_PEOPLE
 from consisid_runtime.options import Geometry
 
@@ -13,22 +13,22 @@ SMALL = Geometry(frames=9, height=48, width=64, spatial=4, temporal=4, patch=2, 
 
 @pytest.fixture(scope="module")
 def everybody() -> list[Case]:
-    return cases(GALLERY)
+    return cases(GALLERY_SIZE)
 
 
-def test_everything_is_held_out_and_everybody_another(everybody: list[Case]) -> None:
-    assert len({one.person.seed for one in everybody}) == len({one.name for one in everybody}) == GALLERY
+def test_everything_is_held_out_and_all_people_differ(everybody: list[Case]) -> None:
+    assert len({one.person.seed for one in everybody}) == len({one.name for one in everybody}) == GALLERY_SIZE
     assert min(one.person.seed for one in everybody) >= HELD_OUT_PEOPLE
     assert all(one.scene.held_out for one in everybody)
-    assert len({one.noise for one in everybody}) == GALLERY
+    assert len({one.seed for one in everybody}) == GALLERY_SIZE
 
 
-def test_every_label_is_asked_for_by_some_prompt(everybody: list[Case]) -> None:
+def test_every_attribute_varies(everybody: list[Case]) -> None:
     for name in everybody[0].scene.labels():
         assert len({one.scene.labels()[name] for one in everybody}) > 1
 
 
-def test_a_smaller_set_is_the_start_of_a_larger_one(everybody: list[Case]) -> None:
+def test_a_smaller_set_is_a_prefix_of_a_larger_one(everybody: list[Case]) -> None:
     assert cases(7) == everybody[:7] and case(3) == everybody[3]
 
 
@@ -40,6 +40,6 @@ def test_pictures_of_a_case(everybody: list[Case]) -> None:
     assert one.drawn(SMALL).shape == (9, 48, 64, 3)
 
 
-def test_a_donor_is_somebody_else(everybody: list[Case]) -> None:
+def test_a_donor_is_another_person(everybody: list[Case]) -> None:
     assert all(one.donor().person.seed != one.person.seed for one in everybody)
-    assert everybody[-1].donor().number == GALLERY
+    assert everybody[-1].donor().number == GALLERY_SIZE

@@ -10,19 +10,19 @@ import pytest
 
 from consisid_export.onnx.sample_portrait import drawn_portrait
 from consisid_fidelity.metrics.distance import MAX_PSNR
-from consisid_fidelity.nano.observe import Observer, Reference, Values
+from consisid_fidelity.nano.measure import Measurements, Measurer, ReferenceVideo
 from consisid_nano.untrained.graph import Graph
 from consisid_runtime.errors import CheckpointInvalid
 from consisid_runtime.stages.face.image import Pixels
 from consisid_runtime.video import Frames
 
-GALLERY = 3
+GALLERY_SIZE = 3
 LATENTS = np.ones((1, 3, 4, 2, 2), np.float32)
 
 
 @dataclass(frozen=True)
-class Somebody:
-    """Stands in for a case, its person and its scene: one whom the untrained judges can see."""
+class FakeCase:
+    """A case, its person and its scene in one: a drawn person that the untrained judges detect."""
 
     number: int
     prompt: str = "a person smiles in red"
@@ -32,11 +32,11 @@ class Somebody:
         return f"drawn {self.number}"
 
     @property
-    def person(self) -> Somebody:
+    def person(self) -> FakeCase:
         return self
 
     @property
-    def scene(self) -> Somebody:
+    def scene(self) -> FakeCase:
         return self
 
     def attributes(self) -> dict[str, str]:
@@ -45,8 +45,8 @@ class Somebody:
     def labels(self) -> dict[str, str]:
         return {"colour": "red", "end": "dark"}
 
-    def donor(self) -> Somebody:
-        return Somebody((self.number + 1) % GALLERY)
+    def donor(self) -> FakeCase:
+        return FakeCase((self.number + 1) % GALLERY_SIZE)
 
     def portrait(self) -> Pixels:
         return drawn_portrait(self.number, 192, face=0.6, centre=(0.5, 0.5))
@@ -56,8 +56,8 @@ class Somebody:
 
 @pytest.fixture(scope="module")
 def folder(judge_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The judges, with one of people: the hue of a face is the channel that is brightest."""
-    out = tmp_path_factory.mktemp("panel") / "judges"
+    """The judges with a person judge whose attribute `hue` is the brightest channel of a face."""
+    out = tmp_path_factory.mktemp("with-person-judge") / "judges"
     shutil.copytree(judge_folder, out)
     graph = Graph()
     graph.add("ReduceMean", "faces", axes=[2, 3], keepdims=0, output="hue")
@@ -68,62 +68,62 @@ def folder(judge_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture(scope="module")
 def video() -> Frames:
-    """The first person, and a last frame [96, 96, 3] without anybody."""
+    """The first person, [4, 96, 96, 3]; the last frame shows nobody."""
     shown = [drawn_portrait(0, 96, face=0.6, centre=(0.45 + 0.03 * step, 0.5)) for step in range(3)]
     return np.stack([*shown, np.full((96, 96, 3), 90, np.uint8)])
 
 
 @pytest.fixture(scope="module")
-def observer(folder: Path) -> Observer:
-    return Observer(folder, None)
+def measurer(folder: Path) -> Measurer:
+    return Measurer(folder, None)
 
 
 @pytest.fixture(scope="module")
-def seen(observer: Observer, video: Frames) -> dict[int, Values]:
-    """The same video, as if made for each of two people."""
-    gallery = observer.gallery([Somebody(number) for number in range(GALLERY)])  # type: ignore[misc]
-    assert gallery.shape[0] == GALLERY
-    reference = Reference(2 * LATENTS, video)
+def measured(measurer: Measurer, video: Frames) -> dict[int, Measurements]:
+    """Measurements of the same video for the cases of two people."""
+    gallery = measurer.gallery([FakeCase(number) for number in range(GALLERY_SIZE)])  # type: ignore[misc]
+    assert gallery.shape[0] == GALLERY_SIZE
+    reference = ReferenceVideo(2 * LATENTS, video)
     return {
-        number: observer(Somebody(number), video, gallery, LATENTS, reference)  # type: ignore[arg-type]
+        number: measurer(FakeCase(number), video, gallery, LATENTS, reference)  # type: ignore[arg-type]
         for number in (0, 2)
     }
 
 
-def test_a_video_is_most_like_the_person_it_shows(seen: dict[int, Values]) -> None:
-    right, wrong = seen[0], seen[2]
+def test_a_video_is_most_similar_to_the_person_it_shows(measured: dict[int, Measurements]) -> None:
+    right, wrong = measured[0], measured[2]
     assert right["faces_found"] == wrong["faces_found"] == 0.75
     assert right["rank1"] is True and wrong["rank1"] is False
     assert right["facesim_arc"] > right["strangers"]
-    # The second case's donor is the person who is shown.
+    # The donor of the second case is the person in the video.
     assert wrong["facesim_other"] == right["facesim_arc"]
 
 
-def test_attributes_and_labels_are_hits_or_misses(seen: dict[int, Values]) -> None:
-    right, wrong = seen[0], seen[2]
+def test_attributes_and_labels_are_hits_or_misses(measured: dict[int, Measurements]) -> None:
+    right, wrong = measured[0], measured[2]
     assert right["person.hue"] is True and wrong["person.hue"] is False
     assert wrong["own.hue"] is False and wrong["other.hue"] is True
     assert right["prompt.end"] is not None
     assert right["prompt_accuracy"] == np.mean([right["prompt.colour"], right["prompt.end"]])
 
 
-def test_distances_are_to_the_reference(seen: dict[int, Values]) -> None:
-    assert seen[0]["latents"] == pytest.approx(0.5) and seen[0]["psnr"] == MAX_PSNR
-    assert seen[0]["clip_distance"] == 0
+def test_distances_are_to_the_reference(measured: dict[int, Measurements]) -> None:
+    assert measured[0]["latents"] == pytest.approx(0.5) and measured[0]["psnr"] == MAX_PSNR
+    assert measured[0]["clip_distance"] == 0
 
 
-def test_features_of_faces_are_what_fid_needs(seen: dict[int, Values]) -> None:
-    features, portrait = np.array(seen[0]["face_features"]), np.array(seen[0]["portrait_features"])
+def test_features_of_faces_are_what_fid_needs(measured: dict[int, Measurements]) -> None:
+    features, portrait = np.array(measured[0]["face_features"]), np.array(measured[0]["portrait_features"])
     assert features.shape == (3, 3) and portrait.shape == (3,)
-    assert seen[0]["face_distance"] == pytest.approx(((features - portrait) ** 2).sum(axis=1).mean(), abs=1e-3)
+    assert measured[0]["face_distance"] == pytest.approx(((features - portrait) ** 2).sum(axis=1).mean(), abs=1e-3)
 
 
-def test_every_value_is_one_that_json_keeps(seen: dict[int, Values]) -> None:
-    assert json.loads(json.dumps(seen[0], allow_nan=False)) == seen[0]
+def test_every_value_survives_json(measured: dict[int, Measurements]) -> None:
+    assert json.loads(json.dumps(measured[0], allow_nan=False)) == measured[0]
 
 
 def test_judges_that_are_missing_are_named(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "few")
     (tmp_path / "few" / "attributes.onnx").unlink()
     with pytest.raises(CheckpointInvalid, match=r"lacks attributes\.onnx"):
-        Observer(tmp_path / "few", None)
+        Measurer(tmp_path / "few", None)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from consisid_fidelity.judges.faces import Faces
-from consisid_fidelity.nano.person_judge import PersonJudge
+from consisid_fidelity.judges.person_attributes import PersonAttributeJudge
 from consisid_nano.untrained.graph import Graph
 from consisid_runtime.errors import CheckpointInvalid
 
@@ -30,7 +30,7 @@ def faces(found: list[bool]) -> Faces:
 
 
 def test_logits_are_averaged_over_the_frames_with_a_face(folder: Path) -> None:
-    judge = PersonJudge(folder, "cpu", 1)
+    judge = PersonAttributeJudge(folder, "cpu", 1)
     frames = np.zeros((3, 112, 112, 3), np.uint8)
     frames[0, ..., 0], frames[1, ..., 1], frames[2, ..., 2] = 100, 200, 255
     assert judge.predict(frames, faces([True, True, True])) == {"hue": "blue"}
@@ -42,7 +42,7 @@ def test_logits_are_averaged_over_the_frames_with_a_face(folder: Path) -> None:
 def test_a_folder_without_it_or_with_other_names_is_refused(folder: Path) -> None:
     (folder / "person.json").write_text(json.dumps({"shade": ["light"]}))
     with pytest.raises(CheckpointInvalid, match="shade"):
-        PersonJudge(folder, "cpu", 1)
+        PersonAttributeJudge(folder, "cpu", 1)
     (folder / "person.onnx").unlink()
     with pytest.raises(CheckpointInvalid, match=r"lacks person\.onnx"):
-        PersonJudge(folder, "cpu", 1)
+        PersonAttributeJudge(folder, "cpu", 1)

@@ -1,4 +1,4 @@
-"""Writes a folder of videos that `collection` reads, video by video."""
+"""Writes a collection, a folder of videos with a table, video by video."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from consisid_runtime.stages.face.image import Pixels
 from consisid_runtime.video import Frames
 
 
-class Collector:
-    """Adds videos to a folder: a new one, an empty one, or one that has a table already.
+class CollectionWriter:
+    """Adds videos to a new folder, an empty folder or an existing collection.
 
-    A video is in the table once all of its files are complete, so that a run that was stopped can go on.
+    A video enters the table when all of its files are complete, so an interrupted run is resumable.
 
     Args:
-        folder: gets the videos.
-        ours: it is known that what is there was left by a run that was stopped.
+        folder: of the collection.
+        resumed: accept a folder with files but no table yet, left by an interrupted run.
 
-    Raises `OutputUnwritable` for a folder with other content, `CollectionInvalid` for a table that is none.
+    Raises `OutputUnwritable` for a folder with other content, `CollectionInvalid` for an invalid table.
     """
 
-    def __init__(self, folder: Path, *, ours: bool = False) -> None:
+    def __init__(self, folder: Path, *, resumed: bool = False) -> None:
         self._folder, self._rows = folder, list[dict[str, str]]()
         if (folder / TABLE).exists():
             header, rows = read_table(folder / TABLE, REQUIRED)
             self._rows = [dict(zip(header, cells, strict=True)) for cells in rows]
-        elif not ours and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise OutputUnwritable(f"{folder} has content, and no {TABLE}; give a new folder")
+        elif not resumed and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise OutputUnwritable(f"{folder} has content but no {TABLE}; give a new folder")
 
     def __contains__(self, name: str) -> bool:
         return any(row["video"] == f"{name}.mkv" for row in self._rows)
@@ -52,21 +52,21 @@ class Collector:
     ) -> None:
         """Add one video, its portrait and, if given, its reference.
 
-        Videos are written without loss (FFV1 in Matroska): H.264 in 4:2:0 would blur what is to be measured.
+        Videos are written losslessly (FFV1 in Matroska): H.264 in 4:2:0 would change the measured frames.
 
         Args:
-            name: of its files, without ending.
+            name: of the files, without extension.
             frames, reference: uint8 [F, H, W, 3] RGB.
             portrait: uint8 [H, W, 3] RGB.
-            prompt: what was asked for.
+            prompt: text that the video was generated from.
             fps: frames per second.
-            labels: attribute → what the prompt asked for.
+            labels: attribute → class that the prompt asked for.
 
-        Raises `ValueError` for a name that is no plain file name, or was used before, or a label named like a column.
-        Raises `OutputUnwritable`.
+        Raises `ValueError` for a name that is not a plain file name or is already used, and for a label named like a
+        required column. Raises `OutputUnwritable`.
         """
         if not name or Path(name).name != name or name in self:
-            raise ValueError(f"a video needs a file name of its own, got {name!r}")
+            raise ValueError(f"a video needs a new plain file name, got {name!r}")
         if taken := {*REQUIRED, REFERENCE} & set(labels or {}):
             raise ValueError(f"labels cannot be named {', '.join(sorted(taken))}")
         row = {"video": f"{name}.mkv", "portrait": f"{name}.png", "prompt": prompt} | (labels or {})
@@ -80,7 +80,7 @@ class Collector:
 
 
 def encode_lossless(frames: Frames, fps: int) -> bytes:
-    """FFV1 in Matroska, whose frames decode to the same uint8 [F, H, W, 3] RGB; the same frames give the same bytes."""
+    """FFV1 in Matroska, which decodes to the same frames, uint8 [F, H, W, 3] RGB; deterministic in its bytes."""
     import av
 
     buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Makes a case's video in any variant, stage by stage, reading each portrait and prompt once."""
+"""Generates the video of a case in any variant, stage by stage; reads each portrait once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from consisid_fidelity.nano.damage import rounded_step
-from consisid_fidelity.nano.set import Case, png
+from consisid_fidelity.nano.evaluation_set import Case, png
 from consisid_fidelity.nano.variants import EXACT, Variant
 from consisid_runtime.bundle import Bundle
 from consisid_runtime.engines import Engine
@@ -24,43 +24,43 @@ from consisid_runtime.stages.denoise import denoise
 from consisid_runtime.stages.schedule import Schedule
 from consisid_runtime.video import Frames
 
-_REMEMBERED = 4
+_MAX_CACHED_PORTRAITS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Signals:
-    """What a portrait gives: face tokens float32 [1, Q, D], image moments float32 [1, n, 2·C, h, w]."""
+class IdentitySignals:
+    """What the stages read from a portrait: face tokens float32 [1, Q, D], image moments float32 [1, n, 2·C, h, w]."""
 
     tokens: Tensor
     moments: Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """One video: latents float32 [1, F, C, h, w], frames uint8 [F, H, W, 3], seconds of its stages."""
+class GeneratedVideo:
+    """A video: latents float32 [1, F, C, h, w], frames uint8 [F, H, W, 3] RGB, seconds of its stages by name."""
 
     latents: NDArray[np.float32]
     frames: Frames
     seconds: dict[str, float]
 
 
-class Studio:
-    """One bundle, opened.
+class VideoGenerator:
+    """Generates videos with one bundle.
 
     Args:
-        bundle: any engine.
-        checkpoint: the weights it was made from, for variants that change them.
-        options: of every request; the case's noise and the variant's changes come on top.
+        bundle: of any engine.
+        checkpoint: from which the bundle was exported, for variants that change the weights.
+        options: of every request, before the case's seed and the variant's changes are applied.
     """
 
     def __init__(self, bundle: Bundle, checkpoint: WeightReader, options: Options) -> None:
         self.bundle, self.pipeline = bundle, Pipeline(bundle)
         self._checkpoint, self._options = checkpoint, options
-        self._signals: dict[str, Signals] = {}
+        self._signals: dict[str, IdentitySignals] = {}
         self._steps: dict[str | int, Engine] = {}
 
-    def make(self, case: Case, variant: Variant) -> Made:
-        """Raises what the stages raise: `NoFace` where the bundle cannot read the portrait, `NotFinite`."""
+    def generate(self, case: Case, variant: Variant) -> GeneratedVideo:
+        """Generate one video. Raises `NoFace` for a portrait in which the bundle finds no face, and `NotFinite`."""
         request = self._plan(case, variant)
         own = self.signals(case)
         other = self.signals(case.donor()) if "other" in (variant.tokens, variant.moments) else own
@@ -74,10 +74,10 @@ class Studio:
         middle = time.perf_counter()
         frames = self.pipeline.stages["decode"](latents, request)
         seconds = {"denoise_seconds": middle - begin, "decode_seconds": time.perf_counter() - middle}
-        return Made(latents.numpy(force=True), frames, seconds)
+        return GeneratedVideo(latents.numpy(force=True), frames, seconds)
 
-    def signals(self, case: Case) -> Signals:
-        """What the face and encode stages make of the case's portrait."""
+    def signals(self, case: Case) -> IdentitySignals:
+        """The outputs of the face and encode stages for the case's portrait. Raises `NoFace`, naming the case."""
         if case.name not in self._signals:
             request = self._plan(case, Variant(EXACT))
             values: table.Values = {"image": png(case.portrait())}
@@ -85,13 +85,13 @@ class Studio:
                 table.run(self.pipeline.stages, values, request, names=("face", "encode"))
             except NoFace as error:
                 raise NoFace(f"{case.name}: {error}") from error
-            while len(self._signals) >= _REMEMBERED:
+            while len(self._signals) >= _MAX_CACHED_PORTRAITS:
                 del self._signals[next(iter(self._signals))]
-            self._signals[case.name] = Signals(values["face_tokens"], values["image_moments"])
+            self._signals[case.name] = IdentitySignals(values["face_tokens"], values["image_moments"])
         return self._signals[case.name]
 
     def _plan(self, case: Case, variant: Variant) -> Plan:
-        changes: dict[str, Any] = {"seed": case.noise, **variant.options}
+        changes: dict[str, Any] = {"seed": case.seed, **variant.options}
         return plan(replace(self._options, **changes), self.bundle.config.geometry)
 
     def _text(self, case: Case, variant: Variant, request: Plan) -> Tensor:

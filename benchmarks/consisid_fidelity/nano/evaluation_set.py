@@ -1,6 +1,7 @@
-"""The nano model's evaluation sets: who, where, in which words, from which noise; fixed, so that runs are pairs.
+"""The nano model's evaluation set: person, scene, prompt and seed of each case.
 
-Every person and every combination of a scene is held out of training. Case k is the same in every set.
+Every person and every combination in a scene is held out of training. Case k is always the same, so that runs can be
+compared in pairs.
 """
 
 from __future__ import annotations
@@ -15,22 +16,23 @@ from consisid_runtime.options import Geometry
 from consisid_runtime.stages.face.image import Pixels
 from consisid_runtime.video import Frames
 
-GALLERY = 100
-"""People among whom one is to be identified; also the largest set."""
+GALLERY_SIZE = 100
+"""People in the gallery for rank-1 identification; also the largest number of cases."""
 SMALL = 8
-"""Cases of the set that the tests run."""
-_FIRST = HELD_OUT_PEOPLE + 10_000  # training may look at held-out people before them
+"""Number of cases that the tests use."""
+_FIRST = HELD_OUT_PEOPLE + 10_000  # training may validate on the held-out people before
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One video to make.
+    """One video to generate.
 
     Attributes:
-        number: counted from 0; the person's column in the gallery.
-        name: of the case, wherever it is reported.
-        prompt: in words.
-        noise: the request's seed.
+        number: counted from 0; the person's row in the gallery.
+        name: of the case, for messages.
+        person, scene: what the video has to show.
+        prompt: text that describes the scene.
+        seed: of the request.
     """
 
     number: int
@@ -38,30 +40,30 @@ class Case:
     person: Person
     scene: Scene
     prompt: str
-    noise: int
+    seed: int
 
     def portrait(self) -> Pixels:
-        """The picture that the request brings, uint8 [512, 512, 3] RGB."""
+        """The portrait of the request, uint8 [512, 512, 3] RGB."""
         return portrait(self.person, 2 * self.person.seed).pixels
 
     def other_portrait(self) -> Pixels:
-        """Another picture of the same person, for the gallery."""
+        """Another portrait of the same person, for the gallery, uint8 [512, 512, 3] RGB."""
         return portrait(self.person, 2 * self.person.seed + 1).pixels
 
     def drawn(self, geometry: Geometry) -> Frames:
-        """The truth: this person in this scene as the world draws it, uint8 [F, H, W, 3] in the checkpoint's size."""
+        """The ground truth: this person in this scene, drawn by the world; uint8 [F, H, W, 3] RGB in the given size."""
         truth = clip(
             self.person, self.scene, self.person.seed, geometry.frames, height=geometry.height, width=geometry.width
         )
         return truth.pixels
 
     def donor(self) -> Case:
-        """The case whose signals stand in for this one's where somebody else's are asked for."""
+        """The case whose person's signals replace this one's in variants that use another person."""
         return case(self.number + 1)
 
 
 def case(number: int) -> Case:
-    """The case with this number, always the same one."""
+    """The case with this number; deterministic."""
     seed = _FIRST + number
     where = scene(seed, held_out=True)
     return Case(number, f"person {seed}", person(seed), where, prompt(where, seed), number)
@@ -73,7 +75,7 @@ def cases(count: int) -> list[Case]:
 
 
 def png(pixels: Pixels) -> bytes:
-    """A PNG file's bytes: what the face stage reads."""
+    """A picture, uint8 [H, W, 3] RGB, as the bytes of a PNG file."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "png", compress_level=1)
     return buffer.getvalue()
