@@ -19,8 +19,9 @@ from consisid_benchmarks.suites.full_checkpoint import VAE, write_full_checkpoin
 from consisid_export.checkpoint.checkpoint import Checkpoint
 from consisid_export.onnx.structure import compare_weights
 from consisid_export.tensorrt import build as adapter
-from consisid_runtime.bundle import geometry
 from consisid_runtime.engines.tensorrt_library import load
+from consisid_runtime.models.config import CheckpointConfig
+from consisid_runtime.options import Geometry
 
 FULL = Path(__file__).parents[3] / "build" / "proof" / "full"
 LAYERS = 42
@@ -36,6 +37,12 @@ pytestmark = pytest.mark.proof
 def checkpoint() -> Checkpoint:
     write_full_checkpoint(FULL, only="transformer")
     return Checkpoint(FULL)
+
+
+def geometry(checkpoint: Checkpoint) -> Geometry:
+    """Of a checkpoint that consists of its transformer alone, beside the full-size VAE's configuration."""
+    files = {"transformer": checkpoint.config.file("transformer"), "vae": VAE}
+    return CheckpointConfig(files.__getitem__).geometry
 
 
 @pytest.fixture
@@ -68,7 +75,7 @@ def test_the_step_costs_little_and_tensorrt_takes_every_node(
     if precision in record.trials:
         return
     signature = step_signature(checkpoint)
-    sizes = geometry(checkpoint.config("transformer"), VAE)
+    sizes = geometry(checkpoint)
     weights = sum(file.stat().st_size for file in (FULL / "transformer").glob("*.safetensors"))
     with tempfile.TemporaryDirectory(dir=FULL.parent) as folder:
         cost = in_fresh_process(partial(write_step, "ours", FULL, precision), Path(folder))
@@ -116,7 +123,7 @@ def test_the_step_in_fp8_is_streamed_and_tensorrt_takes_every_node(
         cost = in_fresh_process(partial(write_step_in_fp8, FULL), Path(folder))
         graph = Path(folder, "dit_step.onnx")
         nodes = [node.op_type for node in onnx.load(graph, load_external_data=False).graph.node]
-        sizes = geometry(checkpoint.config("transformer"), VAE)
+        sizes = geometry(checkpoint)
         unsupported = adapter.unsupported_nodes(graph, step_signature(checkpoint), sizes, library="tensorrt-rtx")
     # Six layers a block; queries, keys and values share their input.
     assert nodes.count("QuantizeLinear") == 4 * LAYERS and nodes.count("DequantizeLinear") == (4 + 6) * LAYERS

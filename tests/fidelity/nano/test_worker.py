@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -52,8 +53,11 @@ class FakeMeasurer:
         return {"own": float(latents.mean()), "reference": float(reference.latents.mean())}
 
 
+GEOMETRY = Geometry(frames=9, height=32, width=48, spatial=4, temporal=4, patch=2, fixed_size=True)
+
+
 class FakeBundle:
-    geometry = Geometry(frames=9, height=32, width=48, spatial=4, temporal=4, patch=2, fixed_size=True)
+    config = SimpleNamespace(geometry=GEOMETRY)
 
     @classmethod
     def open(cls, *arguments: Any, **options: Any) -> FakeBundle:
