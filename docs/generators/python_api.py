@@ -54,7 +54,7 @@ def _class(name: str) -> Any:
 
 
 def _render(found: Any, members: list[str] | None) -> str:
-    text = render_object_docs(found, {**_CONFIG, "members": members})
+    text: str = render_object_docs(found, {**_CONFIG, "members": members})
     # Cross-references point to anchors that plain Markdown does not have.
     while (plain := _REFERENCE.sub(r"\1", text)) != text:
         text = plain
