@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from generators.commands import command_reference
+from generators.engines import engine_table
 from generators.errors import error_table, error_tree, exit_table
 from generators.options import option_table
 from generators.python_api import python_api
@@ -23,6 +24,7 @@ SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
     "life-of-a-request.md": {"modules": module_table, "folders": folder_table, "tensors": tensor_table},
     "options.md": {"options": option_table},
     "python-api.md": {"python-api": python_api, "error-classes": error_tree},
+    "support.md": {"engines": engine_table},
 }
 """Page → section → its content."""
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 from dataclasses import fields
+from typing import Any
 
-import click
 import typer
 
 from consisid_runtime.cli.main import make_app
@@ -19,28 +19,28 @@ def command_reference() -> str:
 
 
 @functools.cache
-def leaves() -> dict[str, click.Command]:
-    """Sub-command ("export", "bench gate", …) → its parser, for every installed package."""
+def leaves() -> dict[str, Any]:
+    """Sub-command ("export", "bench gate", …) → its Click command, for every installed package."""
     return _leaves(typer.main.get_command(make_app()))
 
 
-def flags(parameter: click.Parameter) -> str:
+def flags(parameter: Any) -> str:
     """How the parameter is written on the command line."""
-    if isinstance(parameter, click.Argument):
+    if parameter.param_type_name == "argument":
         return f"`{(parameter.name or '').upper()}`"
     return " / ".join(f"`{flag}`" for flag in [*parameter.opts, *parameter.secondary_opts])
 
 
-def _leaves(group: click.Command, prefix: str = "") -> dict[str, click.Command]:
+def _leaves(group: Any, prefix: str = "") -> dict[str, Any]:
     if not hasattr(group, "commands"):
         return {prefix: group}
-    found: dict[str, click.Command] = {}
+    found: dict[str, Any] = {}
     for name, command in group.commands.items():
         found |= _leaves(command, f"{prefix} {name}".strip())
     return found
 
 
-def _section(name: str, command: click.Command) -> str:
+def _section(name: str, command: Any) -> str:
     own, text = command.params, f"## consisid {name}\n\n{(command.help or '').strip()}"
     if {each.name for each in own} >= _OPTIONS:
         own = [each for each in own if each.name not in _OPTIONS]
@@ -49,7 +49,7 @@ def _section(name: str, command: click.Command) -> str:
     return f"{text}\n\n{table(['argument or flag', 'default', 'meaning'], rows)}" if rows else text
 
 
-def _default(parameter: click.Parameter) -> str:
+def _default(parameter: Any) -> str:
     if parameter.required:
         return "required"
     default = parameter.default

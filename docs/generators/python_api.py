@@ -40,15 +40,21 @@ _REFERENCE = re.compile(r"\[([^\[\]]*)\]\(#[^)]*\)")
 
 def python_api() -> str:
     """Markdown: signature, docstring and members of each public class."""
-    spec = find_spec("consisid_runtime")
+    return "\n\n".join(_render(_class(name), members) for name, members in MEMBERS.items())
+
+
+def _class(name: str) -> Any:
+    module, _, kind = name.rpartition(".")
+    spec = find_spec(f"consisid_runtime.{module}")
     assert spec is not None and spec.origin is not None
-    loader = GriffeLoader(search_paths=[Path(spec.origin).parents[1]], docstring_parser=Parser.google)
-    package = loader.load("consisid_runtime")
-    return "\n\n".join(_render(package[name], members) for name, members in MEMBERS.items())
+    path = Path(spec.origin)
+    # As a module of its own: loading the package would read all of its files.
+    loader = GriffeLoader(search_paths=[path.parent], docstring_parser=Parser.google)
+    return loader.load(path.stem)[kind]
 
 
 def _render(found: Any, members: list[str] | None) -> str:
-    text = render_object_docs(found, {**_CONFIG, "members": members})
+    text: str = render_object_docs(found, {**_CONFIG, "members": members})
     # Cross-references point to anchors that plain Markdown does not have.
     while (plain := _REFERENCE.sub(r"\1", text)) != text:
         text = plain

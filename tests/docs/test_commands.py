@@ -7,8 +7,9 @@ import shlex
 import tomllib
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-import click
+import typer
 
 from generators.commands import leaves
 
@@ -19,6 +20,9 @@ EXECUTED = "docs/requests.md"
 """Its blocks are executed by tests/runtime/serve/test_requests.py."""
 PROGRAMS = {"consisid", "make", "pip", "tritonserver"}
 """What a line of a block may call; the last is a program of others, called without a check of its flags."""
+
+_USAGE_ERROR: Any = typer.BadParameter.__base__
+"""Of the Click that Typer contains: another installed one has classes of its own."""
 
 
 def test_the_lines_of_blocks_parse(pages: dict[str, str]) -> None:
@@ -95,12 +99,12 @@ def _parse(words: list[str]) -> str | None:
     depth = 2 if words[0] in _groups() else 1
     try:
         command.make_context("consisid", words[depth:])
-    except click.ClickException as problem:
+    except _USAGE_ERROR as problem:
         return problem.format_message()
     return None
 
 
-def _command(words: list[str]) -> click.Command | None:
+def _command(words: list[str]) -> Any:
     known = leaves()
     return known.get(" ".join(words[:2])) or known.get(" ".join(words[:1]))
 
