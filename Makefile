@@ -62,10 +62,11 @@ bench: install
 	$(BIN)/consisid bench export
 	$(BIN)/consisid bench report
 
-# Files that are written from signatures.py; tests compare them.
+# Files that are written from signatures.py and from the tables of engines and kernels; tests compare them.
 generate: install
 	$(BIN)/python -m consisid_runtime.serve.repository model_repository
 	$(BIN)/python -m consisid_export.tensor_table docs/life-of-a-request.md
+	$(BIN)/python -m consisid_export.bundle.schema runtime/consisid_runtime/manifest.schema.json
 	$(BIN)/python -m consisid_kernels.compile.cost_table kernels/README.md
 
 clean:

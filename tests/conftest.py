@@ -29,9 +29,9 @@ class Proof:
     """`benchmarks/results/proof/NAME.json`: what each trial found. Trials of the same sources are not repeated."""
 
     def __init__(self, name: str) -> None:
-        from consisid_export.bundle.sources import source_digest
+        from consisid_export.bundle.sources import exporter_digest
 
-        self._path, self._sources = PROOFS / f"{name}.json", source_digest()
+        self._path, self._sources = PROOFS / f"{name}.json", exporter_digest()
         known = json.loads(self._path.read_bytes()) if self._path.is_file() else {}
         self.trials: dict[str, dict[str, Any]] = known["trials"] if known.get("sources") == self._sources else {}
 

@@ -19,6 +19,7 @@ from consisid_runtime.errors import InvalidOption
 from consisid_runtime.models.dit_config import DiTConfig
 from consisid_runtime.models.positions import added_positions, rope
 from consisid_runtime.options import Plan
+from consisid_runtime.signatures import MODULATION_BLOCK
 from consisid_runtime.stages.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
 
 OnStep = Callable[[int, int], None]
 
-# Modulations are tabulated for so many steps at once. Blocks begin at multiples of it wherever a range begins: a matrix
-# product over other rows may round differently, and the cut of a run must not change a bit of it.
-MODULATION_BLOCK = 10
 _VAE_SCALING = 1.15258426
 
 
