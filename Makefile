@@ -70,6 +70,7 @@ bench: install
 # Files and tables that derive from the code; tests compare them.
 generate: install
 	$(BIN)/python -m consisid_runtime.serve.repository model_repository
+	$(BIN)/python -m consisid_export.bundle.schema runtime/consisid_runtime/manifest.schema.json
 	$(BIN)/python docs/generate.py
 	$(BIN)/python -m consisid_kernels.compile.readme kernels/README.md
 

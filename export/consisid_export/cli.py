@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
+from consisid_export.bundle.builders import BUILDERS, listed, taking
 from consisid_runtime.cli.output import Json, emit
 from consisid_runtime.cli.progress import Display
+from consisid_runtime.engines.table import PRECISIONS
 
 
 def register(app: typer.Typer) -> None:
@@ -20,19 +22,23 @@ def register(app: typer.Typer) -> None:
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="Folder in the official ConsisID layout.")],
     out: Annotated[Path, typer.Option("--out", help="Folder of the bundle to write.")],
-    engine: Annotated[str, typer.Option("--engine", help="onnx, torch, tensorrt or torch-tensorrt.")] = "onnx",
-    precision: Annotated[str, typer.Option("--precision", help="fp32, fp16, bf16 or fp8.")] = "fp32",
+    engine: Annotated[str, typer.Option("--engine", help=f"{listed(BUILDERS)}.")] = "onnx",
+    precision: Annotated[str, typer.Option("--precision", help=f"{listed(PRECISIONS)}.")] = "fp32",
     calibration: Annotated[
         Path | None, typer.Option("--calibration", help="For fp8: calibration.json of a bundle of this transformer.")
     ] = None,
     copy: Annotated[bool, typer.Option("--copy", help="Copy the weights instead of linking them.")] = False,
-    dynamic: Annotated[bool, typer.Option("--dynamic", help="TensorRT engines for other video sizes too.")] = False,
-    plugins: Annotated[bool, typer.Option("--plugins", help="TensorRT: attention by this project's kernels.")] = False,
+    dynamic: Annotated[
+        bool, typer.Option("--dynamic", help=f"Engines for other video sizes, too ({taking('dynamic')}).")
+    ] = False,
+    plugins: Annotated[
+        bool, typer.Option("--plugins", help=f"Attention by this project's kernels ({taking('plugins')}).")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Export a checkpoint to a bundle; every graph that can run here is compared with its original.
 
-    Resumes an interrupted export. A bundle with other options in the same folder is replaced.
+    Resumes an interrupted export and keeps unchanged modules. A bundle with other options in the folder is replaced.
     """
     from consisid_export.bundle.export import export_bundle
     from consisid_export.checkpoint.checkpoint import Checkpoint

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from consisid_runtime.engines import Engine, check_device
+from consisid_runtime.engines.table import engine_kind
 from consisid_runtime.errors import BundleCorrupt, BundleMissing, BundleVersion
 from consisid_runtime.models.config import CheckpointConfig
 from consisid_runtime.signatures import Signature
 
-FORMAT = 3
+FORMAT = 4
 """Version of the manifest's format, which `manifest.schema.json` describes."""
 
 MANIFEST = "manifest.json"
@@ -47,6 +48,7 @@ class Bundle:
         config: the checkpoint's configuration.
         world: the drawn world that it was trained on; None for photographs of people.
         device: where its modules run: "cpu", "cuda" or "auto".
+        threads: CPU threads of each ONNX Runtime engine; None for all cores.
     """
 
     def __init__(self, path: Path, manifest: dict[str, Any], *, device: str, threads: int | None) -> None:
@@ -56,7 +58,7 @@ class Bundle:
         self.config = CheckpointConfig(manifest["config"].__getitem__)
         self.world: str | None = manifest.get("world")
         self.device = device
-        self._threads = threads
+        self.threads = threads
         self._verified: set[str] = set()
         self._modules: dict[str, Engine] = {}
 
@@ -96,28 +98,19 @@ class Bundle:
         return Signature.from_json(module, self.manifest["modules"][module]["signature"])
 
     def module(self, name: str) -> Engine:
-        """The engine that runs one module, loaded on first use."""
+        """The engine that runs one module, loaded on first use.
+
+        Raises `BundleVersion` for an engine that this version does not know, and what loading the engine raises.
+        """
         if name not in self._modules:
             self._modules[name] = self._load(name)
         return self._modules[name]
 
     def _load(self, name: str) -> Engine:
         record = self.manifest["modules"][name]
-        files = [self.file(file) for file in record["files"]]
-        if self.manifest["engine"] == "onnx":
-            from consisid_runtime.engines.onnxruntime import OnnxEngine
-
-            return OnnxEngine(files[0], self.signature(name), device=self.device, threads=self._threads)
-        if self.manifest["engine"] == "tensorrt":
-            from consisid_runtime.engines.tensorrt import TensorRTEngine
-
-            step = name == "dit_step"  # called once a step, always with the same shapes
-            return TensorRTEngine(files[0], self.signature(name), record["tensorrt"], device=self.device, capture=step)
-        from consisid_runtime.engines.torch import DTYPES, BundleWeights, TorchEngine
-        from consisid_runtime.models import networks
-
-        network = networks.load(name, BundleWeights(self), DTYPES[record["precision"]])
-        return TorchEngine(network, self.signature(name), device=self.device)
+        for file in record["files"]:
+            self.file(file)  # its digest
+        return engine_kind(record["engine"]).load(self, name)
 
     def _intact(self, name: str) -> bool:
         if name not in self._verified:

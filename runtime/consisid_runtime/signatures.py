@@ -25,6 +25,11 @@ DYNAMIC = {
     "image_width": "pixels of the photograph, long edge at most 1024",
 }
 
+# Blocks begin at multiples of it wherever a range begins: a matrix product over other rows may round differently, and
+# the cut of a run must not change a bit of it.
+MODULATION_BLOCK = 10
+"""The most "steps" in one call: modulations are tabulated for so many at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class Port:

@@ -20,7 +20,7 @@ from consisid_export.checkpoint.skeleton import Skeleton
 from consisid_export.onnx.fp8 import quantised_layers
 from consisid_export.onnx.precision import PRECISIONS
 from consisid_export.onnx.samples import CHECK_SIZES, TRACE_SIZES, sample_inputs
-from consisid_export.onnx.weights import sources
+from consisid_export.onnx.weights import stored_weights
 from consisid_export.verify.module import relative_error
 from consisid_measurement.harness import Mismatch
 from consisid_runtime.engines.onnxruntime import OnnxEngine
@@ -103,7 +103,7 @@ def write_stored(checkpoint: Path, modules: Iterable[str], folder: Path) -> None
 def stored_precision(module: str, checkpoint: Checkpoint) -> str:
     """The precision of most of a module's stored weights; CLIP stores its positions in a wider one."""
     sizes: Counter[torch.dtype] = Counter()
-    for source in sources(module, checkpoint).values():
+    for source in stored_weights(module, checkpoint).values():
         sizes[source.dtype] += torch.Size(source.shape).numel()
     return next(precision for precision, dtype in PRECISIONS.items() if dtype == max(sizes, key=sizes.__getitem__))
 

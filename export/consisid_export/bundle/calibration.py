@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from consisid_export.bundle.modules import too_large_to_run
-from consisid_export.bundle.work_folder import Partial
+from consisid_export.bundle.work_folder import WorkFolder
 from consisid_export.checkpoint.checkpoint import Checkpoint
 from consisid_export.checkpoint.skeleton import Skeleton
 from consisid_export.onnx.fp8 import LARGEST_INPUT, Ranges, quantised_layers
-from consisid_export.verify.checkpoint_runs import STEPS, Rehearsal
+from consisid_export.verify.checkpoint_runs import STEPS, CheckpointRuns
 from consisid_runtime.bundle import manifest_digest
 from consisid_runtime.errors import ExportRefused, InvalidOption, InvalidRequest, NotFinite
 from consisid_runtime.events import Progress
@@ -26,14 +26,14 @@ FILE = "calibration.json"
 
 
 def calibrated(
-    work: Partial,
+    work: WorkFolder,
     checkpoint: Checkpoint,
-    rehearsal: Rehearsal,
+    runs: CheckpointRuns,
     digests: Mapping[str, str],
     given: Path | None,
     progress: Progress,
 ) -> Ranges:
-    """The ranges of an export: of one that was interrupted, those in `given`, or those of runs made now.
+    """The ranges of an export: those of a finished calibration, those in `given`, or those of runs made now.
 
     Args:
         digests: of the checkpoint's files.
@@ -48,22 +48,22 @@ def calibrated(
             read_ranges(given, checkpoint, digests)
             shutil.copyfile(given, path)
         else:
-            _calibrate(path, checkpoint, rehearsal, digests, progress)
+            _calibrate(path, checkpoint, runs, digests, progress)
         work.finish(path.stem, {"files": [FILE]})
     return read_ranges(path, checkpoint, digests)
 
 
 def _calibrate(
-    path: Path, checkpoint: Checkpoint, rehearsal: Rehearsal, digests: Mapping[str, str], progress: Progress
+    path: Path, checkpoint: Checkpoint, runs: CheckpointRuns, digests: Mapping[str, str], progress: Progress
 ) -> None:
     too_large = too_large_to_run("dit_step", checkpoint)
-    if too_large and rehearsal.device == "cpu":
+    if too_large and runs.device == "cpu":
         raise ExportRefused(
             f"fp8 is calibrated on runs of the checkpoint, and this machine has no CUDA GPU for them ({too_large}); "
             f"export on one that has, or give the {FILE} of a bundle made there with --calibration"
         )
     try:
-        ranges = rehearsal.largest_inputs(quantised_layers, progress)
+        ranges = runs.largest_inputs(quantised_layers, progress)
     except (InvalidRequest, NotFinite) as error:
         raise ExportRefused(f"the checkpoint cannot be run to calibrate fp8: {error.wire()}") from error
     if too_wide := [name for name, value in ranges.items() if value > LARGEST_INPUT]:

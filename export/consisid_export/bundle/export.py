@@ -1,37 +1,30 @@
-"""Checkpoint → bundle: exports every module, compares it with its original, writes the manifest; can be interrupted."""
+"""Checkpoint → bundle: exports every module, compares it with its original, writes the manifest; resumable."""
 
 from __future__ import annotations
 
 import json
-import shutil
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from consisid_export.bundle.calibration import calibrated
+from consisid_export.bundle.copied_files import copy_files
+from consisid_export.bundle.export_options import ExportOptions
 from consisid_export.bundle.modules import Calibration
-from consisid_export.bundle.sources import source_digest
-from consisid_export.bundle.work_folder import Partial, file_record, resuming, sweep
-from consisid_export.bundle.writers import Choices, Writer
-from consisid_export.checkpoint.checkpoint import DETECTOR, RECOGNISER, TOKENIZER, Checkpoint
+from consisid_export.bundle.sources import CALIBRATION, DENOISING_RUN, Parts
+from consisid_export.bundle.task import ModuleTask
+from consisid_export.bundle.work_folder import WorkFolder, file_record, resuming, sweep
+from consisid_export.checkpoint.checkpoint import Checkpoint
 from consisid_export.checkpoint.licences import licences
-from consisid_export.checkpoint.skeleton import stored
-from consisid_export.checkpoint.tensor_files import write_converted
-from consisid_export.verify.checkpoint_runs import Rehearsal
-from consisid_export.verify.denoising_run import check_trajectory
+from consisid_export.verify.checkpoint_runs import CheckpointRuns
+from consisid_export.verify.denoising_run import check_denoising_run
 from consisid_runtime.bundle import FORMAT, MANIFEST, Bundle, manifest_digest, sha256
 from consisid_runtime.errors import BundleError
 from consisid_runtime.events import Progress
 from consisid_runtime.models import networks
 from consisid_runtime.models.config import COMPONENTS
 
-POSITIONS = "positions.safetensors"
-TAKEN_AS_THEY_ARE = {
-    "tokenizer/spiece.model": TOKENIZER,
-    "face/detector.onnx": DETECTOR,
-    "face/recogniser.onnx": RECOGNISER,
-}
+_VERSIONED = ("consisid-runtime", "torch", "onnx", "onnxscript", "onnxruntime")
 
 
 def export_bundle(
@@ -48,11 +41,12 @@ def export_bundle(
 ) -> bool:
     """Write the bundle of `checkpoint` to `out`, unless one made from the same files by the same tools is there.
 
-    An export that was interrupted goes on where it ended; the bundle appears when it is complete.
+    Modules that were finished before, in a bundle at `out` or by an interrupted export to it, are kept where whatever
+    shapes them is unchanged. The bundle appears when it is complete.
 
     Args:
-        engine: "onnx" for ONNX graphs, "torch" for the weights alone, run by PyTorch, "tensorrt" or "torch-tensorrt"
-            for TensorRT engines.
+        engine: one of `builders.BUILDERS`: "onnx" for ONNX graphs, "torch" for the weights alone, run by PyTorch,
+            "tensorrt" or "torch-tensorrt" for TensorRT engines.
         precision: "fp32", "fp16", "bf16" or "fp8": of the weights, and of what matrices and convolutions compute.
         calibration: for fp8, `calibration.json` of another bundle of the same transformer; otherwise the checkpoint is
             run here, for which one of ConsisID's size needs a CUDA GPU.
@@ -66,18 +60,122 @@ def export_bundle(
     `OutputUnwritable` when `out` cannot be written, `OutputBusy` while another process exports to it,
     `ExportCancelled` on Ctrl-C, `MissingExtra` and `InvalidOption`; none leaves a half-written bundle.
     """
-    choices = Choices(engine, precision, Path(calibration) if calibration else None, copy, dynamic, plugins)
-    report = progress or (lambda module, done, total: None)
+    options = ExportOptions(engine, precision, Path(calibration) if calibration else None, copy, dynamic, plugins)
+    export = _Export(checkpoint, options, progress or (lambda module, done, total: None))
     out = Path(out).resolve()
-    origin = choices.origin() | {"exporter": source_digest()}
-    digest = _Digests(checkpoint, report)
-    origin["checkpoint"] = digest.checkpoint
-    if _still_valid(out, origin):
+    before = export.made_before(out)
+    if before is not None and export.is_current(before):
         sweep(out)
         return False
-    with resuming(out, MANIFEST, manifest_digest({"format": FORMAT, **origin}), digest) as work:
-        _write(checkpoint, work, choices, origin, digest, report)
+    identity = manifest_digest({"format": FORMAT, **export.identity})
+    with resuming(out, MANIFEST, identity, export.digest, export.sources) as work:
+        if before is not None:
+            work.take_over(before.path, _parts(before), before.manifest["files"])
+        export.write(work)
     return True
+
+
+class _Export:
+    """One export.
+
+    Attributes:
+        identity: the manifest's entries that every part of the bundle is made from.
+        sources: part → digest of what else shapes it.
+        digest: SHA-256 of a file.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, options: ExportOptions, progress: Progress) -> None:
+        self._checkpoint, self._options, self._progress = checkpoint, options, progress
+        self._toolchain = options.builder.toolchain()
+        asked = options.record()
+        self._signatures = networks.signatures(checkpoint)
+        self._geometry = checkpoint.config.geometry
+        self.sources = Parts(options, self._toolchain, self._signatures, self._geometry).digests()
+        self.digest = _Digests(checkpoint, progress)
+        self.identity = {"options": asked, "checkpoint": self.digest.checkpoint}
+
+    def made_before(self, out: Path) -> Bundle | None:
+        """The bundle at `out`, where it is undamaged and was made from the same checkpoint with the same options."""
+        try:
+            bundle = Bundle.open(out)
+            bundle.verify()
+        except BundleError:
+            return None
+        same = all(bundle.manifest[key] == value for key, value in self.identity.items())
+        return bundle if same else None
+
+    def is_current(self, bundle: Bundle) -> bool:
+        """Whether no part of a bundle would be written otherwise now."""
+        return {part: entry["sources"] for part, entry in _parts(bundle).items()} == self.sources
+
+    def write(self, work: WorkFolder) -> None:
+        """Write what is not finished, and the manifest."""
+        copy_files(self._checkpoint, work.folder)
+        runs = CheckpointRuns(self._checkpoint, work.folder, self._signatures)
+        calibration = self._calibration(work, runs) if self._options.fp8 else None
+        for done, name in enumerate(self._signatures):
+            self._progress(name, done, len(self._signatures))
+            if name not in work.finished:
+                self._write_module(work, name, calibration, done)
+        total = len(self._signatures)
+        self._progress("denoising run", total, total)
+        if DENOISING_RUN not in work.finished:
+            work.finish(DENOISING_RUN, {"files": [], **self._check_run(work, runs, calibration)})
+        self._progress(MANIFEST, total, total)
+        self._write_manifest(work)
+
+    def _calibration(self, work: WorkFolder, runs: CheckpointRuns) -> Calibration:
+        def running(phase: str, step: int, steps: int) -> None:
+            self._progress(f"{phase}, step {step}/{steps}", 0, len(self._signatures))
+
+        digests, given = self.digest.checkpoint, self._options.calibration
+        ranges = calibrated(work, self._checkpoint, runs, digests, given, running)
+        return Calibration(ranges, runs.step_samples)
+
+    def _write_module(self, work: WorkFolder, name: str, calibration: Calibration | None, done: int) -> None:
+        def building(phase: str, step: int, steps: int) -> None:
+            self._progress(f"{name}, {phase} {step}/{steps}", done, len(self._signatures))
+
+        builder, signature = self._options.builder, self._signatures[name]
+        options = self._options
+        task = ModuleTask(name, signature, self._checkpoint, self._geometry, work, options, calibration, building)
+        work.finish(name, {"engine": builder.engine, "signature": signature.to_json(), **builder.write(task)})
+
+    def _check_run(self, work: WorkFolder, runs: CheckpointRuns, calibration: Calibration | None) -> dict[str, Any]:
+        checks = {name: work.finished[name]["entry"]["check"] for name in self._signatures}
+        ranges = calibration.ranges if calibration else None
+        arguments = self._checkpoint, work.folder, self._signatures, checks, runs
+        return check_denoising_run(*arguments, precision=self._options.precision, ranges=ranges)
+
+    def _write_manifest(self, work: WorkFolder) -> None:
+        folder = work.folder
+        known = {name: found for record in work.finished.values() for name, found in record["files"].items()}
+        names = sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
+        example, config = self._checkpoint.example(), self._checkpoint.config
+        versions = {package: version(package) for package in _VERSIONED} | dict(self._toolchain.versions)
+        if self._options.plugins:
+            versions["triton"] = version("triton")
+        manifest: dict[str, Any] = {
+            "format": FORMAT,
+            **self.identity,
+            "versions": versions,
+            "architectures": list(self._toolchain.architectures),
+            "config": {component: config.file(component) for component in COMPONENTS},
+            "licences": licences(self.digest.checkpoint, example.licence),
+            "modules": {name: work.finished[name]["entry"] for name in self._signatures},
+            **{part: work.finished[part]["entry"] for part in self.sources if part not in self._signatures},
+            "files": {name: known.get(name) or file_record(folder / name, self.digest) for name in names},
+        }
+        if example.world is not None:
+            manifest["world"] = example.world
+        manifest["digest"] = manifest_digest(manifest)
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False))
+
+
+def _parts(bundle: Bundle) -> dict[str, dict[str, Any]]:
+    """Part of a bundle → its record."""
+    others = {part: bundle.manifest[part] for part in (CALIBRATION, DENOISING_RUN) if part in bundle.manifest}
+    return {**bundle.manifest["modules"], **others}
 
 
 class _Digests:
@@ -103,85 +201,3 @@ class _Digests:
 def _inode(path: Path) -> tuple[int, int]:
     found = path.stat()
     return found.st_dev, found.st_ino
-
-
-def _write(
-    checkpoint: Checkpoint,
-    work: Partial,
-    choices: Choices,
-    origin: dict[str, Any],
-    digest: _Digests,
-    progress: Progress,
-) -> None:
-    signatures = networks.signatures(checkpoint)
-    _take_files(checkpoint, work.folder)
-    rehearsal = Rehearsal(checkpoint, work.folder, signatures)
-    calibration = None
-    if choices.fp8:
-
-        def running(phase: str, step: int, steps: int) -> None:
-            progress(f"{phase}, step {step}/{steps}", 0, len(signatures))
-
-        ranges = calibrated(work, checkpoint, rehearsal, origin["checkpoint"], choices.calibration, running)
-        calibration = Calibration(ranges, rehearsal.step_samples)
-    writer = Writer(checkpoint, work, choices, calibration)
-    for done, (name, signature) in enumerate(signatures.items()):
-        progress(name, done, len(signatures))
-        if name not in work.finished:
-
-            def building(phase: str, step: int, steps: int, name: str = name, done: int = done) -> None:
-                progress(f"{name}, {phase} {step}/{steps}", done, len(signatures))
-
-            entry = writer.write(name, signature, building)
-            work.finish(name, {"signature": signature.to_json(), **entry})
-    progress("trajectory", len(signatures), len(signatures))
-    trajectory = check_trajectory(
-        checkpoint,
-        work.folder,
-        signatures,
-        {name: work.finished[name]["entry"]["check"] for name in signatures},
-        rehearsal,
-        precision=choices.precision,
-        ranges=calibration.ranges if calibration else None,
-    )
-    progress(MANIFEST, len(signatures), len(signatures))
-    _write_manifest(checkpoint, work, origin | {"trajectory": trajectory}, digest, list(signatures))
-
-
-def _take_files(checkpoint: Checkpoint, folder: Path) -> None:
-    for target, source in TAKEN_AS_THEY_ARE.items():
-        (folder / target).parent.mkdir(exist_ok=True)
-        shutil.copyfile(checkpoint.path / source, folder / target)
-    if checkpoint.config.transformer.use_learned_positional_embeddings:
-        positions = stored(checkpoint, "transformer")[networks.LEARNED_POSITIONS]
-        write_converted(folder / POSITIONS, {"pos_embedding": positions}, torch.float32)
-
-
-def _write_manifest(
-    checkpoint: Checkpoint, work: Partial, origin: dict[str, Any], digest: _Digests, modules: list[str]
-) -> None:
-    folder = work.folder
-    files = {name: record for module in modules for name, record in work.finished[module]["files"].items()}
-    names = sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
-    example = checkpoint.example()
-    manifest: dict[str, Any] = {
-        "format": FORMAT,
-        **origin,
-        "config": {component: checkpoint.config.file(component) for component in COMPONENTS},
-        "licences": licences(origin["checkpoint"], example.licence),
-        "modules": {name: work.finished[name]["entry"] for name in modules},
-        "files": {name: files.get(name) or file_record(folder / name, digest) for name in names},
-    }
-    if example.world is not None:
-        manifest["world"] = example.world
-    manifest["digest"] = manifest_digest(manifest)
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False))
-
-
-def _still_valid(out: Path, origin: dict[str, Any]) -> bool:
-    try:
-        bundle = Bundle.open(out)
-        bundle.verify()
-    except BundleError:
-        return False
-    return all(bundle.manifest.get(key) == value for key, value in origin.items())

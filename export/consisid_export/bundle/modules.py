@@ -8,19 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from consisid_export.bundle.task import ModuleTask, Toolchain
 from consisid_export.checkpoint.checkpoint import Checkpoint
 from consisid_export.checkpoint.skeleton import Skeleton
 from consisid_export.onnx.fp8 import Ranges, simulate
 from consisid_export.onnx.precision import exported_dtype, module_precision
 from consisid_export.onnx.structure import check_structure
 from consisid_export.onnx.trace import OPSET, export_onnx
-from consisid_export.onnx.weights import place_weights, sources
+from consisid_export.onnx.weights import provide_weights, stored_weights
 from consisid_export.verify.module import check
 from consisid_runtime.engines.onnxruntime import OnnxEngine
 from consisid_runtime.errors import InvalidRequest, MissingExtra
@@ -46,6 +48,24 @@ class Calibration:
 
     ranges: Ranges
     samples: Callable[[], Iterable[Mapping[str, Tensor]]]
+
+
+def toolchain() -> Toolchain:
+    """The libraries that trace and check a graph."""
+    return Toolchain({package: version(package) for package in ("torch", "onnx", "onnxscript", "onnxruntime")})
+
+
+def write(task: ModuleTask) -> dict[str, Any]:
+    """Export the graph into the bundle and compare it. Returns the module's record."""
+    return write_graph(task, task.work.folder, copy=task.options.copy)
+
+
+def write_graph(task: ModuleTask, folder: Path, *, copy: bool) -> dict[str, Any]:
+    """The same into any folder."""
+    precision = module_precision(task.name, task.options.precision)
+    calibration = task.calibration if precision == "fp8" else None
+    options: dict[str, Any] = {"precision": precision, "copy": copy, "calibration": calibration}
+    return write_module(task.name, task.checkpoint, folder, task.signature, **options) | {"precision": precision}
 
 
 def write_module(
@@ -74,7 +94,7 @@ def write_module(
     if (module_precision(name, precision) == "fp8") != (calibration is not None):
         raise ValueError(f"{name} in {precision}: a calibration is for modules in fp8, and they need one")
     ranges = calibration.ranges if calibration else {}
-    weights = place_weights(name, checkpoint, folder, dtype, copy=copy, ranges=ranges)
+    weights = provide_weights(name, checkpoint, folder, dtype, copy=copy, ranges=ranges)
     path = folder / f"{name}.onnx"
     export_onnx(networks.load(name, Skeleton(checkpoint), dtype), signature, path, weights, quantised=ranges)
     check_structure(path, signature)
@@ -87,7 +107,7 @@ def write_module(
 
 def too_large_to_run(name: str, checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> str:
     """Why a module of this size is not run on a CPU to compare it with its original; "" when it is."""
-    size = sum(4 * torch.Size(source.shape).numel() for source in sources(name, checkpoint).values())
+    size = sum(4 * torch.Size(stored.shape).numel() for stored in stored_weights(name, checkpoint).values())
     if size <= (_LARGEST_RUN if dtype == torch.float32 else _LARGEST_NARROW_RUN):
         return ""
     return f"{size >> 20} MiB of float32 weights: too much to run for a check"

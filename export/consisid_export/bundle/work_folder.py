@@ -1,13 +1,13 @@
-"""An export that may be interrupted: finished modules wait beside the target until the bundle is whole.
+"""The work folder of a resumable export: finished parts stay beside the target until the bundle is complete.
 
     .NAME.partial/lock        held by the one process that exports
-                  identity    what the rest was made from
+                  identity    what every part was made from: the checkpoint and the options
                   bundle/     becomes NAME by one rename
-                  records/    MODULE.json for every finished module, with the digests of its files
+                  records/    PART.json for every finished part: its record in the manifest, and its files' digests
                   scratch/    of the module being written
                   replaced/   the bundle that was at NAME before, until the new one is there
 
-What has no record, or differs from it, is removed when the next export begins.
+What has no record, differs from it, or was shaped by other source files is removed when the next export begins.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from consisid_export.checkpoint.tensor_files import link
 from consisid_runtime.bundle import manifest_digest
 from consisid_runtime.errors import ConsisIDError, ExportCancelled, OutputBusy, OutputUnwritable
 from consisid_runtime.files.atomic import write_file
@@ -31,17 +32,18 @@ from consisid_runtime.files.folders import disk_reason, require_ours
 Digest = Callable[[Path], str]
 
 
-class Partial:
+class WorkFolder:
     """An export's work folder, held by this process.
 
     Attributes:
         folder: what becomes the bundle.
-        finished: module → what `finish` was given for it and its files' sizes and digests, also by an earlier process.
+        finished: part → its "entry" in the manifest and its "files" with sizes and digests, also of an earlier process.
     """
 
-    def __init__(self, root: Path, digest: Digest) -> None:
+    def __init__(self, root: Path, digest: Digest, sources: Mapping[str, str]) -> None:
         self.folder = root / "bundle"
         self._records, self._scratch, self._digest = root / "records", root / "scratch", digest
+        self._sources = sources
         for folder in (self.folder, self._records):
             folder.mkdir(exist_ok=True)
         self.finished = self._valid_records()
@@ -52,13 +54,34 @@ class Partial:
             elif path not in kept:
                 path.unlink()
 
-    def finish(self, module: str, entry: dict[str, Any]) -> None:
-        """Record a module whose files, `entry["files"]`, are complete in `folder`."""
+    def finish(self, part: str, entry: dict[str, Any]) -> None:
+        """Record a part whose files, `entry["files"]`, are complete in `folder`."""
         files = {name: file_record(self.folder / name, self._digest) for name in entry["files"]}
+        self._record(part, entry | {"sources": self._sources[part]}, files)
+
+    def take_over(self, bundle: Path, parts: Mapping[str, dict[str, Any]], files: Mapping[str, dict[str, Any]]) -> None:
+        """Finish the parts of a bundle that are not finished here and were shaped by the same source files.
+
+        Args:
+            bundle: made from the same checkpoint with the same options; it is not changed.
+            parts: part → its record in that bundle's manifest.
+            files: that manifest's.
+        """
+        there = {name: found for record in self.finished.values() for name, found in record["files"].items()}
+        for part, entry in parts.items():
+            needed = {name: files[name] for name in entry["files"]}
+            fits = all(there.get(name, expected) == expected for name, expected in needed.items())
+            if part not in self.finished and entry["sources"] == self._sources.get(part) and fits:
+                for name in needed.keys() - there.keys():
+                    link(bundle / name, self.folder / name, copy=False)
+                there |= needed
+                self._record(part, entry, needed)
+
+    def _record(self, part: str, entry: dict[str, Any], files: Mapping[str, dict[str, Any]]) -> None:
         record: dict[str, Any] = {"entry": entry, "files": files}
         record["digest"] = manifest_digest(record)
-        write_file(self._records / f"{module}.json", json.dumps(record).encode())
-        self.finished[module] = record
+        write_file(self._records / f"{part}.json", json.dumps(record).encode())
+        self.finished[part] = record
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -74,11 +97,15 @@ class Partial:
         found = {}
         for path in sorted(self._records.glob("*.json")):
             record = _read_record(path)
-            if record and all(self._intact(name, expected) for name, expected in record["files"].items()):
+            if record and self._current(path.stem, record):
                 found[path.stem] = record
             else:
                 path.unlink()
         return found
+
+    def _current(self, part: str, record: dict[str, Any]) -> bool:
+        unchanged = record["entry"].get("sources") == self._sources.get(part)
+        return unchanged and all(self._intact(name, expected) for name, expected in record["files"].items())
 
     def _intact(self, name: str, expected: dict[str, Any]) -> bool:
         path = self.folder / name
@@ -101,30 +128,32 @@ def file_record(path: Path, digest: Digest) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def resuming(out: Path, marker: str, identity: str, digest: Digest) -> Iterator[Partial]:
+def resuming(out: Path, marker: str, identity: str, digest: Digest, sources: Mapping[str, str]) -> Iterator[WorkFolder]:
     """The work folder for `out`, which takes its place when the block succeeds.
 
-    When it fails, finished modules stay for the next export of the same `identity`; of another one they are removed.
+    When the block fails, finished parts stay for the next export of the same `identity` and `sources`; an export of
+    others removes them.
 
     Args:
-        marker: the file that tells a bundle; any other folder with content is left alone.
-        identity: of everything that decides what is written.
+        marker: the file by which a bundle is recognised; any other folder with content is left alone.
+        identity: of the checkpoint and the options.
+        sources: part → digest of what else shapes it.
 
     Raises `OutputBusy` while another process exports to `out`, `OutputUnwritable` where the operating system refuses
     to write, `ExportCancelled` on Ctrl-C.
     """
     require_ours(out, marker)
     root = _root(out)
-    partial = None
+    work = None
     try:
         with _locked(root, out):
             try:
                 _prepare(root, out, identity)
-                partial = Partial(root, digest)
-                yield partial
+                work = WorkFolder(root, digest, sources)
+                yield work
                 _swap(root, out)
             except BaseException:
-                _tidy(root, partial)
+                _tidy(root, work)
                 raise
             _discard(root)
     except OutputBusy:
@@ -174,9 +203,9 @@ def _swap(root: Path, out: Path) -> None:
     (root / "bundle").rename(out)
 
 
-def _tidy(root: Path, partial: Partial | None) -> None:
-    """Keep what is worth keeping, and nothing where nothing is finished."""
-    if partial is not None and not partial.finished and not (root / "replaced").exists():
+def _tidy(root: Path, work: WorkFolder | None) -> None:
+    """Remove a work folder in which nothing is finished."""
+    if work is not None and not work.finished and not (root / "replaced").exists():
         _discard(root)
 
 
@@ -204,7 +233,7 @@ def _locked(root: Path, out: Path) -> Iterator[None]:
             root.mkdir(parents=True, exist_ok=True)
             file = (root / "lock").open("a+")
         except FileNotFoundError:
-            continue  # another process finished just now and took its folder away
+            continue  # another process finished just now and removed its folder
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

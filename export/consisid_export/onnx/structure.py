@@ -11,7 +11,7 @@ from torch import Tensor
 
 from consisid_export.checkpoint.checkpoint import Checkpoint
 from consisid_export.checkpoint.tensor_files import Stored, pieces
-from consisid_export.onnx.weights import sources
+from consisid_export.onnx.weights import stored_weights
 from consisid_runtime.errors import ExportRefused
 from consisid_runtime.signatures import Signature
 
@@ -76,7 +76,7 @@ def compare_weights(path: Path, checkpoint: Checkpoint, module: str) -> int:
 
     Returns the number of bytes compared. Raises `ExportRefused` naming the first weight that differs.
     """
-    originals = sources(module, checkpoint)
+    originals = stored_weights(module, checkpoint)
     compared = 0
     for name, weight in external_weights(onnx.load(path, load_external_data=False), path.parent).items():
         if not _equal(weight, originals[name]):

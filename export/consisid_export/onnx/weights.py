@@ -1,4 +1,4 @@
-"""Places the files with a module's weights into a bundle: links to the checkpoint's, or converted copies."""
+"""Provides a module's weights in a bundle: links to the checkpoint's own files, or files of converted tensors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from consisid_export.onnx.fp8 import Ranges, write_quantised
 from consisid_runtime.models import networks
 
 
-def place_weights(
+def provide_weights(
     module: str,
     checkpoint: Checkpoint,
     folder: Path,
@@ -33,7 +33,7 @@ def place_weights(
         ranges: layers to quantise, with the ranges of their inputs; they go into a file of their own.
     """
     component, prefix = networks.COMPONENTS[module], networks.prefix(module)
-    wanted = {prefix + parameter: source for parameter, source in sources(module, checkpoint).items()}
+    wanted = {prefix + parameter: weight for parameter, weight in stored_weights(module, checkpoint).items()}
     if ranges:
         weights = {layer: wanted.pop(f"{prefix}{layer}.weight") for layer in ranges}
         quantised = write_quantised(folder / f"{component}.{module}.fp8.safetensors", weights, ranges)
@@ -43,15 +43,15 @@ def place_weights(
         target = folder / f"{component}.{shard.name}"
         if not target.exists():
             link(shard, target, copy=copy)
-    placed = _placed(component, folder, dtype)
-    missing = {name: source for name, source in wanted.items() if name not in placed}
+    found = _provided(component, folder, dtype)
+    missing = {name: weight for name, weight in wanted.items() if name not in found}
     if missing:
-        write_converted(folder / f"{component}.{module}.safetensors", missing, dtype)
-        placed = _placed(component, folder, dtype)
-    return {name.removeprefix(prefix): placed[name] for name in wanted} | quantised
+        write_converted(_free(folder, f"{component}.{module}"), missing, dtype)
+        found = _provided(component, folder, dtype)
+    return {name.removeprefix(prefix): found[name] for name in wanted} | quantised
 
 
-def sources(module: str, checkpoint: Checkpoint) -> Mapping[str, Stored | Tensor]:
+def stored_weights(module: str, checkpoint: Checkpoint) -> Mapping[str, Stored | Tensor]:
     """The checkpoint's tensors for each of a module's parameters; nothing is read."""
     found = stored(checkpoint, networks.COMPONENTS[module])
     if not found:
@@ -60,10 +60,19 @@ def sources(module: str, checkpoint: Checkpoint) -> Mapping[str, Stored | Tensor
     return {name: found[networks.prefix(module) + name] for name in names}
 
 
-def _placed(component: str, folder: Path, dtype: torch.dtype) -> dict[str, Stored]:
+def _provided(component: str, folder: Path, dtype: torch.dtype) -> dict[str, Stored]:
     files = sorted(folder.glob(f"{component}.*.safetensors"))
     found = {name: tensor for file in files for name, tensor in stored_tensors(file).items()}
     return {name: tensor for name, tensor in found.items() if _fits(tensor, dtype)}
+
+
+def _free(folder: Path, stem: str) -> Path:
+    """A file that is not there yet: one that is may hold weights of finished modules."""
+    path, number = folder / f"{stem}.safetensors", 1
+    while path.exists():
+        number += 1
+        path = folder / f"{stem}-{number}.safetensors"
+    return path
 
 
 def _fits(tensor: Stored, dtype: torch.dtype) -> bool:

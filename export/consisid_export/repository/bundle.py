@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 
 from consisid_export.onnx.trace import OPSET
-from consisid_export.repository.native import write_native
+from consisid_export.repository.native import MODULES, native_model, write_native
 from consisid_runtime.bundle import Bundle
 from consisid_runtime.files.folders import replacing
 from consisid_runtime.serve.repository import write_repository
@@ -42,11 +42,11 @@ The configurations are checked against Triton's own definition and the networks'
 
 
 def write_bundle_repository(bundle: str | Path, out: str | Path, *, native: bool = False) -> list[str]:
-    """Write the repository to `out`, all or nothing, in the place of one that is there.
+    """Write the repository to `out` atomically; one that is there is replaced.
 
     Args:
-        native: text encoder, VAE and face networks as models of Triton server's `onnxruntime` or `tensorrt` backend;
-            their files are hard links into the bundle where the file system allows.
+        native: text encoder, VAE and face networks as models of Triton server's own backends; their files are hard
+            links into the bundle where the file system allows.
 
     Returns the models' names. Raises `BundleError` subclasses, `OutputUnwritable`, and for `native` `ExportRefused`
     where no backend of Triton server's runs the bundle's engines.
@@ -69,12 +69,11 @@ def write_bundle_repository(bundle: str | Path, out: str | Path, *, native: bool
 
 
 def _native_readme(bundle: Bundle, out: Path) -> str:
-    backend = "TensorRT" if bundle.manifest["engine"] == "tensorrt" else "ONNX Runtime"
-    needs = {
-        "TensorRT": f"a Triton server with TensorRT {bundle.manifest['versions'].get('tensorrt')}, as its engines",
-        "ONNX Runtime": f"a Triton server with ONNX Runtime 1.23 or later, the first to know opset {OPSET}",
-    }
-    return _NATIVE.format(backend=backend, out=_quoted(out), needs=needs[backend])
+    module = MODULES[0]
+    backend = native_model(bundle, module).backend
+    built = bundle.manifest["modules"][module].get("tensorrt")
+    wanted = f"{built['version']}, as its engines" if built else f"1.23 or later, the first to know opset {OPSET}"
+    return _NATIVE.format(backend=backend, out=_quoted(out), needs=f"a Triton server with {backend} {wanted}")
 
 
 def _quoted(path: Path) -> str:

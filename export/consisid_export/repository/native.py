@@ -1,4 +1,4 @@
-"""A bundle's networks as models of Triton server's own backends: `onnxruntime_onnx` or `tensorrt_plan`."""
+"""Writes a bundle's networks as models of Triton server's own backends."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import onnx
 
 from consisid_export.checkpoint.tensor_files import link
 from consisid_runtime.bundle import Bundle
+from consisid_runtime.engines.table import ENGINES, TritonModel, engine_kind
 from consisid_runtime.errors import ExportRefused
 from consisid_runtime.serve.repository import port_text
 from consisid_runtime.signatures import Port, Signature
@@ -24,13 +25,11 @@ MODULES = (
     "vae_decoder_first",
     "vae_decoder_next",
 )
-"""All but the DiT's: its loop carries state that no native model holds."""
+"""All but those of the transformer: its loop carries state that no native model holds."""
 
 FOUND = {"detector": "face/detector.onnx", "recogniser": "face/recogniser.onnx"}
-"""Models that the checkpoint brings as ONNX files → their file in a bundle."""
+"""ONNX models of the checkpoint itself → their file in a bundle."""
 
-_ONNX = ("onnxruntime_onnx", "model.onnx")
-_TENSORRT = ("tensorrt_plan", "model.plan")
 _NOTE = "# Written by `consisid repository --native`.\n"
 _DTYPES: dict[int, str] = {
     onnx.TensorProto.FLOAT: "FP32",
@@ -47,34 +46,38 @@ def write_native(bundle: Bundle, folder: Path) -> list[str]:
 
     Raises `ExportRefused` for a bundle that no native backend runs.
     """
-    engine, versions = bundle.manifest["engine"], bundle.manifest["versions"]
-    if engine not in ("onnx", "tensorrt"):
-        raise ExportRefused(
-            f"Triton server has no backend for engine {engine!r}; export with --engine onnx or tensorrt"
-        )
-    if "tensorrt-rtx" in versions:
+    models = {name: native_model(bundle, name) for name in MODULES}
+    for name, model in models.items():
+        record, signature, profiles = bundle.manifest["modules"][name], bundle.signature(name), 1
+        if built := record.get("tensorrt"):
+            signature, profiles = engine_signature(signature, built), len(built["profiles"])
+        config = native_config(signature, model.platform, profiles=profiles)
+        _write_model(bundle, folder / name, config, record["files"], model.file)
+    onnx_model = ENGINES["onnx"].triton
+    assert onnx_model is not None
+    for name, file in FOUND.items():
+        config = native_config(graph_signature(name, bundle.file(file)), onnx_model.platform)
+        _write_model(bundle, folder / name, config, [file], onnx_model.file)
+    return [*MODULES, *FOUND]
+
+
+def native_model(bundle: Bundle, name: str) -> TritonModel:
+    """How Triton server's own backend takes a module. Raises `ExportRefused` where no backend does."""
+    record = bundle.manifest["modules"][name]
+    kind = engine_kind(record["engine"])
+    if kind.triton is None:
+        others = " or ".join(other.name for other in ENGINES.values() if other.triton)
+        raise ExportRefused(f"Triton server has no backend for engine {kind.name!r}; export with --engine {others}")
+    if record.get("tensorrt", {}).get("library") == "tensorrt-rtx":
         raise ExportRefused(
             "Triton server's tensorrt backend cannot load TensorRT-RTX engines; export with --engine tensorrt where "
             "`tensorrt` is installed"
         )
-    for name in MODULES:
-        record = bundle.manifest["modules"][name]
-        signature = bundle.signature(name)
-        if engine == "tensorrt":
-            built = record["tensorrt"]
-            config = native_config(engine_signature(signature, built), _TENSORRT[0], profiles=len(built["profiles"]))
-            _write_model(bundle, folder / name, config, record["files"], _TENSORRT[1])
-        else:
-            _write_model(bundle, folder / name, native_config(signature, _ONNX[0]), record["files"], _ONNX[1])
-    for name, file in FOUND.items():
-        _write_model(
-            bundle, folder / name, native_config(graph_signature(name, bundle.file(file)), _ONNX[0]), [file], _ONNX[1]
-        )
-    return [*MODULES, *FOUND]
+    return kind.triton
 
 
 def native_config(signature: Signature, platform: str, *, profiles: int = 1) -> str:
-    """`config.pbtxt` of one network. Batches are a matter of its signature, hence `max_batch_size: 0`.
+    """`config.pbtxt` of one network. Its signature declares the batch axis, hence `max_batch_size: 0`.
 
     Args:
         profiles: of a TensorRT engine; Triton server would use the first alone.
@@ -90,7 +93,7 @@ def native_config(signature: Signature, platform: str, *, profiles: int = 1) -> 
 
 
 def engine_signature(signature: Signature, record: Mapping[str, Any]) -> Signature:
-    """`signature` as a TensorRT engine has it: its own tensor names, and numbers where all profiles have the same.
+    """`signature` in a TensorRT engine's own tensor names, with numbers where all profiles have the same size.
 
     Args:
         record: the manifest's, as `tensorrt.build_engine` returned it.
@@ -113,7 +116,7 @@ def engine_signature(signature: Signature, record: Mapping[str, Any]) -> Signatu
 
 
 def graph_signature(name: str, path: Path) -> Signature:
-    """The signature that an ONNX file states; what it leaves open has the symbol "any"."""
+    """The signature that an ONNX file declares; a size that it leaves open has the symbol "any"."""
     graph = onnx.load(path, load_external_data=False).graph
     weights = {tensor.name for tensor in graph.initializer}
     return Signature(

@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from consisid_runtime.options import Geometry
-from consisid_runtime.signatures import Port, Signature, Size
-from consisid_runtime.stages.denoise import MODULATION_BLOCK
+from consisid_runtime.signatures import MODULATION_BLOCK, Port, Signature, Size
 
 _PHOTOGRAPH = 1024  # its long edge, as `signatures.DYNAMIC` has it
 _FIRST_CHUNK = 3  # latent frames that the VAE decodes first, hence the fewest of a video

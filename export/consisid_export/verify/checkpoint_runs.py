@@ -1,4 +1,4 @@
-"""Denoising runs of a checkpoint before its bundle exists: they calibrate fp8, and show the error of a whole run."""
+"""Denoising runs of a checkpoint before its bundle exists: they calibrate fp8 and measure the error of a whole run."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class Request:
     plan: Plan
 
 
-class Rehearsal:
+class CheckpointRuns:
     """One checkpoint, run by PyTorch in float32, or in bfloat16 where that is on a GPU.
 
     Args:
-        folder: holds the files that a bundle takes from the checkpoint as they are.
+        folder: holds the files that `copied_files.copy_files` writes.
     """
 
     def __init__(self, checkpoint: Checkpoint, folder: Path, signatures: Mapping[str, Signature]) -> None:
@@ -86,7 +86,7 @@ class Rehearsal:
         )
         requests = self._requests([(prompt, full), (prompt, short)])
         samples: list[dict[str, Tensor]] = []
-        step = _Noting(self._original("dit_step"))
+        step = _Recording(self._original("dit_step"))
         denoise = self._denoiser(lambda name: step if name == "dit_step" else self._original(name))
         for request in requests:
             _run(denoise, request)
@@ -115,7 +115,7 @@ class Rehearsal:
         return networks.load(name, self._checkpoint, dtype)
 
     def _requests(self, wanted: Iterable[tuple[str, Options]]) -> list[Request]:
-        """The stages' networks are gone when this returns: they need not fit into memory beside the transformer."""
+        """The stages' networks are freed when this returns: they need not fit into memory beside the transformer."""
         loaded = table.load(self._view(self._original), ("face", "text", "encode"))
         made = []
         for prompt, options in wanted:
@@ -150,7 +150,7 @@ class _View:
 
 
 class _Largest:
-    """Notes the largest absolute value of a layer's inputs."""
+    """Keeps the largest absolute value of a layer's inputs."""
 
     def __init__(self, name: str, found: dict[str, float]) -> None:
         self._name, self._found = name, found
@@ -162,8 +162,8 @@ class _Largest:
         self._found[self._name] = max(self._found.get(self._name, 0.0), largest)
 
 
-class _Noting:
-    """An engine that keeps what it was given."""
+class _Recording:
+    """An engine that keeps its inputs."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

@@ -9,7 +9,7 @@ from typing import Any
 from consisid_export.checkpoint.checkpoint import Checkpoint
 from consisid_export.onnx.fp8 import Ranges, simulate
 from consisid_export.onnx.precision import exported_dtype
-from consisid_export.verify.checkpoint_runs import STEPS, Load, Rehearsal
+from consisid_export.verify.checkpoint_runs import STEPS, CheckpointRuns, Load
 from consisid_export.verify.module import FP32_LIMIT, relative_error, require_finite
 from consisid_runtime.engines.onnxruntime import OnnxEngine
 from consisid_runtime.errors import ExportRefused, InvalidRequest
@@ -18,17 +18,17 @@ from consisid_runtime.signatures import Signature
 
 MODULES = ("dit_prepare", "dit_modulate", "dit_step")
 
-SHARE = 1.2
-"""How far a run may be from float32, in units of PyTorch's own run in that precision: roundings average out over a run,
-so that it says more than the factor of two that a single graph is allowed."""
+OWN_ERROR_FACTOR = 1.2
+"""The largest accepted error of a run, in units of the error of PyTorch's own run in that precision. Roundings average
+out over a run, so that this bound is stricter than the factor of two that a single graph is allowed."""
 
 
-def check_trajectory(
+def check_denoising_run(
     checkpoint: Checkpoint,
     folder: Path,
     signatures: Mapping[str, Signature],
     checks: Mapping[str, Mapping[str, Any]],
-    rehearsal: Rehearsal,
+    runs: CheckpointRuns,
     *,
     precision: str,
     ranges: Ranges | None = None,
@@ -36,7 +36,7 @@ def check_trajectory(
     """Run the graphs in `folder`, and PyTorch in float32 and in `precision`, on a prompt that calibration has not seen.
 
     Args:
-        checks: each module's own. Where one of `MODULES` was not run, neither is the whole.
+        checks: each module's own. Where one of `MODULES` was not run, no denoising run is made.
         ranges: those of fp8.
 
     Returns the manifest's record: "steps" and "check", as a module's. Raises `ExportRefused` above the limit.
@@ -44,17 +44,17 @@ def check_trajectory(
     for module in MODULES:
         if checks[module]["kind"] != "numeric":
             return _record({"kind": checks[module]["kind"], "reason": f"{module}: {checks[module]['reason']}"})
-    loads = [_torch(checkpoint, rehearsal, "fp32"), _onnx(folder, signatures)]
+    loads = [_torch(checkpoint, runs, "fp32"), _onnx(folder, signatures)]
     if precision != "fp32":
-        loads.append(_torch(checkpoint, rehearsal, precision, ranges))
+        loads.append(_torch(checkpoint, runs, precision, ranges))
     try:
-        wanted, found, *own = rehearsal.held_out(*loads)
+        wanted, found, *own = runs.held_out(*loads)
     except InvalidRequest as problem:
         return _record({"kind": "none", "reason": f"the checkpoint cannot be run: {problem.wire()}"})
     error = relative_error(found, wanted)
     own_errors = [relative_error(latents, wanted) for latents in own]
     require_finite(own_errors, f"after {STEPS} denoising steps")
-    limit = max([FP32_LIMIT, *(SHARE * own_error for own_error in own_errors)])
+    limit = max([FP32_LIMIT, *(OWN_ERROR_FACTOR * own_error for own_error in own_errors)])
     if not error <= limit:
         raise ExportRefused(
             f"after {STEPS} denoising steps the latents differ from PyTorch's by {error:.1e} (relative L2); the limit "
@@ -67,11 +67,11 @@ def _record(check: dict[str, Any]) -> dict[str, Any]:
     return {"steps": STEPS, "check": check}
 
 
-def _torch(checkpoint: Checkpoint, rehearsal: Rehearsal, precision: str, ranges: Ranges | None = None) -> Load:
+def _torch(checkpoint: Checkpoint, runs: CheckpointRuns, precision: str, ranges: Ranges | None = None) -> Load:
     def load(name: str) -> Any:
         if ranges and name == "dit_step":
-            return rehearsal.engine(name, simulate(networks.load(name, checkpoint), ranges))
-        return rehearsal.engine(name, networks.load(name, checkpoint, exported_dtype(name, precision)))
+            return runs.engine(name, simulate(networks.load(name, checkpoint), ranges))
+        return runs.engine(name, networks.load(name, checkpoint, exported_dtype(name, precision)))
 
     return load
 

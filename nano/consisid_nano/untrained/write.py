@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from consisid_export.bundle.sources import source_digest
+from consisid_export.bundle.sources import files_digest
 from consisid_nano.marker import MARKER, is_intact, write_marker
 from consisid_nano.untrained.configs import MODEL_INDEX, SCHEDULER, TEXT_ENCODER, TRANSFORMER, VAE
 from consisid_nano.untrained.faces import write_face_encoder
@@ -43,7 +43,7 @@ def write_untrained(folder: Path, *, seed: int = 0, transformer: dict[str, Any] 
     """
     if not 0 <= seed <= MAX_SEED:
         raise InvalidOption(f"seed must be a whole number from 0 to {MAX_SEED}, got {seed}")
-    identity = {"source": source_digest(), "seed": seed, "transformer": transformer or {}}
+    identity = {"sources": files_digest(__name__), "seed": seed, "transformer": transformer or {}}
     if is_intact(folder, identity):
         return False
     with replacing(folder, MARKER) as fresh:

@@ -10,18 +10,34 @@ from typing import Any
 
 from packaging.requirements import Requirement
 
+from consisid_runtime.engines.table import ENGINES
+
 DISTRIBUTION = "consisid-runtime"
-EXTRAS = {
-    "cpu": "run bundles on a CPU (Pipeline, generate)",
-    "gpu": "run bundles on an NVIDIA GPU; cannot be combined with [cpu]",
-    "tensorrt": "build and run TensorRT engines (from NVIDIA's package index, needs a GPU)",
-    "tensorrt-rtx": "build TensorRT-RTX engines without a GPU, run them on a GeForce or RTX card",
+_DEVICES = {"cpu": "a CPU", "cuda": "an NVIDIA GPU"}
+_NOTES = {
+    "gpu": "cannot be combined with [cpu]",
+    "kernels": "beside [gpu]",
+    "tensorrt": "builds engines, too, on a GPU; from NVIDIA's package index",
+    "tensorrt-rtx": "for GeForce and RTX cards; builds engines, too, without a GPU",
+}
+_OTHERS = {
     "torch-tensorrt": "build TensorRT engines from PyTorch (from NVIDIA's package index, needs a GPU)",
-    "kernels": "run the PyTorch engine in fp16 and bf16 on an NVIDIA GPU",
     "export": "export checkpoints to bundles (export, nano)",
     "server": "serve with NVIDIA's Triton server (serve)",
     "bench": "measure against diffusers (bench)",
 }
+
+
+def extras() -> dict[str, str]:
+    """Extra of consisid-runtime → what it adds."""
+    targets = [(kind.name, target) for kind in ENGINES.values() for target in kind.targets]
+    found = {}
+    for extra in dict.fromkeys(target.extra for _, target in targets):
+        runs = [f"{name} ({', '.join(target.precisions)})" for name, target in targets if target.extra == extra]
+        device = next(_DEVICES[target.device] for _, target in targets if target.extra == extra)
+        note = f"; {_NOTES[extra]}" if extra in _NOTES else ""
+        found[extra] = f"run bundles of engine {' and '.join(runs)} on {device}{note}"
+    return found | _OTHERS
 
 
 def examine() -> dict[str, Any]:
@@ -31,7 +47,7 @@ def examine() -> dict[str, Any]:
         "python": platform.python_version(),
         "version": version(DISTRIBUTION),
         "gpu": _gpu(),
-        "extras": {extra: {"adds": adds, "missing": _missing(needs, extra)} for extra, adds in EXTRAS.items()},
+        "extras": {extra: {"adds": adds, "missing": _missing(needs, extra)} for extra, adds in extras().items()},
         "packages": {need.name: _version(need.name) for need in needs if need.name != DISTRIBUTION},
     }
 

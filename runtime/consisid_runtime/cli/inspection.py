@@ -16,26 +16,28 @@ def summary(path: Path) -> dict[str, Any]:
     bundle = Bundle.open(path)
     bundle.verify()
     manifest = bundle.manifest
+    modules, run = manifest["modules"], manifest["denoising_run"]
     size = bundle.config.geometry
     return {
         "bundle": str(path),
         "fingerprint": bundle.fingerprint,
-        "engine": manifest["engine"],
-        "builder": manifest["builder"],
-        "precision": manifest["precision"],
+        "engine": ", ".join(dict.fromkeys(module["engine"] for module in modules.values())),
+        "builder": manifest["options"]["engine"],
+        "precision": manifest["options"]["precision"],
         "architectures": manifest["architectures"],
         "video": {"frames": size.frames, "height": size.height, "width": size.width},
         "bytes": sum(record["bytes"] for record in manifest["files"].values()),
         "versions": manifest["versions"],
         "modules": {
             name: {
+                "engine": module["engine"],
                 "precision": module["precision"],
                 **module["check"],
                 **{side: _ports(module["signature"][side]) for side in ("inputs", "outputs")},
             }
-            for name, module in manifest["modules"].items()
+            for name, module in modules.items()
         },
-        "trajectory": {"steps": manifest["trajectory"]["steps"], **manifest["trajectory"]["check"]},
+        "denoising_run": {"steps": run["steps"], **run["check"]},
         "world": manifest.get("world"),
         "licences": manifest["licences"],
         "verified": True,
@@ -58,7 +60,7 @@ def table(found: dict[str, Any]) -> str:
         lines.append(f"{name:18} {module['precision']}, {_check(module)}")
         lines += [f"    {side[:-1]:7} {port}" for side in ("inputs", "outputs") for port in module[side]]
     lines.append("errors: relative L2 distance to the network in float32 (docs/bundles.md)")
-    lines.append(f"{found['trajectory']['steps']} denoising steps: {_check(found['trajectory'])}")
+    lines.append(f"{found['denoising_run']['steps']} denoising steps: {_check(found['denoising_run'])}")
     return "\n".join([*lines, "", f"licences of the weights, {LICENCE_NOTE}:", *_licences(found["licences"])])
 
 

@@ -1,4 +1,4 @@
-"""One protocol, one file for each way of running a module."""
+"""Engines run the modules of a bundle: one protocol, a table of records, and a file for each library."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,6 +13,15 @@ from torch import Tensor
 from consisid_runtime.engines import check_device
 from consisid_runtime.errors import MissingExtra
 from consisid_runtime.signatures import Signature
+
+if TYPE_CHECKING:
+    from consisid_runtime.bundle import Bundle
+
+
+def load_module(bundle: Bundle, name: str) -> OnnxEngine:
+    """One module of a bundle. Raises what `OnnxEngine` raises."""
+    graph, *_ = bundle.manifest["modules"][name]["files"]
+    return OnnxEngine(bundle.path / graph, bundle.signature(name), device=bundle.device, threads=bundle.threads)
 
 
 class OnnxEngine:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, cuda
@@ -19,6 +19,9 @@ from torch import Tensor, cuda
 from consisid_runtime.engines.tensorrt_library import load, log_of, reasons
 from consisid_runtime.errors import BundleCorrupt, BundleVersion, InvalidOption, MissingExtra
 from consisid_runtime.signatures import Signature
+
+if TYPE_CHECKING:
+    from consisid_runtime.bundle import Bundle
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +35,19 @@ _DTYPES = {
     "BOOL": torch.bool,
 }
 _MIB = 2**20
+
+
+def load_module(bundle: Bundle, name: str) -> TensorRTEngine:
+    """One module of a bundle. Raises what `TensorRTEngine` raises."""
+    record = bundle.manifest["modules"][name]
+    # Within a request the step is called with the same shapes each time, which a CUDA graph needs.
+    return TensorRTEngine(
+        bundle.path / record["files"][0],
+        bundle.signature(name),
+        record["tensorrt"],
+        device=bundle.device,
+        capture=name == "dit_step",
+    )
 
 
 class TensorRTEngine:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from consisid_runtime.engines import check_device
 from consisid_runtime.errors import MissingExtra
+from consisid_runtime.models import networks
 from consisid_runtime.models.blueprint import dtype_of
 from consisid_runtime.models.dit import Step
 from consisid_runtime.models.fused_step import FusedStep
@@ -22,6 +23,13 @@ if TYPE_CHECKING:
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 """A module's precision in the manifest → the dtype of its weights."""
+
+
+def load_module(bundle: Bundle, name: str) -> TorchEngine:
+    """One module of a bundle. Raises what `TorchEngine` raises."""
+    dtype = DTYPES[bundle.manifest["modules"][name]["precision"]]
+    network = networks.load(name, BundleWeights(bundle), dtype)
+    return TorchEngine(network, bundle.signature(name), device=bundle.device)
 
 
 class TorchEngine:

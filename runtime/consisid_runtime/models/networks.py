@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +64,7 @@ def load(name: str, checkpoint: WeightReader, dtype: torch.dtype | None = torch.
 
     Raises `CheckpointInvalid` when the weights are not those that the configuration implies.
     """
-    return _LOADERS[name](checkpoint, dtype)
+    return NETWORKS[name].load(checkpoint, dtype)
 
 
 def prefix(module: str) -> str:
@@ -140,16 +140,29 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-_LOADERS: dict[str, Loader] = {
-    "aligner": lambda checkpoint, dtype: RetinaFace.from_tensors(checkpoint.tensors("aligner"), dtype),
-    "parser": lambda checkpoint, dtype: BiSeNet.from_tensors(checkpoint.tensors("parser"), dtype),
-    "clip": lambda checkpoint, dtype: EvaVision.from_tensors(checkpoint.tensors("clip"), dtype),
-    "local_extractor": _local_extractor,
-    "text_encoder": _text_encoder,
-    "vae_encoder": _vae(VAEEncoder, "encoder.", "quant_conv."),
-    "vae_decoder_first": _vae(DecoderFirst, "decoder.", "post_quant_conv."),
-    "vae_decoder_next": _vae(DecoderNext, "decoder.", "post_quant_conv."),
-    "dit_prepare": _dit(Prepare),
-    "dit_modulate": _dit(Modulate),
-    "dit_step": _dit(Step),
+class Network(NamedTuple):
+    """A module's network.
+
+    Attributes:
+        definition: its class; everything else that defines it is in the same file or imported there.
+        load: makes it, with its weights.
+    """
+
+    definition: type[nn.Module]
+    load: Loader
+
+
+NETWORKS = {
+    "aligner": Network(RetinaFace, lambda found, dtype: RetinaFace.from_tensors(found.tensors("aligner"), dtype)),
+    "parser": Network(BiSeNet, lambda found, dtype: BiSeNet.from_tensors(found.tensors("parser"), dtype)),
+    "clip": Network(EvaVision, lambda found, dtype: EvaVision.from_tensors(found.tensors("clip"), dtype)),
+    "local_extractor": Network(LocalExtractor, _local_extractor),
+    "text_encoder": Network(T5Encoder, _text_encoder),
+    "vae_encoder": Network(VAEEncoder, _vae(VAEEncoder, "encoder.", "quant_conv.")),
+    "vae_decoder_first": Network(DecoderFirst, _vae(DecoderFirst, "decoder.", "post_quant_conv.")),
+    "vae_decoder_next": Network(DecoderNext, _vae(DecoderNext, "decoder.", "post_quant_conv.")),
+    "dit_prepare": Network(Prepare, _dit(Prepare)),
+    "dit_modulate": Network(Modulate, _dit(Modulate)),
+    "dit_step": Network(Step, _dit(Step)),
 }
+"""Module → its network."""

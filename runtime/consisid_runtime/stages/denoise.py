@@ -18,14 +18,11 @@ from consisid_runtime.errors import InvalidOption
 from consisid_runtime.events import Progress, silent
 from consisid_runtime.models.positions import added_positions, rope
 from consisid_runtime.options import Plan
+from consisid_runtime.signatures import MODULATION_BLOCK
 from consisid_runtime.stages.schedule import Schedule
 
 if TYPE_CHECKING:
     from consisid_runtime.bundle import Modules
-
-# Steps whose modulations are tabulated in one call. Blocks begin at multiples of it wherever a range begins: a matrix
-# product over other rows may round differently, and dividing a run into ranges must not change its result.
-MODULATION_BLOCK = 10
 
 
 @dataclass(frozen=True, slots=True)

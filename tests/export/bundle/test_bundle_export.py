@@ -14,9 +14,11 @@ import jsonschema
 import pytest
 
 import consisid_runtime
-from consisid_export.bundle import export as exporter
-from consisid_export.bundle import writers
+from consisid_export.bundle import modules
+from consisid_export.bundle.builders import Builder
+from consisid_export.bundle.copied_files import POSITIONS
 from consisid_export.bundle.export import export_bundle
+from consisid_export.bundle.task import ModuleTask
 from consisid_export.checkpoint.checkpoint import Checkpoint
 from consisid_export.tensorrt import build as tensorrt
 from consisid_export.verify import checkpoint_runs
@@ -46,13 +48,13 @@ def checkpoint(untrained: Path) -> Checkpoint:
 def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Collects the modules that are written, not those taken over."""
     names: list[str] = []
-    write = writers.Writer.write
+    write = Builder.write
 
-    def noting(self: writers.Writer, name: str, *arguments: Any) -> dict[str, Any]:
-        names.append(name)
-        return write(self, name, *arguments)
+    def noting(self: Builder, task: ModuleTask) -> dict[str, Any]:
+        names.append(task.name)
+        return write(self, task)
 
-    monkeypatch.setattr(writers.Writer, "write", noting)
+    monkeypatch.setattr(Builder, "write", noting)
     return names
 
 
@@ -122,7 +124,7 @@ def test_what_was_damaged_between_two_runs_is_redone(
     checkpoint: Checkpoint, torch_bundle_of: Callable[..., Path], tmp_path: Path, written: list[str]
 ) -> None:
     out, partial = tmp_path / "bundle", tmp_path / ".bundle.partial"
-    with pytest.raises(ExportCancelled, match=r"11 finished parts are kept in .*\.partial"):
+    with pytest.raises(ExportCancelled, match=r"12 finished parts are kept in .*\.partial"):
         export_bundle(checkpoint, out, engine="torch", progress=failing_at(MANIFEST, KeyboardInterrupt()))
     flip(partial / "bundle" / "vae.safetensors", 7000)
     flip(partial / "records" / "parser.json", 30)
@@ -232,10 +234,10 @@ def test_of_two_exports_to_one_folder_one_wins(checkpoint: Checkpoint, tmp_path:
         ({"engine": "trt"}, "one of onnx, torch, tensorrt, torch-tensorrt, got 'trt'"),
         ({"precision": "fp4"}, "precision must be one of fp32, fp16, bf16, fp8, got 'fp4'"),
         ({"engine": "torch-tensorrt", "precision": "fp8"}, "'torch-tensorrt' has no fp8"),
-        ({"calibration": "c.json"}, "calibration is for precision 'fp8', got precision 'fp32'"),
+        ({"calibration": "c.json"}, "calibration: for engine onnx or tensorrt, in fp8; got engine 'onnx' in fp32"),
         ({"engine": "torch", "precision": "fp8"}, "'torch' has no fp8"),
-        ({"dynamic": True}, "dynamic is for TensorRT engines"),
-        ({"plugins": True}, "plugins are for engine 'tensorrt' in fp16 or bf16, got engine 'onnx' in fp32"),
+        ({"dynamic": True}, "dynamic: for engine tensorrt or torch-tensorrt, in .* got engine 'onnx' in fp32"),
+        ({"plugins": True}, "plugins: for engine tensorrt, in fp16 or bf16; got engine 'onnx' in fp32"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
@@ -263,7 +265,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         found = {"library": "tensorrt-rtx", "version": "1.7", "architectures": ["sm_89"]}
         return {**found, "profiles": [{}], "layers": 1, "log": [], "seconds": 1.5}
 
-    monkeypatch.setattr(writers, "write_module", write_module)
+    monkeypatch.setattr(modules, "write_module", write_module)
     monkeypatch.setattr(tensorrt, "build_engine", build_engine)
     monkeypatch.setattr(tensorrt, "target", lambda library=None: ("tensorrt-rtx", "1.7", ["sm_89"]))
     return built
@@ -283,7 +285,8 @@ def test_a_bundle_of_tensorrt_engines_holds_engines_and_says_what_they_are(
     jsonschema.validate(
         manifest, json.loads((Path(consisid_runtime.__file__).parent / "manifest.schema.json").read_text())
     )
-    assert (manifest["engine"], manifest["architectures"]) == ("tensorrt", ["sm_89"])
+    assert {module["engine"] for module in manifest["modules"].values()} == {"tensorrt"}
+    assert manifest["options"]["engine"] == "tensorrt" and manifest["architectures"] == ["sm_89"]
     assert manifest["versions"]["tensorrt-rtx"] == "1.7"
     step, parser = manifest["modules"]["dit_step"], manifest["modules"]["parser"]
     assert (step["precision"], parser["precision"]) == ("fp16", "fp32")
@@ -314,9 +317,9 @@ def test_a_bundle_in_fp8_keeps_its_calibration_and_one_run_is_enough(
         "dit_prepare": "fp16",
         "parser": "fp32",
     }
-    assert manifest["trajectory"]["check"]["kind"] == "structural"
+    assert manifest["denoising_run"]["check"]["kind"] == "structural"
     given = tmp_path / "b" / "calibration.json"
-    monkeypatch.setattr(checkpoint_runs.Rehearsal, "largest_inputs", None)
+    monkeypatch.setattr(checkpoint_runs.CheckpointRuns, "largest_inputs", None)
     export_bundle(checkpoint, tmp_path / "c", **options, calibration=given)
     assert (tmp_path / "c" / "calibration.json").read_bytes() == given.read_bytes()
     assert Bundle.open(tmp_path / "c").manifest["options"]["calibration"] == sha256(given)
@@ -362,5 +365,5 @@ def test_a_missing_library_is_named_before_anything_is_done(
 
 
 def test_positions_are_readable_by_everyone(torch_bundle_of: Callable[..., Path]) -> None:
-    assert exporter.POSITIONS in contents(torch_bundle_of())
-    assert (torch_bundle_of() / exporter.POSITIONS).stat().st_mode & 0o044
+    assert POSITIONS in contents(torch_bundle_of())
+    assert (torch_bundle_of() / POSITIONS).stat().st_mode & 0o044

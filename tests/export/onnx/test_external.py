@@ -20,7 +20,7 @@ from consisid_export.checkpoint.checkpoint import SAFETENSORS, Checkpoint
 from consisid_export.checkpoint.skeleton import Skeleton
 from consisid_export.checkpoint.tensor_files import Stored, pieces, stored_tensors, write_converted, write_tensors
 from consisid_export.onnx.structure import check_structure, compare_weights, external_weights
-from consisid_export.onnx.weights import place_weights
+from consisid_export.onnx.weights import provide_weights
 from consisid_measurement.memory import in_fresh_process
 from consisid_runtime.errors import CheckpointInvalid, ExportRefused
 from consisid_runtime.models import networks
@@ -92,7 +92,7 @@ def test_a_copy_is_made(checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pyt
 
     if reason == "other file system":
         monkeypatch.setattr(os, "link", refuse)
-    place_weights("vae_encoder", checkpoint, tmp_path, torch.float32, copy=reason == "asked for")
+    provide_weights("vae_encoder", checkpoint, tmp_path, torch.float32, copy=reason == "asked for")
     original = checkpoint.path / "vae" / "diffusion_pytorch_model.safetensors"
     assert not (tmp_path / VAE_FILE).samefile(original)
     assert (tmp_path / VAE_FILE).read_bytes() == original.read_bytes()
@@ -108,7 +108,7 @@ def test_a_failed_copy_leaves_no_file_to_be_taken_for_one(
 
     monkeypatch.setattr(shutil, "copyfile", half)
     with pytest.raises(OSError, match="No space left"):
-        place_weights("vae_encoder", checkpoint, tmp_path, torch.float32, copy=True)
+        provide_weights("vae_encoder", checkpoint, tmp_path, torch.float32, copy=True)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -116,9 +116,9 @@ def test_another_dtype_is_converted_once_for_all_modules(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tensor_files, "PIECE", 1000)  # so that tensors have many
-    first = place_weights("vae_decoder_first", checkpoint, tmp_path, torch.float16)
-    following = place_weights("vae_decoder_next", checkpoint, tmp_path, torch.float16)
-    encoder = place_weights("vae_encoder", checkpoint, tmp_path, torch.float16)
+    first = provide_weights("vae_decoder_first", checkpoint, tmp_path, torch.float16)
+    following = provide_weights("vae_decoder_next", checkpoint, tmp_path, torch.float16)
+    encoder = provide_weights("vae_encoder", checkpoint, tmp_path, torch.float16)
     assert following == first
     assert {weight.file.name for weight in encoder.values()} == {"vae.vae_encoder.safetensors"}
     original = checkpoint.tensors("vae")
@@ -134,7 +134,7 @@ def test_a_checkpoint_that_mixes_dtypes_is_converted_only_where_it_must(untraine
     tensors = load_file(file)
     save_file({name: t.half() if "conv" in name else t for name, t in tensors.items()}, file)
     (out := tmp_path / "out").mkdir()
-    weights = place_weights("vae_encoder", checkpoint, out, torch.float16)
+    weights = provide_weights("vae_encoder", checkpoint, out, torch.float16)
     assert {weights[name].file.name for name in weights if "conv" in name} == {VAE_FILE}
     assert {weights[name].file.name for name in weights if "conv" not in name} == {"vae.vae_encoder.safetensors"}
 

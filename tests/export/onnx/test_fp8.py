@@ -17,7 +17,7 @@ from consisid_export.onnx.fp8 import FLOAT8, dequantise, quantise, quantised_lay
 from consisid_export.onnx.structure import external_weights
 from consisid_export.tensorrt.build import build_engine
 from consisid_export.verify import checkpoint_runs, denoising_run
-from consisid_export.verify.checkpoint_runs import Rehearsal
+from consisid_export.verify.checkpoint_runs import CheckpointRuns
 from consisid_runtime.errors import ExportRefused
 from consisid_runtime.models import networks
 
@@ -32,7 +32,7 @@ def checkpoint(untrained: Path) -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def calibration(checkpoint: Checkpoint, torch_bundle_of: Any) -> Calibration:
-    checkpoint_runs = Rehearsal(checkpoint, torch_bundle_of(), networks.signatures(checkpoint))
+    checkpoint_runs = CheckpointRuns(checkpoint, torch_bundle_of(), networks.signatures(checkpoint))
     samples = checkpoint_runs.step_samples()
     return Calibration(checkpoint_runs.largest_inputs(quantised_layers, lambda *_: None), lambda: samples)
 
@@ -130,9 +130,9 @@ def test_a_run_in_fp8_ends_where_pytorchs_own_does(
     checks = {"dit_step": exported[1]["check"]}
     for name in ("dit_prepare", "dit_modulate"):
         checks[name] = write_module(name, checkpoint, folder, signatures[name], precision="fp8")["check"]
-    runs = Rehearsal(checkpoint, torch_bundle_of(), signatures)
+    runs = CheckpointRuns(checkpoint, torch_bundle_of(), signatures)
     options: dict[str, Any] = {"precision": "fp8", "ranges": calibration.ranges}
-    found = denoising_run.check_trajectory(checkpoint, folder, signatures, checks, runs, **options)["check"]
+    found = denoising_run.check_denoising_run(checkpoint, folder, signatures, checks, runs, **options)["check"]
     assert 1e-3 < found["error"] <= found["limit"] < 0.1
 
 

@@ -162,7 +162,7 @@ def test_every_attention_of_the_step_becomes_a_plugin(
     step_of: Callable[[str], Path], untrained: Path, precision: str
 ) -> None:
     model = onnx.load(step_of(precision))
-    config = Checkpoint.open(untrained).config("transformer")
+    config = Checkpoint.open(untrained).config.file("transformer")
     before = Counter(node.op_type for node in model.graph.node)
     use_plugins(model)
     plugins = [node for node in model.graph.node if node.domain]

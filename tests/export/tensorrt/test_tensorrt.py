@@ -15,7 +15,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from consisid_export.bundle.sources import source_digest
+from consisid_export.bundle.sources import exporter_digest
 from consisid_export.checkpoint.checkpoint import Checkpoint
 from consisid_export.onnx.precision import exported_dtype
 from consisid_export.onnx.trace import export_onnx
@@ -45,7 +45,7 @@ def checkpoint(untrained: Path) -> Checkpoint:
 @pytest.fixture(scope="session")
 def halved(checkpoint: Checkpoint) -> Callable[[str, str], Path]:
     """Path of a module's graph in "fp16" or "bf16", kept under build/ while the sources stay the same."""
-    folder = checkpoint.path.parent / f"tensorrt-graphs-{source_digest()[:12]}"
+    folder = checkpoint.path.parent / f"tensorrt-graphs-{exporter_digest()[:12]}"
 
     def graph(module: str, precision: str) -> Path:
         path = folder / f"{module}.{precision}.onnx"

@@ -13,7 +13,7 @@ from consisid_export.bundle.export import export_bundle
 from consisid_export.checkpoint.checkpoint import Checkpoint
 from consisid_export.onnx.fp8 import quantised_layers
 from consisid_export.verify import checkpoint_runs, denoising_run
-from consisid_export.verify.checkpoint_runs import STEPS, Rehearsal
+from consisid_export.verify.checkpoint_runs import STEPS, CheckpointRuns
 from consisid_export.verify.module import FP32_LIMIT, relative_error
 from consisid_runtime.bundle import Bundle
 from consisid_runtime.engines.onnxruntime import OnnxEngine
@@ -33,8 +33,8 @@ def checkpoint(untrained: Path) -> Checkpoint:
 
 
 @pytest.fixture
-def runs(checkpoint: Checkpoint, torch_bundle_of: Callable[..., Path]) -> Rehearsal:
-    return Rehearsal(checkpoint, torch_bundle_of(), networks.signatures(checkpoint))
+def runs(checkpoint: Checkpoint, torch_bundle_of: Callable[..., Path]) -> CheckpointRuns:
+    return CheckpointRuns(checkpoint, torch_bundle_of(), networks.signatures(checkpoint))
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_ranges_are_what_enters_the_layers_of_real_requests(
-    runs: Rehearsal, short: None, torch_bundle_of: Callable[..., Path], portrait: bytes
+    runs: CheckpointRuns, short: None, torch_bundle_of: Callable[..., Path], portrait: bytes
 ) -> None:
     """The oracle is the pipeline on a bundle, and the input of the very first layer by hand."""
     found = runs.largest_inputs(quantised_layers, lambda *_: None)
@@ -85,7 +85,7 @@ def test_the_first_layer_that_gets_what_is_not_finite_is_named(value: float) -> 
     assert found == {"a": 2.0}
 
 
-def test_on_a_gpu_networks_are_narrower_but_those_of_faces(runs: Rehearsal, short: None) -> None:
+def test_on_a_gpu_networks_are_narrower_but_those_of_faces(runs: CheckpointRuns, short: None) -> None:
     exact = runs.largest_inputs(quantised_layers, lambda *_: None)
     runs._dtype = torch.bfloat16
     narrow = runs.largest_inputs(quantised_layers, lambda *_: None)
@@ -94,7 +94,7 @@ def test_on_a_gpu_networks_are_narrower_but_those_of_faces(runs: Rehearsal, shor
         assert value == pytest.approx(exact[name], rel=0.1)
 
 
-def test_samples_are_inputs_of_a_run_of_two_sizes(runs: Rehearsal, short: None) -> None:
+def test_samples_are_inputs_of_a_run_of_two_sizes(runs: CheckpointRuns, short: None) -> None:
     samples = runs.step_samples()
     assert [sample["text_tokens"].shape[0] for sample in samples] == [2, 2, 2, 1, 1, 1]
     assert [sample["latents"].shape[1] for sample in samples] == [5, 5, 5, 3, 3, 3]
@@ -102,13 +102,13 @@ def test_samples_are_inputs_of_a_run_of_two_sizes(runs: Rehearsal, short: None) 
 
 
 def test_a_bundle_tells_the_error_of_a_whole_run(untrained_bundle: Path) -> None:
-    found = Bundle.open(untrained_bundle).manifest["trajectory"]
+    found = Bundle.open(untrained_bundle).manifest["denoising_run"]
     assert found["steps"] == STEPS
     assert 0 < found["check"]["error"] <= found["check"]["limit"] == 1e-5
 
 
 def test_the_last_latents_are_those_of_the_pipeline(
-    runs: Rehearsal, short: None, torch_bundle_of: Callable[..., Path], portrait: bytes
+    runs: CheckpointRuns, short: None, torch_bundle_of: Callable[..., Path], portrait: bytes
 ) -> None:
     pipeline = Pipeline.open(torch_bundle_of(), device="cpu")
     prompt, seed = runs._checkpoint.example().held_out
@@ -121,7 +121,7 @@ def test_the_last_latents_are_those_of_the_pipeline(
 
 @pytest.mark.parametrize(("factor", "accepted"), [(1.0, True), (1.001, False)])
 def test_a_run_that_ends_elsewhere_is_refused(
-    runs: Rehearsal,
+    runs: CheckpointRuns,
     short: None,
     untrained_bundle: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -138,16 +138,16 @@ def test_a_run_that_ends_elsewhere_is_refused(
     checkpoint, signatures = runs._checkpoint, runs._signatures
     arguments: Any = (checkpoint, untrained_bundle, signatures, NUMERIC, runs)
     if accepted:
-        assert denoising_run.check_trajectory(*arguments, precision="fp32")["check"]["error"] < 1e-5
+        assert denoising_run.check_denoising_run(*arguments, precision="fp32")["check"]["error"] < 1e-5
     else:
         with pytest.raises(ExportRefused, match="after 2 denoising steps the latents differ"):
-            denoising_run.check_trajectory(*arguments, precision="fp32")
+            denoising_run.check_denoising_run(*arguments, precision="fp32")
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "fp8"])
 @pytest.mark.parametrize(("share", "accepted"), [(1.19, True), (1.21, False), (float("inf"), False)])
 def test_a_narrow_run_may_be_a_little_further_than_pytorchs_own(
-    runs: Rehearsal,
+    runs: CheckpointRuns,
     untrained_bundle: Path,
     monkeypatch: pytest.MonkeyPatch,
     precision: str,
@@ -158,47 +158,47 @@ def test_a_narrow_run_may_be_a_little_further_than_pytorchs_own(
     monkeypatch.setattr(runs, "held_out", lambda *_: [wanted, wanted + share * error, wanted + error])
     arguments: Any = (runs._checkpoint, untrained_bundle, runs._signatures, NUMERIC, runs)
     if accepted:
-        check = denoising_run.check_trajectory(*arguments, precision=precision)["check"]
+        check = denoising_run.check_denoising_run(*arguments, precision=precision)["check"]
         assert check["error"] == pytest.approx(check["limit"] * share / 1.2, rel=1e-5)
     else:
         with pytest.raises(ExportRefused, match="the latents differ"):
-            denoising_run.check_trajectory(*arguments, precision=precision)
+            denoising_run.check_denoising_run(*arguments, precision=precision)
 
 
 def test_what_pytorch_cannot_compute_either_is_refused(
-    runs: Rehearsal, untrained_bundle: Path, monkeypatch: pytest.MonkeyPatch
+    runs: CheckpointRuns, untrained_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exact, broken = torch.ones(1, 8), torch.full((1, 8), float("inf"))
     monkeypatch.setattr(runs, "held_out", lambda *_: [exact, broken, broken])
     arguments: Any = (runs._checkpoint, untrained_bundle, runs._signatures, NUMERIC, runs)
     with pytest.raises(ExportRefused, match="PyTorch itself gives values that are not finite"):
-        denoising_run.check_trajectory(*arguments, precision="fp16")
+        denoising_run.check_denoising_run(*arguments, precision="fp16")
 
 
-def test_a_run_with_a_module_that_was_not_run_is_structural(runs: Rehearsal, untrained_bundle: Path) -> None:
+def test_a_run_with_a_module_that_was_not_run_is_structural(runs: CheckpointRuns, untrained_bundle: Path) -> None:
     checks = NUMERIC | {"dit_step": {"kind": "structural", "reason": "too large"}}
     arguments: Any = (runs._checkpoint, untrained_bundle, runs._signatures, checks, runs)
-    found = denoising_run.check_trajectory(*arguments, precision="fp16")
+    found = denoising_run.check_denoising_run(*arguments, precision="fp16")
     assert found["check"] == {"kind": "structural", "reason": "dit_step: too large"}
 
 
 def test_a_checkpoint_that_finds_no_face_is_exported_and_says_so(
-    runs: Rehearsal, untrained_bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    runs: CheckpointRuns, untrained_bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def blind(self: Rehearsal, *_: object) -> Any:
+    def blind(self: CheckpointRuns, *_: object) -> Any:
         raise NoFace("no face was found")
 
-    monkeypatch.setattr(Rehearsal, "held_out", blind)
-    monkeypatch.setattr(Rehearsal, "largest_inputs", blind)
+    monkeypatch.setattr(CheckpointRuns, "held_out", blind)
+    monkeypatch.setattr(CheckpointRuns, "largest_inputs", blind)
     arguments: Any = (runs._checkpoint, untrained_bundle, runs._signatures, NUMERIC, runs)
-    found = denoising_run.check_trajectory(*arguments, precision="fp32")["check"]
+    found = denoising_run.check_denoising_run(*arguments, precision="fp32")["check"]
     assert found == {"kind": "none", "reason": "the checkpoint cannot be run: NO_FACE: no face was found"}
     with pytest.raises(ExportRefused, match="cannot be run to calibrate fp8: NO_FACE"):
         calibration._calibrate(tmp_path / "c", runs._checkpoint, runs, {}, lambda *_: None)
 
 
 def test_what_is_too_large_for_this_machine_is_refused_with_the_way_out(
-    runs: Rehearsal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    runs: CheckpointRuns, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("consisid_export.bundle.modules._LARGEST_RUN", 1000)
     with pytest.raises(ExportRefused, match=r"no CUDA GPU .* --calibration"):
@@ -206,18 +206,18 @@ def test_what_is_too_large_for_this_machine_is_refused_with_the_way_out(
 
 
 def test_what_fp16_cannot_hold_is_refused_with_the_way_out(
-    runs: Rehearsal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    runs: CheckpointRuns, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(Rehearsal, "largest_inputs", lambda *_: {"a": 1.0, "b": 70_000.0})
+    monkeypatch.setattr(CheckpointRuns, "largest_inputs", lambda *_: {"a": 1.0, "b": 70_000.0})
     with pytest.raises(ExportRefused, match=r"7e\+04 enters b, .* use precision 'bf16'"):
         calibration._calibrate(tmp_path / "c", runs._checkpoint, runs, {}, lambda *_: None)
 
 
 def test_a_calibration_that_was_changed_is_refused(
-    runs: Rehearsal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    runs: CheckpointRuns, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     layers = quantised_layers(networks.load("dit_step", runs._checkpoint))
-    monkeypatch.setattr(Rehearsal, "largest_inputs", lambda *_: dict.fromkeys(layers, 2.0))
+    monkeypatch.setattr(CheckpointRuns, "largest_inputs", lambda *_: dict.fromkeys(layers, 2.0))
     path, digests = tmp_path / "c.json", {"transformer/config.json": "1", "vae/config.json": "2"}
     calibration._calibrate(path, runs._checkpoint, runs, digests, lambda *_: None)
     assert calibration.read_ranges(path, runs._checkpoint, digests) == dict.fromkeys(layers, 2.0)
