@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from consisid_nano.demo.contact_sheet import GAP, TILES, Part, Take, animation, contact_sheet
+from consisid_nano.demo.contact_sheet import GAP, SHOWN, PersonVideos, PromptVideo, animation, contact_sheet
 
 COLOURS = ((200, 30, 30), (30, 160, 40), (40, 60, 210))
 
@@ -23,9 +23,11 @@ def frames(shade: int, count: int = 17) -> np.ndarray[tuple[int, ...], np.dtype[
     return np.broadcast_to(levels[:, None, None, None], (count, 64, 96, 3)).copy()
 
 
-def cast(people: int, prompts: int, prompt: str = "Somebody nods.") -> list[Part]:
+def cast(people: int, prompts: int, prompt: str = "Somebody nods.") -> list[PersonVideos]:
     return [
-        Part(portrait(COLOURS[who]), [Take(prompt, frames(60 * who + 20 * take + 20)) for take in range(prompts)])
+        PersonVideos(
+            portrait(COLOURS[who]), [PromptVideo(prompt, frames(60 * who + 20 * take + 20)) for take in range(prompts)]
+        )
         for who in range(people)
     ]
 
@@ -52,8 +54,8 @@ def test_a_single_video_shows_six_frames_from_first_to_last_four_times_as_large(
 
 def test_several_videos_are_strips_beside_their_person() -> None:
     sheet = contact_sheet(cast(2, 2), note="of nothing")
-    assert len(levels(sheet)) == 4 * TILES
-    assert levels(sheet)[:TILES] == [20, 23, 26, 30, 33, 36]
+    assert len(levels(sheet)) == 4 * SHOWN
+    assert levels(sheet)[:SHOWN] == [20, 23, 26, 30, 33, 36]
     for colour in COLOURS[:2]:
         rows, columns = np.nonzero((np.asarray(sheet) == colour).all(axis=2))
         assert np.ptp(rows) == np.ptp(columns), "a portrait is square"

@@ -129,7 +129,7 @@ def test_nano_takes_the_seeds_that_there_are(tmp_path: Path) -> None:
 def test_the_trained_nano_has_no_seed(tmp_path: Path) -> None:
     done = run("nano", tmp_path / "nano", "--seed", "0")
     assert done.returncode == 3, done.stderr
-    assert done.stderr.startswith("INVALID_OPTION: seed is of random weights, got 0 for the trained ones; add --random")
+    assert done.stderr.startswith("INVALID_OPTION: --seed applies to the untrained checkpoint only, got 0 without --random")
 
 
 def test_a_demo_of_nobody_is_wrong_use() -> None:

@@ -1,4 +1,4 @@
-"""Teaches features where eyes, nose and mouth are; what reads the features then finds landmarks far sooner."""
+"""Auxiliary loss that trains features to locate keypoints, so that the landmark heads on them converge sooner."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from consisid_training.data.pictures import Shot
+from consisid_training.data.pictures import FacePicture
 
 _KINDS = 5
 _WEIGHT = 4.0
 
 
-class Parts(nn.Module):
-    """Reads five maps from each level of features, one for each keypoint: how much of it lies in a cell.
+class KeypointMaps(nn.Module):
+    """Predicts five maps from each level of features, one a keypoint: the share of the keypoint in each cell.
 
-    A keypoint is shared out among the four cells around it as in bilinear interpolation. Then the sum of the cells'
-    places, weighted so, is its place, and a convolution can find it. It only trains: no file holds it.
+    A keypoint is distributed over the four cells around it as in bilinear interpolation. Its position is then the
+    weighted sum of the cells' positions, which a convolution can compute. Used in training only, stored in no file.
 
     Args:
-        widths, strides: of the levels of features [B, width, h, w]; cell (i, j) is taken to be at (j, i) · stride.
-        edges: of the faces, in pixels, (least, most) of each level; others do not count there.
+        widths, strides: of the levels of features [B, width, h, w]; cell (i, j) is at (j, i) · stride.
+        edges: least and greatest edge, in pixels, of the faces that count in each level.
     """
 
     def __init__(self, widths: Sequence[int], strides: Sequence[int], edges: Sequence[tuple[float, float]]) -> None:
@@ -33,8 +33,8 @@ class Parts(nn.Module):
         for parameter in self.heads.parameters():
             nn.init.zeros_(parameter)
 
-    def loss(self, levels: Sequence[Tensor], shots: Sequence[Shot]) -> Tensor:
-        """Squared error of the maps, summed over cells and averaged over keypoints, at least a face a picture."""
+    def loss(self, levels: Sequence[Tensor], shots: Sequence[FacePicture]) -> Tensor:
+        """Return the squared error of the maps per keypoint, counting at least one face a picture."""
         total = torch.zeros(())
         for head, features, stride, edges in zip(self.heads, levels, self._strides, self._edges, strict=True):
             wanted = torch.from_numpy(_maps(shots, features.shape[-2:], stride, edges))
@@ -44,19 +44,21 @@ class Parts(nn.Module):
 
 
 def position_kernels(weight: Tensor) -> None:
-    """Start a convolution [out, in, k, k] that should find places from maps: one output has the place across, the next
-    down, of the map that the two of them read."""
+    """Initialise a convolution [out, in, k, k] to compute positions from maps.
+
+    Outputs alternate between the horizontal and the vertical position in an input.
+    """
     size = weight.shape[-1]
     ramp = torch.linspace(-1, 1, size).expand(size, size)
     with torch.no_grad():
         weight.mul_(0.1)
         for output in range(weight.shape[0]):
-            source = output // 2 % weight.shape[1] if weight.shape[1] > 1 else 0
-            weight[output, source] += (ramp if output % 2 == 0 else ramp.T) / size
+            channel = output // 2 % weight.shape[1] if weight.shape[1] > 1 else 0
+            weight[output, channel] += (ramp if output % 2 == 0 else ramp.T) / size
 
 
 def _maps(
-    shots: Sequence[Shot], shape: Sequence[int], stride: int, edges: tuple[float, float]
+    shots: Sequence[FacePicture], shape: Sequence[int], stride: int, edges: tuple[float, float]
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     rows, columns = shape
     found = np.zeros((len(shots), _KINDS, rows, columns), np.float32)
