@@ -1,4 +1,4 @@
-"""Batches of the transformer's training hold the requested people and frames, and drop conditions at the stated rates."""
+"""Batches for the transformer hold the requested people and frames, and drop conditions at the stated rates."""
 
 import numpy as np
 import pytest

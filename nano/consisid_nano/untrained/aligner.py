@@ -86,7 +86,7 @@ def _probes() -> list[Probe]:
 
 
 def _stem(layers: Layers) -> None:
-    """Average colour bounds over 4×4, luminance hinges over 2×2 pixels; max pooling keeps the darkest, least like skin."""
+    """Average colour bounds over 4×4 and luminance hinges over 2×2 pixels; max pooling keeps dark and non-skin ones."""
     mean = np.array((123.0, 117.0, 104.0))
     bounds = np.array(prior.SKIN_BOUNDS)
     rows = np.concatenate([bounds[:, :3], np.tile(-np.array(prior.LUMINANCE), (len(_KNOTS) - 1, 1))])

@@ -63,7 +63,7 @@ def _shapes(width: int, out: int, hidden: int, depth: int) -> dict[str, tuple[in
 
 
 def _random(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Draw a tensor; kernels preserve variance, no norm is 1 and no bias 0, so that swapping them changes the result."""
+    """Draw a tensor; kernels preserve variance, no norm is 1 and no bias 0, so that swapped ones change the result."""
     noise = torch.randn(shape, generator=generator)
     if name in ("cls_token", "pos_embed"):
         return 0.5 * noise

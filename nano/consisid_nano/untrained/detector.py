@@ -121,7 +121,7 @@ def _shifted(graph: Graph, padded: str, x: float, y: float) -> str:
 
 
 def _heads(graph: Graph, candidates: str, stride: int) -> tuple[str, str, str]:
-    """Add nodes for scores [A, 1], boxes [A, 4] and keypoints [A, 10]; costs [1, 4 · sizes, h, w] have 4 places a cell."""
+    """Add nodes for scores [A, 1], boxes [A, 4] and keypoints [A, 10] from costs [1, 4 places · sizes, h, w]."""
     half = stride / 2
     spots = [
         ((across + 0.5) * half - 0.5, (down + 0.5) * half - 0.5, size * half * _TRUE_SIZE)
