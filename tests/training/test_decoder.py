@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from consisid_runtime.runs.face.geometry import arcface_transform, warp
+from consisid_runtime.stages.face.geometry import arcface_transform, warp
 from safetensors.torch import load_file
 
 import consisid_nano

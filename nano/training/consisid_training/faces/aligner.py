@@ -105,14 +105,14 @@ def train(folder: Path, steps: int) -> None:
     )
     close_ups = CloseUps(SEED, 448, 1000, 4)
     for step in run.loop():
-        shots = _batch(run.rng(step), close_ups.at(step))
-        anchors = anchors_of(*shots[0].pixels.shape[:2])
+        pictures = _batch(run.rng(step), close_ups.at(step))
+        anchors = anchors_of(*pictures[0].pixels.shape[:2])
         with autocast("cpu"):
-            (boxes, scores, landmarks), features = network.heads_and_features(normalise(shots))
-            parts = network.keypoint_maps.loss(features, shots)
+            (boxes, scores, landmarks), features = network.heads_and_features(normalise(pictures))
+            parts = network.keypoint_maps.loss(features, pictures)
         corners = _corners(boxes.float())
         total, measured = detection_loss(
-            scores[..., 1].float(), corners, landmarks.float() * _VARIANCES[0], anchor_targets(anchors, shots)
+            scores[..., 1].float(), corners, landmarks.float() * _VARIANCES[0], anchor_targets(anchors, pictures)
         )
         run.update(total + parts, **measured, parts=parts.item())
     rng = run.rng(steps, stream=1)
@@ -125,9 +125,9 @@ def anchors_of(height: int, width: int) -> Anchors:
     return Anchors(units[:, :2], units[:, 2], _OCTAVES)
 
 
-def normalise(shots: Sequence[FacePicture]) -> Tensor:
+def normalise(pictures: Sequence[FacePicture]) -> Tensor:
     """Return the network's input as in the runtime: [N, 3, H, W], blue, green, red minus their means."""
-    bgr = np.stack([shot.pixels[..., ::-1] for shot in shots]).astype(np.float32)
+    bgr = np.stack([picture.pixels[..., ::-1] for picture in pictures]).astype(np.float32)
     return torch.from_numpy(bgr - np.array(ALIGNER_MEAN, np.float32)).permute(0, 3, 1, 2).contiguous()
 
 
@@ -149,15 +149,15 @@ def _own(folder: Path) -> dict[str, Tensor]:
 def _batch(rng: np.random.Generator, close_ups: Sequence[FacePicture]) -> list[FacePicture]:
     """Draw pictures of one size: mosaics, and one with people in any position or without faces."""
     edge, rows, columns, count = _BATCHES[int(rng.integers(len(_BATCHES)))]
-    shots = [mosaic(rng, close_ups, (edge, edge), rows, columns) for _ in range(count - 1)]
+    pictures = [mosaic(rng, close_ups, (edge, edge), rows, columns) for _ in range(count - 1)]
     height, width = rows * edge, columns * edge
     if rng.random() < 0.5:
-        shots.append(draw_people(rng, height, width, 0.45 * edge, 0.8 * edge))
+        pictures.append(draw_people(rng, height, width, 0.45 * edge, 0.8 * edge))
     else:
-        shots.append(draw_without_faces(rng, height, width))
+        pictures.append(draw_without_faces(rng, height, width))
     # The aligner processes portraits only, which are less degraded than frames of a video.
     return [
-        FacePicture(degrade(s.pixels, rng) if rng.random() < 0.4 else s.pixels, s.boxes, s.keypoints) for s in shots
+        FacePicture(degrade(s.pixels, rng) if rng.random() < 0.4 else s.pixels, s.boxes, s.keypoints) for s in pictures
     ]
 
 

@@ -53,16 +53,16 @@ class AnchorTargets:
     scale: Tensor
 
 
-def anchor_targets(anchors: Anchors, shots: Sequence[FacePicture]) -> AnchorTargets:
+def anchor_targets(anchors: Anchors, pictures: Sequence[FacePicture]) -> AnchorTargets:
     scores, corners, points, scales = [], [], [], []
-    for shot in shots:
-        own, sure, edge = _match(anchors, shot.boxes)
+    for picture in pictures:
+        own, sure, edge = _match(anchors, picture.boxes)
         score = np.where(own == _NONE, 0.0, np.where(sure, 1.0, -1.0)).astype(np.float32)
         chosen = np.flatnonzero(own >= 0)
         centre, unit, face = anchors.centres[chosen], anchors.edges[chosen], own[chosen]
         scores.append(score)
-        corners.append((shot.boxes[face] - np.tile(centre, 2)) / unit[:, None])
-        points.append((shot.keypoints[face] - centre[:, None]).reshape(-1, 10) / unit[:, None])
+        corners.append((picture.boxes[face] - np.tile(centre, 2)) / unit[:, None])
+        points.append((picture.keypoints[face] - centre[:, None]).reshape(-1, 10) / unit[:, None])
         scales.append(edge[face] / unit)
     joined = (np.concatenate(parts).astype(np.float32) for parts in (corners, points, scales))
     return AnchorTargets(torch.from_numpy(np.stack(scores)), *(torch.from_numpy(part) for part in joined))

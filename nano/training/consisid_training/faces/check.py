@@ -48,27 +48,27 @@ def check(detector: Path, aligner: Path, parser: Path, people: int = 64) -> dict
     sets = _pictures(people)
     found: dict[str, Any] = {}
     for name, read in readers.items():
-        found[name] = {kind: faces(read, shots) for kind, shots in sets.items()}
+        found[name] = {kind: faces(read, pictures) for kind, pictures in sets.items()}
         found[name] |= {kind: false_positives(read, pictures) for kind, pictures in _negatives().items()}
     found["parser"] = masks(BiSeNet.from_tensors(_load(parser)), people)
     return found
 
 
-def faces(read: Reader, shots: Sequence[FacePicture]) -> dict[str, float]:
+def faces(read: Reader, pictures: Sequence[FacePicture]) -> dict[str, float]:
     """Return the share of faces found, of surplus finds, and the error of the keypoints."""
     distances: list[NDArray[Any]] = []
     seen = surplus = 0
-    for shot in shots:
-        boxes, points = read(shot.pixels)
-        overlap = overlaps(shot.boxes, boxes) if len(boxes) else np.zeros((len(shot.boxes), 0))
+    for picture in pictures:
+        boxes, points = read(picture.pixels)
+        overlap = overlaps(picture.boxes, boxes) if len(boxes) else np.zeros((len(picture.boxes), 0))
         hits = [row.argmax() if row.size and row.max() > _SAME else None for row in overlap]
         seen += sum(hit is not None for hit in hits)
         surplus += len(boxes) - len({hit for hit in hits if hit is not None})
         for face, hit in enumerate(hits):
             if hit is not None:
-                apart = np.linalg.norm(shot.keypoints[face, 0] - shot.keypoints[face, 1])
-                distances.append(np.linalg.norm(points[hit] - shot.keypoints[face], axis=1) / apart)
-    total = sum(len(shot.boxes) for shot in shots)
+                apart = np.linalg.norm(picture.keypoints[face, 0] - picture.keypoints[face, 1])
+                distances.append(np.linalg.norm(points[hit] - picture.keypoints[face], axis=1) / apart)
+    total = sum(len(picture.boxes) for picture in pictures)
     off = np.array(distances) if distances else np.full((1, 5), np.nan)
     return {
         "faces": total,
@@ -118,7 +118,7 @@ def _pictures(people: int) -> dict[str, list[FacePicture]]:
         video = clip(person(seed), scene(seed, held_out=True), seed)
         for frame in (0, 8, 16):
             frames.append(FacePicture(video.pixels[frame], video.boxes[[frame]], video.keypoints[[frame]]))
-    blurred = [FacePicture(_blurred(shot.pixels), shot.boxes, shot.keypoints) for shot in frames]
+    blurred = [FacePicture(_blurred(picture.pixels), picture.boxes, picture.keypoints) for picture in frames]
     sets = {f"portraits_{size}": portraits(size) for size in (200, 320, 512, 768, 1024)}
     pairs = [_beside(a, b) for a, b in zip(sets["portraits_320"][::2], sets["portraits_320"][1::2], strict=True)]
     return {**sets, "pairs": pairs, "frames": frames, "frames_blurred": blurred}

@@ -108,11 +108,11 @@ def train(folder: Path, steps: int) -> None:
     )
     grid, close_ups = anchors(_SIZE), CloseUps(SEED, _SIZE // _POOL, 1500, 4)
     for step in run.loop():
-        shots = _batch(run.rng(step), close_ups.at(step))
+        pictures = _batch(run.rng(step), close_ups.at(step))
         with autocast("cpu"):
-            (score, corners, points), features = network.heads_and_features(_tensor(shots))
-            parts = network.keypoint_maps.loss(features, shots)
-        total, measured = detection_loss(score[..., 0], corners, points, anchor_targets(grid, shots))
+            (score, corners, points), features = network.heads_and_features(_tensor(pictures))
+            parts = network.keypoint_maps.loss(features, pictures)
+        total, measured = detection_loss(score[..., 0], corners, points, anchor_targets(grid, pictures))
         run.update(total + parts, **measured, parts=parts.item())
     rng = run.rng(steps, stream=1)
     remeasure_statistics(run, (_tensor(_batch(rng, close_ups.at(steps))) for _ in range(24)))
@@ -123,24 +123,24 @@ def _batch(rng: np.random.Generator, close_ups: Sequence[FacePicture]) -> list[F
 
     Boxes and keypoints are in pixels of the input.
     """
-    edge, shots = _SIZE // _POOL, []
+    edge, pictures = _SIZE // _POOL, []
     for number in range(sum(_KINDS.values())):
         aspect = float(rng.choice((2 / 3, 3 / 4, 1, 1, 1, 4 / 3, 3 / 2, 3 / 2, 16 / 9)))
         height, width = (edge, round(edge * aspect)) if aspect <= 1 else (round(edge / aspect), edge)
         if number < _KINDS["mosaics"]:
             rows, columns = _GRIDS[int(rng.integers(len(_GRIDS)))]
             height, width = height if rows > 1 else max(height, edge // 2), width // columns * columns
-            shot = mosaic(rng, close_ups, (height // rows, width // columns), rows, columns)
-            height = shot.pixels.shape[0]
+            picture = mosaic(rng, close_ups, (height // rows, width // columns), rows, columns)
+            height = picture.pixels.shape[0]
         elif number < _KINDS["mosaics"] + _KINDS["people"]:
-            shot = draw_people(rng, height, width, 72 / _POOL, 540 / _POOL)
+            picture = draw_people(rng, height, width, 72 / _POOL, 540 / _POOL)
         else:
-            shot = draw_without_faces(rng, height, width)
+            picture = draw_without_faces(rng, height, width)
         filled = np.zeros((edge, edge, 3), np.uint8)
-        filled[:height, :width] = degrade(shot.pixels, rng)
+        filled[:height, :width] = degrade(picture.pixels, rng)
         # Coordinates count from the edges of pixels, as in the world.
-        shots.append(FacePicture(filled, shot.boxes * _POOL, shot.keypoints * _POOL))
-    return shots
+        pictures.append(FacePicture(filled, picture.boxes * _POOL, picture.keypoints * _POOL))
+    return pictures
 
 
 def anchors(size: int) -> Anchors:
@@ -243,8 +243,8 @@ def _split(heads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return score, corners, points
 
 
-def _tensor(shots: Sequence[FacePicture]) -> Tensor:
-    pixels = torch.from_numpy(np.stack([shot.pixels for shot in shots])).permute(0, 3, 1, 2)
+def _tensor(pictures: Sequence[FacePicture]) -> Tensor:
+    pixels = torch.from_numpy(np.stack([picture.pixels for picture in pictures])).permute(0, 3, 1, 2)
     return (pixels.float() - 127.5) / 128
 
 

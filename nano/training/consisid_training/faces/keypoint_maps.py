@@ -33,13 +33,13 @@ class KeypointMaps(nn.Module):
         for parameter in self.heads.parameters():
             nn.init.zeros_(parameter)
 
-    def loss(self, levels: Sequence[Tensor], shots: Sequence[FacePicture]) -> Tensor:
+    def loss(self, levels: Sequence[Tensor], pictures: Sequence[FacePicture]) -> Tensor:
         """Return the squared error of the maps per keypoint, counting at least one face a picture."""
         total = torch.zeros(())
         for head, features, stride, edges in zip(self.heads, levels, self._strides, self._edges, strict=True):
-            wanted = torch.from_numpy(_maps(shots, features.shape[-2:], stride, edges))
-            squared = F.mse_loss(head(features).float(), wanted, reduction="sum")
-            total = total + squared / wanted.sum().clamp(min=float(_KINDS * len(shots)))
+            target = torch.from_numpy(_maps(pictures, features.shape[-2:], stride, edges))
+            squared = F.mse_loss(head(features).float(), target, reduction="sum")
+            total = total + squared / target.sum().clamp(min=float(_KINDS * len(pictures)))
         return _WEIGHT * total
 
 
@@ -58,13 +58,13 @@ def position_kernels(weight: Tensor) -> None:
 
 
 def _maps(
-    shots: Sequence[FacePicture], shape: Sequence[int], stride: int, edges: tuple[float, float]
+    pictures: Sequence[FacePicture], shape: Sequence[int], stride: int, edges: tuple[float, float]
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     rows, columns = shape
-    found = np.zeros((len(shots), _KINDS, rows, columns), np.float32)
-    for number, shot in enumerate(shots):
-        size = np.sqrt((shot.boxes[:, 2:] - shot.boxes[:, :2]).prod(axis=1))
-        for points in shot.keypoints[(size >= edges[0]) & (size <= edges[1])] / stride:
+    found = np.zeros((len(pictures), _KINDS, rows, columns), np.float32)
+    for number, picture in enumerate(pictures):
+        size = np.sqrt((picture.boxes[:, 2:] - picture.boxes[:, :2]).prod(axis=1))
+        for points in picture.keypoints[(size >= edges[0]) & (size <= edges[1])] / stride:
             for step in ((0, 0), (0, 1), (1, 0), (1, 1)):
                 corner = np.floor(points) + step
                 x, y = corner.astype(int).T

@@ -140,8 +140,8 @@ def train(
         whole: share of steps that use every latent frame.
         start: run whose weights are continued (`further`), without coarse steps. rate: Muon's learning rate.
     """
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    if world > 1:
+    rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if processes > 1:
         distributed.init_process_group("gloo")
     torch.manual_seed(SEED)
     tokenizer = folder / "tokenizer"
@@ -151,7 +151,7 @@ def train(
             write_tokenizer(tokenizer, sentences, pieces=256)
         else:
             shutil.copytree(start / "tokenizer", tokenizer, dirs_exist_ok=True)
-    if world > 1:
+    if processes > 1:
         distributed.barrier()
     samples = Samples(data, encoded, tokenizer, people, first)
     network = Model(samples.vocabulary)
@@ -161,12 +161,12 @@ def train(
         network.load_state_dict(weights(start))
     run = TrainingRun(
         folder, network, steps=steps, rate=rate, adamw_rate=0.7 * rate, seed=SEED, average=max(0.0, 1 - 12 / steps),
-        device=DEVICE, data_parallel=world > 1, decay=0.45 if start is None else 1.0,
+        device=DEVICE, data_parallel=processes > 1, decay=0.45 if start is None else 1.0,
         adamw=("shared", "embed_tokens", "proj_out", "relative_attention_bias", "latents"), writes=rank == 0,
     )  # fmt: skip
     signal, critic = alphas().to(DEVICE), latent_reader.trained(runs / "latent_reader").to(DEVICE)
     for step in run.loop():
-        rng, shared = run.rng(step, stream=rank), run.rng(step, stream=world)
+        rng, shared = run.rng(step, stream=rank), run.rng(step, stream=processes)
         others = np.sort(1 + shared.permutation(FRAMES - 1)[: SEEN_FRAMES - 1])
         frames = WHOLE if shared.random() < whole else np.concatenate([WHOLE[:1], others])
         drawn = samples.draw(rng.choice(samples.seen, batch), frames, rng)
@@ -176,7 +176,7 @@ def train(
         error, face = predicted.squared.mean(), _over(predicted.squared, drawn["mask"].to(DEVICE))
         unlike = predicted.reader_distance(critic, rng)
         (error + face + READER_WEIGHT * unlike).backward()  # type: ignore[no-untyped-call]
-        if world > 1:
+        if processes > 1:
             _average(network, run)
         checked = _check(network, samples, signal, critic) if rank == 0 and (step + 1) % CHECK_EVERY == 0 else {}
         run.apply(error=error.item(), face=face.item(), unlike=unlike.item(), **checked)

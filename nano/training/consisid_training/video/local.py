@@ -125,9 +125,9 @@ def train(encoded: Path, folder: Path, steps: int, batch: int = 48) -> None:
         picture_error = F.mse_loss(picture.float(), F.unfold(target, 2, stride=2).transpose(1, 2))
         numbers_error = F.mse_loss(predicted[-1].float(), shapes[rows])
         loss, measured = picture_error + numbers_error, {}
-        for name, score, classes_of in zip(ATTRIBUTES, predicted, classes[rows].T, strict=False):
-            loss = loss + 0.3 * F.cross_entropy(score.float(), classes_of)
-            measured[name] = (score.argmax(1) == classes_of).float().mean().item()
+        for name, score, row_classes in zip(ATTRIBUTES, predicted, classes[rows].T, strict=False):
+            loss = loss + 0.3 * F.cross_entropy(score.float(), row_classes)
+            measured[name] = (score.argmax(1) == row_classes).float().mean().item()
         run.update(loss, picture=picture_error.item(), numbers=numbers_error.item(), **measured)
 
 
