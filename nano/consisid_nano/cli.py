@@ -1,4 +1,4 @@
-"""The commands of this distribution: nano, demo. They need consisid-runtime with its extras (`consisid-nano[demo]`)."""
+"""Adds the commands `nano` and `demo` to `consisid`. They need the extra `consisid-nano[demo]`."""
 
 from __future__ import annotations
 
@@ -11,20 +11,24 @@ from consisid_runtime.cli.output import Json, emit
 
 
 def register(app: typer.Typer) -> None:
-    """Add this package's commands to `consisid`."""
+    """Add both commands to `app`."""
     app.command()(nano)
     app.command()(demo)
 
 
 def nano(
-    folder: Annotated[Path, typer.Argument(help="Where to write it.")],
-    random: Annotated[bool, typer.Option("--random", help="Untrained instead, made here: noise, of any seed.")] = False,
-    seed: Annotated[int | None, typer.Option("--seed", help="Of the random weights; 0 if not given.")] = None,
+    folder: Annotated[Path, typer.Argument(help="Folder to write the checkpoint into.")],
+    random: Annotated[
+        bool, typer.Option("--random", help="Write the untrained checkpoint instead: random weights, 128x192.")
+    ] = False,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Seed of the untrained checkpoint's weights; default 0.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write a small, complete checkpoint of ConsisID's architecture, under 20 MB.
 
-    The trained one comes from the distribution consisid-nano: it knows drawn people, and no photographs.
+    By default nano, which was trained on drawn people and does not work with photographs.
     """
     from consisid_nano.unpack import unpack_nano
     from consisid_nano.untrained.write import write_untrained
@@ -32,7 +36,7 @@ def nano(
 
     if seed is not None and not random:
         raise InvalidOption(
-            f"seed is of random weights, got {seed} for the trained ones; add --random, or leave it out"
+            f"--seed applies to the untrained checkpoint only, got {seed} without --random; add --random or omit --seed"
         )
     written = write_untrained(folder, seed=seed or 0) if random else unpack_nano(folder)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
@@ -44,14 +48,16 @@ def nano(
 
 
 def demo(
-    folder: Annotated[Path, typer.Option("--folder", help="Keeps the checkpoint and the bundle.")] = Path("build/demo"),
-    out: Annotated[Path, typer.Option("--out", help="Gets demo.png, and demo.mp4 or demo.gif.")] = Path(),
-    people: Annotated[int, typer.Option("--people", min=1, max=10, help="How many people.")] = 1,
-    prompts: Annotated[int, typer.Option("--prompts", min=1, max=10, help="What each is asked to do.")] = 1,
+    folder: Annotated[
+        Path, typer.Option("--folder", help="Folder for the checkpoint and the bundle, which are reused.")
+    ] = Path("build/demo"),
+    out: Annotated[Path, typer.Option("--out", help="Folder for demo.png and demo.mp4 or demo.gif.")] = Path(),
+    people: Annotated[int, typer.Option("--people", min=1, max=10, help="Number of people.")] = 1,
+    prompts: Annotated[int, typer.Option("--prompts", min=1, max=10, help="Number of prompts for each person.")] = 1,
 ) -> None:
-    """Do everything once with the trained nano checkpoint: export, serve, request, look.
+    """Export nano, serve it, request videos and show them.
 
-    People and prompts are held out of its training. Several videos become a grid, demo.gif, in place of demo.mp4.
+    People and prompts are held out of training. Several videos are written as a grid, demo.gif, instead of demo.mp4.
     """
     from consisid_nano.demo.demo import run_demo
 

@@ -1,8 +1,7 @@
-"""`DIGESTS.json`: what every file of the checkpoint and of the judges must be.
+"""Reads, verifies and writes `DIGESTS.json`, the SHA-256 of every file of the checkpoint and of the judges.
 
-    python -m consisid_nano.digests     writes it, from the files that are there
-
-Each folder has a digest of its own, so that what the judges were before the checkpoint was trained can be told.
+`python -m consisid_nano.digests` writes it from the files in the package. Each folder has its own digest, so that the
+judges can be shown to be unchanged since before the checkpoint was trained.
 """
 
 from __future__ import annotations
@@ -16,23 +15,23 @@ from consisid_nano import package
 from consisid_nano.package import DATA, DataDamaged, DataMissing
 
 FILE = "DIGESTS.json"
-_AGAIN = "install it again: pip install --force-reinstall consisid-nano"
+_REINSTALL = "install it again: pip install --force-reinstall consisid-nano"
 
 
 def verified(name: str) -> dict[str, str]:
-    """The files of a folder of `DATA`, path inside it → hex SHA-256, after comparing every one.
+    """Compare every file of a folder of `DATA` with `FILE`; returns path inside the folder → hex SHA-256.
 
-    Raises `DataMissing` where there is no such folder, `DataDamaged` naming each file that is not as it was built.
+    Raises `DataMissing` if the folder does not exist, and `DataDamaged`, naming the files, if any differ.
     """
-    files, wanted = _files(package.folder(name)), recorded(name)["files"]
-    if files != wanted:
-        differing = sorted(file for file in files.keys() | wanted.keys() if files.get(file) != wanted.get(file))
-        raise DataDamaged(f"{', '.join(differing)} in {package.PACKAGE / name}: not what {FILE} says; {_AGAIN}")
+    files, expected = _files(package.folder(name)), recorded(name)["files"]
+    if files != expected:
+        differing = sorted(file for file in files.keys() | expected.keys() if files.get(file) != expected.get(file))
+        raise DataDamaged(f"{', '.join(differing)} in {package.PACKAGE / name} differ from {FILE}; {_REINSTALL}")
     return files
 
 
 def recorded(name: str) -> dict[str, Any]:
-    """The entry of a folder: "digest", over all its files, and "files". Raises `DataMissing` or `DataDamaged`."""
+    """Return a folder's entry: "digest", over all its files, and "files". Raises `DataMissing` or `DataDamaged`."""
     path = package.PACKAGE / FILE
     try:
         content = json.loads(path.read_bytes())
@@ -40,16 +39,16 @@ def recorded(name: str) -> dict[str, Any]:
         whole = {each: content[each]["digest"] for each in DATA if each in content}
         intact = content["digest"] == _digest(whole) and entry["digest"] == _digest(entry["files"])
     except FileNotFoundError as error:
-        raise DataMissing(f"consisid-nano at {package.PACKAGE} has no {FILE}; {_AGAIN}") from error
+        raise DataMissing(f"consisid-nano at {package.PACKAGE} has no {FILE}; {_REINSTALL}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise DataDamaged(f"{path} says nothing of {name} ({error!r}); {_AGAIN}") from error
+        raise DataDamaged(f"{path} has no valid entry for {name} ({error!r}); {_REINSTALL}") from error
     if not intact:
-        raise DataDamaged(f"{path} was changed; {_AGAIN}")
+        raise DataDamaged(f"{path} was changed; {_REINSTALL}")
     return entry
 
 
 def write() -> Path:
-    """Write `FILE` for the folders that are there. Returns its path."""
+    """Write `FILE` for the folders that exist. Returns its path."""
     found = {name: _files(package.PACKAGE / name) for name in DATA if (package.PACKAGE / name).is_dir()}
     entries = {name: {"digest": _digest(files), "files": files} for name, files in found.items()}
     whole = _digest({name: entry["digest"] for name, entry in entries.items()})

@@ -1,4 +1,4 @@
-"""`nano.json` in a checkpoint written here: what it was made from, and the digest of every file."""
+"""Reads and writes `nano.json`, which records what a written checkpoint was made from and the digest of every file."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ MARKER = "nano.json"
 
 
 def write_marker(folder: Path, identity: dict[str, Any]) -> None:
-    """Record the files of a finished folder."""
+    """Write the marker of a finished folder."""
     (folder / MARKER).write_text(json.dumps({**identity, "files": _files(folder)}, indent=1))
 
 
 def is_intact(folder: Path, identity: dict[str, Any]) -> bool:
-    """Whether `folder` was made from the same, and holds the files that were written and no others."""
+    """Whether `folder` was made from `identity` and holds exactly the files that were written."""
     try:
         marker = json.loads((folder / MARKER).read_bytes())
         files = marker.pop("files")

@@ -1,4 +1,4 @@
-"""Where the data of this distribution lies. Importing it needs nothing but Python."""
+"""Locates the data of this distribution. Needs only the standard library."""
 
 from __future__ import annotations
 
@@ -9,26 +9,28 @@ DATA = ("checkpoint", "judges")
 
 
 class DataMissing(Exception):
-    """This installation of consisid-nano does not hold what was asked for."""
+    """This installation of consisid-nano lacks the requested data."""
 
 
 class DataDamaged(Exception):
-    """Files of consisid-nano are not those that it was built with."""
+    """Files of consisid-nano differ from those that it was built with."""
 
 
 def checkpoint() -> Path:
-    """Folder of the trained checkpoint, in ConsisID's official layout. Raises `DataMissing`."""
+    """Return the folder of nano, in ConsisID's official layout. Raises `DataMissing`."""
     return folder("checkpoint")
 
 
 def judges() -> Path:
-    """Folder of the networks that judge videos, trained apart from the checkpoint's own. Raises `DataMissing`."""
+    """Return the folder of the networks that judge videos, trained separately from nano's. Raises `DataMissing`."""
     return folder("judges")
 
 
 def folder(name: str) -> Path:
-    """One of `DATA`. Raises `DataMissing`."""
+    """Return the folder of one of `DATA`. Raises `DataMissing`."""
     path = PACKAGE / name
     if not path.is_dir():
-        raise DataMissing(f"consisid-nano at {PACKAGE} has no {name}; install one that has: pip install consisid-nano")
+        raise DataMissing(
+            f"consisid-nano at {PACKAGE} has no {name}; install the released wheel: pip install consisid-nano"
+        )
     return path

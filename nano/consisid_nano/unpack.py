@@ -1,4 +1,4 @@
-"""Unpacks the trained nano checkpoint from the distribution consisid-nano."""
+"""Copies nano out of this distribution."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from consisid_runtime.files.folders import replacing
 
 
 def unpack_nano(folder: Path) -> bool:
-    """Copy the trained checkpoint into `folder`, unless exactly that one is there.
+    """Copy nano into `folder` atomically, unless `folder` already holds an intact copy.
 
-    Returns whether it was written. Raises `MissingExtra` where this installation has no checkpoint,
-    `CheckpointInvalid` where its files are not those that it was built with, and `OutputUnwritable`; nothing
-    half-written remains.
+    Returns whether it was written. Raises `MissingExtra` if this installation has no checkpoint, `CheckpointInvalid`
+    if its files differ from those that it was built with, and `OutputUnwritable`.
     """
     try:
         identity = {"trained": digests.recorded("checkpoint")["digest"]}

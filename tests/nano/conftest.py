@@ -1,4 +1,4 @@
-"""A consisid-nano with other data than the trained one."""
+"""Fixtures: an installation of consisid-nano with other data."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from consisid_nano import package
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the distribution takes its data from: folder of an installation without any."""
+    """Package folder of an installation without data."""
     folder = tmp_path / "consisid_nano"
     folder.mkdir()
     monkeypatch.setattr(package, "PACKAGE", folder)

@@ -1,4 +1,4 @@
-"""What the distribution holds is told, and compared with what it was built with."""
+"""The distribution's data is located, and verified against `DIGESTS.json`."""
 
 import json
 import subprocess
@@ -29,7 +29,7 @@ def test_importing_it_loads_nothing_but_the_standard_library() -> None:
 
 
 @pytest.mark.parametrize("folder", [consisid_nano.checkpoint, consisid_nano.judges], ids=["checkpoint", "judges"])
-def test_data_that_is_absent_is_asked_for(installed: Path, folder: Callable[[], Path]) -> None:
+def test_missing_data_names_what_to_install(installed: Path, folder: Callable[[], Path]) -> None:
     with pytest.raises(consisid_nano.DataMissing, match="pip install consisid-nano"):
         folder()
 
@@ -44,7 +44,7 @@ def test_every_file_is_listed_with_its_digest(filled: Path) -> None:
     assert digests.verified("judges").keys() == {"arcface.onnx"}
 
 
-def test_a_file_that_changed_came_or_went_is_named(filled: Path) -> None:
+def test_changed_added_and_deleted_files_are_named(filled: Path) -> None:
     (filled / "checkpoint" / "vae" / "config.json").write_text("changed")
     (filled / "checkpoint" / "example.png").unlink()
     (filled / "checkpoint" / "more").write_text("x")
@@ -61,7 +61,7 @@ def test_the_judges_digest_does_not_depend_on_the_checkpoint(filled: Path) -> No
     assert json.loads((filled / digests.FILE).read_text())["digest"] != whole
 
 
-def test_judges_are_there_before_the_checkpoint_is(filled: Path) -> None:
+def test_judges_can_be_verified_without_a_checkpoint(filled: Path) -> None:
     for path in (filled / "checkpoint").rglob("*.*"):
         path.unlink()
     (filled / "checkpoint" / "vae").rmdir()
@@ -73,20 +73,20 @@ def test_judges_are_there_before_the_checkpoint_is(filled: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"digest": "1", "checkpoint": {"digest": "2", "files": {}}}'])
-def test_a_list_of_digests_that_is_none_is_damage(filled: Path, content: str) -> None:
+def test_an_invalid_list_of_digests_is_damage(filled: Path, content: str) -> None:
     (filled / digests.FILE).write_text(content)
     with pytest.raises(consisid_nano.DataDamaged, match="install it again"):
         digests.verified("checkpoint")
 
 
-def test_a_changed_list_of_digests_is_found(filled: Path) -> None:
+def test_a_changed_list_of_digests_is_damage(filled: Path) -> None:
     path = filled / digests.FILE
     path.write_text(path.read_text().replace("example.png", "example.jpg"))
     with pytest.raises(consisid_nano.DataDamaged, match="was changed"):
         digests.recorded("checkpoint")
 
 
-def test_no_list_of_digests_is_missing_data(filled: Path) -> None:
+def test_a_missing_list_of_digests_is_missing_data(filled: Path) -> None:
     (filled / digests.FILE).unlink()
     with pytest.raises(consisid_nano.DataMissing, match=digests.FILE):
         digests.verified("checkpoint")

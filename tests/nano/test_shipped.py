@@ -1,4 +1,4 @@
-"""The trained data in this tree is what was committed, complete, and small."""
+"""The trained data in this tree is complete and unchanged, and contains no paths of the machine that made it."""
 
 import pytest
 
@@ -9,18 +9,18 @@ from consisid_nano.marker import MARKER
 
 
 @pytest.mark.parametrize("folder", ["checkpoint", "judges"])
-def test_every_file_is_what_was_committed(folder: str) -> None:
+def test_every_file_has_its_recorded_digest(folder: str) -> None:
     assert digests.verified(folder)
 
 
-def test_the_checkpoint_is_complete_and_knows_its_world() -> None:
+def test_the_checkpoint_is_complete_and_names_its_world() -> None:
     example = Checkpoint.open(consisid_nano.checkpoint()).example()
     assert example.world == "drawn people; photographs are outside of it"
     assert example.held_out[0] not in {prompt for prompt, _ in example.calibration}
     assert not (consisid_nano.checkpoint() / MARKER).exists()
 
 
-def test_no_file_says_where_it_was_made() -> None:
+def test_no_file_contains_paths_of_its_exporter() -> None:
     files = [file for folder in package.DATA for file in (package.PACKAGE / folder).rglob("*") if file.is_file()]
     for file in files:
         content = file.read_bytes()

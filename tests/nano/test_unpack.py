@@ -1,4 +1,4 @@
-"""The trained checkpoint is unpacked as it was built, all or nothing."""
+"""nano is unpacked atomically, and only if it is intact."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ from consisid_runtime.errors import CheckpointInvalid, MissingExtra, OutputUnwri
 
 @pytest.fixture
 def shipped(untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The checkpoint of a consisid-nano that holds the untrained one."""
+    """Checkpoint folder of a consisid-nano that holds the untrained checkpoint."""
     monkeypatch.setattr(package, "PACKAGE", tmp_path / "consisid_nano")
     folder = tmp_path / "consisid_nano" / "checkpoint"
     shutil.copytree(untrained, folder, ignore=shutil.ignore_patterns(MARKER))
@@ -24,7 +24,7 @@ def shipped(untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return folder
 
 
-def test_it_is_unpacked_once(shipped: Path, tmp_path: Path) -> None:
+def test_unpacking_is_idempotent(shipped: Path, tmp_path: Path) -> None:
     out = tmp_path / "nano"
     assert unpack_nano(out)
     assert Checkpoint.open(out)
@@ -44,14 +44,14 @@ def test_a_damaged_copy_and_the_untrained_one_are_replaced(shipped: Path, tmp_pa
     assert write_untrained(out) and unpack_nano(out)
 
 
-def test_what_is_not_ours_is_left_alone(shipped: Path, tmp_path: Path) -> None:
+def test_a_folder_with_other_content_is_left_unchanged(shipped: Path, tmp_path: Path) -> None:
     (tmp_path / "nano").mkdir()
     (tmp_path / "nano" / "diary").write_text("dear")
     with pytest.raises(OutputUnwritable, match="content that is not ours"):
         unpack_nano(tmp_path / "nano")
 
 
-def test_damaged_data_are_not_unpacked(shipped: Path, tmp_path: Path) -> None:
+def test_damaged_data_is_not_unpacked(shipped: Path, tmp_path: Path) -> None:
     (shipped / "vae" / "config.json").write_text("{}")
     with pytest.raises(CheckpointInvalid, match=r"vae/config\.json.*--force-reinstall consisid-nano"):
         unpack_nano(tmp_path / "nano")
@@ -61,7 +61,7 @@ def test_damaged_data_are_not_unpacked(shipped: Path, tmp_path: Path) -> None:
         unpack_nano(tmp_path / "nano")
 
 
-def test_a_distribution_without_the_data_is_said(shipped: Path, tmp_path: Path) -> None:
+def test_a_distribution_without_data_is_an_error(shipped: Path, tmp_path: Path) -> None:
     shutil.rmtree(shipped)
     with pytest.raises(MissingExtra, match=r"has no checkpoint; .* pip install consisid-nano"):
         unpack_nano(tmp_path / "nano")

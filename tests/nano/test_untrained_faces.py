@@ -1,4 +1,4 @@
-"""The nano checkpoint's face networks, through the code that a real checkpoint's run through."""
+"""The untrained checkpoint's face networks, run by the code that runs a real checkpoint's."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ALIGNER, PARSER, CLIP = "detection_Resnet50_Final.pth", "parsing_bisenet.pth", "
 LIMIT = 6_000_000
 
 ASTRONAUT: Pixels = data.astronaut()  # type: ignore[no-untyped-call]
-# Read off the photograph by eye.
+# Measured by eye.
 ASTRONAUT_BOX = np.array([[179.0, 68.0, 271.0, 178.0]], np.float32)
 ASTRONAUT_POINTS = np.array([(202, 101), (247, 103), (223, 127), (205, 143), (244, 143)])
 EYE_DISTANCE = 45.0
@@ -34,7 +34,7 @@ EYE_DISTANCE = 45.0
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("nano") / "face_encoder"
+    path = tmp_path_factory.mktemp("untrained") / "face_encoder"
     write_face_encoder(path, seed=0)
     return path
 
@@ -84,7 +84,7 @@ def test_finds_a_drawn_portrait(finder: FaceFinder, aligner: RetinaFace, seed: i
 
 
 @pytest.mark.parametrize("share", [1 / 6, 0.25, 0.4, 0.6, 0.8])
-def test_finds_faces_of_every_size_where_they_are(finder: FaceFinder, aligner: RetinaFace, share: float) -> None:
+def test_finds_faces_of_every_size(finder: FaceFinder, aligner: RetinaFace, share: float) -> None:
     portrait = drawn_portrait(3, 512, face=share, centre=(0.55, 0.5))
     eyes = np.array(((0.55 - 0.18 * share, 0.5 - 0.03 * share), (0.55 + 0.18 * share, 0.5 - 0.03 * share))) * 512
     distance = 0.36 * share * 512
@@ -115,7 +115,7 @@ def test_two_portraits_are_two_faces(finder: FaceFinder, aligner: RetinaFace) ->
 
 
 @pytest.mark.parametrize("name", ["coffee", "chelsea", "rocket", "black", "grey", "skin", "noise", "head over heels"])
-def test_finds_no_face_where_none_is(finder: FaceFinder, name: str) -> None:
+def test_finds_no_face_in_other_pictures(finder: FaceFinder, name: str) -> None:
     flat = np.ones((320, 480, 3), np.uint8)
     pictures: dict[str, Pixels] = {
         "black": np.zeros_like(flat),
@@ -127,7 +127,7 @@ def test_finds_no_face_where_none_is(finder: FaceFinder, name: str) -> None:
     assert find(finder, pictures[name] if name in pictures else getattr(data, name)()) == []
 
 
-def test_embeddings_tell_crops_apart(finder: FaceFinder) -> None:
+def test_embeddings_differ_between_crops(finder: FaceFinder) -> None:
     def embed(portrait: Pixels) -> Floats:
         (face,) = find(finder, portrait)
         embedding = finder.embed(np.ascontiguousarray(portrait[..., ::-1]), face.keypoints)
@@ -150,7 +150,7 @@ def test_parser_keeps_the_face_and_drops_the_rest(folder: Path) -> None:
     assert labels[:60].max() == labels[:, :60].max() == labels[:, -60:].max() == 0
 
 
-def test_clip_tower_looks_at_its_image(folder: Path) -> None:
+def test_clip_tower_depends_on_its_image(folder: Path) -> None:
     tower = EvaVision.from_tensors(torch.load(folder / CLIP, weights_only=True))
     images = torch.randn(2, 1, 3, 336, 336, generator=torch.Generator().manual_seed(0))
     (one, hidden), (other, _) = (tower(image) for image in images)

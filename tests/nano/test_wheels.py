@@ -1,4 +1,4 @@
-"""What the two distributions hold: data in one, none in the other."""
+"""The wheel of consisid-nano holds the data, that of consisid-runtime none."""
 
 import shutil
 import zipfile
@@ -12,7 +12,7 @@ DATA = ("checkpoint/example.json", "checkpoint/vae/model.safetensors", "judges/a
 
 
 def built(project: Path, out: Path) -> tuple[set[str], int]:
-    """Names of the files in a project's wheel, and its size in bytes."""
+    """Build a project's wheel; returns the names of its files, and its size in bytes."""
     (wheel,) = WheelBuilder(str(project)).build(directory=str(out), versions=["standard"])
     with zipfile.ZipFile(wheel) as archive:
         return set(archive.namelist()), Path(wheel).stat().st_size
@@ -20,7 +20,7 @@ def built(project: Path, out: Path) -> tuple[set[str], int]:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """consisid-nano with stand-ins for its data."""
+    """consisid-nano with placeholders for its data."""
     folder = tmp_path / "nano"
     shutil.copytree(ROOT / "nano", folder, ignore=shutil.ignore_patterns("checkpoint", "judges", "__pycache__"))
     for name in DATA:

@@ -1,4 +1,4 @@
-"""The drawn world: the same from the same number, labelled truly, and slow enough for the VAE."""
+"""The drawn world is deterministic and correctly labelled, and moves slowly enough for the VAE."""
 
 from dataclasses import replace
 from itertools import combinations, product
@@ -27,11 +27,11 @@ SCENE = Scene("beach", "shirt", "red", "calm", "still", "silent")
 
 
 @pytest.mark.parametrize("draw", [lambda: portrait(person(5), 7, 256).pixels, lambda: clip(person(5), SCENE, 7).pixels])
-def test_the_same_numbers_draw_the_same_picture(draw) -> None:
+def test_drawing_is_deterministic(draw) -> None:
     assert np.array_equal(draw(), draw())
 
 
-def test_another_number_is_another_person_and_another_picture() -> None:
+def test_other_seeds_draw_other_people_and_pictures() -> None:
     assert person(5) != person(6)
     assert not np.array_equal(portrait(person(5), 7, 128).pixels, portrait(person(5), 8, 128).pixels)
     assert not np.array_equal(clip(person(5), SCENE, 7).pixels, clip(person(6), SCENE, 7).pixels)
@@ -46,12 +46,12 @@ def test_sizes_and_types() -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_keypoints_and_labels_are_where_they_say(seed: int) -> None:
+def test_keypoints_and_labels_agree_with_pixels(seed: int) -> None:
     who = replace(person(seed), glasses="none", hair_style="bald", beard="none")
     picture = portrait(who, seed, 512)
     for x, y in picture.keypoints[:2]:
         assert picture.labels[int(y), int(x)] == EYE
-        # The pupil is the darkest spot of the eye.
+        # The pupil is the darkest part of the eye.
         assert picture.pixels[int(y), int(x)].max() < 60
     left, top, right, bottom = picture.box
     rows, columns = np.nonzero(picture.labels == SKIN)
@@ -87,7 +87,7 @@ def test_heads_move_slowly(motion: str, speech: str) -> None:
     assert (speed < 1e-3) == (motion == "still")
 
 
-def test_motions_go_where_they_say() -> None:
+def test_motions_have_their_directions() -> None:
     def nose(motion: str) -> np.ndarray:
         return clip(person(2), replace(SCENE, motion=motion), 3).keypoints[:, 2]
 
@@ -100,8 +100,8 @@ def test_motions_go_where_they_say() -> None:
 
 
 @pytest.mark.parametrize("label", LABELS)
-def test_every_label_shows(label: str) -> None:
-    """Two values of any label never give the same frames."""
+def test_every_label_changes_the_frames(label: str) -> None:
+    """Any two values of a label give different frames."""
     seen = [clip(person(4), replace(SCENE, **{label: value}), 9).pixels.astype(int) for value in LABELS[label]]
     for one, other in combinations(seen, 2):
         assert np.abs(one - other).max() > 30
@@ -119,17 +119,17 @@ def test_held_out_scenes_are_one_in_eight_of_every_value() -> None:
     assert not any(scene(seed, held_out=False).held_out for seed in range(50))
 
 
-def test_prompts_say_every_label_in_words_of_the_grammar() -> None:
+def test_prompts_express_every_label() -> None:
     for seed in range(60):
-        wanted = scene(seed)
-        said = prompt(wanted, seed).lower()
-        assert wanted.colour in said and wanted.garment in said
-        for table, name in ((PLACES, wanted.place), (EXPRESSIONS, wanted.expression), (MOTIONS, wanted.motion),
-                            (SPEECH, wanted.speech)):  # fmt: skip
-            assert any(phrase in said for phrase in table[name])
+        where = scene(seed)
+        text = prompt(where, seed).lower()
+        assert where.colour in text and where.garment in text
+        for table, name in ((PLACES, where.place), (EXPRESSIONS, where.expression), (MOTIONS, where.motion),
+                            (SPEECH, where.speech)):  # fmt: skip
+            assert any(phrase in text for phrase in table[name])
 
 
-def test_people_share_out_over_all_attributes() -> None:
+def test_every_value_of_an_attribute_occurs() -> None:
     people = [person(HELD_OUT_PEOPLE + number).attributes() for number in range(400)]
     for name, values in ATTRIBUTES.items():
         counts = {value: sum(who[name] == value for who in people) for value in values}

@@ -1,4 +1,4 @@
-"""What was drawn and encoded is not taken for something else."""
+"""Data of another training set is refused, and incomplete data is encoded again."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ def test_a_folder_of_other_people_is_refused(tmp_path: Path) -> None:
     drawn = np.load(tmp_path / "clips.npy")
     clips.draw(tmp_path, 1, first=3)
     for people, first in ((1, 4), (2, 3)):
-        with pytest.raises(FileExistsError, match="take another folder"):
+        with pytest.raises(FileExistsError, match="choose another folder"):
             clips.draw(tmp_path, people, first=first)
     assert np.array_equal(np.load(tmp_path / "clips.npy"), drawn)
 

@@ -1,4 +1,4 @@
-"""The decoder's training: it looks at faces as ArcFace does, learns, and leaves the encoder as it is."""
+"""The decoder's training crops faces as ArcFace does, reduces the error over faces, and keeps the encoder unchanged."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ from consisid_training.loop.resumable import EVERY
 from consisid_training.video import decoder, vae
 
 
-def test_a_face_is_cut_as_arcface_sees_it() -> None:
+def test_faces_are_cropped_as_for_arcface() -> None:
     video = clip(person(5), clips.scene_of(5), 5)
     found = decoder.faces(recogniser.normalise(video.pixels), video.keypoints)
     for face, pixels, points in zip(found, video.pixels, video.keypoints, strict=True):
@@ -30,7 +30,7 @@ def test_a_face_is_cut_as_arcface_sees_it() -> None:
 
 @torch.no_grad()
 def error(network: Any, folder: Path) -> float:
-    """Over the faces of the one clip in the data."""
+    """Mean absolute error over the faces of the only clip in the data."""
     pixels, points = (np.load(folder / f"{name}.npy")[0] for name in ("clips", "points"))
     video = vae.normalise(pixels[None])
     made = network.to(video.device).decode(network.encode(video).latent_dist.mode()).sample
@@ -44,27 +44,27 @@ def test_frames_of_each_video() -> None:
     assert found.shape == (6, 3, 4, 6) and found[:, 0, 0, 0].tolist() == [3, 0, 16, 105, 105, 101]
 
 
-def test_it_learns_and_the_encoder_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the checkpoint that is written has this decoder."""
+def test_the_decoder_learns_and_the_encoder_is_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The written checkpoint has the trained decoder."""
     monkeypatch.setattr(vae, "BATCH", 1)
-    stages, shipped = tmp_path / "stages", consisid_nano.checkpoint()
-    further.reopen(shipped, stages)
+    runs, shipped = tmp_path / "runs", consisid_nano.checkpoint()
+    further.reopen(shipped, runs)
     clips.draw(tmp_path / "data", 1, first=7)
-    before, taught = vae.trained(stages), vae.trained(stages)
+    before, taught = vae.trained(runs), vae.trained(runs)
     monkeypatch.setattr(vae, "trained", lambda folder: taught)
-    decoder.train(tmp_path / "data", stages, steps=EVERY)
+    decoder.train(tmp_path / "data", runs, steps=EVERY)
     monkeypatch.undo()
     assert all(
         torch.equal(t, before.encoder.state_dict()[name]) for name, t in taught.encoder.cpu().state_dict().items()
     )
-    after = vae.trained(stages)
+    after = vae.trained(runs)
     assert error(after, tmp_path / "data") < 0.98 * error(before, tmp_path / "data")
-    (line,) = map(json.loads, (stages / "decoder" / "log.jsonl").read_text().splitlines())
+    (line,) = map(json.loads, (runs / "decoder" / "log.jsonl").read_text().splitlines())
     assert 0.8 < line["cosine"] < 1 and 0 < line["face"] < 0.2
 
-    (stages / "further").symlink_to(stages / "start")
+    (runs / "further").symlink_to(runs / "start")
     np.save(tmp_path / "targets.npy", np.random.default_rng(0).standard_normal((2, 5, 16, 16, 24)).astype(np.float16))
-    further.write(shipped, stages, tmp_path, tmp_path / "checkpoint")
+    further.write(shipped, runs, tmp_path, tmp_path / "checkpoint")
     (file,) = (tmp_path / "checkpoint" / "vae").glob("*.safetensors")
     written, wanted = load_file(file), after.cpu().half().state_dict()
     assert written.keys() == wanted.keys() and all(torch.equal(written[name], wanted[name]) for name in wanted)

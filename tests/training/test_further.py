@@ -1,4 +1,4 @@
-"""A checkpoint taken apart into stages is the same network, and comes together as the same checkpoint."""
+"""A checkpoint converted into training runs holds the same networks, and is written back as the same checkpoint."""
 
 import json
 from pathlib import Path
@@ -17,14 +17,14 @@ from consisid_training.video import dit, local
 
 
 @pytest.fixture(scope="module")
-def stages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("stages")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
     further.reopen(consisid_nano.checkpoint(), folder)
     return folder
 
 
-def test_the_recogniser_is_that_of_the_file(stages: Path) -> None:
-    network = recogniser.trained(stages / "arcface", "arcface")
+def test_the_recogniser_equals_the_onnx_file(runs: Path) -> None:
+    network = recogniser.trained(runs / "arcface", "arcface")
     faces = torch.rand(3, 3, recogniser.EDGE, recogniser.EDGE) * 2 - 1
     file = consisid_nano.checkpoint() / "face_encoder" / "models" / "antelopev2" / "glintr100.onnx"
     (wanted,) = onnxruntime.InferenceSession(file).run(None, {"input.1": faces.numpy()})
@@ -33,25 +33,25 @@ def test_the_recogniser_is_that_of_the_file(stages: Path) -> None:
     assert np.linalg.norm(found - wanted) <= 1e-5 * np.linalg.norm(wanted)
 
 
-def test_the_tower_and_the_extractor_are_complete(stages: Path) -> None:
-    tower = EvaVision.from_tensors(clip_tower.trained(stages / "clip_tower"))
-    extractor = local.trained_extractor(stages / "local")
+def test_the_tower_and_the_extractor_are_complete(runs: Path) -> None:
+    tower = EvaVision.from_tensors(clip_tower.trained(runs / "clip_tower"))
+    extractor = local.trained_extractor(runs / "local")
     with torch.no_grad():
-        looks, hidden = tower(torch.zeros(1, 3, 336, 336))
-        identity = torch.cat((torch.zeros(1, recogniser.OUT), looks), dim=1)
+        embedding, hidden = tower(torch.zeros(1, 3, 336, 336))
+        identity = torch.cat((torch.zeros(1, recogniser.OUT), embedding), dim=1)
         assert extractor(identity, list(hidden)).isfinite().all()
 
 
 @pytest.mark.parametrize("seen", [[0, 1, 2, 3, 4], [0, 2, 4]])
-def test_the_transformer_is_diffusers_whatever_frames_it_sees(stages: Path, seen: list[int]) -> None:
-    """Where some frames are left out, diffusers is given their places in time by its own buffers."""
+def test_the_transformer_equals_diffusers_for_any_frames(runs: Path, seen: list[int]) -> None:
+    """For a subset of frames, diffusers gets their positions in time through its own buffers."""
     import diffusers
     from diffusers.models.embeddings import get_3d_rotary_pos_embed
 
     folder = consisid_nano.checkpoint() / "transformer"
     make = diffusers.ConsisIDTransformer3DModel
     theirs = make.from_pretrained(folder, torch_dtype=torch.float32, low_cpu_mem_usage=False).eval()
-    ours, extractor = dit.trained(stages / "start"), local.trained_extractor(stages / "local")
+    ours, extractor = dit.trained(runs / "start"), local.trained_extractor(runs / "local")
     torch.manual_seed(0)
     identity, hidden = torch.randn(2, 576), list(torch.randn(5, 2, 577, 64))
     noisy, image = torch.randn(2, 2, len(seen), 16, 16, 24).unbind(0)
@@ -71,12 +71,12 @@ def test_the_transformer_is_diffusers_whatever_frames_it_sees(stages: Path, seen
     assert torch.linalg.norm(found - wanted) <= 1e-5 * torch.linalg.norm(wanted)
 
 
-def test_what_was_not_trained_comes_back_as_it_was(stages: Path, tmp_path: Path) -> None:
-    (stages / "further").symlink_to(stages / "start")
+def test_untrained_parts_are_written_back_unchanged(runs: Path, tmp_path: Path) -> None:
+    (runs / "further").symlink_to(runs / "start")
     latents = torch.randn(6, 5, 16, 16, 24, generator=torch.Generator().manual_seed(0))
     np.save(tmp_path / "targets.npy", (2 * latents / latents.std()).numpy().astype(np.float16))
     shipped, written = consisid_nano.checkpoint(), tmp_path / "checkpoint"
-    further.write(shipped, stages, tmp_path, written)
+    further.write(shipped, runs, tmp_path, written)
     files = sorted(file.relative_to(written) for file in written.rglob("*") if file.is_file())
     assert files == sorted(file.relative_to(shipped) for file in shipped.rglob("*") if file.is_file())
     for file in files:
@@ -91,8 +91,8 @@ def test_what_was_not_trained_comes_back_as_it_was(stages: Path, tmp_path: Path)
             assert (shipped / file).read_bytes() == (written / file).read_bytes(), file
 
 
-def test_other_weights_are_not_overwritten(stages: Path, tmp_path: Path) -> None:
-    further.reopen(consisid_nano.checkpoint(), stages)  # the same once more: nothing to do
+def test_other_weights_are_not_overwritten(runs: Path, tmp_path: Path) -> None:
+    further.reopen(consisid_nano.checkpoint(), runs)  # the same weights are accepted
     (tmp_path / "vae").mkdir()
     torch.save({"averaged": {}, "network": {}, "step": 9}, tmp_path / "vae" / "state.pt")
     with pytest.raises(FileExistsError, match="vae holds other weights"):

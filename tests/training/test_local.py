@@ -1,4 +1,4 @@
-"""The local path is taught on its own, and handed to the transformer."""
+"""The local path is trained separately and loaded into the transformer."""
 
 import json
 from pathlib import Path
@@ -23,14 +23,14 @@ def encoded(folder: Path) -> Path:
     return folder
 
 
-def test_the_transformer_starts_with_what_was_taught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_transformer_starts_with_the_trained_local_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "UNSEEN", 2)
     local.train(encoded(tmp_path), tmp_path / "local", EVERY, batch=2)
     first = json.loads((tmp_path / "local" / "log.jsonl").read_text())
     assert {"picture", "numbers", "freckles"} <= first.keys()
     taught = local.trained(tmp_path / "local")
     model = dit.Model(vocabulary=300)
-    model.read_tokens_as(taught)
+    model.load_local_path(taught)
     transformer = model.transformer
     assert len(transformer.perceiver_cross_attention) == TRANSFORMER["num_layers"] // 2
     for name, tensor in transformer.state_dict().items():
@@ -39,6 +39,6 @@ def test_the_transformer_starts_with_what_was_taught(tmp_path: Path, monkeypatch
     with torch.no_grad():
         tokens = torch.randn(2, TRANSFORMER["LFE_num_querie"], TRANSFORMER["LFE_output_dim"])
         for attention in transformer.perceiver_cross_attention:
-            assert not attention(tokens, torch.randn(2, 7, 192)).any(), "the first step must not be disturbed"
+            assert not attention(tokens, torch.randn(2, 7, 192)).any(), "the local path must not affect the first step"
     assert not any(p.requires_grad for p in transformer.local_facial_extractor.parameters())
     assert all(p.requires_grad for p in transformer.perceiver_cross_attention.parameters())

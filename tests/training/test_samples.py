@@ -1,4 +1,4 @@
-"""What the transformer is trained on: whose clips, with which conditions."""
+"""Batches for the transformer hold the requested people and frames, and drop conditions at the stated rates."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ PEOPLE = UNSEEN + 40
 
 @pytest.fixture(scope="module")
 def drawn_from(tmp_path_factory: pytest.TempPathFactory) -> Samples:
-    """Everything of person n is n, except for latents' deviations, which are 0, and faces, which are in the middle."""
+    """Every value of person n is n, except that latents have no variance and faces are in the middle."""
     folder = tmp_path_factory.mktemp("samples")
     numbers = np.arange(PEOPLE, dtype=np.float16)
     shapes = {"targets": (5, 16, 16, 24), "tokens": (2, 16, 128)}
@@ -28,12 +28,12 @@ def drawn_from(tmp_path_factory: pytest.TempPathFactory) -> Samples:
     return Samples(folder, folder, folder / "tokenizer", PEOPLE)
 
 
-def test_some_are_never_trained_on(drawn_from: Samples) -> None:
+def test_unseen_people_are_excluded(drawn_from: Samples) -> None:
     assert len(drawn_from.unseen) == UNSEEN
     assert sorted([*drawn_from.seen, *drawn_from.unseen]) == list(range(PEOPLE))
 
 
-def test_a_batch_is_of_the_people_asked_for(drawn_from: Samples) -> None:
+def test_a_batch_holds_the_requested_people(drawn_from: Samples) -> None:
     rows = np.array([3, 17])
     batch = drawn_from.draw(rows, np.array([0, 2, 3]), np.random.default_rng(0), drop=False)
     assert batch["tokens"].shape == (2, 16, 128) and batch["tokens"][:, 0, 0].tolist() == [3, 17]
@@ -46,7 +46,7 @@ def test_a_batch_is_of_the_people_asked_for(drawn_from: Samples) -> None:
     assert batch["mask"][0, 0, 0, 8, 12] == 1 and batch["mask"][0, 0, 0, 0, 0] == 0
 
 
-def test_conditions_are_left_out_as_often_as_said(drawn_from: Samples) -> None:
+def test_conditions_are_dropped_at_the_stated_rates(drawn_from: Samples) -> None:
     rows = np.random.default_rng(1).choice(drawn_from.seen[1:], 600)
     batch = drawn_from.draw(rows, WHOLE, np.random.default_rng(2))
     empty = drawn_from.ids([""])[0]
@@ -59,7 +59,7 @@ def test_conditions_are_left_out_as_often_as_said(drawn_from: Samples) -> None:
         assert abs(float(found) - wanted) < 4 * np.sqrt(wanted * (1 - wanted) / len(rows))
 
 
-def test_frames_that_are_picked_are_those_of_the_clip(drawn_from: Samples, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_holds_the_requested_frames(drawn_from: Samples, monkeypatch: pytest.MonkeyPatch) -> None:
     targets = np.broadcast_to(np.arange(5, dtype=np.float16).reshape(1, 5, 1, 1, 1), (PEOPLE, 5, 16, 16, 24))
     points = np.array(drawn_from.points)
     points[:, -1] += (24, 0)
@@ -67,10 +67,10 @@ def test_frames_that_are_picked_are_those_of_the_clip(drawn_from: Samples, monke
     monkeypatch.setattr(drawn_from, "points", points)
     batch = drawn_from.draw(np.array([5]), np.array([0, 1, 4]), np.random.default_rng(0))
     assert np.allclose(batch["targets"][0, :, 0, 0, 0] / drawn_from.scale, [0, 1, 4])
-    assert batch["mask"][0, :, 0, 8, 20].tolist() == [0, 0, 1], "only in the last frame the face is on the right"
+    assert batch["mask"][0, :, 0, 8, 20].tolist() == [0, 0, 1], "the face is on the right in the last frame only"
 
 
-def test_people_are_told_by_their_numbers(drawn_from: Samples, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scenes_are_those_of_the_people(drawn_from: Samples, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     monkeypatch.setattr(drawn_from, "_first", 70_000)
     monkeypatch.setattr(samples, "DROP_PROMPT", 0.0)

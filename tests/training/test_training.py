@@ -1,4 +1,4 @@
-"""What every training stage stands on: resuming, the optimisers, the attention, the files."""
+"""The parts that every training run uses: resumable loop, attention, ONNX files."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from consisid_training.loop.resumable import EVERY, Stage, weights
+from consisid_training.loop.resumable import EVERY, TrainingRun, weights
 from consisid_training.onnx_files import write
 from consisid_training.video.attention import PlainAttention
 
@@ -23,20 +23,20 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 4))
 
 
-def train(folder: Path, until: int, steps: int = 2 * EVERY) -> Stage:
-    """Learn the mean of an image's channels, stopping at a step as a signal would."""
+def train(folder: Path, until: int, steps: int = 2 * EVERY) -> TrainingRun:
+    """Train a network to predict the mean of an image, and stop at step `until` as a signal would."""
     own = network()
-    stage = Stage(folder, own, steps=steps, rate=1e-2, small_rate=1e-2, seed=3, average=0.9)
-    for step in stage.loop():
-        images = torch.from_numpy(stage.rng(step).standard_normal((16, 3, 8, 8), np.float32))
+    run = TrainingRun(folder, own, steps=steps, rate=1e-2, adamw_rate=1e-2, seed=3, average=0.9)
+    for step in run.loop():
+        images = torch.from_numpy(run.rng(step).standard_normal((16, 3, 8, 8), np.float32))
         noise = 0.1 * torch.randn(16, 4)
         loss = (own(images) - images.mean((1, 2, 3))[:, None] + noise).square().mean()
-        stage.update(loss)
-        stage.stopping = step + 1 == until
-    return stage
+        run.update(loss)
+        run.stopping = step + 1 == until
+    return run
 
 
-def test_a_stopped_run_that_goes_on_ends_where_one_that_was_not_stopped_ends(tmp_path: Path) -> None:
+def test_a_resumed_run_is_identical_to_an_uninterrupted_one(tmp_path: Path) -> None:
     train(tmp_path / "whole", until=0)
     assert train(tmp_path / "cut", until=13).step == 13
     assert train(tmp_path / "cut", until=0).step == 2 * EVERY
@@ -47,7 +47,7 @@ def test_a_stopped_run_that_goes_on_ends_where_one_that_was_not_stopped_ends(tmp
             assert torch.equal(whole[kind][name], cut[kind][name]), (kind, name)
 
 
-def test_it_learns_and_says_so(tmp_path: Path) -> None:
+def test_it_learns_and_logs(tmp_path: Path) -> None:
     train(tmp_path, until=0, steps=8 * EVERY)
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(EVERY, 8 * EVERY + 1, EVERY))
@@ -55,48 +55,50 @@ def test_it_learns_and_says_so(tmp_path: Path) -> None:
     assert weights(tmp_path).keys() == network().state_dict().keys()
 
 
-def test_what_is_not_finite_is_not_saved(tmp_path: Path) -> None:
+def test_nothing_is_saved_when_values_are_not_finite(tmp_path: Path) -> None:
     train(tmp_path, until=3)
     before = torch.load(tmp_path / "state.pt", weights_only=True)
     own = network()
-    stage = Stage(tmp_path, own, steps=9, rate=1e-2, small_rate=1e-2, seed=3, average=0.9)
-    loop = stage.loop()
+    run = TrainingRun(tmp_path, own, steps=9, rate=1e-2, adamw_rate=1e-2, seed=3, average=0.9)
+    loop = run.loop()
     next(loop)
     with pytest.raises(FloatingPointError, match="step 3: gradient is nan"):
-        stage.update(own(torch.full((2, 3, 8, 8), torch.nan)).sum())
+        run.update(own(torch.full((2, 3, 8, 8), torch.nan)).sum())
     loop.close()
     after = torch.load(tmp_path / "state.pt", weights_only=True)
     for kind in ("network", "averaged"):
         assert all(torch.equal(after[kind][name], tensor) for name, tensor in before[kind].items()), kind
 
 
-def test_two_runs_in_one_folder_do_not_meet(tmp_path: Path) -> None:
-    def stage() -> Stage:
-        return Stage(tmp_path, network(), steps=3, rate=1e-2, small_rate=1e-2, seed=3)
+def test_a_second_process_in_the_folder_is_refused(tmp_path: Path) -> None:
+    def new() -> TrainingRun:
+        return TrainingRun(tmp_path, network(), steps=3, rate=1e-2, adamw_rate=1e-2, seed=3)
 
-    first = stage().loop()
+    first = new().loop()
     next(first)
-    with pytest.raises(RuntimeError, match="another run is training in"):
-        next(stage().loop())
+    with pytest.raises(RuntimeError, match="another process is training in"):
+        next(new().loop())
     first.close()
-    assert next(stage().loop()) == 0
+    assert next(new().loop()) == 0
 
 
-@pytest.mark.parametrize("together", [False, True])
-def test_told_to_stop_one_process_stops_and_one_of_several_waits_for_the_others(together: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("data_parallel", [False, True])
+def test_a_signal_stops_a_single_process_and_waits_for_agreement_of_several(
+    data_parallel: bool, tmp_path: Path
+) -> None:
     own = network()
-    stage = Stage(tmp_path, own, steps=9, rate=1e-2, small_rate=1e-2, seed=3, together=together)
-    with pytest.raises(SystemExit, match="the same command goes on"):
-        for step in stage.loop():
-            stage.update(own(torch.ones(2, 3, 8, 8)).square().mean())
+    run = TrainingRun(tmp_path, own, steps=9, rate=1e-2, adamw_rate=1e-2, seed=3, data_parallel=data_parallel)
+    with pytest.raises(SystemExit, match="the same command resumes"):
+        for step in run.loop():
+            run.update(own(torch.ones(2, 3, 8, 8)).square().mean())
             if step == 2:
                 os.kill(os.getpid(), signal.SIGTERM)
-            stage.stopping = stage.stopping or step == 5
-    assert stage.step == (6 if together else 3)
-    assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == stage.step
+            run.stopping = run.stopping or step == 5
+    assert run.step == (6 if data_parallel else 3)
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == run.step
 
 
-def test_a_finished_run_does_nothing_more(tmp_path: Path) -> None:
+def test_a_finished_run_does_nothing(tmp_path: Path) -> None:
     train(tmp_path, until=0)
     before = (tmp_path / "log.jsonl").read_bytes()
     assert train(tmp_path, until=0).step == 2 * EVERY
@@ -135,7 +137,7 @@ def test_files_hold_halves_and_compute_in_single(tmp_path: Path) -> None:
     (found,) = onnxruntime.InferenceSession(tmp_path / "own.onnx").run(None, {"input.1": images.numpy()})
     with torch.no_grad():
         wanted = own(images).numpy()
-    # Folding the normalisation into the kernel rounds to half precision once more.
+    # Folding the normalisation into the kernel adds a rounding to half precision.
     assert np.linalg.norm(found - wanted) <= 2e-3 * np.linalg.norm(wanted)
     large = [t for t in onnx.load(tmp_path / "own.onnx").graph.initializer if np.prod(t.dims) > 64]
     assert large and all(t.data_type == onnx.TensorProto.FLOAT16 for t in large)

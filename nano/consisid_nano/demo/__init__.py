@@ -1,1 +1,1 @@
-"""`consisid demo`: everything once, from the trained checkpoint to a video."""
+"""`consisid demo`: exports nano, serves it, requests videos and shows them."""

@@ -1,4 +1,4 @@
-"""Videos as pictures: who it is, what they were asked to do, what they do."""
+"""Shows videos beside their portraits and prompts, as a still contact sheet or as an animation."""
 
 from __future__ import annotations
 
@@ -11,69 +11,68 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 INK, PALE, PAPER = (24, 24, 28), (120, 120, 128), (255, 255, 255)
-GAP, TILES = 10, 6
+GAP = 10  # pixels between pictures
+SHOWN = 6  # frames of each video on the contact sheet
 
 
 @dataclass(frozen=True, slots=True)
-class Take:
-    """One video: its prompt, and frames uint8 [n, height, width, 3] RGB."""
+class PromptVideo:
+    """One video: its prompt, and its frames uint8 [n, height, width, 3] RGB."""
 
     prompt: str
     frames: NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """One person: a portrait, an image file's bytes, and their videos."""
+class PersonVideos:
+    """One person: the bytes of a portrait file, and their videos."""
 
     portrait: bytes
-    takes: list[Take] = field(default_factory=list)
+    videos: list[PromptVideo] = field(default_factory=list)
 
 
-def contact_sheet(cast: Sequence[Part], note: str = "") -> Image.Image:
-    """For every person the portrait, and beside it for each take the prompt above frames spread over the video.
+def contact_sheet(people: Sequence[PersonVideos], note: str = "") -> Image.Image:
+    """Show each person's portrait and, beside it, for each video the prompt above `SHOWN` frames spread over the video.
 
-    A single video gets frames twice as high. `note` stands below, small.
+    The frames of a single video are twice as high. `note` is written below in small type.
     """
-    alone = len(cast) == 1 and len(cast[0].takes) == 1
-    blocks = [_block(part, 256 if alone else 128, TILES // 2 if alone else TILES) for part in cast]
+    single = len(people) == 1 and len(people[0].videos) == 1
+    height, columns = (256, SHOWN // 2) if single else (128, SHOWN)
+    blocks = [_block(person, height, columns) for person in people]
     return _framed(_stacked(blocks), note)
 
 
-def animation(cast: Sequence[Part], tile: int = 160) -> list[Image.Image]:
-    """The same people, a row each, and their videos, a column for each prompt: one picture a frame, of one palette."""
-    frames = min(len(take.frames) for part in cast for take in part.takes)
-    moments = [_framed(_grid(cast, number, tile), "") for number in range(frames)]
-    # One palette for all: one for each frame would make what stands still flicker.
-    palette = _stacked(moments[:: max(1, frames // 4)]).quantize(256, method=Image.Quantize.MEDIANCUT)
+def animation(people: Sequence[PersonVideos], height: int = 160) -> list[Image.Image]:
+    """Show people in rows and prompts in columns, `height` pixels a row: one picture a frame, all with one palette."""
+    frames = min(len(video.frames) for person in people for video in person.videos)
+    pictures = [_framed(_grid(people, number, height), "") for number in range(frames)]
+    # A palette for each frame would make unchanged areas flicker.
+    palette = _stacked(pictures[:: max(1, frames // 4)]).quantize(256, method=Image.Quantize.MEDIANCUT)
     levels = np.array(palette.getpalette()).reshape(-1, 3)
-    levels[levels.min(axis=1) > 247] = PAPER  # Pillow looks colours up to within four levels
+    levels[levels.min(axis=1) > 247] = PAPER  # Pillow's colour lookup is accurate to four levels only
     palette.putpalette(levels.ravel().tolist())
-    return [moment.quantize(palette=palette, dither=Image.Dither.NONE) for moment in moments]
+    return [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
 
 
-def _block(part: Part, tile: int, columns: int) -> Image.Image:
-    strips = [_strip(take, tile, columns) for take in part.takes]
-    right = _stacked(strips)
-    return _beside([_enlarged(_open(part.portrait), min(right.height, 640)), right])
+def _block(person: PersonVideos, height: int, columns: int) -> Image.Image:
+    right = _stacked([_strip(video, height, columns) for video in person.videos])
+    return _beside([_resized(_open(person.portrait), min(right.height, 640)), right])
 
 
-def _strip(take: Take, tile: int, columns: int) -> Image.Image:
-    chosen = np.linspace(0, len(take.frames) - 1, TILES).round().astype(int)
-    tiles = [_enlarged(Image.fromarray(take.frames[number]), tile) for number in chosen]
-    rows = [_beside(tiles[start : start + columns]) for start in range(0, TILES, columns)]
-    return _stacked([_text(take.prompt, rows[0].width, tile // 12 + 7), *rows])
+def _strip(video: PromptVideo, height: int, columns: int) -> Image.Image:
+    chosen = np.linspace(0, len(video.frames) - 1, SHOWN).round().astype(int)
+    frames = [_frame(video, number, height) for number in chosen]
+    rows = [_beside(frames[start : start + columns]) for start in range(0, SHOWN, columns)]
+    return _stacked([_text(video.prompt, rows[0].width, height // 12 + 7), *rows])
 
 
-def _grid(cast: Sequence[Part], number: int, tile: int) -> Image.Image:
+def _grid(people: Sequence[PersonVideos], number: int, height: int) -> Image.Image:
     rows = [
-        [
-            _enlarged(_open(part.portrait), tile),
-            *(_enlarged(Image.fromarray(t.frames[number]), tile) for t in part.takes),
-        ]
-        for part in cast
+        [_resized(_open(person.portrait), height), *(_frame(video, number, height) for video in person.videos)]
+        for person in people
     ]
-    captions = [_text(take.prompt, picture.width, 16) for take, picture in zip(cast[0].takes, rows[0][1:], strict=True)]
+    columns = zip(people[0].videos, rows[0][1:], strict=True)
+    captions = [_text(video.prompt, picture.width, 16) for video, picture in columns]
     head = _beside([Image.new("RGB", (rows[0][0].width, 1), PAPER), *captions])
     return _stacked([head, *(_beside(row) for row in rows)])
 
@@ -82,13 +81,17 @@ def _open(portrait: bytes) -> Image.Image:
     return Image.open(io.BytesIO(portrait)).convert("RGB")
 
 
-def _enlarged(picture: Image.Image, height: int) -> Image.Image:
+def _frame(video: PromptVideo, number: int, height: int) -> Image.Image:
+    return _resized(Image.fromarray(video.frames[number]), height)
+
+
+def _resized(picture: Image.Image, height: int) -> Image.Image:
     size = (round(picture.width * height / picture.height), height)
     return picture.resize(size, Image.Resampling.LANCZOS)
 
 
 def _text(text: str, width: int, size: int, colour: tuple[int, int, int] = INK) -> Image.Image:
-    """The text in as many lines as `width` pixels need."""
+    """Draw the text, wrapped at `width` pixels."""
     font = ImageFont.load_default(size)
     lines: list[str] = []
     for word in text.split():

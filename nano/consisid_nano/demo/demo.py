@@ -1,4 +1,4 @@
-"""The whole product in one go: checkpoint, bundle, server, client, video, contact sheet."""
+"""Runs the demo: unpacks nano, exports it, serves it, requests videos and writes them with a contact sheet."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 
 from consisid_export.bundle.export import export_bundle
 from consisid_export.checkpoint.checkpoint import Checkpoint
-from consisid_nano.demo.contact_sheet import Part, Take, animation, contact_sheet
+from consisid_nano.demo.contact_sheet import PersonVideos, PromptVideo, animation, contact_sheet
 from consisid_nano.unpack import unpack_nano
 from consisid_runtime import Client, Options
 from consisid_runtime.cli.progress import Display
@@ -19,14 +19,15 @@ from consisid_runtime.files.atomic import require_folder, write_file
 from consisid_runtime.serve.server import Server
 
 OPTIONS = Options(seed=7, steps=25, guidance=2.0)
-"""What the trained nano checkpoint is asked with."""
+"""Options of every request of the demo."""
 
 
 def run_demo(folder: Path, out: Path, say: Callable[[str], None], *, people: int = 1, prompts: int = 1) -> None:
-    """Everything from nothing: every one of the first held-out people does what every prompt says.
+    """Request a video of each of the first held-out people with each of the first held-out prompts.
 
-    Keeps checkpoint and bundle in `folder`, writes `demo.png` into `out`; beside it `demo.mp4` of a single video, or
-    `demo.gif` of several. Raises `MissingExtra` without consisid-nano, `OutputUnwritable` before anything is done.
+    Keeps checkpoint and bundle in `folder`. Writes `demo.png` and, for a single video, `demo.mp4`, for several
+    `demo.gif` into `out`. Reports progress through `say`. Raises `MissingExtra` if consisid-nano has no checkpoint, and
+    `OutputUnwritable` before any work if `out` cannot be written.
     """
     begin = time.perf_counter()
 
@@ -43,22 +44,22 @@ def run_demo(folder: Path, out: Path, say: Callable[[str], None], *, people: int
     with Display("export") as display:
         exported = export_bundle(Checkpoint.open(checkpoint), folder / "bundle", progress=display.update)
     done(f"{'exported' if exported else 'reused, still valid:'} bundle {folder / 'bundle'}")
-    cast = [Part(portrait(number)) for number in range(people)]
+    subjects = [PersonVideos(portrait(number)) for number in range(people)]
     texts = [prompt(number) for number in range(prompts)]
     with Server(folder / "bundle", grpc_port=0, http_port=0, metrics_port=0) as server:
         done(f"Triton server ready at {server.grpc_url}")
         with Display("request") as display, Client(server.grpc_url) as client:
-            for number, part in enumerate(cast):
+            for number, subject in enumerate(subjects):
                 for text in texts:
-                    display.update("waiting for the server", number * prompts + len(part.takes), people * prompts)
-                    video = client.generate(part.portrait, text, OPTIONS, raw_frames=True)
-                    part.takes.append(Take(text, video.frames))
+                    display.update("waiting for the server", number * prompts + len(subject.videos), people * prompts)
+                    video = client.generate(subject.portrait, text, OPTIONS, raw_frames=True)
+                    subject.videos.append(PromptVideo(text, video.frames))
         done(f"{people * prompts} videos received" if people * prompts > 1 else "video received")
     done("server stopped")
     say("stages on the server: " + ", ".join(f"{name} {took:.2f} s" for name, took in video.info["seconds"].items()))
-    write_file(out / "demo.png", _encoded(contact_sheet(cast, _note())))
+    write_file(out / "demo.png", _encoded(contact_sheet(subjects, _note())))
     if people * prompts > 1:
-        first, *others = animation(cast)
+        first, *others = animation(subjects)
         moving = {"append_images": others, "duration": 1000 // OPTIONS.fps, "loop": 0, "optimize": False}
         write_file(out / "demo.gif", _encoded(first, "GIF", save_all=True, **moving))
     else:
@@ -67,7 +68,7 @@ def run_demo(folder: Path, out: Path, say: Callable[[str], None], *, people: int
 
 
 def portrait(number: int) -> bytes:
-    """A PNG, 512×512, of a drawn person whom nothing was trained on."""
+    """Return a PNG, 512×512, of a held-out person."""
     from consisid_nano import world
 
     who = world.HELD_OUT_PEOPLE + number
@@ -75,7 +76,7 @@ def portrait(number: int) -> bytes:
 
 
 def prompt(number: int) -> str:
-    """A sentence for a combination of place, clothes, expression, motion and speech that nothing was trained on."""
+    """Return a prompt for a held-out scene."""
     from consisid_nano import world
 
     where = world.HELD_OUT_PEOPLE + number
@@ -84,7 +85,7 @@ def prompt(number: int) -> str:
 
 def _note() -> str:
     return (
-        f"consisid-nano: people and scenes held out of its training, the first ones there are; seed {OPTIONS.seed}, "
+        f"consisid-nano: the first people and scenes held out of its training; seed {OPTIONS.seed}, "
         f"{OPTIONS.steps} steps, guidance {OPTIONS.guidance:g}"
     )
 

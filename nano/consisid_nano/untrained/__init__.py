@@ -1,1 +1,4 @@
-"""The untrained nano checkpoint: ConsisID's architecture with random weights and hand-made face networks."""
+"""Writes the untrained checkpoint: ConsisID's architecture, 128×192, with random weights.
+
+The face detector, aligner and parser are built by hand from a fixed prior, so that faces are found without training.
+"""

@@ -1,17 +1,17 @@
-"""RetinaFace-R50 weights that make the demands of `demands`, so that it finds what the nano detector finds.
+"""Builds RetinaFace-R50 weights that evaluate `constraints`, so that aligner and detector find the same faces.
 
-The published network's tree of layers and kernel sizes, narrow, every weight chosen. What flows through it:
+The network has the published one's layers and kernel sizes with few channels, and every weight is set by hand:
 
-    stem            luminance and colour, as hinges from which darkness and skin are sums
-    layer1          darkness, skin, roughness; and a copy of each as seen from each of eight cells around
-    layer2, 3, 4    the copies move outwards, so that between them they see the whole face
-    fpn, layer4.2   one channel for each place that a demand looks at, for each of two sizes of face
-    ssh             the demands: what a face has in the 3×3 branch, how it differs from its surroundings in the 7×7
-    heads           the score falls with the summed costs; box and landmarks belong to the place and the size
+    stem            luminance and colour, as hinges; darkness and skin are weighted sums of them
+    layer1          darkness, skin, roughness; and a copy of each, shifted by one cell in each of eight directions
+    layer2, 3, 4    the copies are shifted outwards, until together they cover the whole face
+    fpn, layer4.2   one channel for each probe: a place that a constraint samples, for one of two face sizes
+    ssh             the constraints: those on the face in the 3×3 branch, those on its surroundings in the 7×7 branch
+    heads           the score decreases with the summed costs; box and landmarks follow from cell and face size
 
-Sizes lie half an octave apart and places a stride, so landmarks are off by a tenth to a fifth of the distance between
-the eyes. Faces from about 75 to 440 pixels wide are found, and, since a cell is coarse, some of what is no face: what
-the aligner finds counts only where the detector agrees. Otherwise the limits of `detector` hold.
+Face sizes are half an octave apart and places one stride, so the error of landmarks is a tenth to a fifth of the eye
+distance. Faces from about 75 to 440 pixels wide are found. Because cells are coarse there are false positives; the face
+stage uses only those finds that overlap a face of the detector. Otherwise the limits of `detector` apply.
 """
 
 from __future__ import annotations
@@ -21,25 +21,32 @@ from pathlib import Path
 import numpy as np
 
 from consisid_nano.untrained import prior
-from consisid_nano.untrained.demands import AROUND, TEMPLES, Demand, Place, demands, difference_from_surroundings
+from consisid_nano.untrained.constraints import (
+    AROUND,
+    TEMPLES,
+    Constraint,
+    Place,
+    contrast_constraints,
+    face_constraints,
+)
 from consisid_nano.untrained.layers import Floats, Layers
 
 _STRIDES = (8, 16, 32)
 _ANCHORS = ((16, 32), (64, 128), (256, 512))
 _VARIANCES = (0.1, 0.2)
 _SIZES = (3.75, 5.3)
-"""Eye distances tried, in cells of the stride."""
+"""Eye distances of the two face sizes, in cells of the stride."""
 _CENTRE = 0.2
-"""What a cell looks for: the point this many eye distances below the eye line."""
-_FIRST_CELL = 2.0  # where the first cell of every level looks, in pixels from the frame
-_SETTLES = 0.05
-"""The cost is least where the eyes lie this much lower than they are looked for: a cell is taller than an eye."""
+"""Each cell tests for a face around the point this many eye distances below the eye line."""
+_FIRST_CELL = 2.0  # centre of every level's first cell, in pixels from the edge of the picture
+_EYE_SHIFT = 0.05
+"""The cost is least with the eyes this far below the tested place, in eye distances: a cell is taller than an eye."""
 _COARSE = 0.2
-"""Darkness by which an eye or a mouth may seem off, since a cell also sees what is beside it."""
+"""Error of the darkness of an eye or a mouth that is tolerated, because a cell also covers what is beside it."""
 _TEMPLES = 1 / 3
-"""What a demand on the temples counts: the same cells see hair."""
+"""Weight of constraints on the temples, whose cells also cover hair."""
 _CONFIDENT = 3.5  # the logit of facexlib's threshold, 0.97
-_TOLERATED = 1.0  # more than the detector: what is found here counts only where that one agrees
+_TOLERATED = 1.0  # more than in the detector, which rejects false positives
 _STEEPNESS = 10.0
 _LIKE_SURROUNDINGS = 1.5
 
@@ -51,39 +58,41 @@ _COPIES = _BASES * len(_AROUND_CELL)
 _MOVES = {"layer2": 3, "layer3": 2, "layer4": 1}
 _IDLE = {"layer2": 0, "layer3": 3, "layer4": 0}
 _REACH = {8: 3.5, 16: 3.75, 32: 2.875}
-"""How far the copies have moved at the end of each stage, in cells: half the last stage's, and one a move."""
+"""Stride → shift of the copies there, in cells: half that of the layer before, plus one a move."""
 
-Lane = tuple[float, Place]
+Probe = tuple[float, Place]
+"""A face size and a place to sample; one channel each."""
 
 
 def write_aligner(path: Path) -> None:
     layers = Layers("module.")
-    lanes = _lanes()
+    probes = _probes()
     _stem(layers)
     _layer1(layers)
     channels = _BASES + _COPIES
     for name, moves in _MOVES.items():
-        channels = _stage(layers, name, channels, moves, _IDLE[name], lanes if name == "layer4" else [])
-    _pyramid(layers, lanes, channels)
+        channels = _layer(layers, name, channels, moves, _IDLE[name], probes if name == "layer4" else [])
+    _pyramid(layers, probes, channels)
     for level, stride in enumerate(_STRIDES):
-        _context(layers, f"ssh{level + 1}", lanes, _REACH[stride])
+        _context(layers, f"ssh{level + 1}", probes, _REACH[stride])
         _heads(layers, level)
     layers.save(path)
 
 
-def _lanes() -> list[Lane]:
-    wanted = (*demands(), *difference_from_surroundings())
-    return [(size, place) for size in _SIZES for place in sorted({p for demand in wanted for p in demand.weights})]
+def _probes() -> list[Probe]:
+    constraints = (*face_constraints(), *contrast_constraints())
+    places = sorted({place for constraint in constraints for place in constraint.weights})
+    return [(size, place) for size in _SIZES for place in places]
 
 
 def _stem(layers: Layers) -> None:
-    """Colour bounds on 4×4 and luminance hinges on 2×2 pixels; pooling keeps the darkest and the least like skin."""
+    """Average colour bounds over 4×4 and luminance hinges over 2×2 pixels; max pooling keeps dark and non-skin ones."""
     mean = np.array((123.0, 117.0, 104.0))
     bounds = np.array(prior.SKIN_BOUNDS)
     rows = np.concatenate([bounds[:, :3], np.tile(-np.array(prior.LUMINANCE), (len(_KNOTS) - 1, 1))])
     offsets = np.concatenate([bounds[:, 3], _KNOTS[1:]])
     kernel = np.zeros((len(rows), 3, 7, 7))
-    # Not centred, so that the pooled cell is centred on its four pixels.
+    # Off centre, so that the pooled cell is centred on its four pixels.
     kernel[: len(bounds), :, 3:7, 3:7] = rows[: len(bounds), ::-1, None, None] / 16
     kernel[len(bounds) :, :, 4:6, 4:6] = rows[len(bounds) :, ::-1, None, None] / 4
     layers.conv("body.conv1", "body.bn1", kernel, offsets + rows @ mean)
@@ -109,81 +118,81 @@ def _layer1(layers: Layers) -> None:
     _bottleneck(layers, "body.layer1.2", bases, _shifts(_one_cell()), np.eye(width, _COPIES, -_BASES))
 
 
-def _stage(layers: Layers, name: str, channels: int, moves: int, idle: int, lanes: list[Lane]) -> int:
-    """Halve the size, move the copies, and gather `lanes`; returns the number of channels that leave."""
+def _layer(layers: Layers, name: str, channels: int, moves: int, idle: int, probes: list[Probe]) -> int:
+    """Halve the resolution, shift the copies, and sample `probes`; returns the number of output channels."""
     kept = _BASES + _COPIES
-    width = kept + _COPIES * moves + len(lanes)
+    width = kept + _COPIES * moves + len(probes)
     at = f"body.{name}"
     smooth = np.outer((1, 2, 1), (1, 2, 1)) / 16 * np.eye(kept)[:, :, None, None]
     _bottleneck(layers, f"{at}.0", _newest(channels, channels - _COPIES), smooth, np.eye(width, kept))
     layers.conv(f"{at}.0.downsample.0", f"{at}.0.downsample.1", np.zeros((width, channels)))
     for move in range(1, moves + 1):
-        source = _BASES + _COPIES * (move - 1)
-        picked, placed = np.eye(_COPIES, width, source), np.eye(width, _COPIES, -source - _COPIES)
+        start = _BASES + _COPIES * (move - 1)
+        picked, placed = np.eye(_COPIES, width, start), np.eye(width, _COPIES, -start - _COPIES)
         _bottleneck(layers, f"{at}.{move}", picked, _shifts(_one_cell()), placed)
     for block in range(moves + 1, moves + 1 + idle):
         _bottleneck(layers, f"{at}.{block}", np.zeros((1, width)), np.zeros((1, 1, 3, 3)), np.zeros((width, 1)))
-    if lanes:
-        picked = _newest(width, width - len(lanes) - _COPIES)
-        placed = np.eye(width, len(lanes), len(lanes) - width)
-        _bottleneck(layers, f"{at}.{moves + 1}", picked, _gather(lanes, _REACH[32]), placed)
+    if probes:
+        picked = _newest(width, width - len(probes) - _COPIES)
+        placed = np.eye(width, len(probes), len(probes) - width)
+        _bottleneck(layers, f"{at}.{moves + 1}", picked, _gather(probes, _REACH[32]), placed)
     return width
 
 
-def _pyramid(layers: Layers, lanes: list[Lane], coarsest: int) -> None:
-    """Every level ends with the lanes first. What a coarser one adds stays clear of the copies that merging reads."""
-    width = len(lanes) + _BASES + _COPIES
+def _pyramid(layers: Layers, probes: list[Probe], coarsest: int) -> None:
+    """Each level's first channels are the probes. A coarser level adds nothing to the copies, which merging reads."""
+    width = len(probes) + _BASES + _COPIES
     layers.conv(
         "fpn.output3.0",
         "fpn.output3.1",
-        np.eye(width, len(lanes)) @ np.eye(len(lanes), coarsest, coarsest - len(lanes)),
+        np.eye(width, len(probes)) @ np.eye(len(probes), coarsest, coarsest - len(probes)),
     )
-    for number, stage, stride in ((2, "layer3", 16), (1, "layer2", 8)):
-        channels = _BASES + _COPIES * (_MOVES[stage] + 1)
+    for number, layer, stride in ((2, "layer3", 16), (1, "layer2", 8)):
+        channels = _BASES + _COPIES * (_MOVES[layer] + 1)
         newest = _newest(channels, channels - _COPIES)
-        layers.conv(f"fpn.output{number}.0", f"fpn.output{number}.1", np.eye(width, len(newest), -len(lanes)) @ newest)
+        layers.conv(f"fpn.output{number}.0", f"fpn.output{number}.1", np.eye(width, len(newest), -len(probes)) @ newest)
         merge = np.zeros((width, width, 3, 3))
-        merge[: len(lanes), len(lanes) :] = _gather(lanes, _REACH[stride])
+        merge[: len(probes), len(probes) :] = _gather(probes, _REACH[stride])
         layers.conv(f"fpn.merge{number}.0", f"fpn.merge{number}.1", merge)
 
 
-def _context(layers: Layers, at: str, lanes: list[Lane], reach: float) -> None:
-    index = {lane: i for i, lane in enumerate(lanes)}
-    width = len(lanes) + _BASES + _COPIES
-    rest = {lane: tuple(_split(o, reach)[2] for o in _offset(lane)) for lane in lanes}
+def _context(layers: Layers, at: str, probes: list[Probe], reach: float) -> None:
+    index = {probe: i for i, probe in enumerate(probes)}
+    width = len(probes) + _BASES + _COPIES
+    rest = {probe: tuple(_split(o, reach)[2] for o in _offset(probe)) for probe in probes}
 
     def conv(name: str, weight: Floats, bias: Floats | float = 0.0) -> None:
         layers.conv(f"{at}.{name}.0", f"{at}.{name}.1", weight, bias)
 
-    def rows(wanted: tuple[Demand, ...], within: dict[Lane, int], step: int) -> tuple[Floats, Floats]:
-        """Kernels [sizes · demands, lanes, 3, 3] that look one cell further at most, in the given step, and biases."""
-        kernel = np.zeros((len(_SIZES) * len(wanted), max(within.values()) + 1, 3, 3))
-        for row, (size, demand) in enumerate((size, demand) for size in _SIZES for demand in wanted):
-            for place, weight in demand.weights.items():
+    def rows(constraints: tuple[Constraint, ...], within: dict[Probe, int], step: int) -> tuple[Floats, Floats]:
+        """Kernels [sizes · constraints, probes, 3, 3] that make shift `step` of `_steps`, and biases."""
+        kernel = np.zeros((len(_SIZES) * len(constraints), max(within.values()) + 1, 3, 3))
+        for row, (size, constraint) in enumerate((size, constraint) for size in _SIZES for constraint in constraints):
+            for place, weight in constraint.weights.items():
                 x, y = (_steps(r)[step] for r in rest[size, place])
                 kernel[row, within[size, place]] += weight * _tap(x, y)
-        return kernel, np.tile([_bias(demand) for demand in wanted], len(_SIZES))
+        return kernel, np.tile([_bias(constraint) for constraint in constraints], len(_SIZES))
 
-    has, has_bias = rows(demands(), index, 0)
+    has, has_bias = rows(face_constraints(), index, 0)
     conv("conv3X3", np.pad(has, ((0, 0), (0, width - has.shape[1]), (0, 0), (0, 0))), has_bias)
-    wanted = difference_from_surroundings()
-    around = sorted({(size, place) for size in _SIZES for demand in wanted for place in demand.weights})
+    contrast = contrast_constraints()
+    around = sorted({(size, place) for size in _SIZES for constraint in contrast for place in constraint.weights})
     nearer = np.zeros((len(around), width, 3, 3))
-    for row, lane in enumerate(around):
-        nearer[row, index[lane]] = _tap(*(_steps(r)[0] for r in rest[lane]))
+    for row, probe in enumerate(around):
+        nearer[row, index[probe]] = _tap(*(_steps(r)[0] for r in rest[probe]))
     conv("conv5X5_1", nearer)
     conv("conv5X5_2", np.zeros((1, len(around), 3, 3)))
-    conv("conv7X7_2", *rows(wanted, {lane: i for i, lane in enumerate(around)}, 1))
-    alike = np.zeros((len(_SIZES), len(AROUND), len(_SIZES), len(wanted), 3, 3))
+    conv("conv7X7_2", *rows(contrast, {probe: i for i, probe in enumerate(around)}, 1))
+    alike = np.zeros((len(_SIZES), len(AROUND), len(_SIZES), len(contrast), 3, 3))
     for size in range(len(_SIZES)):
-        for column, demand in enumerate(wanted):
-            alike[size, demand.group, size, column, 1, 1] = -demand.cost
+        for column, constraint in enumerate(contrast):
+            alike[size, constraint.group, size, column, 1, 1] = -constraint.cost
     conv("conv7x7_3", alike.reshape(len(_SIZES) * len(AROUND), -1, 3, 3), 1.0)
 
 
 def _heads(layers: Layers, level: int) -> None:
     stride = _STRIDES[level]
-    costs = np.array([_cost(demand) for demand in demands()])
+    costs = np.array([_cost(constraint) for constraint in face_constraints()])
     sizes, spots = len(_SIZES), np.full(len(AROUND), _LIKE_SURROUNDINGS / len(AROUND))
     features = sizes * len(costs) + 1 + sizes * len(spots)
     score = np.zeros((sizes, 2, features))
@@ -192,8 +201,8 @@ def _heads(layers: Layers, level: int) -> None:
         score[number, 1, number * len(costs) :][: len(costs)] = -_STEEPNESS * costs
         score[number, 1, sizes * len(costs) + 1 + number * len(spots) :][: len(spots)] = -_STEEPNESS * spots
         unit = size * stride
-        # From the anchor's centre to the middle of the eye line: the cell looks elsewhere, and below the eyes.
-        origin = np.array((0.0, (_SETTLES - _CENTRE) * unit)) + _FIRST_CELL - stride / 2
+        # From the anchor's centre to the middle of the eye line: the cell has another centre and tests below the eyes.
+        origin = np.array((0.0, (_EYE_SHIFT - _CENTRE) * unit)) + _FIRST_CELL - stride / 2
         low, high = np.array(prior.BOX).reshape(2, 2) * unit + origin
         centre, extent = (low + high) / 2, high - low
         boxes += [centre / edge / _VARIANCES[0], np.log(extent / edge) / _VARIANCES[1]]
@@ -207,14 +216,14 @@ def _heads(layers: Layers, level: int) -> None:
 def _bottleneck(
     layers: Layers, at: str, first: Floats, middle: Floats, last: Floats, bias: tuple[float, ...] | float = 0.0
 ) -> None:
-    """A residual block; `bias` is the first convolution's."""
+    """Write a residual block; `bias` is that of the first convolution."""
     layers.conv(f"{at}.conv1", f"{at}.bn1", first, bias)
     layers.conv(f"{at}.conv2", f"{at}.bn2", middle)
     layers.conv(f"{at}.conv3", f"{at}.bn3", last)
 
 
 def _newest(channels: int, start: int) -> Floats:
-    """[bases + copies, channels]: picks the bases, and the copies that start at channel `start`."""
+    """Kernel [bases + copies, channels] that selects the bases, and the copies that start at channel `start`."""
     return np.asarray(np.eye(channels)[[*range(_BASES), *range(start, start + _COPIES)]])
 
 
@@ -223,51 +232,51 @@ def _one_cell() -> list[tuple[float, float]]:
 
 
 def _shifts(steps: list[tuple[float, float]]) -> Floats:
-    """[n, n, 3, 3]: channel i as seen from (x, y) cells away, at most one."""
+    """Kernel [n, n, 3, 3] that samples channel i at offset (x, y), at most one cell."""
     kernel = np.zeros((len(steps), len(steps), 3, 3))
     for channel, (x, y) in enumerate(steps):
         kernel[channel, channel] = _tap(x, y)
     return kernel
 
 
-def _gather(lanes: list[Lane], reach: float) -> Floats:
-    """[lanes, bases + copies, 3, 3]: each lane from the copy nearest to its place."""
-    kernel = np.zeros((len(lanes), _BASES + _COPIES, 3, 3))
-    for row, lane in enumerate(lanes):
-        (copy_x, x, _), (copy_y, y, _) = (_split(offset, reach) for offset in _offset(lane))
+def _gather(probes: list[Probe], reach: float) -> Floats:
+    """Kernel [probes, bases + copies, 3, 3] that samples each probe in the copy nearest to its place."""
+    kernel = np.zeros((len(probes), _BASES + _COPIES, 3, 3))
+    for row, probe in enumerate(probes):
+        (copy_x, x, _), (copy_y, y, _) = (_split(offset, reach) for offset in _offset(probe))
         copy = 0 if (copy_x, copy_y) == (0, 0) else _AROUND_CELL.index((copy_x, copy_y)) + 1
-        kernel[row, copy * _BASES + _MAPS[lane[1][0]]] = _tap(x, y)
+        kernel[row, copy * _BASES + _MAPS[probe[1][0]]] = _tap(x, y)
     return kernel
 
 
-def _offset(lane: Lane) -> tuple[float, float]:
-    """Cells from the cell that looks for a face to the lane's place."""
-    size, (_, x, y) = lane
+def _offset(probe: Probe) -> tuple[float, float]:
+    """Offset (x, y) in cells from the cell that tests for a face to the probe's place."""
+    size, (_, x, y) = probe
     return x * size, (y - _CENTRE) * size
 
 
 def _split(offset: float, reach: float) -> tuple[int, float, float]:
-    """Which copy (−1, 0 or 1), how far from there within a cell, and what then remains."""
+    """Split an offset into the nearest copy (−1, 0 or 1), a shift of at most one cell from it, and the rest."""
     copy = min((-1, 0, 1), key=lambda c: abs(offset - c * reach))
     near = max(-1.0, min(1.0, offset - copy * reach))
     return copy, near, offset - copy * reach - near
 
 
 def _steps(rest: float) -> tuple[float, float]:
-    """Two steps of at most a cell each; what lies farther is looked for nearer."""
+    """Split a shift into two of at most one cell each; what exceeds both is dropped."""
     first = max(-1.0, min(1.0, rest))
     return first, max(-1.0, min(1.0, rest - first))
 
 
 def _tap(x: float, y: float) -> Floats:
-    """A 3×3 kernel that looks (x, y) cells away, at most one, between cells by linear interpolation."""
+    """A 3×3 kernel that samples at offset (x, y), at most one cell, by bilinear interpolation."""
     cells = np.arange(-1, 2)
     return np.outer(*(np.maximum(0, 1 - np.abs(cells - offset)) for offset in (y, x)))
 
 
-def _cost(demand: Demand) -> float:
-    return demand.cost * (_TEMPLES if any((x, y) in TEMPLES for _, x, y in demand.weights) else 1.0)
+def _cost(constraint: Constraint) -> float:
+    return constraint.cost * (_TEMPLES if any((x, y) in TEMPLES for _, x, y in constraint.weights) else 1.0)
 
 
-def _bias(demand: Demand) -> float:
-    return demand.bias - _COARSE * sum(kind in ("eye", "mouth") for kind, *_ in demand.weights)
+def _bias(constraint: Constraint) -> float:
+    return constraint.bias - _COARSE * sum(kind in ("eye", "mouth") for kind, *_ in constraint.weights)

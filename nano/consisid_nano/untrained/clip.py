@@ -1,4 +1,4 @@
-"""EVA02-CLIP's vision tower, narrow and random, by the published file's names."""
+"""Writes a narrow EVA02-CLIP vision tower with random weights under the published file's names."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _GRID, _PATCH = 24, 14
 _HEAD_DIM = 16
 _HIDDEN = 80
 DEPTH = 6
-"""Half the published tower's: time to export it is half, too."""
+"""Half the published tower's, which also halves the time of its export."""
 
 
 def write_clip(path: Path, seed: int, depth: int = DEPTH) -> None:
-    """Write the tower to `path`; `depth` is a multiple of 6, so that the five hidden states are evenly spaced."""
+    """Write the tower to `path`; `depth` must be a multiple of 6, so that the five hidden states are evenly spaced."""
     save_tensors(random_tower(seed, depth=depth), path)
 
 
@@ -28,7 +28,7 @@ def random_tower(
     seed: int, *, width: int = CLIP_WIDTH, out: int = CLIP_OUT, hidden: int = _HIDDEN, head_dim: int = _HEAD_DIM,
     depth: int = DEPTH,
 ) -> dict[str, Tensor]:  # fmt: skip
-    """A tower's tensors by the published file's names: `width` channels in heads of `head_dim`, `out` given out."""
+    """Return random tensors by the published file's names: `width` channels in heads of `head_dim`, `out` outputs."""
     generator = torch.Generator().manual_seed(seed)
     shapes = _shapes(width, out, hidden, depth)
     tensors = {name: _random(name, shape, generator) for name, shape in shapes.items()}
@@ -63,7 +63,7 @@ def _shapes(width: int, out: int, hidden: int, depth: int) -> dict[str, tuple[in
 
 
 def _random(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Kernels keep their inputs' variance; no norm's scale is 1 and no bias 0, so that none can be mistaken."""
+    """Draw a tensor; kernels preserve variance, no norm is 1 and no bias 0, so that swapped ones change the result."""
     noise = torch.randn(shape, generator=generator)
     if name in ("cls_token", "pos_embed"):
         return 0.5 * noise

@@ -1,4 +1,4 @@
-"""The nano checkpoint's configuration files: the official ones' entries, with small numbers."""
+"""Configuration files of the untrained checkpoint: the official entries with small sizes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TRANSFORMER: dict[str, Any] = {
     "LFE_num_id_token": 5,
     "LFE_num_querie": 32,
     "LFE_num_scale": 5,
-    "LFE_output_dim": 128,  # the reference ties it to two thirds of the width
+    "LFE_output_dim": 128,  # two thirds of the width, as in the reference
     "LFE_vit_dim": CLIP_WIDTH,
     "activation_fn": "gelu-approximate",
     "attention_bias": True,

@@ -1,12 +1,12 @@
-"""An ONNX face detector with SCRFD's contract, built by hand from a prior instead of trained.
+"""Builds an ONNX face detector with SCRFD's inputs and outputs by hand, from a fixed prior.
 
-It asks of every place and size whether the parts of a frontal face are where they should be: skin on cheeks, nose and
-chin, smooth there; two equally dark eyes, darker than what lies between and below them; a dark mouth; and around it
-all something other than the face. Each unmet demand costs; a face is where the costs stay small.
+At every place and size it tests `constraints`: smooth skin on cheeks, nose and chin; two equally dark eyes, darker than
+what is between and below them; a dark mouth; and surroundings that differ from the face. Each violated constraint adds
+to the cost, and the score decreases with the cost.
 
-It is a fixed prior, not a trained detector: it finds upright, evenly lit, unoccluded, frontal faces from about 1/8 of
-the frame to all of it, whose skin the colour bounds of `prior` cover, and it can be fooled by whatever else meets the
-demands. It is for trying the software out, not for finding people.
+It finds upright, evenly lit, unoccluded, frontal faces from about 1/8 of the frame to all of it whose skin is inside
+the colour bounds of `prior`. Anything else that meets the constraints is a false positive. It serves to try the
+software out, not to find people.
 """
 
 from __future__ import annotations
@@ -18,17 +18,24 @@ import numpy as np
 import numpy.typing as npt
 
 from consisid_nano.untrained import prior
-from consisid_nano.untrained.demands import AROUND, TOLERATED, Demand, Place, demands, difference_from_surroundings
+from consisid_nano.untrained.constraints import (
+    AROUND,
+    TOLERATED,
+    Constraint,
+    Place,
+    contrast_constraints,
+    face_constraints,
+)
 from consisid_nano.untrained.graph import Graph
 
 STRIDES = (8, 16, 32)
-# Eye distances tried, in cells of half a stride: four to an octave, one octave to a stride.
+# Eye distances tested, in cells of half a stride: four an octave, one octave a stride.
 _SIZES = tuple(8.0 * 2 ** (step / 4) for step in range(4))
 _ANCHORS = 2
-_MARGIN = 21  # cells that the farthest place lies from the middle of the eye line, and one more
+_MARGIN = 21  # cells from the middle of the eye line to the farthest place, plus one
 _STEEPNESS = 10.0
-_TRUE_SIZE = 1.08  # of a face whose costs are least, relative to the size tried
-_SHARPNESS = 12.0  # of the choice between neighbouring candidates
+_TRUE_SIZE = 1.08  # of the face with the least cost, relative to the tested size
+_SHARPNESS = 12.0  # of the softmax over neighbouring candidates
 
 
 def write_detector(path: Path) -> None:
@@ -51,7 +58,7 @@ def write_detector(path: Path) -> None:
 
 
 def _maps(graph: Graph, image: str) -> str:
-    """Darkness and skin [1, 2, H, W]."""
+    """Add nodes for the maps darkness and skin [1, 2, H, W]."""
     bounds = np.array(prior.SKIN_BOUNDS)
     outside = graph.add("Relu", graph.conv(image, bounds[:, :3] * 128, bounds[:, 3] + 127.5 * bounds[:, :3].sum(1)))
     skin = graph.add("Relu", graph.conv(outside, np.full((1, len(bounds)), -1 / prior.SKIN_SOFTNESS), [1.0]))
@@ -63,7 +70,7 @@ def _maps(graph: Graph, image: str) -> str:
 
 
 def _cost(graph: Graph, cells: str, size: float) -> str:
-    """What a face whose eyes are `size` cells apart, centred on each cell, lacks: [1, 1, h, w]."""
+    """Add nodes for the cost [1, 1, h, w] of a face in each cell, with the eyes `size` cells apart."""
     darkness, skin = (
         graph.add("Slice", cells, graph.integers(i), graph.integers(i + 1), graph.integers(1)) for i in (0, 1)
     )
@@ -82,27 +89,24 @@ def _cost(graph: Graph, cells: str, size: float) -> str:
         "mouth": graph.add("MaxPool", fine, kernel_shape=[3, 7], pads=[1, 3, 1, 3]),
         "roughness": blur(rough, 0.2),
     }
-    # Beyond the frame all maps are 0: neither skin nor dark.
+    # Outside the frame all maps are 0: neither skin nor dark.
     margins = graph.integers(0, 0, _MARGIN, _MARGIN, 0, 0, _MARGIN, _MARGIN)
     padded = {kind: graph.add("Pad", x, margins) for kind, x in kinds.items()}
-    places: list[Place] = sorted({place for demand in demands() for place in demand.weights} | _around())
+    constraints = (*face_constraints(), *contrast_constraints())
+    places: list[Place] = sorted({place for constraint in constraints for place in constraint.weights})
     samples = graph.add("Concat", *(_shifted(graph, padded[kind], x * size, y * size) for kind, x, y in places), axis=1)
 
-    def hinges(x: str, wanted: Sequence[Demand]) -> str:
-        weight = [[demand.weights.get(place, 0.0) for place in places] for demand in wanted]
-        return graph.add("Relu", graph.conv(x, weight, [demand.bias for demand in wanted]))
+    def hinges(rows: Sequence[Constraint]) -> str:
+        weight = [[row.weights.get(place, 0.0) for place in places] for row in rows]
+        return graph.add("Relu", graph.conv(samples, weight, [row.bias for row in rows]))
 
-    unmet = graph.conv(hinges(samples, demands()), [[demand.cost for demand in demands()]])
-    return graph.add("Add", unmet, _lost_in_surroundings(graph, hinges(samples, difference_from_surroundings())))
-
-
-def _around() -> set[Place]:
-    return {place for demand in difference_from_surroundings() for place in demand.weights}
+    violated = graph.conv(hinges(face_constraints()), [[constraint.cost for constraint in face_constraints()]])
+    return graph.add("Add", violated, _contrast_cost(graph, hinges(contrast_constraints())))
 
 
-def _lost_in_surroundings(graph: Graph, differences: str) -> str:
-    """The cost of a face that does not stand out: every place around it may count for one."""
-    rows = difference_from_surroundings()
+def _contrast_cost(graph: Graph, differences: str) -> str:
+    """Add nodes for the cost of a face that resembles its surroundings; each spot counts at most 1."""
+    rows = contrast_constraints()
     weight = [[-row.cost if row.group == spot else 0.0 for row in rows] for spot in range(len(AROUND))]
     alike = graph.add("Relu", graph.conv(differences, weight, [1.0] * len(AROUND)))
     share = graph.conv(alike, np.full((1, len(AROUND)), 3.0 / len(AROUND)), [-0.45])
@@ -110,14 +114,14 @@ def _lost_in_surroundings(graph: Graph, differences: str) -> str:
 
 
 def _shifted(graph: Graph, padded: str, x: float, y: float) -> str:
-    """The map seen from (x, y) cells away."""
+    """Shift a padded map by (x, y) cells."""
     starts = [_MARGIN + round(y), _MARGIN + round(x)]
     ends = [round(y) - _MARGIN, round(x) - _MARGIN]
     return graph.add("Slice", padded, graph.integers(*starts), graph.integers(*ends), graph.integers(2, 3))
 
 
 def _heads(graph: Graph, candidates: str, stride: int) -> tuple[str, str, str]:
-    """Scores [A, 1], boxes [A, 4] and keypoints [A, 10] from costs [1, 4 · sizes, h, w]: a cell has four places."""
+    """Add nodes for scores [A, 1], boxes [A, 4] and keypoints [A, 10] from costs [1, 4 places · sizes, h, w]."""
     half = stride / 2
     spots = [
         ((across + 0.5) * half - 0.5, (down + 0.5) * half - 0.5, size * half * _TRUE_SIZE)

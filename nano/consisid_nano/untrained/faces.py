@@ -1,4 +1,4 @@
-"""The nano checkpoint's face networks: everything under `face_encoder/`, in the official files' formats."""
+"""Writes the untrained checkpoint's `face_encoder/`, in the official files' formats."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from consisid_nano.untrained.recogniser import write_recogniser
 def write_face_encoder(folder: Path, seed: int) -> None:
     """Write the five files; the same seed gives the same bytes.
 
-    Detector, aligner and parser are a fixed prior of what a frontal face looks like, not trained networks: `detector`
-    says what they can and cannot find. Recogniser and CLIP tower are random.
+    Detector, aligner and parser are built from a fixed prior of frontal faces; `detector` documents their limits.
+    Recogniser and CLIP tower have random weights from `seed`.
     """
     pack = folder / "models" / "antelopev2"
     pack.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A thin layer over onnx.helper: nodes by call, names made up, constants stored once."""
+"""Builds ONNX graphs: generates node names and stores equal constants once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FLOAT = onnx.TensorProto.FLOAT
 
 
 class Graph:
-    """An ONNX graph under construction; tensors are referred to by name."""
+    """An ONNX graph under construction. Methods take and return names of tensors."""
 
     def __init__(self) -> None:
         self._nodes: list[onnx.NodeProto] = []
@@ -39,7 +39,7 @@ class Graph:
         """Append one node and return its output's name."""
         number = len(self._nodes)
         output = output or f"tensor_{number}"
-        # ArcFace loaders guess the input's normalisation from node names that begin with an operator's: ours do not.
+        # insightface's ArcFace loader infers the input's normalisation from node names that begin with "Sub" or "Mul".
         name = f"node_{number}_{operator}"
         self._nodes.append(helper.make_node(operator, list(inputs), [output], name=name, **attributes))
         return output
@@ -47,7 +47,7 @@ class Graph:
     def conv(
         self, x: str, weight: npt.ArrayLike, bias: Sequence[float] | npt.ArrayLike | None = None, stride: int = 1
     ) -> str:
-        """A convolution that keeps the size at stride 1; `weight` [out, in, k, k], or [out, in] for 1×1."""
+        """Append a convolution, size-preserving at stride 1; `weight` is [out, in, k, k], or [out, in] for 1×1."""
         kernel = np.asarray(weight, np.float32)
         kernel = kernel.reshape(*kernel.shape, 1, 1) if kernel.ndim == 2 else kernel
         inputs = [self.constant(kernel)] + ([] if bias is None else [self.constant(bias)])

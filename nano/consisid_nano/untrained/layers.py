@@ -1,4 +1,4 @@
-"""State dicts written layer by layer, for networks whose weights are chosen and not trained."""
+"""Collects hand-made weights layer by layer and writes them as a state dict."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Floats = npt.NDArray[np.float64]
 
 
 class Layers:
-    """Collects tensors by name; `prefix` goes before each."""
+    """Collects tensors by name, with `prefix` before each."""
 
     def __init__(self, prefix: str = "") -> None:
         self.tensors: dict[str, Tensor] = {}
@@ -26,7 +26,7 @@ class Layers:
         self.tensors[self._prefix + name] = torch.from_numpy(np.ascontiguousarray(value, np.float32))
 
     def conv(self, conv: str, norm: str, weight: npt.ArrayLike, bias: npt.ArrayLike = 0.0) -> None:
-        """A convolution without a bias, and the batch normalisation after it, which adds `bias` and no more.
+        """Put a convolution without bias, and a batch normalisation after it that only adds `bias`.
 
         `weight` is [out, in, k, k], or [out, in] for 1×1.
         """
@@ -35,7 +35,7 @@ class Layers:
         self.norm(norm, np.broadcast_to(bias, len(kernel)))
 
     def norm(self, name: str, bias: npt.ArrayLike) -> None:
-        """A batch normalisation that adds `bias` [channels] and changes nothing else."""
+        """Put a batch normalisation that only adds `bias` [channels]."""
         offsets = np.asarray(bias, np.float64)
         self.put(f"{name}.weight", np.ones_like(offsets))
         self.put(f"{name}.bias", offsets)
@@ -44,7 +44,7 @@ class Layers:
         self.tensors[f"{self._prefix}{name}.num_batches_tracked"] = torch.tensor(0)
 
     def head(self, name: str, weight: npt.ArrayLike, bias: npt.ArrayLike) -> None:
-        """A convolution with a bias."""
+        """Put a convolution with a bias."""
         self.put(f"{name}.weight", _square(weight))
         self.put(f"{name}.bias", bias)
 
@@ -53,7 +53,7 @@ class Layers:
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """Write what `torch.load(weights_only=True)` reads; the same tensors give the same bytes under any file name."""
+    """Write a file for `torch.load(weights_only=True)`; equal tensors give equal bytes under any file name."""
     buffer = io.BytesIO()
     torch.save(tensors, buffer)
     path.write_bytes(buffer.getvalue())

@@ -1,4 +1,4 @@
-"""BiSeNet weights that label what is skin, and what skin surrounds, as skin, and all else as background."""
+"""Builds BiSeNet weights that label skin, and what is surrounded by skin, as skin and everything else as background."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _LABELS = 19
 _SKIN = 1
 _MEAN, _STD = np.array((0.485, 0.456, 0.406)), np.array((0.229, 0.224, 0.225))
 _HERE, _NEAR, _AROUND, _NEEDED = 0.5, 0.3, 0.7, 0.6
-"""How much skin counts at stride 8, 16 and 32, and how much makes a label: eyes and mouth by what is around."""
-_OPEN = 20.0  # a sigmoid's argument at which it lets everything through
+"""Weights of skin at strides 8, 16 and 32, and the sum that makes a label; the coarse ones cover eyes and mouth."""
+_OPEN = 20.0  # argument at which a sigmoid is 1
 
 
 def write_parser(path: Path) -> None:
@@ -28,14 +28,14 @@ def write_parser(path: Path) -> None:
         layers.norm(f"cp.{name}.bn_atten", np.full(2, _OPEN))
     _conv(layers, "cp.conv_avg", np.zeros((2, 1)))
     for name in ("conv_head32", "conv_head16"):
-        # What comes is twice as large by repetition; the mean of neighbours undoes the half cell that this shifts.
+        # The input was enlarged by repetition, which shifts it by half a cell; the mean of neighbours compensates.
         _conv(layers, f"cp.{name}", two[:, :, None, None] * np.pad(np.full((2, 2), 0.25), ((1, 0), (1, 0))))
-    # Attention starts from half and is added to the whole: features leave the fusion one and a half times as large.
+    # With zero weights the attention is one half and is added to the features, which become 1.5 times as large.
     _conv(layers, "ffm.convblk", np.array([[_HERE, _AROUND, _NEAR]]) / 1.5)
     layers.put("ffm.conv1.weight", np.zeros((1, 1, 1, 1)))
     layers.put("ffm.conv2.weight", np.zeros((1, 1, 1, 1)))
     _output(layers, "conv_out", 1)
-    for name in ("conv_out16", "conv_out32"):  # of use in training only, but the published file has them
+    for name in ("conv_out16", "conv_out32"):  # used in training only, but in the published file
         _output(layers, name, 2)
     layers.save(path)
 
@@ -52,15 +52,15 @@ def _body(layers: Layers) -> None:
     last = np.eye(channels)[-1:]
     _block(layers, f"{at}.layer1.0", _centred(skin), _centred(last.T @ last), last[0])
     _idle(layers, f"{at}.layer1.1", channels)
-    for stage, inputs in (("layer2", last), ("layer3", np.ones((1, 1))), ("layer4", np.ones((1, 1)))):
-        _block(layers, f"{at}.{stage}.0", _smooth(inputs), _centred(np.ones((1, 1))))
+    for layer, inputs in (("layer2", last), ("layer3", np.ones((1, 1))), ("layer4", np.ones((1, 1)))):
+        _block(layers, f"{at}.{layer}.0", _smooth(inputs), _centred(np.ones((1, 1))))
         shortcut = np.zeros((1, inputs.shape[1]))
-        layers.conv(f"{at}.{stage}.0.downsample.0", f"{at}.{stage}.0.downsample.1", shortcut)
-        _idle(layers, f"{at}.{stage}.1", 1)
+        layers.conv(f"{at}.{layer}.0.downsample.0", f"{at}.{layer}.0.downsample.1", shortcut)
+        _idle(layers, f"{at}.{layer}.1", 1)
 
 
 def _output(layers: Layers, at: str, channels: int) -> None:
-    """Background wins by default, with a constant that the normalisation provides: the last layer has no bias."""
+    """Make background the default through a constant of the normalisation, because the last layer has no bias."""
     hidden = np.zeros((2, channels, 3, 3))
     hidden[0, 0] = _smooth(np.ones((1, 1)))[0, 0]
     layers.conv(f"{at}.conv.conv", f"{at}.conv.bn", hidden, (0.0, 1.0))

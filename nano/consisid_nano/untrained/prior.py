@@ -1,20 +1,21 @@
-"""What a frontal face looks like, as numbers: the prior that the nano checkpoint's detectors are built from.
+"""The prior of a frontal face from which the untrained checkpoint's detector, aligner and parser are built.
 
-Nothing here was trained or fitted: the numbers were set by hand, looking at drawn portraits and at the four sample
-photographs that the tests use, which are therefore no independent measure of it. Two maps are taken from a picture:
+The numbers were set by hand, with drawn portraits and the four sample photographs of the tests in view; those
+photographs are therefore no independent test. Two maps are computed from a picture:
 
-    skin      1 where red, green and blue stand in the proportions of skin in white light, fair to dark, falling to 0
-              outside them; hair, wood and sand can have them too, and what is nearly black passes
-    darkness  5 − log2((luminance + 16) / 16) − 0.6 · skin, so that differences are ratios of brightness, and what is
-              neither skin nor bright (the white of an eye, teeth) counts as dark
+    skin      1 where red, green and blue have the proportions of fair to dark skin in white light, falling to 0
+              outside; hair, wood and sand can have these proportions, and almost black pixels count as skin
+    darkness  5 − log2((luminance + 16) / 16) − 0.6 · skin, so that differences are ratios of brightness, and pixels
+              that are neither skin nor bright (the white of an eye, teeth) count as dark
 
-Both are non-negative, and the 0 that a convolution pads with is bright and not skin: a face cannot lean on the frame.
+Both are non-negative. The 0 that a convolution pads with means bright and not skin, so a face cannot extend beyond the
+frame.
 Places are in *eye distances* from the middle of the eye line, x to the right and y downwards in the picture.
 """
 
 from __future__ import annotations
 
-# Rows of (red, green, blue, 1): positive outside skin. In 0 to 255; 15 levels outside count as no skin.
+# Coefficients of (red, green, blue, 1), levels 0 to 255: positive outside skin; 15 levels outside, skin is 0.
 SKIN_BOUNDS = (
     (0.52, -1.0, 0.0, 0.0),
     (-0.93, 1.0, 0.0, 0.0),

@@ -1,4 +1,4 @@
-"""An ONNX network with ArcFace's contract and random weights: different crops differ, no more is meant."""
+"""Writes an ONNX network with ArcFace's inputs and outputs and random weights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def write_recogniser(path: Path, seed: int) -> None:
     for channels, width in pairwise(_WIDTHS):
         kernel = rng.standard_normal((width, channels, 3, 3)) * np.sqrt(2 / (9 * channels))
         x = graph.add("Relu", graph.conv(x, kernel, 0.1 * rng.standard_normal(width), stride=2))
-    # One channel a group, over the whole map, without what all places share: a projection that keeps where things are.
+    # One channel a group, over the whole map, minus the mean over places: a projection that depends on positions.
     reach = _EDGE // 2 ** (len(_WIDTHS) - 1)
     projection = rng.standard_normal((ARCFACE_OUT, 1, reach, reach))
     projection -= projection.mean(axis=(2, 3), keepdims=True)

@@ -1,4 +1,4 @@
-"""A small T5 tokeniser in the official folder's layout, trained in place from the text below."""
+"""Trains a small T5 tokenizer and writes it in the official folder's layout."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ An angry singer in a purple dress raises one hand under warm stage lights before
 
 
 def write_tokenizer(folder: Path, sentences: Iterable[str] = TEXT, pieces: int = _PIECES) -> int:
-    """Write spiece.model and its three JSON files into `folder`, the same bytes every time.
+    """Write spiece.model and its three JSON files into `folder`, deterministically.
 
     Args:
-        sentences: what it is trained on. pieces: how many it may learn at most.
+        sentences: training text. pieces: upper limit of the vocabulary without sentinel tokens.
 
     Returns:
-        The vocabulary's size, sentinel tokens included: the least a text encoder's embedding must have.
+        The vocabulary's size with sentinel tokens: the least number of rows of a text encoder's embedding.
     """
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
@@ -64,7 +64,7 @@ def write_tokenizer(folder: Path, sentences: Iterable[str] = TEXT, pieces: int =
 
 def _settings(pieces: int) -> dict[str, dict[str, Any]]:
     sentinels = [f"<extra_id_{number}>" for number in range(EXTRA_IDS)]
-    # T5 numbers its sentinels downwards, behind the trained pieces.
+    # T5 numbers its sentinel tokens downwards, after the trained pieces.
     added = {sentinel: pieces + EXTRA_IDS - 1 - number for number, sentinel in enumerate(sentinels)}
     special = {_PAD: 0, _END: 1, _UNKNOWN: 2} | added
     flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}

@@ -1,4 +1,4 @@
-"""Random weights for the nano checkpoint, by the name and shape of every tensor alone."""
+"""Draws the untrained checkpoint's random weights from the name and shape of each tensor."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 
 def random_weights(network: nn.Module, generator: torch.Generator) -> dict[str, Tensor]:
-    """A value for every tensor of the network's state dict, drawn in the order of their names.
+    """Draw every tensor of the network's state dict, in the order of their names.
 
-    Matrices and kernels keep their inputs' variance; scales of norms lie around 1 and biases around 0 without being it,
-    so that a norm or a bias wired wrongly changes the result.
+    Matrices and kernels preserve variance. Scales of norms differ from 1 and biases from 0, so that a wrongly connected
+    norm or bias changes the result.
     """
     drawn = {}
     for name, tensor in sorted(network.state_dict().items()):

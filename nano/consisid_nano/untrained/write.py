@@ -1,4 +1,4 @@
-"""Writes the untrained nano checkpoint: ConsisID's architecture in the official layout, narrow, deterministic."""
+"""Writes the untrained checkpoint in the official layout, deterministically."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from consisid_runtime.models.config import CheckpointConfig
 from consisid_runtime.models.networks import LEARNED_POSITIONS
 from consisid_runtime.options import MAX_SEED
 
-QUIETED = "decoder.conv_out.conv.weight"
+DAMPED = "decoder.conv_out.conv.weight"
 
 WEIGHTS = {
     "transformer": "diffusion_pytorch_model",
@@ -32,14 +32,13 @@ WEIGHTS = {
 
 
 def write_untrained(folder: Path, *, seed: int = 0, transformer: dict[str, Any] | None = None) -> bool:
-    """Write the checkpoint, unless `folder` already holds exactly this one.
+    """Write the checkpoint atomically, unless `folder` already holds an intact copy of exactly this one.
 
     Args:
-        seed: of every random weight; the face detector and aligner are a fixed prior and do not depend on it.
-        transformer: entries to change in `transformer/config.json` (for tests of other configurations).
+        seed: of the random weights; face detector, aligner and parser do not depend on it.
+        transformer: entries to change in `transformer/config.json`, for tests of other configurations.
 
-    Returns whether it was written. Raises `InvalidOption` for a seed outside 0 to 2⁶³ - 1, and `OutputUnwritable`;
-    nothing half-written remains.
+    Returns whether it was written. Raises `InvalidOption` for a seed outside 0 to 2⁶³ - 1, and `OutputUnwritable`.
     """
     if not 0 <= seed <= MAX_SEED:
         raise InvalidOption(f"seed must be a whole number from 0 to {MAX_SEED}, got {seed}")
@@ -59,11 +58,11 @@ def _write(folder: Path, seed: int, transformer: dict[str, Any]) -> None:
     generator = torch.Generator().manual_seed(seed)
     for component, parts in networks.skeletons(CheckpointConfig(configs.__getitem__)).items():
         weights = {name: tensor for part in parts for name, tensor in random_weights(part, generator).items()}
-        if QUIETED in weights:
-            # Into the range of pixels: frames at its ends look all alike, whatever differs before.
-            weights[QUIETED] *= 0.2
+        if DAMPED in weights:
+            # Into the range of pixels: clipped frames would hide differences in what precedes.
+            weights[DAMPED] *= 0.2
         if LEARNED_POSITIONS in weights:
-            # Of the size that the reference's sinusoids have, not of a matrix's.
+            # The scale of the reference's sinusoids instead of a matrix's.
             weights[LEARNED_POSITIONS] = torch.randn(weights[LEARNED_POSITIONS].shape, generator=generator) / 2
         path = folder / component
         path.mkdir(parents=True)

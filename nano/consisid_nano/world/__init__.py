@@ -1,4 +1,7 @@
-"""The world that the nano model knows: drawn people, who look and do as a prompt of its small English says."""
+"""Draws the world that nano is trained on: people, portraits, clips and prompts, each determined by a seed.
+
+Imports only NumPy, OpenCV and the standard library.
+"""
 
 from consisid_nano.world.person import ATTRIBUTES, HELD_OUT_PEOPLE, Person, person
 from consisid_nano.world.picture import FRAMES, HEIGHT, WIDTH, Clip, Picture, clip, portrait

@@ -1,4 +1,4 @@
-"""Draws what is behind and below the head: places and clothes."""
+"""Draws places, which fill the picture, and bodies below the head."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _BACKGROUND = 0
 
 
 def draw_place(canvas: Canvas, place: str, seed: int) -> None:
-    """Fill the picture with a place; `seed` arranges its details."""
+    """Fill the picture with one of `PLACES`; `seed` determines the details."""
     rng = np.random.default_rng([4, seed])
     height, width = canvas.height, canvas.width
 
@@ -73,24 +73,24 @@ def draw_place(canvas: Canvas, place: str, seed: int) -> None:
 
 
 def draw_body(canvas: Canvas, who: Person, pose: Pose, garment: str, colour: str) -> None:
-    """Neck, shoulders and clothes below a head; they stand still when the head turns or nods."""
+    """Draw neck, shoulders and clothes. Yaw and pitch of `pose` must be 0, because only the head turns and nods."""
     cloth = CLOTHES[colour]
     neck = _box(-0.3, 0.6, 0.3, 1.4)
     shoulders = np.array([(-0.34, 1.16), (-0.75, 1.24), (-1.3, 1.5), (-1.55, 2.2), (-1.6, 6.0), (1.6, 6.0),
                           (1.55, 2.2), (1.3, 1.5), (0.75, 1.24), (0.34, 1.16), (0.0, 1.4)])  # fmt: skip
-    canvas.polygon(pose.rim(neck), darker(who.skin, 0.18), NECK)
-    canvas.polygon(pose.rim(shoulders), cloth, CLOTH)
+    canvas.polygon(pose.on_outline(neck), darker(who.skin, 0.18), NECK)
+    canvas.polygon(pose.on_outline(shoulders), cloth, CLOTH)
     if garment == "striped sweater":
         stripe: Colour = (36, 40, 52) if sum(cloth) > 330 else (240, 240, 240)
         for y in (1.62, 2.1, 2.58, 3.06):
             half = float(np.interp(y, (1.5, 2.2), (1.32, 1.55)))
-            canvas.polygon(pose.rim(_box(-half, y, half, y + 0.2)), stripe, CLOTH)
+            canvas.polygon(pose.on_outline(_box(-half, y, half, y + 0.2)), stripe, CLOTH)
     elif garment == "jacket":
         opening = np.array([(-0.3, 1.2), (0.3, 1.2), (0.22, 6.0), (-0.22, 6.0)])
-        canvas.polygon(pose.rim(opening), (60, 62, 70), CLOTH)
+        canvas.polygon(pose.on_outline(opening), (60, 62, 70), CLOTH)
         for side in (-1, 1):
             lapel = np.array([(side * 0.36, 1.14), (side * 0.8, 1.5), (side * 0.3, 2.0), (side * 0.22, 1.3)])
-            canvas.polygon(pose.rim(lapel), darker(cloth, 0.4), CLOTH)
+            canvas.polygon(pose.on_outline(lapel), darker(cloth, 0.4), CLOTH)
 
 
 def _box(left: float, top: float, right: float, bottom: float) -> Points:

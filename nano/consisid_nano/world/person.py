@@ -1,4 +1,4 @@
-"""Who somebody is: everything about a drawn person that stays the same from picture to picture."""
+"""Defines a drawn person: everything that is the same in all pictures of them, drawn from a seed."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any, get_args, get_origin, get_type_hints
 import numpy as np
 
 Colour = tuple[float, float, float]
-"""Red, green, blue in levels, 0 to 255."""
+"""Red, green, blue, 0 to 255."""
 
 HELD_OUT_PEOPLE = 1_000_000
-"""People from this seed on are never drawn for training."""
+"""First seed of the people who are held out of training."""
 
 SKINS: tuple[Colour, ...] = (
     (255, 224, 200), (246, 205, 172), (233, 182, 142), (214, 158, 116), (186, 128, 88), (150, 98, 64), (112, 72, 48),
@@ -80,7 +80,7 @@ class Person:
     freckles: tuple[tuple[float, float, float], ...]
 
     def attributes(self) -> dict[str, str]:
-        """What can be named: attribute → one of `ATTRIBUTES`' names for it."""
+        """Return the categorical attributes: attribute → one of its names in `ATTRIBUTES`."""
         return {
             "hair_colour": self.hair_colour,
             "hair_style": self.hair_style,
@@ -93,7 +93,7 @@ class Person:
         }
 
     def shape(self) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Everything continuous, colours as 0 to 1: float32 [n]."""
+        """Return all continuous attributes, colours scaled to 0 to 1: float32 [n]."""
         numbers: list[float] = []
         hints = get_type_hints(Person)
         for field in fields(self):
@@ -118,7 +118,7 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
 
 
 def person(seed: int) -> Person:
-    """The person with this number, always the same one."""
+    """Return the person with this seed."""
     rng = np.random.default_rng([1, seed])
 
     def pick(choices: Any, share_of_first: float | None = None) -> Any:
@@ -169,7 +169,7 @@ def person(seed: int) -> Person:
 
 
 def _freckles(rng: np.random.Generator) -> tuple[tuple[float, float, float], ...]:
-    """A dozen or so, on both cheeks and over the nose, no two people's alike."""
+    """Return 12 to 18 freckles (x, y, radius) on both cheeks, at random positions."""
     spots = []
     for side in (-1, 1):
         for _ in range(int(rng.integers(6, 10))):

@@ -1,4 +1,4 @@
-"""Pictures of people: portraits for the face networks, clips for the video model, every label known."""
+"""Draws portraits for the face networks and clips for the video model, with all labels."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from consisid_nano.world.backdrop import draw_body, draw_place
 from consisid_nano.world.canvas import Canvas, Pixels
 from consisid_nano.world.head import draw_head, keypoints, outline
 from consisid_nano.world.person import Person
-from consisid_nano.world.pose import MIMICS, Mimic, Pose
-from consisid_nano.world.scene import LABELS, Scene, scene
+from consisid_nano.world.pose import EXPRESSION_SHAPES, Expression, Pose
+from consisid_nano.world.scene import Scene, scene
 
 Floats = npt.NDArray[np.float32]
 
 FRAMES, HEIGHT, WIDTH = 17, 64, 96
-_TALKS_EVERY = 8  # frames: mouth closed, open, closed
+_PERIOD = 8  # frames in which a talking mouth opens and closes once, and a head nods once
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Clip:
 
 
 def portrait(who: Person, seed: int, size: int = 512) -> Picture:
-    """Another picture of the same person for every seed: other expression, place, clothes, pose, size and light."""
+    """Draw a portrait; the seed determines expression, place, clothes, pose, size and light."""
     rng = np.random.default_rng([5, seed])
     where = scene(int(rng.integers(2**31)))
     unit = size * rng.uniform(0.22, 0.3)
@@ -52,21 +52,23 @@ def portrait(who: Person, seed: int, size: int = 512) -> Picture:
         pitch=rng.uniform(-0.4, 0.4),
         roll=rng.uniform(-0.1, 0.1),
     )
-    mimic = replace(MIMICS[where.expression], open=MIMICS[where.expression].open * rng.uniform(0, 1))
+    full = EXPRESSION_SHAPES[where.expression]
+    expression = replace(full, open=full.open * rng.uniform(0, 1))
     canvas = Canvas(size, size, labelled=True)
     draw_place(canvas, where.place, int(rng.integers(2**31)))
-    _draw_person(canvas, who, where, pose, mimic)
+    _draw_person(canvas, who, where, pose, expression)
     pixels, labels = canvas.finished()
     assert labels is not None
     light = rng.uniform(0.88, 1.08) * (1 + rng.uniform(-0.12, 0.12) * np.linspace(-1, 1, size))
-    lit = np.clip(pixels * light[None, :, None].astype(np.float32), 0, 255).astype(np.uint8)
-    return Picture(lit, _box(who, pose), keypoints(who, pose, mimic).astype(np.float32), labels)
+    pixels = np.clip(pixels * light[None, :, None].astype(np.float32), 0, 255).astype(np.uint8)
+    return Picture(pixels, _box(who, pose), keypoints(who, pose, expression).astype(np.float32), labels)
 
 
 def clip(who: Person, where: Scene, seed: int, frames: int = FRAMES, height: int = HEIGHT, width: int = WIDTH) -> Clip:
-    """A video of somebody in a scene; the seed arranges the place and where they stand.
+    """Draw a video of a person in a scene; the seed determines the details of the place and the initial pose.
 
-    At the default size a head moves no faster than 1.5 pixels a frame, nodding 2: four frames fit into one latent.
+    At the default size a head moves at most 1.5 pixels a frame, 2 when nodding, because the VAE compresses four frames
+    into one latent frame.
     """
     rng = np.random.default_rng([6, seed])
     start = Pose(
@@ -79,42 +81,39 @@ def clip(who: Person, where: Scene, seed: int, frames: int = FRAMES, height: int
     draw_place(place, where.place, int(rng.integers(2**31)))
     pixels, boxes, points = [], [], []
     for frame in range(frames):
-        pose, mimic = moment(where, start, frame, height)
+        pose, expression = _pose_at(where, start, frame, height)
         canvas = place.copy()
-        _draw_person(canvas, who, where, pose, mimic)
+        _draw_person(canvas, who, where, pose, expression)
         pixels.append(canvas.finished()[0])
         boxes.append(_box(who, pose))
-        points.append(keypoints(who, pose, mimic))
+        points.append(keypoints(who, pose, expression))
     return Clip(np.stack(pixels), np.stack(boxes), np.stack(points).astype(np.float32))
 
 
-def moment(where: Scene, start: Pose, frame: int, height: int) -> tuple[Pose, Mimic]:
-    """How somebody who started at `start` looks so many frames later, in a picture this high."""
+def _pose_at(where: Scene, start: Pose, frame: int, height: int) -> tuple[Pose, Expression]:
+    """Return pose and expression `frame` frames after `start`, in pictures of this height."""
     done = frame / (FRAMES - 1)
     side = {"left": -1, "right": 1}.get(where.motion, 0)
     pose = replace(start, x=start.x + side * (done - 0.5) * 0.36 * height)
     if where.motion == "nods":
-        down = (1 - np.cos(2 * np.pi * frame / _TALKS_EVERY)) / 2
+        down = (1 - np.cos(2 * np.pi * frame / _PERIOD)) / 2
         pose = replace(pose, pitch=0.9 * down, y=pose.y + 0.02 * height * down)
     elif where.motion == "turns":
         pose = replace(pose, yaw=1.6 * (done - 0.5))
     elif where.motion == "closer":
         pose = replace(pose, unit=pose.unit * (0.82 + 0.42 * done), y=pose.y + 0.05 * height * (done - 0.5))
-    rest = MIMICS[where.expression]
+    rest = EXPRESSION_SHAPES[where.expression]
     if where.speech == "talks":
-        spoken = (1 - np.cos(2 * np.pi * frame / _TALKS_EVERY)) / 2
+        spoken = (1 - np.cos(2 * np.pi * frame / _PERIOD)) / 2
         return pose, replace(rest, open=0.15 * rest.open + 0.85 * spoken)
     return pose, rest
 
 
-def _draw_person(canvas: Canvas, who: Person, where: Scene, pose: Pose, mimic: Mimic) -> None:
+def _draw_person(canvas: Canvas, who: Person, where: Scene, pose: Pose, expression: Expression) -> None:
     draw_body(canvas, who, replace(pose, yaw=0.0, pitch=0.0), where.garment, where.colour)
-    draw_head(canvas, who, pose, mimic)
+    draw_head(canvas, who, pose, expression)
 
 
 def _box(who: Person, pose: Pose) -> Floats:
-    edge = pose.rim(outline(who))
+    edge = pose.on_outline(outline(who))
     return np.asarray(np.concatenate([edge.min(axis=0), edge.max(axis=0)]), np.float32)
-
-
-__all__ = ["FRAMES", "HEIGHT", "LABELS", "WIDTH", "Clip", "Picture", "clip", "moment", "portrait"]

@@ -1,4 +1,4 @@
-"""Where a head is, which way it looks, and what its face does."""
+"""Defines the pose of a head and the expression of its face."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _NOD = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Mimic:
-    """What an expression does to a face: 0 is at rest.
+class Expression:
+    """Changes of a face from its neutral shape, which is 0 everywhere.
 
     Attributes:
         smile: corners of the mouth up. open: mouth open. wide: eyes wide, negative for narrow.
@@ -28,12 +28,12 @@ class Mimic:
     frown: float = 0.0
 
 
-MIMICS: dict[str, Mimic] = {
-    "calm": Mimic(),
-    "happy": Mimic(smile=1.0, wide=-0.15, raised=0.2),
-    "sad": Mimic(smile=-1.0, wide=-0.3, frown=-1.0),
-    "surprised": Mimic(open=0.8, wide=0.35, raised=1.0),
-    "angry": Mimic(smile=-0.5, wide=-0.25, frown=1.2, raised=-0.5),
+EXPRESSION_SHAPES: dict[str, Expression] = {
+    "calm": Expression(),
+    "happy": Expression(smile=1.0, wide=-0.15, raised=0.2),
+    "sad": Expression(smile=-1.0, wide=-0.3, frown=-1.0),
+    "surprised": Expression(open=0.8, wide=0.35, raised=1.0),
+    "angry": Expression(smile=-0.5, wide=-0.25, frown=1.2, raised=-0.5),
 }
 
 
@@ -53,14 +53,16 @@ class Pose:
     pitch: float = 0.0
     roll: float = 0.0
 
-    def rim(self, points: Points) -> Points:
-        """From face units to pixels, for what lies on the silhouette."""
+    def on_outline(self, points: Points) -> Points:
+        """Map points [n, 2] on the silhouette from face units to pixels; yaw and pitch do not move them."""
         turned = points @ np.array([[np.cos(self.roll), np.sin(self.roll)], [-np.sin(self.roll), np.cos(self.roll)]])
         return np.asarray(turned * self.unit + (self.x, self.y))
 
-    def front(self, points: Points) -> Points:
-        """The same for what lies on the front of the face: the nearer to the viewer, the more it moves on turning."""
+    def on_face(self, points: Points) -> Points:
+        """Map points [n, 2] on the front of the face from face units to pixels; yaw and pitch move near points most."""
         across, down = points[:, 0], points[:, 1]
         depth = np.sqrt(np.clip(1 - 0.7 * across**2 - 0.5 * down**2, 0.1, None))
         narrowed = across * (1 - 0.12 * self.yaw**2)
-        return self.rim(np.stack([narrowed + _TURN * self.yaw * depth, down + _NOD * self.pitch * depth], axis=1))
+        return self.on_outline(
+            np.stack([narrowed + _TURN * self.yaw * depth, down + _NOD * self.pitch * depth], axis=1)
+        )

@@ -1,4 +1,4 @@
-"""What a prompt decides: where, in what clothes, with what expression, motion and speech; and the English for it."""
+"""Defines a scene (place, clothes, expression, motion, speech) and the prompts that describe it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ MOTIONS: dict[str, tuple[str, ...]] = {
 SPEECH: dict[str, tuple[str, ...]] = {"silent": ("says nothing", "is silent"), "talks": ("talks", "speaks to us")}
 SUBJECTS = ("a person", "somebody", "the person")
 
-HELD_OUT_SHARE = 8  # one combination in so many
+HELD_OUT_SHARE = 8  # one combination of this many is held out
 
 LABELS: dict[str, tuple[str, ...]] = {
     "place": tuple(PLACES),
@@ -58,7 +58,7 @@ LABELS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One name of each row of `LABELS`."""
+    """One value of each label in `LABELS`."""
 
     place: str
     garment: str
@@ -72,13 +72,13 @@ class Scene:
 
     @property
     def held_out(self) -> bool:
-        """Whether this combination is kept out of training: the same one in eight everywhere, whatever its parts."""
+        """Whether this combination is held out of training, decided by a digest of its values."""
         digest = hashlib.sha256("/".join(astuple(self)).encode()).digest()
         return digest[0] % HELD_OUT_SHARE == 0
 
 
 def scene(seed: int, *, held_out: bool | None = None) -> Scene:
-    """The scene with this number. `held_out` asks for a combination that training sees (False) or never sees (True)."""
+    """Return the scene with this seed; `held_out` selects combinations that are held out (True) or not (False)."""
     rng = np.random.default_rng([2, seed])
     while True:
         found = Scene(*(names[int(rng.integers(len(names)))] for names in LABELS.values()))
@@ -86,18 +86,17 @@ def scene(seed: int, *, held_out: bool | None = None) -> Scene:
             return found
 
 
-def prompt(wanted: Scene, seed: int) -> str:
-    """One of the ways to say it in English."""
+def prompt(where: Scene, seed: int) -> str:
+    """Describe a scene in English; the seed determines the wording."""
     rng = np.random.default_rng([3, seed])
 
     def one_of(phrases: tuple[str, ...]) -> str:
         return phrases[int(rng.integers(len(phrases)))]
 
-    article = "a"
-    clothes = f"{article} {wanted.colour} {wanted.garment}"
-    subject, place = one_of(SUBJECTS), one_of(PLACES[wanted.place])
+    clothes = f"a {where.colour} {where.garment}"
+    subject, place = one_of(SUBJECTS), one_of(PLACES[where.place])
     acts = [
-        one_of(EXPRESSIONS[wanted.expression]), one_of(MOTIONS[wanted.motion]), one_of(SPEECH[wanted.speech]),
+        one_of(EXPRESSIONS[where.expression]), one_of(MOTIONS[where.motion]), one_of(SPEECH[where.speech]),
     ]  # fmt: skip
     rng.shuffle(acts)
     doing = f"{acts[0]}, {acts[1]} and {acts[2]}"

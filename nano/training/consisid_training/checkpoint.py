@@ -1,4 +1,4 @@
-"""Puts the trained stages together: a ConsisID checkpoint in the official layout, in half precision."""
+"""Writes the checkpoint from its training runs, in ConsisID's official layout and in half precision."""
 
 from __future__ import annotations
 
@@ -22,43 +22,46 @@ from consisid_training.onnx_files import write
 from consisid_training.video import dit, vae
 
 EXAMPLE = HELD_OUT_PEOPLE + 100_000
-"""The person and, counting from here, the scenes of `example.json`."""
+"""The person of `example.json`, and the first number from which its scenes are searched."""
 
 
-def write_checkpoint(stages: Path, encoded: Path, folder: Path) -> None:
-    """`stages` holds vae, decoder, dit, arcface, clip_tower, detector, aligner and parser."""
+def write_checkpoint(runs: Path, encoded: Path, folder: Path) -> None:
+    """Write `folder` from the runs vae, decoder, dit, arcface, clip_tower, detector, aligner and parser in `runs`.
+
+    `encoded` holds the latents that give the VAE's `scaling_factor`. Raises `FileExistsError` if `folder` exists.
+    """
     folder.mkdir(parents=True)
     scale = latent_scale(encoded)
     autoencoder = vae.build(scale)
-    autoencoder.load_state_dict(vae.trained(stages).state_dict())
+    autoencoder.load_state_dict(vae.trained(runs).state_dict())
     autoencoder.half().save_pretrained(folder / "vae")
-    shutil.copytree(stages / "dit" / "tokenizer", folder / "tokenizer")
-    model = dit.trained(stages / "dit")
+    shutil.copytree(runs / "dit" / "tokenizer", folder / "tokenizer")
+    model = dit.trained(runs / "dit")
     model.transformer.half().save_pretrained(folder / "transformer")
     model.text_encoder.half().save_pretrained(folder / "text_encoder")
     _json(folder / "scheduler" / "scheduler_config.json", SCHEDULER)
     _json(folder / "model_index.json", MODEL_INDEX)
-    _faces(stages, folder / "face_encoder")
+    _faces(runs, folder / "face_encoder")
     _example(folder)
     for file in folder.rglob("*"):
         if file.is_file():
             file.chmod(0o644)
 
 
-def _faces(stages: Path, folder: Path) -> None:
+def _faces(runs: Path, folder: Path) -> None:
     pack = folder / "models" / "antelopev2"
     pack.mkdir(parents=True)
-    detector.write_detector(stages / "detector", pack / "scrfd_10g_bnkps.onnx")
+    detector.write_detector(runs / "detector", pack / "scrfd_10g_bnkps.onnx")
     faces = torch.zeros(2, 3, recogniser.EDGE, recogniser.EDGE)
-    write(recogniser.trained(stages / "arcface", "arcface"), faces, pack / "glintr100.onnx", "input.1", ["embedding"])
-    aligner.write_aligner(stages / "aligner", folder / "detection_Resnet50_Final.pth")
-    parser.write_parser(stages / "parser", folder / "parsing_bisenet.pth")
-    tower = {name: tensor.half() for name, tensor in clip_tower.trained(stages / "clip_tower").items()}
+    write(recogniser.trained(runs / "arcface", "arcface"), faces, pack / "glintr100.onnx", "input.1", ["embedding"])
+    aligner.write_aligner(runs / "aligner", folder / "detection_Resnet50_Final.pth")
+    parser.write_parser(runs / "parser", folder / "parsing_bisenet.pth")
+    tower = {name: tensor.half() for name, tensor in clip_tower.trained(runs / "clip_tower").items()}
     save_tensors(tower, folder / "EVA02_CLIP_L_336_psz14_s6B.pt")
 
 
 def _example(folder: Path) -> None:
-    """What the exporter shows the checkpoint in place of a photograph."""
+    """Write the portrait and the prompts that the exporter uses in place of a photograph."""
     Image.fromarray(portrait(person(EXAMPLE), EXAMPLE).pixels).save(folder / "example.png")
     prompts = [[prompt(where, number), number] for number, where in enumerate(_example_scenes(), 1)]
     content = {
@@ -72,7 +75,7 @@ def _example(folder: Path) -> None:
 
 
 def _example_scenes(count: int = 4) -> list[Scene]:
-    """Held-out scenes, no two in one place."""
+    """Return held-out scenes in different places."""
     found: dict[str, Scene] = {}
     for seed in itertools.count(EXAMPLE):
         where = scene(seed, held_out=True)
@@ -89,8 +92,8 @@ def _json(path: Path, content: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("stages", type=Path)
-    arguments.add_argument("encoded", type=Path)
-    arguments.add_argument("folder", type=Path)
+    arguments.add_argument("runs", type=Path, help="folder of the training runs")
+    arguments.add_argument("encoded", type=Path, help="folder of the encoded training set")
+    arguments.add_argument("folder", type=Path, help="where to write the checkpoint")
     given = arguments.parse_args()
-    write_checkpoint(given.stages, given.encoded, given.folder)
+    write_checkpoint(given.runs, given.encoded, given.folder)

@@ -1,4 +1,4 @@
-"""Training that goes on from a checkpoint: stages from its files, and its files again with what was trained further."""
+"""Converts a checkpoint into training runs that can be continued, and writes the checkpoint after further training."""
 
 from __future__ import annotations
 
@@ -21,35 +21,38 @@ from consisid_training.loop.resumable import weights
 from consisid_training.video import dit, vae
 
 TRAINED = ("transformer", "text_encoder", "vae")
-"""Folders of a checkpoint that `write` takes from stages."""
+"""Folders of a checkpoint that `write` replaces."""
 
 
-def reopen(checkpoint: Path, stages: Path) -> None:
-    """Write the stages `vae`, `clip_tower`, `arcface`, `local` and `start`, which `dit` can start with.
+def reopen(checkpoint: Path, runs: Path) -> None:
+    """Write the states of the runs `vae`, `clip_tower`, `arcface`, `local` and `start`, from which `dit` continues.
 
-    Raises `FileExistsError` where `stages` has one of these with other weights.
+    Raises `FileExistsError` if `runs` holds one of them with other weights.
     """
-    _save(stages / "vae", _tensors(checkpoint / "vae"))
+    _save(runs / "vae", _tensors(checkpoint / "vae"))
     tower = torch.load(checkpoint / "face_encoder" / "EVA02_CLIP_L_336_psz14_s6B.pt", weights_only=True)
-    _save(stages / "clip_tower", {f"tower.{name.removeprefix('visual.')}": t.float() for name, t in tower.items()})
-    _save(stages / "arcface", _recogniser(checkpoint / "face_encoder" / "models" / "antelopev2" / "glintr100.onnx"))
+    _save(runs / "clip_tower", {f"tower.{name.removeprefix('visual.')}": t.float() for name, t in tower.items()})
+    _save(runs / "arcface", _recogniser(checkpoint / "face_encoder" / "models" / "antelopev2" / "glintr100.onnx"))
     transformer, text = _tensors(checkpoint / "transformer"), _tensors(checkpoint / "text_encoder")
     parts = {"local_facial_extractor": "extractor", "perceiver_cross_attention": "attentions"}
     heads = {name: name.partition(".") for name in transformer}
-    _save(stages / "local", {
+    _save(runs / "local", {
         f"{parts[part]}.{rest}": transformer[name] for name, (part, _, rest) in heads.items() if part in parts
     })  # fmt: skip
     text["encoder.embed_tokens.weight"] = text["shared.weight"]
     both = {"transformer": transformer, "text_encoder": text}
-    _save(stages / "start", {f"{part}.{name}": t for part, found in both.items() for name, t in found.items()})
-    shutil.copytree(checkpoint / "tokenizer", stages / "start" / "tokenizer", dirs_exist_ok=True)
+    _save(runs / "start", {f"{part}.{name}": t for part, found in both.items() for name, t in found.items()})
+    shutil.copytree(checkpoint / "tokenizer", runs / "start" / "tokenizer", dirs_exist_ok=True)
 
 
-def write(checkpoint: Path, stages: Path, encoded: Path, folder: Path) -> None:
-    """Copy a checkpoint, with the transformer and the text encoder of `stages`/further and, where there is one, the
-    decoder of `stages`/decoder, in half precision; the scale of latents is that of `encoded`."""
+def write(checkpoint: Path, runs: Path, encoded: Path, folder: Path) -> None:
+    """Copy a checkpoint with the networks that were trained further, in half precision.
+
+    Transformer and text encoder come from `runs`/further, the VAE's decoder from `runs`/decoder if that exists, and
+    `scaling_factor` from the latents in `encoded`.
+    """
     shutil.copytree(checkpoint, folder, ignore=shutil.ignore_patterns(*TRAINED))
-    model, autoencoder = dit.trained(stages / "further"), vae.trained(stages)
+    model, autoencoder = dit.trained(runs / "further"), vae.trained(runs)
     parts = {"transformer": model.transformer, "text_encoder": model.text_encoder, "vae": autoencoder}
     for name, network in parts.items():
         network.half().save_pretrained(folder / name)
@@ -66,7 +69,7 @@ def _save(folder: Path, tensors: dict[str, Tensor]) -> None:
     if (folder / "state.pt").exists():
         found = weights(folder)
         if found.keys() != tensors.keys() or not all(torch.equal(found[name], tensors[name]) for name in found):
-            raise FileExistsError(f"{folder} holds other weights than this checkpoint's; take another folder")
+            raise FileExistsError(f"{folder} holds other weights than this checkpoint; choose another folder")
         return
     folder.mkdir(parents=True, exist_ok=True)
     torch.save({"averaged": tensors}, folder / "state.pt")
@@ -78,7 +81,10 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
 
 
 def _recogniser(file: Path) -> dict[str, Tensor]:
-    """The file has each normalisation folded into the kernel before it: here it becomes one that only adds."""
+    """Read the recogniser's state dict from its ONNX file.
+
+    There each normalisation is folded into the kernel before it; here it becomes a normalisation that only adds a bias.
+    """
     stored = {t.name: np.asarray(numpy_helper.to_array(t), np.float32) for t in onnx.load(file).graph.initializer}
 
     def tensor(name: str) -> Tensor:
@@ -101,12 +107,12 @@ if __name__ == "__main__":
     commands = parser.add_subparsers(dest="command", required=True)
     reopening, writing = commands.add_parser("reopen"), commands.add_parser("write")
     for command in (reopening, writing):
-        command.add_argument("checkpoint", type=Path)
-        command.add_argument("stages", type=Path)
-    writing.add_argument("encoded", type=Path)
-    writing.add_argument("folder", type=Path, help="where the checkpoint goes")
+        command.add_argument("checkpoint", type=Path, help="the checkpoint that training continues from")
+        command.add_argument("runs", type=Path, help="folder of the training runs")
+    writing.add_argument("encoded", type=Path, help="folder of the encoded training set")
+    writing.add_argument("folder", type=Path, help="where to write the checkpoint")
     arguments = parser.parse_args()
     if arguments.command == "reopen":
-        reopen(arguments.checkpoint, arguments.stages)
+        reopen(arguments.checkpoint, arguments.runs)
     else:
-        write(arguments.checkpoint, arguments.stages, arguments.encoded, arguments.folder)
+        write(arguments.checkpoint, arguments.runs, arguments.encoded, arguments.folder)

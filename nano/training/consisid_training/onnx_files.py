@@ -1,4 +1,4 @@
-"""Writes trained networks as ONNX files whose weights are stored in half precision and computed with in single."""
+"""Writes trained networks as ONNX files that store weights in half precision and compute in single precision."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 _SMALL = 64
-"""Values up to which a tensor stays as it is."""
+"""Number of values up to which a tensor stays in single precision."""
 
 
 def write(network: nn.Module, sample: Tensor, path: Path, input_name: str, outputs: Sequence[str]) -> None:
-    """Write `network`, evaluating, for any batch of inputs like `sample` [N, …]."""
+    """Write `network` in evaluation mode, with a dynamic batch axis; `sample` [N, …] gives the other axes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     program = torch.onnx.export(
         network.eval(), (sample,), dynamo=True, opset_version=18, input_names=[input_name], output_names=list(outputs),
@@ -28,7 +28,7 @@ def write(network: nn.Module, sample: Tensor, path: Path, input_name: str, outpu
     model = program.model_proto
     store_as_half(model)
     _strip(model)
-    # ArcFace loaders guess the input's normalisation from node names that begin with an operator's: these do not.
+    # insightface's ArcFace loader infers the input's normalisation from node names that begin with "Sub" or "Mul".
     for number, node in enumerate(model.graph.node):
         node.name = f"node_{number}_{node.op_type}"
     onnx.checker.check_model(model)
@@ -36,7 +36,7 @@ def write(network: nn.Module, sample: Tensor, path: Path, input_name: str, outpu
 
 
 def halve(path: Path) -> None:
-    """Store the weights of a file in half precision, as `write` does."""
+    """Store the weights of an ONNX file in half precision."""
     model = onnx.load(path)
     store_as_half(model)
     onnx.checker.check_model(model)
@@ -44,7 +44,7 @@ def halve(path: Path) -> None:
 
 
 def _strip(model: onnx.ModelProto) -> None:
-    """Take out what the exporter notes of where it ran: lines of code and paths."""
+    """Remove the exporter's metadata, which contains source lines and paths."""
     graph = model.graph
     parts: list[Any] = [model, graph, *graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output]
     for part in parts:
@@ -53,7 +53,7 @@ def _strip(model: onnx.ModelProto) -> None:
 
 
 def store_as_half(model: onnx.ModelProto) -> None:
-    """Give every larger float32 initializer as float16, and a Cast that makes it float32 again."""
+    """Store every float32 initializer of more than `_SMALL` values as float16, followed by a Cast to float32."""
     graph, casts = model.graph, []
     for tensor in graph.initializer:
         values = numpy_helper.to_array(tensor)

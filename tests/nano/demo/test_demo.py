@@ -1,4 +1,4 @@
-"""The demo asks for every person and prompt, and shows what came; without the server, which has its own tests."""
+"""The demo requests a video of every person with every prompt and writes the results; server and client are fakes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +24,7 @@ Asked = list[tuple[bytes, str, Options]]
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
-    """Collects the requests; every one is answered with a grey that gets lighter."""
+    """Collects the requests; each is answered with grey frames of increasing brightness."""
     requests: Asked = []
 
     class Client:
@@ -37,7 +37,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
         def __exit__(self, *_: object) -> None: ...
 
         def generate(self, image: bytes, prompt: str, options: Options, *, raw_frames: bool) -> Video:
-            assert raw_frames, "an MP4's colours are too coarse for 64 lines"
+            assert raw_frames, "the demo needs frames without the loss of an MP4"
             requests.append((image, prompt, options))
             frames = np.full((17, 64, 96, 3), 9 * len(requests), np.uint8)
             frames += np.arange(17, dtype=np.uint8)[:, None, None, None]
@@ -65,7 +65,7 @@ def test_one_person_and_one_prompt_make_a_sheet_and_a_video(asked: Asked, tmp_pa
     assert "demo.mp4" in said[-1]
 
 
-def test_several_make_a_grid_that_moves(asked: Asked, tmp_path: Path) -> None:
+def test_several_make_an_animated_grid(asked: Asked, tmp_path: Path) -> None:
     command(Path("kept"), tmp_path, people=2, prompts=3)
     assert [request[:2] for request in asked] == [
         (demo.portrait(who), demo.prompt(what)) for who in range(2) for what in range(3)
@@ -75,7 +75,7 @@ def test_several_make_a_grid_that_moves(asked: Asked, tmp_path: Path) -> None:
         assert moving.n_frames == 17 and moving.info["loop"] == 0 and moving.info["duration"] == 120
 
 
-def test_a_place_that_cannot_be_written_to_is_known_before_anything_is_done(asked: Asked, tmp_path: Path) -> None:
+def test_an_unwritable_output_is_refused_before_any_work(asked: Asked, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputUnwritable, match="nothing can be written into"):
         demo.run_demo(Path("kept"), tmp_path / "file", lambda text: pytest.fail(text))

@@ -128,7 +128,9 @@ def test_nano_refuses_a_seed_out_of_range(tmp_path: Path) -> None:
 def test_nano_refuses_a_seed_without_random_weights(tmp_path: Path) -> None:
     done = run("nano", tmp_path / "nano", "--seed", "0")
     assert done.returncode == 3, done.stderr
-    assert done.stderr.startswith("INVALID_OPTION: seed is of random weights, got 0 for the trained ones; add --random")
+    assert done.stderr.startswith(
+        "INVALID_OPTION: --seed applies to the untrained checkpoint only, got 0 without --random"
+    )
 
 
 def test_the_demo_needs_at_least_one_person() -> None:

@@ -1,1 +1,1 @@
-"""Training data: drawn clips, and pictures for the face networks."""
+"""Draws the training data: clips, and pictures for the face networks. Imports nothing else of this package."""

@@ -1,11 +1,11 @@
-"""Draws the training set: clips, and of each person what the face networks see of two portraits.
+"""Draws the training set: for each person a clip, and the inputs of the face networks from two portraits.
 
-Arrays of N people, one a row, as memory-mapped `.npy`:
+The arrays are memory-mapped `.npy` files with one row for each of N people:
 
     clips     uint8 [N, 17, 64, 96, 3]      videos
-    crops     uint8 [N, 4, 112, 112, 3]     ArcFace's crops: of two portraits, of the clip's first and last frame
-    greys     uint8 [N, 2, 336, 336]        the portraits aligned, without background, grey: what CLIP sees
-    colours   uint8 [N, 2, 64, 96, 3]       the same in colour, stretched to a frame: the image latents' pixels
+    crops     uint8 [N, 4, 112, 112, 3]     ArcFace's crops of two portraits and of the clip's first and last frame
+    greys     uint8 [N, 2, 336, 336]        the portraits aligned, without background, grey: the CLIP tower's input
+    colours   uint8 [N, 2, 64, 96, 3]       the same in colour, stretched to a frame: the VAE's input
     points    float32 [N, 17, 5, 2]         keypoints in the clip
 """
 
@@ -40,7 +40,7 @@ from consisid_nano.world.picture import Picture
 from consisid_runtime.stages.face.geometry import CROP, CROP_BORDER, arcface_transform, crop_transform, warp
 
 BACKGROUND = (0, 7, 8, 9, 14, 15, 16, 18)
-"""BiSeNet's labels that the face stage whitens."""
+"""BiSeNet's labels that the face stage replaces by white."""
 ARRAYS: dict[str, tuple[tuple[int, ...], str]] = {
     "clips": ((FRAMES, HEIGHT, WIDTH, 3), "uint8"),
     "crops": ((4, 112, 112, 3), "uint8"),
@@ -53,15 +53,15 @@ _BLOCK = 100
 
 
 def draw(folder: Path, people: int, *, first: int = 0, processes: int = 2) -> None:
-    """Draw people `first`, `first` + 1, … into `folder`; held-out scenes only for held-out people.
+    """Draw people `first`, `first` + 1, … into `folder`; only held-out people appear in held-out scenes.
 
-    Blocks that are there are not drawn again. Raises `FileExistsError` where `folder` holds other people.
+    Resumable: finished blocks are not drawn again. Raises `FileExistsError` if `folder` holds other people.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    asked, file = {"people": people, "first": first}, folder / "people.json"
-    if file.exists() and (found := json.loads(file.read_text())) != asked:
-        raise FileExistsError(f"{folder} holds {found}, asked for were {asked}; take another folder")
-    file.write_text(json.dumps(asked) + "\n")
+    requested, file = {"people": people, "first": first}, folder / "people.json"
+    if file.exists() and (found := json.loads(file.read_text())) != requested:
+        raise FileExistsError(f"{folder} holds {found}, requested were {requested}; choose another folder")
+    file.write_text(json.dumps(requested) + "\n")
     for name, (shape, dtype) in ARRAYS.items():
         if not (folder / f"{name}.npy").exists():
             _memmap(folder / f"{name}.npy", "w+", dtype, (people, *shape)).flush()
@@ -73,31 +73,31 @@ def draw(folder: Path, people: int, *, first: int = 0, processes: int = 2) -> No
 
 
 def load(folder: Path, name: str) -> NDArray[Any]:
-    """One array, read-only, mapped."""
+    """Map one array of `folder`, read-only."""
     return np.load(folder / f"{name}.npy", mmap_mode="r")  # type: ignore[no-any-return]
 
 
 def latent_scale(encoded: Path) -> float:
-    """What gives latents a deviation of one over the first 500 clips: the VAE's `scaling_factor`."""
+    """Return the VAE's `scaling_factor`: the inverse standard deviation of the latents of the first 500 clips."""
     return 1 / float(np.asarray(load(encoded, "targets")[:500], np.float32).std())
 
 
-def described(numbers: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """What people look like: classes [N, attributes], and everything continuous [N, n], of deviation one."""
+def appearance(numbers: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return attributes of people: classes [N, attributes], and continuous ones [N, n] standardised over them."""
     people = [person(number) for number in numbers]
     classes = [[names.index(who.attributes()[name]) for name, names in ATTRIBUTES.items()] for who in people]
     shapes = np.stack([who.shape() for who in people])
     return np.array(classes), (shapes - shapes.mean(0)) / (shapes.std(0, ddof=1) + np.float32(1e-6))
 
 
-def acted(numbers: Sequence[int], labels: Sequence[str]) -> NDArray[np.int64]:
-    """What people do, of a scene's `labels`: classes [N, labels]."""
+def scene_classes(numbers: Sequence[int], labels: Sequence[str]) -> NDArray[np.int64]:
+    """Return the classes [N, labels] of these `labels` of people's scenes."""
     scenes = [scene_of(number).labels() for number in numbers]
     return np.array([[LABELS[name].index(found[name]) for name in labels] for found in scenes])
 
 
 def scene_of(seed: int) -> Any:
-    """The scene that the person with this number acts in."""
+    """Return the scene of the person with this seed."""
     return scene(seed, held_out=seed >= HELD_OUT_PEOPLE)
 
 
@@ -110,7 +110,7 @@ def _block(folder: Path, start: int, stop: int, first: int) -> None:
         video = clip(who, scene_of(seed), seed)
         arrays["clips"][row], arrays["points"][row] = video.pixels, video.keypoints
         for number in (0, 1):
-            grey, colour, crop = look_at(who, 2 * seed + number)
+            grey, colour, crop = face_stage_view(who, 2 * seed + number)
             arrays["greys"][row, number], arrays["colours"][row, number] = grey, colour
             arrays["crops"][row, number] = crop
         for number, frame in ((2, 0), (3, FRAMES - 1)):
@@ -121,14 +121,14 @@ def _block(folder: Path, start: int, stop: int, first: int) -> None:
     (folder / "blocks" / str(start)).touch()
 
 
-def look_at(who: Person, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
-    """What the face stage makes of a portrait: grey [336, 336], colour [64, 96, 3], ArcFace's crop [112, 112, 3].
+def face_stage_view(who: Person, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
+    """Process a portrait as the face stage does: grey [336, 336], colour [64, 96, 3], ArcFace's crop [112, 112, 3].
 
-    From the true landmarks and labels, a little off as a network's are.
+    Uses the true labels and `noisy_landmarks` instead of networks.
     """
     picture = portrait(who, seed)
-    points = landmarks(picture, np.random.default_rng([7, seed]))
-    crop, labels = aligned(picture, points)
+    points = noisy_landmarks(picture, np.random.default_rng([7, seed]))
+    crop, labels = aligned_crop(picture, points)
     background = np.isin(labels, BACKGROUND)
     colour = np.where(background[..., None], np.uint8(255), crop)
     grey: Any = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
@@ -138,14 +138,14 @@ def look_at(who: Person, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8
     return small, stretched, warp(picture.pixels, arcface_transform(points, 112), 112, border=(0, 0, 0))
 
 
-def landmarks(picture: Picture, rng: np.random.Generator) -> NDArray[np.float32]:
-    """A portrait's keypoints [5, 2], a little off as a network's are."""
+def noisy_landmarks(picture: Picture, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Return a portrait's keypoints [5, 2] with noise that imitates the error of a network."""
     apart = float(np.linalg.norm(picture.keypoints[0] - picture.keypoints[1]))
     return picture.keypoints + rng.normal(0, 0.015 * apart, (5, 2)).astype(np.float32)
 
 
-def aligned(picture: Picture, points: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The face stage's crop of a portrait with these landmarks, uint8 [512, 512, 3], and its labels [512, 512]."""
+def aligned_crop(picture: Picture, points: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return the face stage's aligned crop of a portrait, uint8 [512, 512, 3], and its labels [512, 512]."""
     matrix = crop_transform(points)
     assert matrix is not None
     labels: Any = cv2.warpAffine(picture.labels, matrix, (CROP, CROP), flags=cv2.INTER_NEAREST)
@@ -154,8 +154,10 @@ def aligned(picture: Picture, points: NDArray[np.float32]) -> tuple[NDArray[np.u
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--people", type=int, default=12_000)
-    parser.add_argument("--first", type=int, default=0, help=f"held out from {HELD_OUT_PEOPLE}")
+    parser.add_argument("folder", type=Path, help="where to write the arrays")
+    parser.add_argument("--people", type=int, default=12_000, help="number of people")
+    parser.add_argument(
+        "--first", type=int, default=0, help=f"seed of the first; people from {HELD_OUT_PEOPLE} on are held out"
+    )
     arguments = parser.parse_args()
     draw(arguments.folder, arguments.people, first=arguments.first)

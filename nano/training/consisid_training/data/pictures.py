@@ -1,4 +1,4 @@
-"""Pictures to train the face networks on: people of the drawn world, wherever they may stand, and what is no face."""
+"""Draws pictures for training the face networks: people of the world in any position, and pictures without faces."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from consisid_nano.world.backdrop import draw_body, draw_place
 from consisid_nano.world.canvas import Canvas, Pixels, ellipse
 from consisid_nano.world.head import draw_head, keypoints, outline
 from consisid_nano.world.person import Person
-from consisid_nano.world.pose import MIMICS, Mimic, Pose
+from consisid_nano.world.pose import EXPRESSION_SHAPES, Expression, Pose
 from consisid_nano.world.scene import PLACES, Scene, scene
 
 TRAINING_PEOPLE = 12_000
@@ -24,7 +24,7 @@ PHOTOGRAPHS = (
     "horse", "hubble_deep_field", "immunohistochemistry", "logo", "moon", "page", "text",
 )  # fmt: skip
 HELD_OUT_PHOTOGRAPHS = ("astronaut", "cell", "microaneurysms", "retina", "rocket", "stereo_motorcycle")
-"""Names in `skimage.data`. The second half of its `lfw_subset`, small grey faces and other things, is held out too."""
+"""Names in `skimage.data`. The second halves of the faces and of the rest in its `lfw_subset` are held out too."""
 
 _LFW = 100  # rows in each half of lfw_subset: 50 faces, 50 others
 
@@ -32,22 +32,22 @@ Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Shot:
-    """Pixels uint8 [H, W, 3] RGB, and of N faces boxes float32 [N, 4] and keypoints float32 [N, 5, 2] in pixels."""
+class FacePicture:
+    """Pixels uint8 [H, W, 3] RGB, and for N faces boxes float32 [N, 4] and keypoints float32 [N, 5, 2] in pixels."""
 
     pixels: Pixels
     boxes: Floats
     keypoints: Floats
 
 
-def people(rng: np.random.Generator, height: int, width: int, low: float, high: float) -> Shot:
-    """One to three people, their faces `low` to `high` pixels high, before a place of the world or something else."""
+def draw_people(rng: np.random.Generator, height: int, width: int, low: float, high: float) -> FacePicture:
+    """Draw one to three people, with faces `low` to `high` pixels high, before a place or other content."""
     count = int(rng.choice((1, 2, 3), p=(0.75, 0.2, 0.05)))
     canvas = Canvas(height, width, labelled=True)
     draw_place(canvas, str(rng.choice(list(PLACES))), int(rng.integers(2**31)))
     slot, boxes, points = width / count, [], []
     for number in range(count):
-        # Neighbours must not cover one another's faces: hair may be 1.4 units wide.
+        # Neighbours must not cover one another's faces; hair is up to 1.4 units wide.
         most = min(high, 0.84 * height, 2 * slot / (1.6 if count == 1 else 2.4))
         unit = np.exp(rng.uniform(np.log(min(low, most)), np.log(most))) / 2
         pose = _pose(rng, unit, slot, height, spread=count == 1)
@@ -57,24 +57,24 @@ def people(rng: np.random.Generator, height: int, width: int, low: float, high: 
     pixels, labels = canvas.finished()
     if rng.random() < 0.25:
         assert labels is not None
-        pixels = np.where(labels[..., None] > 0, pixels, _unworldly(rng, height, width))
-    return Shot(lit(pixels, rng), np.array(boxes, np.float32), np.array(points, np.float32))
+        pixels = np.where(labels[..., None] > 0, pixels, _other_content(rng, height, width))
+    return FacePicture(relight(pixels, rng), np.array(boxes, np.float32), np.array(points, np.float32))
 
 
-def close_up(rng: np.random.Generator, size: int) -> Shot:
-    """One person in the middle of [size, size] pixels, the face half as high."""
+def draw_close_up(rng: np.random.Generator, size: int) -> FacePicture:
+    """Draw one person in the middle of [size, size] pixels, the face half as high."""
     canvas = Canvas(size, size)
     draw_place(canvas, str(rng.choice(list(PLACES))), int(rng.integers(2**31)))
     pose = _pose(rng, size / 4, size, size, spread=False)
     box, place = _draw(canvas, replace(pose, x=size * 0.5, y=size * 0.48), rng)
-    return Shot(lit(canvas.finished()[0], rng), box[None].astype(np.float32), place[None].astype(np.float32))
+    return FacePicture(relight(canvas.finished()[0], rng), box[None].astype(np.float32), place[None].astype(np.float32))
 
 
-def nobody(rng: np.random.Generator, height: int, width: int) -> Shot:
-    """Nothing to be found: places, bodies without heads, photographs, shapes, noise."""
+def draw_without_faces(rng: np.random.Generator, height: int, width: int) -> FacePicture:
+    """Draw a picture without a face: a place, a body without a head, a photograph, shapes or noise."""
     kind = rng.random()
     if kind < 0.55:
-        pixels = _unworldly(rng, height, width)
+        pixels = _other_content(rng, height, width)
     else:
         canvas = Canvas(height, width)
         draw_place(canvas, str(rng.choice(list(PLACES))), int(rng.integers(2**31)))
@@ -83,11 +83,11 @@ def nobody(rng: np.random.Generator, height: int, width: int) -> Shot:
             pose = _pose(rng, unit, width, height, spread=True)
             draw_body(canvas, _somebody(rng), pose, where.garment, where.colour)
         pixels = canvas.finished()[0]
-    return Shot(lit(pixels, rng), np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.float32))
+    return FacePicture(relight(pixels, rng), np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.float32))
 
 
-def worn(pixels: Pixels, rng: np.random.Generator) -> Pixels:
-    """What enlarging, blur, compression and noise leave of a picture."""
+def degrade(pixels: Pixels, rng: np.random.Generator) -> Pixels:
+    """Degrade a picture by random downsampling, blur, JPEG compression and noise."""
     height, width = pixels.shape[:2]
     found: Any = pixels
     if rng.random() < 0.35:
@@ -107,7 +107,7 @@ def worn(pixels: Pixels, rng: np.random.Generator) -> Pixels:
 
 @cache
 def photograph(name: str) -> Pixels:
-    """One of scikit-image's, uint8 [H, W, 3]."""
+    """Return one of scikit-image's photographs, uint8 [H, W, 3]."""
     from skimage import data
 
     loaded: Any = getattr(data, name)()
@@ -118,7 +118,7 @@ def photograph(name: str) -> Pixels:
 
 @cache
 def lfw(*, held_out: bool) -> tuple[Pixels, ...]:
-    """Photographs of faces and of other things, each uint8 [25, 25, 3], grey."""
+    """Return grey photographs of faces and of other things, each uint8 [25, 25, 3]."""
     from skimage import data
 
     small: Any = data.lfw_subset()  # type: ignore[no-untyped-call]
@@ -127,7 +127,7 @@ def lfw(*, held_out: bool) -> tuple[Pixels, ...]:
 
 
 def _pose(rng: np.random.Generator, unit: float, width: float, height: int, *, spread: bool) -> Pose:
-    """Keypoints stay inside the picture; every other pose is near the middle."""
+    """Draw a pose whose keypoints are inside the picture; half of the poses are near the middle."""
     x, y = rng.normal(0.5, 0.05) * width, rng.normal(0.48, 0.05) * height
     if rng.random() < 0.5:
         x = rng.uniform(0.75 * unit, width - 0.75 * unit) if spread and width > 1.5 * unit else x
@@ -137,13 +137,13 @@ def _pose(rng: np.random.Generator, unit: float, width: float, height: int, *, s
 
 
 def _draw(canvas: Canvas, pose: Pose, rng: np.random.Generator) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Draw somebody; box [4] and keypoints [5, 2] of the face."""
+    """Draw a random person; returns box [4] and keypoints [5, 2] of the face."""
     who, where = _somebody(rng), _scene(rng)
-    mimic = _mimic(rng, where)
+    expression = _expression(rng, where)
     draw_body(canvas, who, replace(pose, yaw=0.0, pitch=0.0), where.garment, where.colour)
-    draw_head(canvas, who, pose, mimic)
-    edge = pose.rim(outline(who))
-    return np.concatenate([edge.min(axis=0), edge.max(axis=0)]), keypoints(who, pose, mimic)
+    draw_head(canvas, who, pose, expression)
+    edge = pose.on_outline(outline(who))
+    return np.concatenate([edge.min(axis=0), edge.max(axis=0)]), keypoints(who, pose, expression)
 
 
 def _somebody(rng: np.random.Generator) -> Person:
@@ -154,12 +154,12 @@ def _scene(rng: np.random.Generator) -> Scene:
     return scene(int(rng.integers(2**31)), held_out=False)
 
 
-def _mimic(rng: np.random.Generator, where: Scene) -> Mimic:
-    rest = MIMICS[where.expression]
+def _expression(rng: np.random.Generator, where: Scene) -> Expression:
+    rest = EXPRESSION_SHAPES[where.expression]
     return replace(rest, open=rng.uniform(0, 0.9)) if where.speech == "talks" else rest
 
 
-def _unworldly(rng: np.random.Generator, height: int, width: int) -> Pixels:
+def _other_content(rng: np.random.Generator, height: int, width: int) -> Pixels:
     kind = rng.random()
     if kind < 0.65:
         if rng.random() < 0.3:
@@ -196,8 +196,8 @@ def _colour(rng: np.random.Generator) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def lit(pixels: Pixels, rng: np.random.Generator) -> Pixels:
-    """Brighter or darker, from one side, tinted."""
+def relight(pixels: Pixels, rng: np.random.Generator) -> Pixels:
+    """Change brightness, colour and the horizontal gradient of light at random."""
     across = 1 + rng.uniform(-0.15, 0.15) * np.linspace(-1, 1, pixels.shape[1], dtype=np.float32)
     light = rng.uniform(0.75, 1.15) * across[None, :, None] * rng.uniform(0.94, 1.06, 3).astype(np.float32)
     return np.clip(pixels * light.astype(np.float32), 0, 255).astype(np.uint8)

@@ -1,1 +1,1 @@
-"""Trains the face networks: detector, aligner, parser, recognisers and the CLIP tower."""
+"""Trains the face networks: detector, aligner, parser, recognisers, CLIP tower. Imports `data` and `loop`."""

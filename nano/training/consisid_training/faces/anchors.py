@@ -1,4 +1,4 @@
-"""Which anchors stand for which face, and how far off a network's answers for them are."""
+"""Matches anchors with faces, and computes the loss of a detector's outputs."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from consisid_training.data.pictures import Shot
+from consisid_training.data.pictures import FacePicture
 
 Floats = NDArray[np.float32]
 
 UNDECIDED = 0.3
+"""Octaves beyond `Anchors.octaves` in which an anchor may find a face or not."""
 
 _NONE = -1
 _NEAR, _FAR = 0.16, 0.3
-"""An anchor that near a face's centre, in edges of the face, must find it; one farther than the other must not."""
+"""Distances from a face's centre, in edges of the face: nearer anchors must find it, farther ones must not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +28,7 @@ class Anchors:
     """Centres [A, 2] and edges [A] in pixels.
 
     Attributes:
-        octaves: anchors whose edge is at most this far from a face's must find it; `UNDECIDED` octaves further they
-            may find it or not.
+        octaves: an anchor must find a face if their edges differ by at most this.
     """
 
     centres: Floats
@@ -37,12 +37,14 @@ class Anchors:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What B pictures' A anchors should say. `score` [B, A]: 1 face, 0 none, −1 either.
+class AnchorTargets:
+    """Targets of the A anchors of B pictures.
 
-    Of the P anchors that must or may find a face, in the order of `score`'s elements that are not 0: `corners` [P, 4]
-    and `points` [P, 10], both from the anchor's centre, in its edges, and `scale` [P], the face's edge in the anchor's.
-    Whichever scores best answers, so all of them must know where the face is.
+    Attributes:
+        score: [B, A], 1 for a face, 0 for none, −1 for either.
+        corners, points: [P, 4] and [P, 10] of the P anchors whose score is not 0, relative to the anchor's centre, in
+            its edges. All of these need them, because the one with the highest score gives the result.
+        scale: [P], edge of the face in edges of the anchor.
     """
 
     score: Tensor
@@ -51,32 +53,34 @@ class Wanted:
     scale: Tensor
 
 
-def wanted(anchors: Anchors, shots: Sequence[Shot]) -> Wanted:
+def anchor_targets(anchors: Anchors, pictures: Sequence[FacePicture]) -> AnchorTargets:
     scores, corners, points, scales = [], [], [], []
-    for shot in shots:
-        own, sure, edge = _match(anchors, shot.boxes)
+    for picture in pictures:
+        own, sure, edge = _match(anchors, picture.boxes)
         score = np.where(own == _NONE, 0.0, np.where(sure, 1.0, -1.0)).astype(np.float32)
         chosen = np.flatnonzero(own >= 0)
         centre, unit, face = anchors.centres[chosen], anchors.edges[chosen], own[chosen]
         scores.append(score)
-        corners.append((shot.boxes[face] - np.tile(centre, 2)) / unit[:, None])
-        points.append((shot.keypoints[face] - centre[:, None]).reshape(-1, 10) / unit[:, None])
+        corners.append((picture.boxes[face] - np.tile(centre, 2)) / unit[:, None])
+        points.append((picture.keypoints[face] - centre[:, None]).reshape(-1, 10) / unit[:, None])
         scales.append(edge[face] / unit)
     joined = (np.concatenate(parts).astype(np.float32) for parts in (corners, points, scales))
-    return Wanted(torch.from_numpy(np.stack(scores)), *(torch.from_numpy(part) for part in joined))
+    return AnchorTargets(torch.from_numpy(np.stack(scores)), *(torch.from_numpy(part) for part in joined))
 
 
-def loss(score: Tensor, corners: Tensor, points: Tensor, goal: Wanted) -> tuple[Tensor, dict[str, float]]:
-    """Of probabilities [B, A], corners [B, A, 4] and points [B, A, 10]; and what it is made of.
+def detection_loss(
+    score: Tensor, corners: Tensor, points: Tensor, targets: AnchorTargets
+) -> tuple[Tensor, dict[str, float]]:
+    """Return the loss of probabilities [B, A], corners [B, A, 4] and points [B, A, 10], and values for the log.
 
-    "points" is the mean distance of a keypoint, and "corners" of an edge, in edges of the face.
+    "points" is the mean error of keypoints and "corners" that of box edges, in edges of the face.
     """
-    found, sure = goal.score != 0, goal.score >= 0
-    count = max(1, int((goal.score == 1).sum()))
-    recognised = F.binary_cross_entropy(score[sure], goal.score[sure], reduction="sum") / count
-    face = goal.scale[:, None]
-    box_error = (corners[found] - goal.corners) / face
-    point_error = (points[found] - goal.points) / face
+    found, sure = targets.score != 0, targets.score >= 0
+    count = max(1, int((targets.score == 1).sum()))
+    recognised = F.binary_cross_entropy(score[sure], targets.score[sure], reduction="sum") / count
+    face = targets.scale[:, None]
+    box_error = (corners[found] - targets.corners) / face
+    point_error = (points[found] - targets.points) / face
     total = recognised + 4 * _smooth(box_error) + 20 * _smooth(point_error)
     distance = point_error.detach().reshape(-1, 5, 2).norm(dim=2)
     measured = {"score": recognised.item(), "points": _mean(distance), "corners": _mean(box_error.detach().abs())}
@@ -84,7 +88,7 @@ def loss(score: Tensor, corners: Tensor, points: Tensor, goal: Wanted) -> tuple[
 
 
 def _match(anchors: Anchors, boxes: Floats) -> tuple[NDArray[np.int64], NDArray[np.bool_], Floats]:
-    """The face that each anchor [A] may find, or `_NONE`; whether it must [A]; and the faces' edges [N]."""
+    """Return the face that each anchor may find [A], or `_NONE`; whether it must [A]; and the faces' edges [N]."""
     own = np.full(len(anchors.edges), _NONE, np.int64)
     sure = np.zeros(len(anchors.edges), np.bool_)
     edge = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
@@ -101,7 +105,7 @@ def _match(anchors: Anchors, boxes: Floats) -> tuple[NDArray[np.int64], NDArray[
 
 
 def _smooth(error: Tensor) -> Tensor:
-    """Summed over what is known of a face; linear from a hundredth of its edge."""
+    """Smooth L1 loss, summed over the values of a face; linear from a hundredth of its edge on."""
     return F.smooth_l1_loss(error, torch.zeros_like(error), beta=0.01, reduction="sum") / max(1, len(error))
 
 

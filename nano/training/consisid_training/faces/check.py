@@ -1,4 +1,4 @@
-"""Prints what the trained detector, aligner and parser make of people they never saw, through the runtime's code."""
+"""Measures the trained detector, aligner and parser on held-out people, with the runtime's code."""
 
 from __future__ import annotations
 
@@ -21,18 +21,25 @@ from consisid_runtime.models.bisenet import BiSeNet
 from consisid_runtime.models.retinaface import RetinaFace
 from consisid_runtime.stages.face.finder import FaceFinder
 from consisid_runtime.stages.face.geometry import ALIGNER_MEAN, Floats, decode, overlaps
-from consisid_training.data.clips import BACKGROUND, aligned, landmarks
-from consisid_training.data.pictures import HELD_OUT_PHOTOGRAPHS, PHOTOGRAPHS, Shot, lfw, nobody, photograph
+from consisid_training.data.clips import BACKGROUND, aligned_crop, noisy_landmarks
+from consisid_training.data.pictures import (
+    HELD_OUT_PHOTOGRAPHS,
+    PHOTOGRAPHS,
+    FacePicture,
+    draw_without_faces,
+    lfw,
+    photograph,
+)
 from consisid_training.faces.parser import LABELS, normalise
 
 Reader = Callable[[Pixels], tuple[Floats, Floats]]
 """RGB [H, W, 3] → boxes [N, 4] and keypoints [N, 5, 2]."""
 
-_SAME = 0.5  # intersection over union from which a box is a face's
+_SAME = 0.5  # least intersection over union of a box with its face
 
 
 def check(detector: Path, aligner: Path, parser: Path, people: int = 64) -> dict[str, Any]:
-    """Every measure by name, of the first so many held-out people. Distances are in eye distances."""
+    """Return every measure by name, over the first `people` held-out people. Distances are in eye distances."""
     with tempfile.TemporaryDirectory() as folder:
         recogniser = Path(folder) / "recogniser.onnx"
         write_recogniser(recogniser, seed=0)
@@ -41,27 +48,27 @@ def check(detector: Path, aligner: Path, parser: Path, people: int = 64) -> dict
     sets = _pictures(people)
     found: dict[str, Any] = {}
     for name, read in readers.items():
-        found[name] = {kind: faces(read, shots) for kind, shots in sets.items()}
+        found[name] = {kind: faces(read, pictures) for kind, pictures in sets.items()}
         found[name] |= {kind: false_positives(read, pictures) for kind, pictures in _negatives().items()}
     found["parser"] = masks(BiSeNet.from_tensors(_load(parser)), people)
     return found
 
 
-def faces(read: Reader, shots: Sequence[Shot]) -> dict[str, float]:
-    """Shares of faces found, of finds that are no face or a face found before, and how far off the keypoints are."""
+def faces(read: Reader, pictures: Sequence[FacePicture]) -> dict[str, float]:
+    """Return the share of faces found, of surplus finds, and the error of the keypoints."""
     distances: list[NDArray[Any]] = []
     seen = surplus = 0
-    for shot in shots:
-        boxes, points = read(shot.pixels)
-        overlap = overlaps(shot.boxes, boxes) if len(boxes) else np.zeros((len(shot.boxes), 0))
+    for picture in pictures:
+        boxes, points = read(picture.pixels)
+        overlap = overlaps(picture.boxes, boxes) if len(boxes) else np.zeros((len(picture.boxes), 0))
         hits = [row.argmax() if row.size and row.max() > _SAME else None for row in overlap]
         seen += sum(hit is not None for hit in hits)
         surplus += len(boxes) - len({hit for hit in hits if hit is not None})
         for face, hit in enumerate(hits):
             if hit is not None:
-                apart = np.linalg.norm(shot.keypoints[face, 0] - shot.keypoints[face, 1])
-                distances.append(np.linalg.norm(points[hit] - shot.keypoints[face], axis=1) / apart)
-    total = sum(len(shot.boxes) for shot in shots)
+                apart = np.linalg.norm(picture.keypoints[face, 0] - picture.keypoints[face, 1])
+                distances.append(np.linalg.norm(points[hit] - picture.keypoints[face], axis=1) / apart)
+    total = sum(len(picture.boxes) for picture in pictures)
     off = np.array(distances) if distances else np.full((1, 5), np.nan)
     return {
         "faces": total,
@@ -78,11 +85,11 @@ def false_positives(read: Reader, pictures: Sequence[Pixels]) -> dict[str, float
 
 
 def masks(network: BiSeNet, people: int) -> dict[str, float]:
-    """Share of pixels whose label, and whose being background, is right; and the mean over labels of their IoU."""
+    """Return the share of pixels with the right label, and rightly background or not, and the IoU of labels."""
     counts = np.zeros((LABELS, LABELS), np.int64)
     for seed in range(HELD_OUT_PEOPLE, HELD_OUT_PEOPLE + people):
         picture = portrait(person(seed), seed)
-        pixels, labels = aligned(picture, landmarks(picture, np.random.default_rng([9, seed])))
+        pixels, labels = aligned_crop(picture, noisy_landmarks(picture, np.random.default_rng([9, seed])))
         answer = network(normalise(pixels[None]))[0].numpy()
         counts += np.bincount(
             labels.reshape(-1).astype(int) * LABELS + answer.reshape(-1), minlength=LABELS**2
@@ -99,19 +106,19 @@ def masks(network: BiSeNet, people: int) -> dict[str, float]:
     }
 
 
-def _pictures(people: int) -> dict[str, list[Shot]]:
+def _pictures(people: int) -> dict[str, list[FacePicture]]:
     seeds = range(HELD_OUT_PEOPLE, HELD_OUT_PEOPLE + people)
 
-    def portraits(size: int) -> list[Shot]:
+    def portraits(size: int) -> list[FacePicture]:
         drawn = [portrait(person(seed), seed, size) for seed in seeds]
-        return [Shot(picture.pixels, picture.box[None], picture.keypoints[None]) for picture in drawn]
+        return [FacePicture(picture.pixels, picture.box[None], picture.keypoints[None]) for picture in drawn]
 
     frames = []
     for seed in seeds:
         video = clip(person(seed), scene(seed, held_out=True), seed)
         for frame in (0, 8, 16):
-            frames.append(Shot(video.pixels[frame], video.boxes[[frame]], video.keypoints[[frame]]))
-    blurred = [Shot(_blurred(shot.pixels), shot.boxes, shot.keypoints) for shot in frames]
+            frames.append(FacePicture(video.pixels[frame], video.boxes[[frame]], video.keypoints[[frame]]))
+    blurred = [FacePicture(_blurred(picture.pixels), picture.boxes, picture.keypoints) for picture in frames]
     sets = {f"portraits_{size}": portraits(size) for size in (200, 320, 512, 768, 1024)}
     pairs = [_beside(a, b) for a, b in zip(sets["portraits_320"][::2], sets["portraits_320"][1::2], strict=True)]
     return {**sets, "pairs": pairs, "frames": frames, "frames_blurred": blurred}
@@ -121,10 +128,10 @@ def _blurred(pixels: Pixels) -> Pixels:
     return np.asarray(cv2.GaussianBlur(pixels, (0, 0), 1.0), np.uint8)
 
 
-def _beside(left: Shot, right: Shot) -> Shot:
+def _beside(left: FacePicture, right: FacePicture) -> FacePicture:
     width = left.pixels.shape[1]
     shift = np.array((width, 0), np.float32)
-    return Shot(
+    return FacePicture(
         np.concatenate([left.pixels, right.pixels], axis=1),
         np.concatenate([left.boxes, right.boxes + np.tile(shift, 2)]),
         np.concatenate([left.keypoints, right.keypoints + shift]),
@@ -141,7 +148,7 @@ def _negatives() -> dict[str, list[Pixels]]:
         "photographs_of_training": [photograph(name) for name in PHOTOGRAPHS],
         "photographs_held_out": [photograph(name) for name in HELD_OUT_PHOTOGRAPHS],
         "lfw_held_out": small(lfw(held_out=True)),
-        "nobody": [nobody(rng, 256, 256).pixels for _ in range(100)],
+        "nobody": [draw_without_faces(rng, 256, 256).pixels for _ in range(100)],
     }
 
 

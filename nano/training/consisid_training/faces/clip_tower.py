@@ -1,4 +1,4 @@
-"""Trains the checkpoint's CLIP tower (EVA02-CLIP's, narrow) to read from grey portraits what people look like."""
+"""Trains the checkpoint's CLIP tower, a narrow EVA02-CLIP, to predict attributes of people from grey portraits."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from consisid_nano.untrained.clip import random_tower
 from consisid_nano.world import ATTRIBUTES, person
 from consisid_runtime.models.eva_clip import EvaVision
 from consisid_training.data.clips import load
-from consisid_training.loop.device import half
-from consisid_training.loop.resumable import Stage, weights
+from consisid_training.loop.device import autocast
+from consisid_training.loop.resumable import TrainingRun, weights
 
 WIDTH, OUT, HIDDEN, HEAD_DIM = 64, 64, 160, 32
 SEED = 51
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
-class Reader(nn.Module):
-    """The tower, and heads for training only: from the embedding, and from the last hidden state place by place."""
+class TowerInTraining(nn.Module):
+    """The tower, and heads for training only: on the embedding, and on the last hidden state with its positions."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,13 +42,13 @@ class Reader(nn.Module):
 
 
 def normalise(greys: np.ndarray) -> Tensor:  # type: ignore[type-arg]
-    """uint8 [N, 336, 336] → float32 [N, 3, 336, 336] as the face stage feeds the tower."""
+    """uint8 [N, 336, 336] → float32 [N, 3, 336, 336], the tower's input as in the face stage."""
     grey = torch.from_numpy(greys).float()[:, None].expand(-1, 3, -1, -1) / 255
     return (grey - grey.new_tensor(MEAN).view(-1, 1, 1)) / grey.new_tensor(STD).view(-1, 1, 1)
 
 
 def trained(folder: Path) -> dict[str, Tensor]:
-    """The tower's tensors by the published file's names."""
+    """Return the trained tower's tensors by the published file's names."""
     found = weights(folder)
     return {
         f"visual.{name.removeprefix('tower.')}": tensor for name, tensor in found.items() if name.startswith("tower.")
@@ -57,21 +57,21 @@ def trained(folder: Path) -> dict[str, Tensor]:
 
 def train(data: Path, folder: Path, steps: int, batch: int = 24) -> None:
     torch.manual_seed(SEED)
-    network = Reader()
-    stage = Stage(
-        folder, network, steps=steps, rate=1.5e-3, small_rate=1e-3, seed=SEED, average=0.99,
-        small=("pos_embed", "cls_token", "heads"),
+    network = TowerInTraining()
+    run = TrainingRun(
+        folder, network, steps=steps, rate=1.5e-3, adamw_rate=1e-3, seed=SEED, average=0.99,
+        adamw=("pos_embed", "cls_token", "heads"),
     )  # fmt: skip
     greys = load(data, "greys")
     shapes = np.stack([person(row).shape() for row in range(2000)])
     middle, spread = torch.from_numpy(shapes.mean(0)), torch.from_numpy(shapes.std(0) + 1e-6)
-    for step in stage.loop():
-        rng = stage.rng(step)
+    for step in run.loop():
+        rng = run.rng(step)
         rows = rng.integers(len(greys), size=batch)
         images = np.stack([greys[row, int(rng.integers(2))] for row in rows])
         people = [person(int(row)) for row in rows]
         numbers = (torch.from_numpy(np.stack([who.shape() for who in people])) - middle) / spread
-        with half("cpu"):
+        with autocast("cpu"):
             outputs = network(normalise(images))
         loss, measured = torch.zeros(()), {}
         for kind, output in zip(("embedding", "places"), outputs, strict=True):
@@ -83,7 +83,7 @@ def train(data: Path, folder: Path, steps: int, batch: int = 24) -> None:
                 target = torch.tensor([names.index(who.attributes()[name]) for who in people])
                 loss = loss + F.cross_entropy(row_scores, target)
                 measured[f"{kind}_{name}"] = (row_scores.argmax(1) == target).float().mean().item()
-        stage.update(loss, **measured)
+        run.update(loss, **measured)
 
 
 if __name__ == "__main__":

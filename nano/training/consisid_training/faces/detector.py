@@ -1,4 +1,4 @@
-"""Trains the detector, SCRFD's contract: where faces of the drawn world are, and their five keypoints."""
+"""Trains the detector, with SCRFD's inputs and outputs, to find faces of the world and their five keypoints."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from consisid_nano.untrained.graph import Graph
-from consisid_training.data.mosaics import Tiles, mosaic
-from consisid_training.data.pictures import Shot, nobody, people, worn
-from consisid_training.faces.anchors import UNDECIDED, Anchors, loss, wanted
-from consisid_training.faces.parts import Parts, position_kernels
-from consisid_training.loop.device import half
-from consisid_training.loop.norms import settle
-from consisid_training.loop.resumable import Stage, weights
+from consisid_training.data.mosaics import CloseUps, mosaic
+from consisid_training.data.pictures import FacePicture, degrade, draw_people, draw_without_faces
+from consisid_training.faces.anchors import UNDECIDED, Anchors, anchor_targets, detection_loss
+from consisid_training.faces.keypoint_maps import KeypointMaps, position_kernels
+from consisid_training.loop.batch_norm import remeasure_statistics
+from consisid_training.loop.device import autocast
+from consisid_training.loop.resumable import TrainingRun, weights
 from consisid_training.onnx_files import halve
 
 SEED = 41
 STRIDES = (8, 16, 32)
 EDGES = ((52.0, 78.0), (117.0, 176.0), (264.0, 396.0))
-"""Of the faces that each stride's two anchors stand for, in pixels of the input."""
+"""Edges of each stride's two anchors, in pixels of the input."""
 OCTAVES = 0.38
 
 _KINDS = {"mosaics": 9, "people": 3, "nobody": 4}
 _GRIDS = ((1, 1), (1, 1), (1, 2), (1, 2), (2, 2), (2, 2), (2, 3))
-_POOL = 4  # the network looks at cells of so many pixels
+_POOL = 4  # pixels of the input averaged before the first layer
 _SIZE = 640  # insightface's input
 _WIDTHS = (16, 32, 56, 56)  # at strides 8, 16, 32 and 64
 _RESIDUAL = (1, 2, 2, 0)  # convolutions after each halving
 _PYRAMID = 40
 _REACH = 9
-_HIDDEN = -4.6  # the logit of a face before anything is learned
+_HIDDEN = -4.6  # initial logit of a face
 
 
 class Detector(nn.Module):
-    """[N, 3, H, W] RGB as (level − 127.5) / 128, a quarter of the input's size → score, corners and points of anchors.
+    """[N, 3, H, W] RGB as (level − 127.5) / 128, a quarter of the input's size → score, corners, points.
 
-    Score [N, A, 1] in 0…1, corners [N, A, 4] (left, top, right, bottom) and points [N, A, 10] in edges of the anchor
-    from its centre; finest stride first, then rows, columns, and two anchors a cell.
+    Score [N, A, 1] in 0…1, corners [N, A, 4] (left, top, right, bottom) and points [N, A, 10] relative to the anchor's
+    centre, in its edges. Anchors are ordered by stride, row, column and the two of a cell.
     """
 
     def __init__(self) -> None:
@@ -57,8 +57,8 @@ class Detector(nn.Module):
             for width, count in zip(_WIDTHS, _RESIDUAL, strict=True)
         )
         self.across = nn.ModuleList(_conv(width, _PYRAMID, 1) for width in _WIDTHS)
-        self.smooth = nn.ModuleList(_conv(_PYRAMID, _PYRAMID, 3) for _ in STRIDES[1:])  # the finest costs too much
-        # Landmarks lie up to five cells from the cell that finds the face.
+        self.smooth = nn.ModuleList(_conv(_PYRAMID, _PYRAMID, 3) for _ in STRIDES[1:])  # too slow for the finest
+        # Landmarks are up to five cells from the cell that finds the face.
         self.wide = nn.ModuleList(_conv(_PYRAMID, 2 * _PYRAMID, _REACH, groups=_PYRAMID) for _ in STRIDES[1:])
         self.heads = nn.ModuleList(nn.Conv2d((3 if level else 1) * _PYRAMID, 2 * 15, 1) for level in range(3))
         for head in self.heads:
@@ -67,13 +67,15 @@ class Detector(nn.Module):
             assert isinstance(wide, nn.Sequential)
             position_kernels(cast(nn.Conv2d, wide[0]).weight)
         reach = 2 ** (OCTAVES + UNDECIDED)
-        self.parts = Parts([_PYRAMID] * 2, STRIDES[1:], [(low / reach, high * reach) for low, high in EDGES[1:]])
+        self.keypoint_maps = KeypointMaps(
+            [_PYRAMID] * 2, STRIDES[1:], [(low / reach, high * reach) for low, high in EDGES[1:]]
+        )
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self.heads_and_features(pictures)[0]
 
     def heads_and_features(self, pictures: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor], list[Tensor]]:
-        """What `forward` returns, and the features at strides 16 and 32 that it read landmarks from."""
+        """Return `forward`'s result, and the features at strides 16 and 32 from which landmarks are computed."""
         levels, x = [], pictures
         for level, halving in enumerate(self.halvings):
             x = F.relu(halving(x))
@@ -101,48 +103,48 @@ def train(folder: Path, steps: int) -> None:
     cv2.setNumThreads(1)
     torch.manual_seed(SEED)
     network = Detector()
-    stage = Stage(
-        folder, network, steps=steps, rate=8e-3, small_rate=4e-3, seed=SEED, small=("heads", "wide"), average=0.99
+    run = TrainingRun(
+        folder, network, steps=steps, rate=8e-3, adamw_rate=4e-3, seed=SEED, adamw=("heads", "wide"), average=0.99
     )
-    grid, tiles = anchors(_SIZE), Tiles(SEED, _SIZE // _POOL, 1500, 4)
-    for step in stage.loop():
-        shots = _batch(stage.rng(step), tiles.at(step))
-        with half("cpu"):
-            (score, corners, points), features = network.heads_and_features(_tensor(shots))
-            parts = network.parts.loss(features, shots)
-        total, measured = loss(score[..., 0], corners, points, wanted(grid, shots))
-        stage.update(total + parts, **measured, parts=parts.item())
-    rng = stage.rng(steps, stream=1)
-    settle(stage, (_tensor(_batch(rng, tiles.at(steps))) for _ in range(24)))
+    grid, close_ups = anchors(_SIZE), CloseUps(SEED, _SIZE // _POOL, 1500, 4)
+    for step in run.loop():
+        pictures = _batch(run.rng(step), close_ups.at(step))
+        with autocast("cpu"):
+            (score, corners, points), features = network.heads_and_features(_tensor(pictures))
+            parts = network.keypoint_maps.loss(features, pictures)
+        total, measured = detection_loss(score[..., 0], corners, points, anchor_targets(grid, pictures))
+        run.update(total + parts, **measured, parts=parts.item())
+    rng = run.rng(steps, stream=1)
+    remeasure_statistics(run, (_tensor(_batch(rng, close_ups.at(steps))) for _ in range(24)))
 
 
-def _batch(rng: np.random.Generator, tiles: Sequence[Shot]) -> list[Shot]:
-    """What the network sees of insightface's input, which a picture fills from the top left corner.
+def _batch(rng: np.random.Generator, close_ups: Sequence[FacePicture]) -> list[FacePicture]:
+    """Draw pictures [160, 160, 3] in the top left corner, as in insightface's input reduced by `_POOL`.
 
-    Pixels [160, 160, 3]; boxes and keypoints in pixels of the input.
+    Boxes and keypoints are in pixels of the input.
     """
-    edge, shots = _SIZE // _POOL, []
+    edge, pictures = _SIZE // _POOL, []
     for number in range(sum(_KINDS.values())):
         aspect = float(rng.choice((2 / 3, 3 / 4, 1, 1, 1, 4 / 3, 3 / 2, 3 / 2, 16 / 9)))
         height, width = (edge, round(edge * aspect)) if aspect <= 1 else (round(edge / aspect), edge)
         if number < _KINDS["mosaics"]:
             rows, columns = _GRIDS[int(rng.integers(len(_GRIDS)))]
             height, width = height if rows > 1 else max(height, edge // 2), width // columns * columns
-            shot = mosaic(rng, tiles, (height // rows, width // columns), rows, columns)
-            height = shot.pixels.shape[0]
+            picture = mosaic(rng, close_ups, (height // rows, width // columns), rows, columns)
+            height = picture.pixels.shape[0]
         elif number < _KINDS["mosaics"] + _KINDS["people"]:
-            shot = people(rng, height, width, 72 / _POOL, 540 / _POOL)
+            picture = draw_people(rng, height, width, 72 / _POOL, 540 / _POOL)
         else:
-            shot = nobody(rng, height, width)
+            picture = draw_without_faces(rng, height, width)
         filled = np.zeros((edge, edge, 3), np.uint8)
-        filled[:height, :width] = worn(shot.pixels, rng)
-        # Boxes and keypoints count from pixels' edges, as the world does.
-        shots.append(Shot(filled, shot.boxes * _POOL, shot.keypoints * _POOL))
-    return shots
+        filled[:height, :width] = degrade(picture.pixels, rng)
+        # Coordinates count from the edges of pixels, as in the world.
+        pictures.append(FacePicture(filled, picture.boxes * _POOL, picture.keypoints * _POOL))
+    return pictures
 
 
 def anchors(size: int) -> Anchors:
-    """Of an input [size, size]; insightface has a cell's centre at its corner."""
+    """Return the anchors of an input [size, size]; insightface places the centre of a cell at its corner."""
     centres, edges = [], []
     for stride, pair in zip(STRIDES, EDGES, strict=True):
         y, x, edge = np.meshgrid(*[np.arange(0, size, stride)] * 2, np.array(pair), indexing="ij")
@@ -152,14 +154,14 @@ def anchors(size: int) -> Anchors:
 
 
 def trained(folder: Path) -> Detector:
-    """As far as it has been trained in `folder`, evaluating."""
+    """Return the network trained in `folder`, in evaluation mode."""
     network = Detector()
     network.load_state_dict(weights(folder))
     return network.eval().requires_grad_(False)
 
 
 def write_detector(folder: Path, path: Path) -> None:
-    """Write what was trained in `folder`: ONNX, input [1, 3, H, W], H and W multiples of 32."""
+    """Write the network trained in `folder` as ONNX, input [1, 3, H, W], H and W multiples of 32."""
     network, graph = trained(folder), Graph()
 
     def conv(block: nn.Module, x: str, stride: int = 1) -> str:
@@ -204,7 +206,7 @@ _OUTPUTS = {"score": 1, "bbox": 4, "kps": 10}
 
 
 def _heads(graph: Graph, x: str, head: nn.Conv2d, level: int) -> dict[str, str]:
-    """Insightface's outputs of one stride: scores, distances to a box's edges and offsets of keypoints, in strides."""
+    """Add insightface's outputs of one stride: scores, distances to box edges and offsets of keypoints, in strides."""
     weight, bias = head.weight.numpy(force=True)[:, :, 0, 0], cast(Tensor, head.bias).numpy(force=True)
     stride, edges = STRIDES[level], np.array(EDGES[level])
     signs = {"score": np.ones(1), "bbox": np.array((-1, -1, 1, 1)), "kps": np.ones(10)}
@@ -223,7 +225,7 @@ def _heads(graph: Graph, x: str, head: nn.Conv2d, level: int) -> dict[str, str]:
 
 
 def _enlarged(graph: Graph, x: str, like: str) -> str:
-    """`x` in the height and width of `like`, each pixel that of the cell it lies in."""
+    """Resize `x` to height and width of `like` by nearest neighbour."""
     sizes = [graph.add("Shape", x, start=0, end=2), graph.add("Shape", like, start=2, end=4)]
     both = graph.add("Concat", *sizes, axis=0)
     return graph.add(
@@ -232,7 +234,7 @@ def _enlarged(graph: Graph, x: str, like: str) -> str:
 
 
 def _split(heads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Channels are first those of both anchors' scores, then corners, then points."""
+    """Split channels, ordered as both anchors' scores, corners and points, into three tensors."""
     rows = heads.permute(0, 2, 3, 1)
     parts = torch.split(rows, [2 * width for width in _OUTPUTS.values()], dim=-1)
     score, corners, points = (
@@ -241,8 +243,8 @@ def _split(heads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return score, corners, points
 
 
-def _tensor(shots: Sequence[Shot]) -> Tensor:
-    pixels = torch.from_numpy(np.stack([shot.pixels for shot in shots])).permute(0, 3, 1, 2)
+def _tensor(pictures: Sequence[FacePicture]) -> Tensor:
+    pixels = torch.from_numpy(np.stack([picture.pixels for picture in pictures])).permute(0, 3, 1, 2)
     return (pixels.float() - 127.5) / 128
 
 
@@ -253,7 +255,7 @@ def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int =
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, help="of the training run")
     parser.add_argument("--steps", type=int, default=1200)
     arguments = parser.parse_args()
     train(arguments.folder, arguments.steps)

@@ -1,4 +1,4 @@
-"""Trains the parser, BiSeNet under facexlib's names: what each pixel of an aligned face shows."""
+"""Trains the parser, BiSeNet under facexlib's names, to label each pixel of an aligned face."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from consisid_nano.world import person, portrait
 from consisid_nano.world.canvas import Pixels
 from consisid_runtime.models.bisenet import BiSeNet
 from consisid_runtime.stages.face.geometry import CROP
-from consisid_training.data.clips import aligned, landmarks
-from consisid_training.data.pictures import TRAINING_PEOPLE, lit
-from consisid_training.faces.official import Names, save
-from consisid_training.loop.device import half
-from consisid_training.loop.norms import settle
-from consisid_training.loop.resumable import Stage, weights
+from consisid_training.data.clips import aligned_crop, noisy_landmarks
+from consisid_training.data.pictures import TRAINING_PEOPLE, relight
+from consisid_training.faces.layer_shapes import LayerShapes, save_half
+from consisid_training.loop.batch_norm import remeasure_statistics
+from consisid_training.loop.device import autocast
+from consisid_training.loop.resumable import TrainingRun, weights
 
 SEED = 43
 LABELS = 19
@@ -30,20 +30,20 @@ _STEM = 12
 _CONTEXT = 32
 _FUSED = 48
 _HIDDEN = 32
-_POINTS = 8192  # pixels of each picture that the loss looks at
-_EDGE = 7  # pixels; half of the points lie that near to another label
+_POINTS = 8192  # pixels of each picture that enter the loss
+_EDGE = 7  # pixels; half of the points are in a window of this size with several labels
 _SIZES = (256, 384, 512, 512, 640)
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def untrained() -> BiSeNet:
-    """The network as the runtime builds it, ready to be trained."""
-    names = Names()
+def initial_network() -> BiSeNet:
+    """Return the network as the runtime builds it, initialised for training."""
+    names = LayerShapes()
     body = "cp.resnet"
     names.conv_norm(f"{body}.conv1", f"{body}.bn1", 3, _STEM, 3)
     inputs = _STEM
-    for stage, width in enumerate(_WIDTHS, 1):
-        at = f"{body}.layer{stage}.0"
+    for layer, width in enumerate(_WIDTHS, 1):
+        at = f"{body}.layer{layer}.0"
         names.conv_norm(f"{at}.conv1", f"{at}.bn1", inputs, width, 3)
         names.conv_norm(f"{at}.conv2", f"{at}.bn2", width, width, 3)
         if inputs != width:
@@ -66,35 +66,35 @@ def untrained() -> BiSeNet:
 def train(folder: Path, steps: int, batch: int = 6) -> None:
     cv2.setNumThreads(1)
     torch.manual_seed(SEED)
-    network = untrained()
-    stage = Stage(
-        folder, network, steps=steps, rate=8e-3, small_rate=4e-3, seed=SEED, small=("conv_out.conv_out",), average=0.99
+    network = initial_network()
+    run = TrainingRun(
+        folder, network, steps=steps, rate=8e-3, adamw_rate=4e-3, seed=SEED, adamw=("conv_out.conv_out",), average=0.99
     )
-    for step in stage.loop():
-        rng = stage.rng(step)
+    for step in run.loop():
+        rng = run.rng(step)
         pictures = [draw(rng) for _ in range(batch)]
-        with half("cpu"):
-            # Without the enlargement to every pixel, of which the loss looks at a few.
+        with autocast("cpu"):
+            # Without upsampling to all pixels, because the loss uses a few.
             logits = network.conv_out(network.ffm(*network.cp(normalise(np.stack([p for p, _ in pictures])))))
         places = np.stack([_places(labels, rng) for _, labels in pictures])
         shown = np.stack([labels[y, x] for (_, labels), (y, x) in zip(pictures, places, strict=True)])
         scores, goal = _at(logits.float(), places), torch.from_numpy(shown.astype(np.int64))
         hits = (scores.argmax(1) == goal).float().mean().item()
-        stage.update(F.cross_entropy(scores, goal), hits=hits)
-    rng = stage.rng(steps, stream=1)
-    settle(stage, (normalise(np.stack([draw(rng)[0] for _ in range(batch)])) for _ in range(24)))
+        run.update(F.cross_entropy(scores, goal), hits=hits)
+    rng = run.rng(steps, stream=1)
+    remeasure_statistics(run, (normalise(np.stack([draw(rng)[0] for _ in range(batch)])) for _ in range(24)))
 
 
 def draw(rng: np.random.Generator) -> tuple[Pixels, Pixels]:
-    """An aligned portrait [512, 512, 3] of somebody and its labels [512, 512], as the aligner's landmarks give it."""
+    """Draw an aligned portrait [512, 512, 3] and its labels [512, 512], with landmarks as noisy as the aligner's."""
     size = int(rng.choice(_SIZES))
     picture = portrait(person(int(rng.integers(TRAINING_PEOPLE))), int(rng.integers(2**31)), size)
-    pixels, labels = aligned(picture, landmarks(picture, rng))
-    return lit(pixels, rng) if rng.random() < 0.5 else pixels, labels
+    pixels, labels = aligned_crop(picture, noisy_landmarks(picture, rng))
+    return relight(pixels, rng) if rng.random() < 0.5 else pixels, labels
 
 
 def normalise(pixels: NDArray[np.uint8]) -> Tensor:
-    """uint8 [N, H, W, 3] RGB → what the network takes."""
+    """uint8 [N, H, W, 3] RGB → the network's input float32 [N, 3, H, W]."""
     scaled = (pixels.astype(np.float32) / 255 - np.array(_MEAN, np.float32)) / np.array(_STD, np.float32)
     return torch.from_numpy(scaled).permute(0, 3, 1, 2).contiguous()
 
@@ -105,12 +105,12 @@ def trained(folder: Path) -> BiSeNet:
 
 
 def write_parser(folder: Path, path: Path) -> None:
-    """Write what was trained in `folder` as facexlib names it, in float16, without the heads that only train."""
-    save(weights(folder), path)
+    """Write the network trained in `folder` under facexlib's names, in float16, without auxiliary heads."""
+    save_half(weights(folder), path)
 
 
 def _places(labels: Pixels, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Rows and columns [2, points]: half anywhere, half where labels meet."""
+    """Draw rows and columns [2, points], half anywhere and half near boundaries of labels."""
     kernel = np.ones((_EDGE, _EDGE), np.uint8)
     edges = np.flatnonzero(cv2.dilate(labels, kernel) != cv2.erode(labels, kernel))
     anywhere = rng.integers(labels.size, size=_POINTS // 2)
@@ -119,13 +119,13 @@ def _places(labels: Pixels, rng: np.random.Generator) -> NDArray[np.int64]:
 
 
 def _at(logits: Tensor, places: NDArray[np.int64]) -> Tensor:
-    """Scores [N, labels, points] of logits [N, labels, h, w], enlarged as the network enlarges them."""
+    """Sample scores [N, labels, points] from logits [N, labels, h, w], interpolated as in the network."""
     grid = torch.from_numpy((2 * places[:, ::-1] / (CROP - 1) - 1).astype(np.float32))
     sampled = F.grid_sample(logits, grid.permute(0, 2, 1)[:, None], mode="bilinear", align_corners=True)
     return sampled[:, :, 0]
 
 
-def _conv(names: Names, at: str, inputs: int, outputs: int, kernel: int = 1) -> None:
+def _conv(names: LayerShapes, at: str, inputs: int, outputs: int, kernel: int = 1) -> None:
     names.conv_norm(f"{at}.conv", f"{at}.bn", inputs, outputs, kernel)
 
 

@@ -1,4 +1,4 @@
-"""Trains networks that tell people apart: the checkpoint's own ArcFace, and the two that judge."""
+"""Trains face recognition networks: the checkpoint's ArcFace and the two judges of identity."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from consisid_training.data.clips import load
-from consisid_training.loop.device import half
-from consisid_training.loop.resumable import Stage, weights
+from consisid_training.loop.device import autocast
+from consisid_training.loop.resumable import TrainingRun, weights
 
 EDGE = 112
 OUT = 512
@@ -24,12 +24,12 @@ OUT = 512
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What makes one recogniser another.
+    """What distinguishes one recogniser from another.
 
     Attributes:
-        widths: channels after each halving. residual: another convolution at each size, added.
-        views: rows of `crops` that it learns from. curriculum: CurricularFace's weighting of hard strangers.
-        margin: in radians, on the angle to the same person. scale: of the cosines.
+        widths: channels after each halving. residual: adds a residual convolution at each size.
+        views: columns of `crops` used in training. curriculum: weights hard negatives as CurricularFace does.
+        margin: in radians, added to the angle between faces of a person. scale: factor of the cosines.
     """
 
     widths: tuple[int, ...]
@@ -42,7 +42,7 @@ class Recipe:
 
 
 RECIPES = {
-    # The judges see frames too, so that what they say of a video is about people, not about sharpness.
+    # The judges are trained on frames too, so that they measure identity in videos and not sharpness.
     "judge_arcface": Recipe((24, 48, 72, 96), True, (0, 1, 2, 3), seed=21),
     "judge_curricular": Recipe((32, 48, 64, 128), False, (0, 1, 2, 3), seed=22, curriculum=True),
     "arcface": Recipe((24, 48, 64, 96), False, (0, 1), seed=23),
@@ -70,7 +70,7 @@ class Recogniser(nn.Module):
 
 
 def trained(folder: Path, name: str) -> Recogniser:
-    """As far as it has been trained in `folder`, evaluating."""
+    """Return the network trained in `folder`, in evaluation mode."""
     network = Recogniser(RECIPES[name])
     network.load_state_dict(weights(folder))
     return network.eval().requires_grad_(False)
@@ -80,20 +80,20 @@ def train(data: Path, folder: Path, name: str, steps: int, people: int = 96) -> 
     recipe = RECIPES[name]
     torch.manual_seed(recipe.seed)
     network = Recogniser(recipe)
-    stage = Stage(folder, network, steps=steps, rate=2e-3, small_rate=2e-3, seed=recipe.seed, average=0.99)
+    run = TrainingRun(folder, network, steps=steps, rate=2e-3, adamw_rate=2e-3, seed=recipe.seed, average=0.99)
     crops = load(data, "crops")
-    for step in stage.loop():
-        rng = stage.rng(step)
+    for step in run.loop():
+        rng = run.rng(step)
         rows = np.sort(rng.choice(len(crops), people, replace=False))
         pairs = [rng.choice(recipe.views, 2, replace=False) for _ in rows]
         first, second = (
             np.stack([crops[row, pair[side]] for row, pair in zip(rows, pairs, strict=True)]) for side in (0, 1)
         )
         faces = normalise(augment(np.concatenate([first, second]), rng))
-        with half("cpu"):
+        with autocast("cpu"):
             embedded = network(faces)
         loss, hits = _contrast(F.normalize(embedded.float(), dim=1), recipe)
-        stage.update(loss, hits=hits)
+        run.update(loss, hits=hits)
 
 
 def normalise(faces: NDArray[np.uint8]) -> Tensor:
@@ -102,7 +102,7 @@ def normalise(faces: NDArray[np.uint8]) -> Tensor:
 
 
 def augment(faces: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Shifts, light, blur and noise, as the way through a video codec or network brings."""
+    """Augment with shifts, light, blur and noise, as from a video codec or network."""
     import cv2
 
     found = []
@@ -115,30 +115,29 @@ def augment(faces: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.ui
         moved: Any = cv2.warpAffine(face, matrix, face.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
         if rng.random() < 0.4:
             moved = cv2.GaussianBlur(moved, (0, 0), rng.uniform(0.5, 2.0))
-        lit = moved.astype(np.float32) * rng.uniform(0.85, 1.15) + rng.normal(0, 4)
-        lit += rng.normal(0, rng.uniform(0, 5), (1, 1, 3))
-        found.append(np.clip(lit, 0, 255).astype(np.uint8))
+        varied = moved.astype(np.float32) * rng.uniform(0.85, 1.15) + rng.normal(0, 4)
+        varied += rng.normal(0, rng.uniform(0, 5), (1, 1, 3))
+        found.append(np.clip(varied, 0, 255).astype(np.uint8))
     return np.stack(found)
 
 
 def _contrast(embedded: Tensor, recipe: Recipe) -> tuple[Tensor, float]:
-    """Each face must be nearest to the other one of the same person, by an angle of `margin` (ArcFace, Deng et al.
-    2019).
+    """Return the contrastive loss with an angular margin (ArcFace, Deng et al. 2019), and the top-1 accuracy.
 
-    With `curriculum`, strangers that are nearer than that count more the nearer they are (CurricularFace, Huang et al.
-    2020, with the curriculum's t at 0.3). Returns the loss and the share of faces for which it holds without margin.
+    The positive of each face is the other one of the same person. With `curriculum`, negatives nearer than that count
+    more the nearer they are (CurricularFace, Huang et al. 2020, with t = 0.3). The accuracy is without margin.
     """
     count = len(embedded) // 2
     cosines = embedded @ embedded.T
     own = torch.arange(2 * count).roll(count)
     same = cosines[torch.arange(2 * count), own].clamp(-1 + 1e-6, 1 - 1e-6)
-    wanted = torch.cos(torch.acos(same) + recipe.margin)
-    strangers = cosines.masked_fill(torch.eye(2 * count, dtype=torch.bool), -1.0)
-    strangers = strangers.scatter(1, own[:, None], -1.0)
-    hits = (same > strangers.amax(1)).float().mean().item()
+    positive = torch.cos(torch.acos(same) + recipe.margin)
+    negatives = cosines.masked_fill(torch.eye(2 * count, dtype=torch.bool), -1.0)
+    negatives = negatives.scatter(1, own[:, None], -1.0)
+    hits = (same > negatives.amax(1)).float().mean().item()
     if recipe.curriculum:
-        strangers = torch.where(strangers > wanted[:, None], strangers * (0.3 + strangers), strangers)
-    logits = recipe.scale * torch.cat([wanted[:, None], strangers], dim=1)
+        negatives = torch.where(negatives > positive[:, None], negatives * (0.3 + negatives), negatives)
+    logits = recipe.scale * torch.cat([positive[:, None], negatives], dim=1)
     return F.cross_entropy(logits, torch.zeros(2 * count, dtype=torch.long)), hits
 
 

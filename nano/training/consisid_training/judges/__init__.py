@@ -1,1 +1,1 @@
-"""Trains the networks that judge videos, apart from the checkpoint's own."""
+"""Trains the networks that judge videos, separately from the checkpoint's own. Nothing else imports this folder."""

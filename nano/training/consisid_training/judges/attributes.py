@@ -1,4 +1,4 @@
-"""Trains the two judges that read attributes: a person's from a face, a scene's from a clip."""
+"""Trains two attribute classifiers as judges: of a person from a face, and of a scene from a clip."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from consisid_nano.world import ATTRIBUTES, LABELS, person
 from consisid_training.data.clips import load, scene_of
 from consisid_training.faces.recogniser import augment, normalise
-from consisid_training.loop.device import half
-from consisid_training.loop.resumable import Stage, weights
+from consisid_training.loop.device import autocast
+from consisid_training.loop.resumable import TrainingRun, weights
 
 SEEDS = {"person": 31, "scene": 32}
 Judge = TypeVar("Judge", bound=nn.Module)
-_FRAMES = slice(0, None, 2)  # enough for a mouth that opens and closes within eight
+_FRAMES = slice(0, None, 2)  # enough for a mouth that opens and closes once in eight frames
 
 
 class PersonJudge(nn.Module):
@@ -39,7 +39,7 @@ class PersonJudge(nn.Module):
 
 
 class FaceFeatures(nn.Module):
-    """[N, 3, 112, 112] RGB 0…1 → [N, 64], the person judge's trunk averaged over places: for Fréchet distances."""
+    """[N, 3, 112, 112] RGB 0…1 → [N, 64], the person judge's trunk averaged over positions, for Fréchet distances."""
 
     def __init__(self, trunk: nn.Module) -> None:
         super().__init__()
@@ -73,36 +73,36 @@ class SceneJudge(nn.Module):
 def train_person(data: Path, folder: Path, steps: int, batch: int = 96) -> None:
     torch.manual_seed(SEEDS["person"])
     network = PersonJudge()
-    stage = Stage(folder, network, steps=steps, rate=2e-3, small_rate=2e-3, seed=SEEDS["person"], average=0.99)
+    run = TrainingRun(folder, network, steps=steps, rate=2e-3, adamw_rate=2e-3, seed=SEEDS["person"], average=0.99)
     crops = load(data, "crops")
-    for step in stage.loop():
-        rng = stage.rng(step)
+    for step in run.loop():
+        rng = run.rng(step)
         rows = rng.integers(len(crops), size=batch)
         faces = augment(np.stack([crops[row, int(rng.integers(4))] for row in rows]), rng)
-        wanted = [person(int(row)).attributes() for row in rows]
-        with half("cpu"):
+        labels = [person(int(row)).attributes() for row in rows]
+        with autocast("cpu"):
             logits = network(normalise(faces) / 2 + 0.5)
-        loss, hits = _classify(logits, wanted, ATTRIBUTES)
-        stage.update(loss, **hits)
+        loss, hits = _classify(logits, labels, ATTRIBUTES)
+        run.update(loss, **hits)
 
 
 def train_scene(data: Path, folder: Path, steps: int, batch: int = 24) -> None:
     torch.manual_seed(SEEDS["scene"])
     network = SceneJudge()
-    stage = Stage(folder, network, steps=steps, rate=2e-3, small_rate=2e-3, seed=SEEDS["scene"], average=0.99)
+    run = TrainingRun(folder, network, steps=steps, rate=2e-3, adamw_rate=2e-3, seed=SEEDS["scene"], average=0.99)
     clips = load(data, "clips")
-    for step in stage.loop():
-        rng = stage.rng(step)
+    for step in run.loop():
+        rng = run.rng(step)
         rows = rng.integers(len(clips), size=batch)
         pixels = torch.from_numpy(np.stack([clips[row] for row in rows])).permute(0, 1, 4, 2, 3).float() / 255
-        with half("cpu"):
-            logits = network(_soften(pixels, rng))
+        with autocast("cpu"):
+            logits = network(_augment(pixels, rng))
         loss, hits = _classify(logits, [scene_of(int(row)).labels() for row in rows], LABELS)
-        stage.update(loss, **hits)
+        run.update(loss, **hits)
 
 
-def _soften(clips: Tensor, rng: np.random.Generator) -> Tensor:
-    """Light, noise and, of every other clip, a blur: what a video network leaves must not be mistaken for content."""
+def _augment(clips: Tensor, rng: np.random.Generator) -> Tensor:
+    """Vary light and noise, and blur half of the clips, so that artefacts of a network are not taken for content."""
     count = len(clips)
     light = torch.from_numpy(rng.uniform(0.9, 1.1, (count, 1, 1, 1, 1)).astype(np.float32))
     noise = torch.from_numpy(rng.uniform(0, 0.02, (count, 1, 1, 1, 1)).astype(np.float32))
@@ -113,12 +113,12 @@ def _soften(clips: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def _classify(
-    logits: tuple[Tensor, ...], wanted: list[dict[str, str]], classes: dict[str, tuple[str, ...]]
+    logits: tuple[Tensor, ...], labels: list[dict[str, str]], classes: dict[str, tuple[str, ...]]
 ) -> tuple[Tensor, dict[str, float]]:
     loss = torch.zeros(())
     hits = {}
     for (name, names), scores in zip(classes.items(), logits, strict=True):
-        target = torch.tensor([names.index(labels[name]) for labels in wanted])
+        target = torch.tensor([names.index(each[name]) for each in labels])
         loss = loss + F.cross_entropy(scores.float(), target)
         hits[name] = (scores.argmax(1) == target).float().mean().item()
     return loss, hits
@@ -130,7 +130,7 @@ def trained(folder: Path, network: Judge) -> Judge:
 
 
 def _trunk(widths: tuple[int, ...]) -> nn.Sequential:
-    """Halves once a width; a residual convolution at each size."""
+    """Return a network that halves the size once a width, with a residual convolution at each size."""
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(widths):
         layers += [nn.Conv2d(inputs, outputs, 3, 2, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]

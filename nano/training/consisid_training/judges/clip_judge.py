@@ -1,4 +1,4 @@
-"""Trains the judge of prompts: a small CLIP of transformers' own classes, on frames and what was asked for."""
+"""Trains the judge of prompt following: a small CLIP of transformers' classes, on frames and prompts."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from consisid_nano.world import prompt
 from consisid_nano.world.scene import CLOTHES, EXPRESSIONS, GARMENTS, MOTIONS, PLACES, SPEECH, SUBJECTS
 from consisid_training.data.clips import load, scene_of
 from consisid_training.faces.recogniser import augment
-from consisid_training.loop.device import half
-from consisid_training.loop.resumable import Stage, weights
+from consisid_training.loop.device import autocast
+from consisid_training.loop.resumable import TrainingRun, weights
 
 EDGE, PATCH, WIDTH, LENGTH = 64, 8, 96, 32
 SEED = 41
@@ -26,7 +26,7 @@ MEAN = STD = (0.5, 0.5, 0.5)
 
 
 def words() -> list[str]:
-    """Every word of the grammar, in a fixed order."""
+    """Return every word of the prompts' grammar, in a fixed order."""
     phrases = [*CLOTHES, *GARMENTS, *SUBJECTS, "a wears in and"]
     phrases += [phrase for table in (PLACES, EXPRESSIONS, MOTIONS, SPEECH) for row in table.values() for phrase in row]
     return sorted({word for phrase in phrases for word in phrase.split()})
@@ -50,7 +50,7 @@ def build() -> Any:
 
 
 def tokenizer() -> Any:
-    """Words, lower-cased, without punctuation."""
+    """Return a tokenizer of lower-cased words without punctuation."""
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -69,37 +69,37 @@ def tokenizer() -> Any:
 def train(data: Path, folder: Path, steps: int, batch: int = 64) -> None:
     torch.manual_seed(SEED)
     network = build()
-    stage = Stage(
-        folder, network, steps=steps, rate=2e-3, small_rate=1e-3, seed=SEED, average=0.99,
-        small=("embedding", "projection"),
+    run = TrainingRun(
+        folder, network, steps=steps, rate=2e-3, adamw_rate=1e-3, seed=SEED, average=0.99,
+        adamw=("embedding", "projection"),
     )  # fmt: skip
     clips, tokens = load(data, "clips"), tokenizer()
-    for step in stage.loop():
-        rng = stage.rng(step)
+    for step in run.loop():
+        rng = run.rng(step)
         rows = rng.integers(len(clips), size=batch)
-        # A frame tells neither motion nor speech; what it cannot know, all texts of a batch share out evenly.
+        # A frame shows neither motion nor speech; for these, all texts of a batch are equally likely.
         frames = np.stack([clips[row, int(rng.integers(clips.shape[1]))] for row in rows])
         texts = [prompt(scene_of(int(row)), int(rng.integers(2**31))) for row in rows]
         encoded = tokens(texts, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt")
-        with half("cpu"):
+        with autocast("cpu"):
             found = network(**encoded, pixel_values=pixels(augment(frames, rng)))
         logits = found.logits_per_image.float()
         own = torch.arange(batch)
         loss = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
-        stage.update(loss, hits=(logits.argmax(1) == own).float().mean().item())
+        run.update(loss, hits=(logits.argmax(1) == own).float().mean().item())
 
 
 def pixels(frames: Any) -> Tensor:
-    """The middle square of uint8 [N, 64, 96, 3], in −1…1: float32 [N, 3, 64, 64]."""
+    """Crop the middle square of uint8 [N, 64, 96, 3]: float32 [N, 3, 64, 64] in −1…1."""
     left = (frames.shape[2] - EDGE) // 2
     square = np.ascontiguousarray(frames[:, :, left : left + EDGE])
     return torch.from_numpy(square).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def write(stage: Path, folder: Path) -> None:
-    """A Hugging Face folder, in half precision."""
+def write(run: Path, folder: Path) -> None:
+    """Write the network trained in `run` as a Hugging Face folder, in half precision."""
     network = build()
-    network.load_state_dict(weights(stage))
+    network.load_state_dict(weights(run))
     network.half().save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     preprocessing = {

@@ -1,1 +1,1 @@
-"""The training loop, which can be stopped and resumed at any step, its optimiser and devices."""
+"""The resumable training loop, its optimiser and its device. Imports nothing else of this package."""

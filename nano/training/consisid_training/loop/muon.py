@@ -1,6 +1,6 @@
-"""Muon (Jordan 2024) as `torch.optim.Muon` has it, with its matrix products in float32 where a CPU has no bfloat16.
+"""Muon (Jordan 2024) as in `torch.optim.Muon`, but with matrix products in float32 on CPUs without bfloat16.
 
-PyTorch's own always rounds to bfloat16, which such a CPU imitates slowly (`device.half`).
+PyTorch's always rounds to bfloat16, which such a CPU emulates slowly (`device.autocast`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from consisid_training.loop.device import half
+from consisid_training.loop.device import autocast
 
 _A, _B, _C = 3.4445, -4.775, 2.0315
 _STEPS = 5
@@ -20,14 +20,14 @@ _MOMENTUM = 0.95
 
 
 class Muon(Optimizer):
-    """For matrices [m, n]; each update is scaled to the size that AdamW's would have (Liu et al. 2025)."""
+    """Optimises matrices [m, n]; updates are scaled to the size of AdamW's (Liu et al. 2025)."""
 
     def __init__(self, params: Iterable[nn.Parameter], lr: float) -> None:
         super().__init__(params, {"lr": lr})
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """Matrices of one shape are taken together."""
+        """Update all parameters; matrices of equal shape are batched."""
         assert closure is None
         for group in self.param_groups:
             alike: dict[torch.Size, list[nn.Parameter]] = {}
@@ -49,9 +49,9 @@ class Muon(Optimizer):
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """What is nearly the nearest orthogonal matrix to each [N, m, n], by five steps of Newton and Schulz."""
+    """Approximate the nearest orthogonal matrix to each of [N, m, n], by five Newton-Schulz steps."""
     x = matrices.mT if matrices.shape[-2] > matrices.shape[-1] else matrices
-    with half(matrices.device):
+    with autocast(matrices.device):
         x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
         for _ in range(_STEPS):
             gram = x @ x.mT

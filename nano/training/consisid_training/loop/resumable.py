@@ -22,63 +22,63 @@ from torch.optim import AdamW, Optimizer
 from consisid_training.loop.muon import Muon
 
 SAVE_SECONDS = 120.0
-EVERY = 20  # steps to a line of the log
+EVERY = 20  # steps per line of the log
 
 
-class Stage:
-    """One network's training: its state, its schedule and its log.
+class TrainingRun:
+    """The training of one network: its state, its schedule and its log.
 
-    Every draw of step n comes from `rng(n)` alone, so that a run that was stopped and resumed sees what one that was
-    not would have seen.
+    All random numbers of step n come from `rng(n)`, so that a resumed run is identical to an uninterrupted one.
 
     Attributes:
-        step: how many are done. told: that somebody wants it to stop. settled: whether `norms.settle` has been here.
+        step: number of finished steps. stop_requested: a signal arrived. stopping: ends the loop after this step.
+        remeasured: whether `batch_norm.remeasure_statistics` has run.
 
     Args:
-        folder: gets `state.pt` and `log.jsonl`.
-        network: what is trained.
-        steps: in all; the learning rate warms up over 100 and falls linearly to 0 over the last `decay` of them.
-        rate: Muon's learning rate, for matrices and kernels; `small_rate` AdamW's, for all else.
-        small: parts of parameters' names that AdamW takes though they are matrices (embeddings, outputs).
-        average: decay of the averaged weights that are kept beside, 0 for none.
-        writes: whether this process is the one that saves and logs; only one may, in a folder.
-        device: where `network` is moved to, with what is kept of it.
-        together: several processes take the same steps: being told to stop is only noted in `told`, and they stop
-            when `stopping` is set, which they have to agree upon.
+        folder: holds `state.pt` and `log.jsonl`.
+        steps: total; the learning rate warms up over 100 and decreases linearly to 0 over the last share `decay`.
+        rate: learning rate of Muon, for matrices and kernels. adamw_rate: that of AdamW, for all else.
+        adamw: substrings of the names of matrices that AdamW optimises (embeddings, outputs).
+        average: decay of the exponential moving average of the weights, 0 for none.
+        writes: whether this process saves and logs; only one process a folder may.
+        device: of the network and its state.
+        data_parallel: several processes take the same steps. A signal then only sets `stop_requested`; the processes
+            agree on a step and set `stopping`.
     """
 
     def __init__(
-        self, folder: Path, network: nn.Module, *, steps: int, rate: float, small_rate: float, seed: int,
-        small: tuple[str, ...] = (), decay: float = 0.45, average: float = 0.0, writes: bool = True,
-        device: torch.device | str = "cpu", together: bool = False,
+        self, folder: Path, network: nn.Module, *, steps: int, rate: float, adamw_rate: float, seed: int,
+        adamw: tuple[str, ...] = (), decay: float = 0.45, average: float = 0.0, writes: bool = True,
+        device: torch.device | str = "cpu", data_parallel: bool = False,
     ) -> None:  # fmt: skip
         self.folder, self.network, self.steps, self.seed = folder, network.to(device), steps, seed
         self._device = device
         self._decay, self._average, self._writes = decay, average, writes
-        self._optimizers = _optimizers(network, rate, small_rate, small)
+        self._optimizers = _optimizers(network, rate, adamw_rate, adamw)
         self._rates = [group["lr"] for optimizer in self._optimizers for group in optimizer.param_groups]
         self.averaged = {name: t.detach().clone() for name, t in network.state_dict().items()} if average else {}
         self.step = 0
         self._seconds = 0.0
-        self.told = self.stopping = self.settled = self._broken = False
-        self._together = together
+        self.stop_requested = self.stopping = self.remeasured = self._broken = False
+        self._data_parallel = data_parallel
         self._measured: dict[str, list[float]] = {}
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / "state.pt").exists():
             self._load()
 
     def rng(self, step: int, stream: int = 0) -> np.random.Generator:
+        """Return the generator of a step; `stream` distinguishes independent ones."""
         return np.random.default_rng([self.seed, stream, step])
 
     def loop(self) -> Iterator[int]:
-        """Steps still to do. At SIGTERM or SIGINT it saves and raises `SystemExit`: a stage that is to go on.
+        """Yield the remaining steps, saving periodically and at the end.
 
-        Raises `RuntimeError` where another run is training in the folder.
+        Raises `SystemExit` after SIGTERM or SIGINT, and `RuntimeError` if another process is training in the folder.
         """
         with _locked(self.folder / "lock") if self._writes else nullcontext():
             yield from self._steps()
-        if self.told and self.step < self.steps:
-            raise SystemExit(f"stopped at step {self.step} of {self.steps}; the same command goes on")
+        if self.stop_requested and self.step < self.steps:
+            raise SystemExit(f"stopped at step {self.step} of {self.steps}; the same command resumes")
 
     def _steps(self) -> Iterator[int]:
         previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -101,14 +101,14 @@ class Stage:
                 signal.signal(number, handler)
 
     def update(self, loss: Tensor, clip: float = 1.0, **measured: float) -> None:
-        """One step down the gradient of `loss`; `measured` goes to the log with it."""
+        """Take one step along the gradient of `loss`; logs `loss` and `measured`."""
         loss.backward()  # type: ignore[no-untyped-call]
         self.apply(clip, loss=loss.item(), **measured)
 
     def apply(self, clip: float = 1.0, **measured: float) -> None:
-        """Use the gradients that the parameters hold.
+        """Take one step with the gradients of the parameters, clipped to norm `clip`; logs `measured`.
 
-        Raises `FloatingPointError` for anything that is not finite: nothing is saved then.
+        Raises `FloatingPointError` if the gradient or a measured value is not finite; nothing is saved then.
         """
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), clip)
         for name, value in {"gradient": norm.item(), **measured}.items():
@@ -120,7 +120,7 @@ class Stage:
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = next(rates) * factor
-            _hand_over(optimizer)
+            _share_gradients(optimizer)
             optimizer.step()
         self.network.zero_grad(set_to_none=True)
         if self._average:
@@ -152,7 +152,7 @@ class Stage:
             "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
             "averaged": self.averaged,
             "step": self.step,
-            "settled": self.settled,
+            "remeasured": self.remeasured,
             "seconds": self._seconds,
         }
         fresh = self.folder / "state.pt.new"
@@ -165,11 +165,11 @@ class Stage:
         for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.averaged, self.step, self._seconds = state["averaged"], state["step"], state["seconds"]
-        self.settled = state.get("settled", False)
+        self.remeasured = state.get("remeasured", False)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.told = True
-        self.stopping = self.stopping or not self._together
+        self.stop_requested = True
+        self.stopping = self.stopping or not self._data_parallel
 
 
 @contextmanager
@@ -178,41 +178,41 @@ def _locked(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RuntimeError(f"another run is training in {path.parent}; wait for it, or stop it") from None
+            raise RuntimeError(f"another process is training in {path.parent}; wait for it or stop it") from None
         yield
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
-    """What a stage has learned so far: averaged where it averages."""
+    """Return the weights of a run, averaged ones if it averages."""
     state = torch.load(folder / "state.pt", weights_only=True, map_location="cpu")
     found: dict[str, Tensor] = state["averaged"] or state["network"]
     return found
 
 
-def _optimizers(network: nn.Module, rate: float, small_rate: float, small: tuple[str, ...]) -> list[Optimizer]:
-    """Muon for matrices, and for kernels as matrices [outputs, all else]; AdamW for the rest."""
+def _optimizers(network: nn.Module, rate: float, adamw_rate: float, adamw: tuple[str, ...]) -> list[Optimizer]:
+    """Return AdamW, and Muon for matrices and for kernels reshaped to [outputs, all else]."""
     named = dict(network.named_parameters())
     matrices = [
         (name, p) for name, p in named.items() if p.ndim >= 2 and min(p.shape[0], p[0].numel()) > 3
-        and not any(part in name for part in small)
+        and not any(part in name for part in adamw)
     ]  # fmt: skip
     taken = {name for name, _ in matrices}
     flat = []
     for _, parameter in matrices:
         view = nn.Parameter(parameter.detach().view(parameter.shape[0], -1))
-        view.source = parameter  # type: ignore[attr-defined]
+        view.original = parameter  # type: ignore[attr-defined]
         flat.append(view)
     rest = [p for name, p in named.items() if name not in taken]
-    optimizers: list[Optimizer] = [AdamW(rest, lr=small_rate, weight_decay=0.0, betas=(0.9, 0.98))]
+    optimizers: list[Optimizer] = [AdamW(rest, lr=adamw_rate, weight_decay=0.0, betas=(0.9, 0.98))]
     if flat:
         optimizers.append(Muon(flat, lr=rate))
     return optimizers
 
 
-def _hand_over(optimizer: Optimizer) -> None:
-    """Kernels are trained as matrices that share their memory; their gradients are handed over here."""
+def _share_gradients(optimizer: Optimizer) -> None:
+    """Assign gradients to the matrices that share the memory of the trained parameters."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:
-            source = getattr(parameter, "source", None)
-            if source is not None:
-                parameter.grad = None if source.grad is None else source.grad.view(parameter.shape)
+            original = getattr(parameter, "original", None)
+            if original is not None:
+                parameter.grad = None if original.grad is None else original.grad.view(parameter.shape)

@@ -1,1 +1,1 @@
-"""Trains what makes the video: VAE, local facial extractor, transformer with text encoder."""
+"""Trains the video model: VAE, local facial extractor, transformer, text encoder. Imports no `judges`."""

@@ -1,4 +1,4 @@
-"""The transformer's attention as two plain matrix products: faster than PyTorch's fused one on a CPU in bfloat16."""
+"""Computes attention on a CPU as two matrix products, which in bfloat16 are faster than PyTorch's fused attention."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from consisid_runtime.models.dit import rotate, signed
 
 
 class PlainAttention:
-    """A processor for diffusers' `Attention`, with the results of its `CogVideoXAttnProcessor2_0`."""
+    """A processor for diffusers' `Attention`, equivalent to its `CogVideoXAttnProcessor2_0`."""
 
     def __call__(
         self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor, attention_mask: None = None,

@@ -1,4 +1,4 @@
-"""Sizes of the transformer and the text encoder, as their files give them."""
+"""Configurations of the transformer and the text encoder, with the entries of their files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from consisid_training.faces import clip_tower, recogniser
 
-LENGTH = 32
+LENGTH = 32  # tokens of a prompt
 TRANSFORMER: dict[str, Any] = {
     "LFE_depth": 5, "LFE_dim_head": 32, "LFE_ff_mult": 4, "LFE_id_dim": recogniser.OUT + clip_tower.OUT,
     "LFE_num_heads": 2, "LFE_num_id_token": 5, "LFE_num_querie": 16, "LFE_num_scale": 5, "LFE_output_dim": 128,

@@ -1,14 +1,14 @@
-"""Encodes the training set once: what the DiT learns from.
+"""Encodes the training set once, for the training of extractor, latent reader and transformer.
 
-targets    float16 [N, 5, 16, 16, 24]     latents of the clips, the posterior's mean, not scaled
+targets    float16 [N, 5, 16, 16, 24]     latents of the clips: mean of the posterior, not scaled
 moments    float16 [N, 2, 32, 16, 24]     mean and log-variance of both portraits' latents
 identity   float16 [N, 576]               ArcFace's and CLIP's embedding of the first portrait, joined
 hidden     float16 [N, 5, 577, 64]        the CLIP tower's hidden states of the first portrait
-tokens     float16 [N, 2, 16, 128]        what the local facial extractor makes of both portraits
+tokens     float16 [N, 2, 16, 128]        the local facial extractor's tokens of both portraits
 faces      float16 [N, 2, 512]            ArcFace's embedding of both portraits, of length 1
 
-The first two are the part `video`, the next two, which the extractor is trained on, `face`; tokens, which the
-transformer reads, and faces, which `looks` learns from, are the part `tokens`: it needs the trained extractor.
+The first two are the part `video`. The next two, on which the extractor is trained, are the part `face`. The last two,
+tokens for the transformer and faces for the latent reader, are the part `tokens`, which needs the trained extractor.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from consisid_runtime.models.eva_clip import EvaVision
 from consisid_training.data.clips import load
 from consisid_training.faces import clip_tower, recogniser
-from consisid_training.loop.device import DEVICE, half
+from consisid_training.loop.device import DEVICE, autocast
 from consisid_training.video import local, vae
 from consisid_training.video.configs import TRANSFORMER
 
@@ -35,8 +35,8 @@ _memmap: Any = np.lib.format.open_memmap
 _BLOCK = 50
 
 
-def encode(data: Path, stages: Path, folder: Path, part: str, people: int, processes: int) -> None:
-    """Encode `part` ("video", "face" or "tokens") of the first `people`; finished blocks are not encoded again."""
+def encode(data: Path, runs: Path, folder: Path, part: str, people: int, processes: int) -> None:
+    """Encode `part` ("video", "face" or "tokens") of the first `people`; resumable, finished blocks are skipped."""
     folder.mkdir(parents=True, exist_ok=True)
     done = folder / f"{part}-blocks"
     for name, shape in _shapes(part).items():
@@ -46,7 +46,7 @@ def encode(data: Path, stages: Path, folder: Path, part: str, people: int, proce
     done.mkdir(exist_ok=True)
     missing = [start for start in range(0, people, _BLOCK) if not (done / str(start)).exists()]
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        for _ in pool.imap_unordered(_Work(data, stages, folder, part), missing):
+        for _ in pool.imap_unordered(_Encoder(data, runs, folder, part), missing):
             pass
 
 
@@ -60,9 +60,9 @@ def _shapes(part: str) -> dict[str, tuple[int, ...]]:
     }  # fmt: skip
 
 
-class _Work:
-    def __init__(self, data: Path, stages: Path, folder: Path, part: str) -> None:
-        self.data, self.stages, self.folder, self.part = data, stages, folder, part
+class _Encoder:
+    def __init__(self, data: Path, runs: Path, folder: Path, part: str) -> None:
+        self.data, self.runs, self.folder, self.part = data, runs, folder, part
         self._loaded: Any = None
 
     def __call__(self, start: int) -> None:
@@ -78,12 +78,12 @@ class _Work:
 
     def _video(self, rows: slice) -> dict[str, Any]:
         if self._loaded is None:
-            self._loaded = vae.trained(self.stages).to(DEVICE)
+            self._loaded = vae.trained(self.runs).to(DEVICE)
             _channels_last(self._loaded)
 
         def moments(pixels: Any) -> Tensor:
             frames = torch.from_numpy(np.array(pixels)).to(DEVICE).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
-            with half():
+            with autocast():
                 encoded = self._loaded.encode(frames.contiguous(memory_format=torch.channels_last_3d))
             return encoded.latent_dist.parameters.float().cpu()  # type: ignore[no-any-return]
 
@@ -96,32 +96,34 @@ class _Work:
         }
 
     def _face(self, rows: slice) -> dict[str, Any]:
-        identity, hidden = self._looks(rows, view=0)
+        identity, hidden = self._face_features(rows, view=0)
         return {"identity": identity.numpy(), "hidden": hidden.numpy()}
 
     def _tokens(self, rows: slice) -> dict[str, Any]:
-        extractor, tokens, faces = local.trained_extractor(self.stages / "local"), [], []
+        extractor, tokens, faces = local.trained_extractor(self.runs / "local"), [], []
         for view in (0, 1):
-            identity, hidden = self._looks(rows, view)
+            identity, hidden = self._face_features(rows, view)
             tokens.append(extractor(identity, list(hidden.unbind(1))))
             faces.append(F.normalize(identity[:, : recogniser.OUT], dim=1))
         return {"tokens": torch.stack(tokens, dim=1).numpy(), "faces": torch.stack(faces, dim=1).numpy()}
 
-    def _looks(self, rows: slice, view: int) -> tuple[Tensor, Tensor]:
-        """Identity [n, 576] and hidden states [n, 5, 577, 64] of one of the portraits."""
+    def _face_features(self, rows: slice, view: int) -> tuple[Tensor, Tensor]:
+        """Return identity [n, 576] and hidden states [n, 5, 577, 64] of one of the portraits."""
         if self._loaded is None:
-            tower = EvaVision.from_tensors(clip_tower.trained(self.stages / "clip_tower"))
-            self._loaded = recogniser.trained(self.stages / "arcface", "arcface"), tower
+            tower = EvaVision.from_tensors(clip_tower.trained(self.runs / "clip_tower"))
+            self._loaded = recogniser.trained(self.runs / "arcface", "arcface"), tower
         network, tower = self._loaded
         who = network(recogniser.normalise(load(self.data, "crops")[rows, view]))
-        looks, states = zip(
+        embeddings, states = zip(
             *(tower(clip_tower.normalise(grey[None])) for grey in load(self.data, "greys")[rows, view]), strict=True
         )
-        return torch.cat((who, F.normalize(torch.cat(looks), dim=1)), dim=1), torch.cat(states, dim=1).transpose(0, 1)
+        return torch.cat((who, F.normalize(torch.cat(embeddings), dim=1)), dim=1), torch.cat(states, dim=1).transpose(
+            0, 1
+        )
 
 
 def _channels_last(network: nn.Module) -> None:
-    """Lay out kernels so that convolutions need not turn what they read: a quarter faster on CPUs."""
+    """Store kernels in channels-last layout, which saves a quarter of the time on CPUs."""
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, nn.Conv3d)):
             kind = torch.channels_last if isinstance(module, nn.Conv2d) else torch.channels_last_3d
@@ -130,11 +132,11 @@ def _channels_last(network: nn.Module) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("stages", type=Path, help="folder of the trained stages vae, arcface, clip_tower, local")
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("data", type=Path, help="folder of the training set")
+    parser.add_argument("runs", type=Path, help="folder of the training runs, with vae, arcface, clip_tower, local")
+    parser.add_argument("folder", type=Path, help="where to write the arrays")
     parser.add_argument("part", choices=("video", "face", "tokens"))
     parser.add_argument("--people", type=int, default=12_000)
     parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()
-    encode(arguments.data, arguments.stages, arguments.folder, arguments.part, arguments.people, arguments.processes)
+    encode(arguments.data, arguments.runs, arguments.folder, arguments.part, arguments.people, arguments.processes)

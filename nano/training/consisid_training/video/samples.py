@@ -1,4 +1,4 @@
-"""Draws batches for the transformer's training from what `latents` encoded."""
+"""Draws batches for the transformer's training from the arrays of `latents`."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from consisid_training.video.configs import LENGTH
 
 DROP_PROMPT, DROP_IMAGE, DROP_FACE = 0.1, 0.25, 0.12
 FRAMES = 5
-"""Latent frames of a whole clip."""
+"""Latent frames of a clip."""
 WHOLE = np.arange(FRAMES)
 UNSEEN = 200
-"""People, the last of the set, who are never trained on: what the log says of them shows what was learned by heart."""
+"""The last people of the set, excluded from training; their error in the log shows overfitting."""
 
 
 class Samples:
-    """Batches of the first so many `people`, whose numbers begin with `first`.
+    """Batches of the first `people` rows, whose people's seeds start at `first`.
 
     Attributes:
-        seen, unseen: the rows of people that are trained on, and of those that are not.
+        seen, unseen: rows of people who are trained on, and of those who are not.
     """
 
     def __init__(self, data: Path, encoded: Path, tokenizer: Path, people: int, first: int = 0) -> None:
@@ -50,11 +50,14 @@ class Samples:
     def draw(
         self, rows: NDArray[Any], frames: NDArray[Any], rng: np.random.Generator, *, drop: bool = True
     ) -> dict[str, Tensor]:
-        """Targets and image latents [B, F, 16, 16, 24] of F latent frames, the first of which is 0, ids [B, 32],
-        tokens [B, 16, 128], local [B] (whether these are read), mask [B, F, 1, 16, 24] (where faces are) of people,
-        and frames [F], which of all they are.
+        """Draw a batch of people in `rows` and F latent `frames`, of which the first must be 0.
 
-        With `drop`, conditions are left out now and then.
+        Args:
+            drop: whether to omit conditions at random.
+
+        Returns:
+            targets, image: latents [B, F, 16, 16, 24]. ids: [B, 32]. tokens: [B, 16, 128].
+            local: [B], 1 to use the tokens, 0 to drop them. mask: [B, F, 1, 16, 24], 1 on faces. frames: [F].
         """
         size = len(rows)
 
@@ -69,9 +72,9 @@ class Samples:
         targets = pick("targets")[:, frames] * self.scale
         padded = torch.zeros_like(targets)
         padded[:, 0] = image * self.scale * keep(DROP_IMAGE)[:, None, None, None]
-        said = keep(DROP_PROMPT)
+        prompted = keep(DROP_PROMPT)
         texts = [
-            prompt(scene_of(self._first + int(row)), int(rng.integers(2**31))) if said[i] else ""
+            prompt(scene_of(self._first + int(row)), int(rng.integers(2**31))) if prompted[i] else ""
             for i, row in enumerate(rows)
         ]
         return {
@@ -81,7 +84,7 @@ class Samples:
         }  # fmt: skip
 
     def _faces(self, rows: Any, frames: NDArray[Any]) -> Tensor:
-        """Where faces are, per latent: float32 [B, F, 1, 16, 24]."""
+        """Return the mask of faces, 1 on them: float32 [B, F, 1, 16, 24]."""
         mask = torch.zeros(len(rows), len(frames), 1, HEIGHT // 4, WIDTH // 4)
         for i, row in enumerate(rows):
             for number, frame in enumerate(frames):

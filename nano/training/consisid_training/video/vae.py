@@ -1,4 +1,4 @@
-"""Trains the causal VAE: diffusers' own `AutoencoderKLCogVideoX`, three levels, so that space is divided by four."""
+"""Trains the causal VAE: diffusers' `AutoencoderKLCogVideoX` with three levels, a quarter in height and width."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from consisid_training.data.clips import load
-from consisid_training.loop.device import DEVICE, half
-from consisid_training.loop.resumable import Stage, weights
+from consisid_training.loop.device import DEVICE, autocast
+from consisid_training.loop.resumable import TrainingRun, weights
 
 CONFIG: dict[str, Any] = {
     "act_fn": "silu",
@@ -37,9 +37,9 @@ CONFIG: dict[str, Any] = {
 SEED = 11
 BATCH = 2
 CROP = 48, 64
-WHOLE = 0.8  # of the steps: from here on whole frames
+WHOLE = 0.8  # share of the steps after which whole frames are used
 KL = 3e-4
-PORTRAITS = 5  # every so many steps, single pictures
+PORTRAITS = 5  # every so many steps, a batch of portraits
 
 
 def build(scaling_factor: float = 1.0) -> Any:
@@ -49,32 +49,34 @@ def build(scaling_factor: float = 1.0) -> Any:
     return make(**{**CONFIG, "scaling_factor": scaling_factor})
 
 
-def trained(folder: Path) -> Any:
-    """The VAE as far as `folder`/vae and, once begun, `folder`/decoder have been trained; float32, evaluating."""
+def trained(runs: Path) -> Any:
+    """Return the VAE of `runs`/vae, with the decoder of `runs`/decoder if that exists; float32, evaluation mode."""
     vae = build()
-    vae.load_state_dict(weights(folder / "vae"))
-    if (folder / "decoder" / "state.pt").exists():
-        vae.decoder.load_state_dict(weights(folder / "decoder"))
+    vae.load_state_dict(weights(runs / "vae"))
+    if (runs / "decoder" / "state.pt").exists():
+        vae.decoder.load_state_dict(weights(runs / "decoder"))
     return vae.eval().requires_grad_(False)
 
 
-def train(data: Path, folder: Path, steps: int) -> None:
-    """Both halves: four fifths of the steps on parts of frames, the rest on whole ones."""
+def train(data: Path, runs: Path, steps: int) -> None:
+    """Train the VAE in `runs`/vae, the share `WHOLE` of the steps on crops of frames, the rest on whole ones."""
     torch.manual_seed(SEED)
     vae = build()
-    stage = Stage(folder / "vae", vae, steps=steps, rate=2e-3, small_rate=2e-3, seed=SEED, average=0.998, device=DEVICE)
+    run = TrainingRun(
+        runs / "vae", vae, steps=steps, rate=2e-3, adamw_rate=2e-3, seed=SEED, average=0.998, device=DEVICE
+    )
     clips, colours = load(data, "clips"), load(data, "colours")
-    for step in stage.loop():
-        rng = stage.rng(step)
+    for step in run.loop():
+        rng = run.rng(step)
         pixels = pictures(colours, rng) if step % PORTRAITS == 0 else _videos(clips, rng, step < WHOLE * steps)
-        wanted = normalise(pixels)
-        with half():
-            posterior = vae.encode(wanted).latent_dist
+        target = normalise(pixels)
+        with autocast():
+            posterior = vae.encode(target).latent_dist
             made = vae.decode(posterior.sample()).sample
-        error, measured = loss(made.float(), wanted)
+        error, measured = loss(made.float(), target)
         mean, variance = posterior.mean.float(), posterior.logvar.float()
         divergence = 0.5 * (mean**2 + variance.exp() - 1 - variance).mean()
-        stage.update(error + KL * divergence, kl=divergence.item(), deviation=mean.std().item(), **measured)
+        run.update(error + KL * divergence, kl=divergence.item(), deviation=mean.std().item(), **measured)
 
 
 def normalise(pixels: Any) -> Tensor:
@@ -82,10 +84,10 @@ def normalise(pixels: Any) -> Tensor:
     return torch.from_numpy(pixels).to(DEVICE).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
 
 
-def loss(made: Tensor, wanted: Tensor) -> tuple[Tensor, dict[str, float]]:
-    """Absolute, squared and gradient differences; and the peak signal-to-noise ratio in dB, for the log."""
-    difference = made - wanted
-    edges = sum((F.l1_loss(made.diff(dim=axis), wanted.diff(dim=axis)) for axis in (3, 4)), start=made.new_zeros(()))
+def loss(made: Tensor, target: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """Return the sum of absolute, squared and gradient errors, and the PSNR in dB for the log."""
+    difference = made - target
+    edges = sum((F.l1_loss(made.diff(dim=axis), target.diff(dim=axis)) for axis in (3, 4)), start=made.new_zeros(()))
     squared = difference.square().mean()
     kind = "portrait_db" if made.shape[2] == 1 else "video_db"
     measured = {kind: float(10 * np.log10(4 / max(squared.item(), 1e-9)))}
@@ -93,13 +95,13 @@ def loss(made: Tensor, wanted: Tensor) -> tuple[Tensor, dict[str, float]]:
 
 
 def pictures(colours: Any, rng: np.random.Generator) -> Any:
-    """Portraits as videos of one frame, uint8 [N, 1, H, W, 3]."""
+    """Draw portraits as videos of one frame, uint8 [N, 1, H, W, 3]."""
     rows = rng.integers(len(colours), size=4 * BATCH)
     return np.stack([colours[row, int(rng.integers(2))] for row in rows])[:, None]
 
 
 def _videos(clips: Any, rng: np.random.Generator, cropped: bool) -> Any:
-    """Nine frames of a part, or seventeen of the whole; a clip is read as often from its end as from its start."""
+    """Draw crops of nine frames, or whole clips of seventeen; half of the clips are reversed."""
     found = []
     frames, (height, width) = clips.shape[1], CROP
     for row in rng.integers(len(clips), size=2 * BATCH if cropped else BATCH):
@@ -116,8 +118,8 @@ def _videos(clips: Any, rng: np.random.Generator, cropped: bool) -> Any:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("stages", type=Path)
+    parser.add_argument("data", type=Path, help="folder of the training set")
+    parser.add_argument("runs", type=Path, help="folder of the training runs")
     parser.add_argument("--steps", type=int, default=2200)
     arguments = parser.parse_args()
-    train(arguments.data, arguments.stages, arguments.steps)
+    train(arguments.data, arguments.runs, arguments.steps)

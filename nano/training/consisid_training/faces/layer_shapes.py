@@ -1,4 +1,4 @@
-"""Untrained face networks under the official files' names, in sizes of our choice, built by the runtime itself."""
+"""Declares face networks layer by layer under the official tensor names, from which the runtime builds them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor
 from consisid_nano.untrained.layers import save_tensors
 
 
-class Names:
-    """Collects tensors whose names and shapes tell the runtime what to build; their values do not matter."""
+class LayerShapes:
+    """Collects uninitialised tensors; the runtime's networks take their layers from the names and shapes."""
 
     def __init__(self) -> None:
         self.tensors: dict[str, Tensor] = {}
@@ -30,10 +30,10 @@ class Names:
         self.norm(norm, outputs)
 
 
-def save(tensors: Mapping[str, Tensor], path: Path, prefix: str = "") -> None:
-    """Write a state dict with floats as float16, which the runtime's loaders widen; same tensors, same bytes.
+def save_half(tensors: Mapping[str, Tensor], path: Path, prefix: str = "") -> None:
+    """Write a state dict with floats as float16, deterministically; the runtime's loaders convert them to float32.
 
-    Raises `OverflowError` naming a tensor that float16 cannot hold.
+    Raises `OverflowError`, naming the tensor, if a value exceeds float16's range.
     """
     halves = {}
     for name, tensor in tensors.items():
