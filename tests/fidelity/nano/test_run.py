@@ -82,7 +82,7 @@ def test_a_second_run_waits_and_reuses_the_results_of_the_first(setup: Experimen
     experiment = ExperimentRun(setup, tmp_path)
     with (experiment.folder / "lock").open("w") as lock, ThreadPoolExecutor(1) as pool:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        second = pool.submit(ExperimentRun(setup, tmp_path).run, {"exact": 1}, 1)
+        second = pool.submit(ExperimentRun(setup, tmp_path).measure, {"exact": 1}, 1)
         assert not wait([second], timeout=0.5).done
         row = {"variant": "exact", "case": 0, "values": {"facesim_arc": 0.25}}
         (experiment.folder / "results.jsonl").write_text(json.dumps(row) + "\n")
