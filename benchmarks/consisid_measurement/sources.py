@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import ast
-import functools
 import hashlib
-import io
 import re
-import tokenize
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from consisid_export.bundle.source_files import digestible, parse
 
 EXCLUDED = frozenset({"cli", "commands", "plots", "progress", "record", "report"})
 """Names of modules and folders that read arguments or show figures and progress; they measure nothing."""
@@ -62,77 +60,30 @@ def source_files(root: Path, entry: Iterable[Path | str]) -> list[Path]:
         file = waiting.pop()
         if file not in found:
             found.add(file)
-            parsed = _parse(file.read_bytes())
-            waiting += filter(None, (_file(name, packages) for name in parsed.imports))
-            data.update(*(_data(file.parent / name) for name in parsed.strings))
+            parsed = parse(file.read_bytes())
+            waiting += filter(None, (_file(names, packages) for names in parsed.imports))
+            data.update(*(_data(file.parent / name) for name in parsed.strings if _NAME.fullmatch(name)))
     return sorted(found | data)
 
 
 def _digest(root: Path, entry: Iterable[Path | str]) -> str:
     content = hashlib.sha256()
     for file in source_files(root, entry):
-        read = file.read_bytes()
         content.update(f"{file.relative_to(root).as_posix()}\n".encode())
-        content.update(hashlib.sha256(_parse(read).code if file.suffix == ".py" else read).digest())
+        content.update(hashlib.sha256(digestible(file.suffix, file.read_bytes())).digest())
     return content.hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
-class _Parsed:
-    """A Python file: what it may import, short strings, and its code without comments, docstrings and blank lines.
-
-    Changed words change no figure, so that they are not in the digest.
-    """
-
-    imports: frozenset[str]
-    strings: frozenset[str]
-    code: bytes
-
-
-@functools.lru_cache(maxsize=1024)
-def _parse(content: bytes) -> _Parsed:
-    text = content.decode()
-    lines = text.split("\n")
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        if token.type == tokenize.COMMENT:
-            row, column = token.start
-            lines[row - 1] = lines[row - 1][:column]
-    imports, strings = set[str](), set[str]()
-    for node in _executed(ast.parse(text)):
-        if isinstance(node, ast.Import):
-            imports |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            imports |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-        elif isinstance(node, ast.Expr) and _is_string(node.value):
-            first, last = node.lineno, node.end_lineno or node.lineno
-            lines[first - 1 : last] = [""] * (1 + last - first)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and _NAME.fullmatch(node.value):
-            strings.add(node.value)
-    code = "\n".join(line.rstrip() for line in lines if line.strip()).encode()
-    return _Parsed(frozenset(imports), frozenset(strings), code)
-
-
-def _is_string(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and isinstance(node.value, str)
-
-
-def _executed(tree: ast.AST) -> Iterator[ast.AST]:
-    """Every node outside of `if TYPE_CHECKING`."""
-    waiting = [tree]
-    while waiting:
-        node = waiting.pop()
-        if not (isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"):
-            yield node
-            waiting += ast.iter_child_nodes(node)
-
-
-def _file(name: str, packages: Mapping[str, Path]) -> Path | None:
-    """The file of a module of the project; None for a name that is none, or excluded."""
-    package, *parts = name.split(".")
-    if package not in packages or not EXCLUDED.isdisjoint(parts):
-        return None
-    path = packages[package].joinpath(*parts)
-    return next((file for file in (path / "__init__.py", path.parent / f"{path.name}.py") if file.is_file()), None)
+def _file(names: tuple[str, ...], packages: Mapping[str, Path]) -> Path | None:
+    """The file of the first name that is a module of the project; None where none is, or where it is excluded."""
+    for name in names:
+        package, *parts = name.split(".")
+        if package in packages:
+            path = packages[package].joinpath(*parts)
+            for file in (path / "__init__.py", path.parent / f"{path.name}.py"):
+                if file.is_file():
+                    return file if EXCLUDED.isdisjoint(parts) else None
+    return None
 
 
 def _data(path: Path) -> Iterable[Path]:

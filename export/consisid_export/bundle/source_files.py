@@ -5,7 +5,10 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
+import io
+import tokenize
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -29,7 +32,9 @@ def imported_files(
         module = waiting.pop()
         if module not in found:
             found[module] = file_of(module)
-            waiting += leads_to(module, _imports(found[module]))
+            imports = parse(content(found[module])).imports
+            modules = (next((name for name in names if _find(name)), None) for names in imports)
+            waiting += leads_to(module, sorted({name for name in modules if name}))
     return found
 
 
@@ -47,43 +52,70 @@ def content(path: Path) -> bytes:
 
 
 def file_digests(files: Mapping[str, Path]) -> dict[str, str]:
-    """Name → hex SHA-256 of the file's content."""
-    return {name: hashlib.sha256(content(path)).hexdigest() for name, path in files.items()}
+    """Name → hex SHA-256 of a Python file's code, of another file's content."""
+    return {name: hashlib.sha256(digestible(path.suffix, content(path))).hexdigest() for name, path in files.items()}
 
 
-def strings(path: Path) -> set[str]:
-    """The string constants in a file."""
-    constants = (node.value for node in ast.walk(_tree(path)) if isinstance(node, ast.Constant))
-    return {value for value in constants if isinstance(value, str)}
+def digestible(suffix: str, content: bytes) -> bytes:
+    """What a digest of a file is taken of: changed comments and docstrings change nothing that the code makes."""
+    return parse(content).code if suffix == ".py" else content
 
 
-@functools.cache
-def _tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_bytes())
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A Python file.
+
+    Attributes:
+        imports: for each name that it imports outside of `if TYPE_CHECKING`, also inside functions, the modules that
+            may be meant, the most specific first: `from a.b import c` imports the module a.b.c, or c from a.b.
+        strings: its string constants, docstrings excepted.
+        code: the file without comments, docstrings and blank lines.
+    """
+
+    imports: frozenset[tuple[str, ...]]
+    strings: frozenset[str]
+    code: bytes
 
 
-@functools.cache
-def _imports(path: Path) -> list[str]:
-    return sorted({module for node in _statements(_tree(path)) for module in _modules(node)})
+@functools.lru_cache(maxsize=1024)
+def parse(content: bytes) -> Parsed:
+    """Parse the bytes of a Python file. Raises `SyntaxError`."""
+    text = content.decode()
+    lines = text.split("\n")
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    imports, strings = set[tuple[str, ...]](), set[str]()
+    for node in _executed(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            imports |= {(alias.name,) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            imports |= {(f"{node.module}.{alias.name}", node.module) for alias in node.names}
+        elif isinstance(node, ast.Expr) and _is_string(node.value):
+            first, last = node.lineno, node.end_lineno or node.lineno
+            lines[first - 1 : last] = [""] * (1 + last - first)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            strings.add(node.value)
+    code = "\n".join(line.rstrip() for line in lines if line.strip()).encode()
+    return Parsed(frozenset(imports), frozenset(strings), code)
 
 
-def _statements(tree: ast.AST) -> Iterator[ast.AST]:
-    for node in ast.iter_child_nodes(tree):
+def _is_string(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def _executed(tree: ast.AST) -> Iterator[ast.AST]:
+    """Every node outside of `if TYPE_CHECKING`, and not inside a docstring."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            waiting += node.orelse
             continue
         yield node
-        yield from _statements(node)
-
-
-def _modules(node: ast.AST) -> Iterator[str]:
-    """The modules of this project that a statement imports."""
-    if isinstance(node, ast.Import):
-        yield from (alias.name for alias in node.names if _find(alias.name))
-    elif isinstance(node, ast.ImportFrom) and node.module:
-        for alias in node.names:
-            nested = f"{node.module}.{alias.name}"
-            if module := nested if _find(nested) else node.module if _find(node.module) else None:
-                yield module
+        if not (isinstance(node, ast.Expr) and _is_string(node.value)):
+            waiting += ast.iter_child_nodes(node)
 
 
 @functools.cache

@@ -18,8 +18,9 @@ from typing import Any
 import torch
 
 from consisid_export.bundle.export_options import ExportOptions
-from consisid_export.bundle.source_files import file_digests, file_of, imported_files, strings
+from consisid_export.bundle.source_files import content, file_digests, file_of, imported_files, parse
 from consisid_export.bundle.task import Toolchain
+from consisid_export.checkpoint.checkpoint import Checkpoint
 from consisid_export.onnx.precision import module_precision
 from consisid_runtime.models import networks
 from consisid_runtime.models.blueprint import fill
@@ -34,12 +35,16 @@ _SHAPES_NOTHING = (
     "consisid_export.bundle.sources",
     "consisid_export.bundle.work_folder",
     "consisid_export.tensorrt.progress",
+    "consisid_runtime.events",
+    "consisid_runtime.stages.decode",
+    "consisid_runtime.video",
     "consisid_nano.marker",
 )
-"""Messages, atomic writing, this decision and what records it, progress."""
+"""Messages, atomic writing, this decision and what records it, progress; no run of the exporter decodes."""
 
-_SHAPES_RUNS = ("consisid_runtime.options", "consisid_export.checkpoint.example")
-"""What a checkpoint is run on. A module takes only the geometry from it, whose numbers are in the module's digest."""
+_SHAPES_RUNS = ("consisid_runtime.options", "consisid_runtime.models.config", "consisid_export.checkpoint.example")
+"""What a checkpoint is run on. A module takes only the geometry from it, whose numbers are in the module's digest, and
+its own network's configuration, which the network's file imports."""
 
 _ONLY_WITH = {
     "consisid_export.onnx.fp8": "fp8",
@@ -78,7 +83,7 @@ class Parts:
     def _module(self, name: str) -> str:
         builder, plugins = self.options.builder, self.options.plugins_in(name)
         fp8 = module_precision(name, self.options.precision) == "fp8"
-        entries = [builder.module]
+        entries = [builder.module, Checkpoint.__module__]
         if builder.traces:
             entries += [networks.NETWORKS[name].definition.__module__, fill.__module__]
         features = [*(["fp8"] if fp8 else []), *(["plugins", "kernels"] if plugins else [])]
@@ -119,7 +124,7 @@ def _files(entries: Iterable[str], features: Collection[str], *, run: bool = Fal
     files = imported_files(entries, _following(features, run=run))
     kernels = [path for name, path in files.items() if name.startswith("consisid_kernels.")]
     if kernels:
-        names = {name for path in kernels for name in strings(path)}
+        names = {name for path in kernels for name in parse(content(path)).strings}
         tables = file_of("consisid_kernels.launch").parent.glob("tiles/*.json")
         files |= {f"tiles/{table.name}": table for table in tables if table.stem in names}
     return file_digests(files)
