@@ -51,6 +51,7 @@ def file_digests(files: Mapping[str, Path]) -> dict[str, str]:
     return {name: hashlib.sha256(content(path)).hexdigest() for name, path in files.items()}
 
 
+@functools.cache
 def strings(path: Path) -> set[str]:
     """The string constants in a file."""
     constants = (node.value for node in ast.walk(_tree(path)) if isinstance(node, ast.Constant))

@@ -20,6 +20,7 @@ import torch
 from consisid_export.bundle.export_options import ExportOptions
 from consisid_export.bundle.source_files import file_digests, file_of, imported_files, strings
 from consisid_export.bundle.task import Toolchain
+from consisid_export.checkpoint.checkpoint import Checkpoint
 from consisid_export.onnx.precision import module_precision
 from consisid_runtime.models import networks
 from consisid_runtime.models.blueprint import fill
@@ -78,7 +79,7 @@ class Parts:
     def _module(self, name: str) -> str:
         builder, plugins = self.options.builder, self.options.plugins_in(name)
         fp8 = module_precision(name, self.options.precision) == "fp8"
-        entries = [builder.module]
+        entries = [builder.module, Checkpoint.__module__]
         if builder.traces:
             entries += [networks.NETWORKS[name].definition.__module__, fill.__module__]
         features = [*(["fp8"] if fp8 else []), *(["plugins", "kernels"] if plugins else [])]
