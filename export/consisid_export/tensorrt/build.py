@@ -1,7 +1,7 @@
-"""ONNX → TensorRT engine, with one adapter for `tensorrt` (10.16, 11.x) and `tensorrt-rtx` (1.7).
+"""Builds ONNX graphs into TensorRT engines, by `tensorrt` (10.16, 11.x) or `tensorrt-rtx` (1.7).
 
-Networks are strongly typed: the precision of every operation is what the ONNX graph says, and no flag changes it.
-TensorRT builds for the GPU of this machine; TensorRT-RTX builds for any, and needs no GPU to do it.
+Networks are strongly typed: the ONNX graph decides the precision of every operation, and no flag changes it.
+TensorRT builds for the GPU of this machine; TensorRT-RTX builds for any of its architectures, without a GPU.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from consisid_runtime.options import Geometry
 from consisid_runtime.signatures import Signature
 
 COMPUTE_CAPABILITIES = ("SM89", "SM120")
-"""What TensorRT-RTX builds for unless told otherwise: Ada and Blackwell cards."""
+"""What TensorRT-RTX builds for by default: Ada and Blackwell cards."""
 
 
 def build_engine(
@@ -37,10 +37,10 @@ def build_engine(
     timing_cache: str | Path | None = None,
     plugins: bool = False,
 ) -> dict[str, Any]:
-    """Build `onnx_path` into an engine at `out_path`, all or nothing.
+    """Build `onnx_path` into an engine; `out_path` is written atomically.
 
     Args:
-        onnx_path: the graph; its external weights are read from beside it.
+        onnx_path: the graph; its external weights are read from the same folder.
         signature: bound to the checkpoint's sizes, as the graph was exported.
         sizes: the checkpoint's geometry, from which the profiles follow, or the profiles.
         library: "tensorrt", "tensorrt-rtx", or None for the first that is installed.
@@ -51,7 +51,7 @@ def build_engine(
         plugins: compute a step's attentions by this project's kernels; TensorRT-RTX has no plugins.
 
     Returns a record for the manifest: library, version, architectures, profiles, layers, the log's warnings, seconds.
-    Raises `ExportRefused` with TensorRT's own words, `ExportCancelled` on Ctrl-C or by `progress`, `MissingExtra`,
+    Raises `ExportRefused` with TensorRT's messages, `ExportCancelled` on Ctrl-C or by `progress`, `MissingExtra`,
     `InvalidOption` for a compute capability that the library lacks, `OutputUnwritable`.
     """
     onnx_path, out_path = Path(onnx_path), Path(out_path)
@@ -91,7 +91,7 @@ def build_engine(
 
 
 def target(library: str | None = None, compute_capabilities: Sequence[str] | None = None) -> tuple[str, str, list[str]]:
-    """What `build_engine` would build with and for: library, its version, architectures. Raises what it raises."""
+    """Library, version and architectures that `build_engine` builds with and for. Raises what it raises."""
     name, trt = load(library)
     return name, trt.__version__, _architectures(_capabilities(trt, name, compute_capabilities))
 
@@ -104,7 +104,7 @@ def unsupported_nodes(
     library: str | None = None,
     dynamic: bool = False,
 ) -> list[str]:
-    """Every node that TensorRT cannot take, with its reason, without building; empty where it takes them all."""
+    """Every node that TensorRT does not support, with the reason; empty where it supports all. Nothing is built."""
     _, trt = load(library)
     chosen = chosen_profiles(signature, sizes, dynamic=dynamic)
     model = tensorrt_graph(Path(onnx_path), signature, chosen).SerializeToString()
@@ -119,7 +119,7 @@ def unsupported_nodes(
 def chosen_profiles(
     signature: Signature, sizes: Geometry | tuple[Profile, ...], *, dynamic: bool
 ) -> tuple[Profile, ...]:
-    """What a module's inputs need of the profiles. Raises `ExportRefused` naming a size that has no range."""
+    """The profiles, restricted to the sizes of a module's inputs. Raises `ExportRefused` for a size without a range."""
     try:
         return relevant(signature, profiles(sizes, dynamic=dynamic) if isinstance(sizes, Geometry) else sizes)
     except KeyError as missing:
@@ -135,7 +135,7 @@ def _use_plugins(library: str, capabilities: tuple[str, ...]) -> None:
 
 
 def _network_flags(trt: Any) -> int:
-    """Strongly typed: asked for in TensorRT 10, and all that 11 knows, where asking is deprecated."""
+    """TensorRT 10 has a flag for strongly typed networks; in 11 it is deprecated, since all networks are."""
     return 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED) if trt.__version__.startswith("10.") else 0
 
 
@@ -169,7 +169,7 @@ def _architectures(capabilities: Sequence[str]) -> list[str]:
 def _start(trt: Any, log: Any) -> Any:
     try:
         return trt.Builder(log)
-    except TypeError as error:  # how the bindings say that there is none
+    except TypeError as error:  # the bindings raise it where TensorRT returns no builder
         raise ExportRefused(f"TensorRT {trt.__version__} cannot build on this machine:\n{reasons(log)}") from error
 
 
@@ -207,7 +207,7 @@ def _build(trt: Any, builder: Any, network: Any, config: Any, module: str, progr
 
 
 def _read_timing_cache(config: Any, path: str | Path | None) -> Any:
-    """The cache in the file, or a new one where there is none or it was made by another GPU or TensorRT."""
+    """The cache in the file; a new one where there is no file, or it is of another GPU or TensorRT version."""
     if path is None:
         return None
     kept = Path(path).read_bytes() if Path(path).is_file() else b""

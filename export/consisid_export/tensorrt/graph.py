@@ -1,4 +1,4 @@
-"""The copy of an ONNX graph that TensorRT gets: fixed sizes written in, and Attention in TensorRT's own dialect."""
+"""Adapts an ONNX graph to TensorRT: sizes that are fixed become numbers, and Attention gets TensorRT's attributes."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def tensorrt_graph(
 
 
 def _translate_attention(model: onnx.ModelProto) -> None:
-    """Say of Attention what TensorRT must hear, and nothing that it refuses.
+    """Add the attribute of Attention that TensorRT requires, and remove the one that it rejects.
 
-    Float32 may be computed in parts, since there is no fused kernel for it; the attribute is TensorRT's own and
-    checkers of the standard reject it. `softmax_precision` is refused: what a fused kernel
-    keeps its softmax in is TensorRT's choice, to be measured on a GPU.
+    TensorRT has no fused float32 attention, so that float32 has to be declared decomposable, by an attribute that is
+    not in the ONNX standard. It rejects `softmax_precision`: the softmax of a fused kernel has the precision that
+    TensorRT chooses, whose error is still to be measured on a GPU.
     """
     nodes = [node for node in model.graph.node if node.op_type == "Attention" and not node.domain]
     types = _element_types(model.graph)

@@ -1,7 +1,7 @@
-"""The step's graph with its attentions as single nodes, for TensorRT's plugins (`plugins`) or with their own bodies.
+"""Replaces the attentions of a step's graph by single nodes, which TensorRT's plugins (`plugins`) compute.
 
-The parser looks for a plugin of a node's operator in the namespace that its attribute names, before anything else. ONNX
-Runtime does not know the nodes: for it the model carries functions of the same names, made of standard operators.
+TensorRT's parser first looks for a plugin by the node's operator and the namespace in its attribute. ONNX Runtime lacks
+these operators; `add_bodies` defines them as functions of standard ones.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def use_plugins(model: onnx.ModelProto) -> None:
 
 
 def add_bodies(model: onnx.ModelProto) -> None:
-    """Give the nodes of `use_plugins` bodies of standard operators, for runtimes that have no such plugins."""
+    """Define the operators of `use_plugins` as functions of standard operators, for runtimes without the plugins."""
     model.functions.extend(onnx.parser.parse_function(body) for body in (_JOINT_ATTENTION, _FACE_ATTENTION))
 
 

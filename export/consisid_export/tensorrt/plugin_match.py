@@ -1,4 +1,4 @@
-"""Finds in an exported step what the attention plugins compute, and refuses what only looks like it."""
+"""Matches the attentions of an exported step that the plugins compute; any other attention is an error."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Match:
 
 
 class Graph:
-    """Who makes and who takes a value, and what is known of it."""
+    """The producer, the consumers, the type and the shape of every value."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         graph = model.graph
@@ -57,7 +57,7 @@ class Graph:
             self.types[value.name] = tensor.elem_type, sizes
 
     def before(self, node: NodeProto, operator: str, index: int = 0) -> NodeProto:
-        """The node that makes an input, and makes it for `node` only."""
+        """The node that computes an input of `node`, which must be its only consumer."""
         value = node.input[index]
         found = self.producers.get(value)
         if found is None or found.op_type != operator or found.domain:
@@ -67,7 +67,7 @@ class Graph:
         return found
 
     def after(self, node: NodeProto, operator: str) -> NodeProto:
-        """The only node that takes the output."""
+        """The only node that consumes the output."""
         value = node.output[0]
         takers = self.takers[value]
         if len(takers) != 1 or takers[0].op_type != operator or takers[0].domain or value in self.outputs:
@@ -77,7 +77,7 @@ class Graph:
         return takers[0]
 
     def known(self, node: NodeProto, value: str, rank: int) -> tuple[int, tuple[_Size, ...]]:
-        """Element type and shape of a value that `node` touches."""
+        """Element type and shape of an input or output of `node`."""
         dtype, shape = self.types.get(value, (TensorProto.UNDEFINED, ()))
         if dtype == TensorProto.UNDEFINED or len(shape) != rank:
             refuse(node, f"the graph does not say that {value} has {rank} axes")
@@ -85,7 +85,7 @@ class Graph:
 
 
 def joint_attention(graph: Graph, attention: NodeProto) -> Match:
-    """Attention without mask and the transposition of its heads. Raises `ExportRefused` where it is something else."""
+    """Attention without a mask, and the transposition of its heads. Raises `ExportRefused` for any other pattern."""
     transpose = graph.after(attention, "Transpose")
     q, k, v = _three(attention)
     known = [graph.known(attention, value, 4) for value in (q, k, v)]

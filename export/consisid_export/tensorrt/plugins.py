@@ -1,7 +1,7 @@
 """`consisid::joint_attention` and `consisid::face_attention`: our kernels as TensorRT's ahead-of-time plugins.
 
-The parser finds a registered plugin for a node of `plugin_graph`. Its kernel is compiled for one architecture while the
-engine is built, without a GPU or nvcc, and its PTX goes into the engine, which then needs neither Python nor Triton.
+TensorRT's parser finds a registered plugin for each node of `plugin_graph`. The kernel is compiled for one architecture
+while the engine is built, without a GPU or nvcc. The engine contains its PTX, and runs without Python and Triton.
 
 TensorRT passes a kernel its inputs' pointers, int32 numbers that are expressions of shapes, and its output's pointer.
 """
@@ -23,7 +23,7 @@ NAMESPACE = "consisid"
 
 @functools.cache
 def register_plugins(architecture: int) -> None:
-    """Make both plugins known to TensorRT, for graphs that are built in this process from here on.
+    """Register both plugins with TensorRT, for all later builds of this process.
 
     Args:
         architecture: compute capability as a number, such as 90. A process builds for one; TensorRT refuses a second.
@@ -84,7 +84,7 @@ def _kernels(architecture: int) -> ModuleType:
 
 
 def _register(plugin: Any, name: str, functions: tuple[Callable[..., Any], ...], attributes: dict[str, object]) -> None:
-    """TensorRT reads what arguments are from annotations, which must be its own classes; only here they are known."""
+    """Annotate the functions with TensorRT's classes, which exist only once it is imported, and register them."""
     tensor = plugin.TensorDesc
     known = attributes | {"outputs": GenericAlias(tuple, (tensor,)), "tactic": int}
     registrars = (plugin.register, plugin.autotune, plugin.aot_impl)

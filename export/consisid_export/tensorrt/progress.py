@@ -1,6 +1,6 @@
-"""What happens while TensorRT builds: progress to the caller, and a way to stop.
+"""Reports the progress of a TensorRT build and cancels it.
 
-TensorRT swallows exceptions that Python callbacks raise, Ctrl-C included, so that both are kept here until it returns.
+TensorRT swallows exceptions of Python callbacks, Ctrl-C included. They are kept here and raised after it returns.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Interrupts:
 
 
 def make_monitor(trt: Any, progress: Progress | None, interrupts: Interrupts) -> Any:
-    """TensorRT's progress monitor: `cancelled` tells whether it was stopped, `failure` what `progress` raised."""
+    """TensorRT's progress monitor. `cancelled`: whether the build was stopped; `failure`: what `progress` raised."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Which sizes an engine is built for: a range for every symbol in `signatures.DYNAMIC`, derived from a `Geometry`.
+"""Derives the sizes that an engine is built for from a `Geometry`: a range for every symbol of `signatures.DYNAMIC`.
 
 A shape's range is computed from the ranges of its symbols, so that two tensors which share a symbol never disagree.
 """

@@ -1,4 +1,4 @@
-"""PyTorch module → TensorRT engine through torch-tensorrt: another way to build what `engines.tensorrt` runs.
+"""Builds PyTorch modules into TensorRT engines by torch-tensorrt.
 
 Written against torch-tensorrt 2.13 and 2.14; not yet executed, since it needs a GPU and NVIDIA's package index.
 """
@@ -42,7 +42,7 @@ def build_engine_with_torch(
     dynamic: bool = False,
     timing_cache: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Build `module` into an engine at `out_path`, all or nothing, for this machine's GPU.
+    """Build `module` into an engine for this machine's GPU; `out_path` is written atomically.
 
     Args:
         module: takes the signature's inputs positionally; its own dtypes decide each operation's precision.
@@ -106,7 +106,7 @@ def export_program(
 
 
 def load_library() -> Any:
-    """torch_tensorrt. Raises `MissingExtra` naming the versions that fit together, or for want of a GPU."""
+    """torch_tensorrt. Raises `MissingExtra` naming the versions that fit together, or without a GPU."""
     try:
         library = importlib.import_module("torch_tensorrt")
     except (ImportError, OSError, AssertionError) as missing:  # a CPU build of PyTorch fails its assertions
@@ -142,7 +142,7 @@ def _merged(found: tuple[Profile, ...]) -> Profile:
 
 
 def _bindings(trt: Any, plan: bytes, signature: Signature) -> dict[str, str]:
-    """Port → the engine's name for it: torch-tensorrt names tensors itself, but keeps their order."""
+    """Port → its name in the engine: torch-tensorrt renames tensors and keeps their order."""
     log = log_of(trt)
     runtime = trt.Runtime(log)
     engine = runtime.deserialize_cuda_engine(plan)

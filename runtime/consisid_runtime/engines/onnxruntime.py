@@ -25,10 +25,10 @@ def load_module(bundle: Bundle, name: str) -> OnnxEngine:
 
 
 class OnnxEngine:
-    """One ONNX Runtime session. Its threads do not spin: engines side by side would starve each other.
+    """One ONNX Runtime session. Its threads do not spin, so that several engines can share the cores.
 
-    Raises `InvalidOption` for a device that there is not, `MissingExtra` where "cuda" was asked for and cannot run, or
-    an operator has no kernel in the graph's precision: the error's cause is then ONNX Runtime's `NotImplemented`.
+    Raises `InvalidOption` for an unknown device, and `MissingExtra` where "cuda" was asked for and is not available, or
+    an operator has no kernel in the graph's precision; the error's cause is then ONNX Runtime's `NotImplemented`.
     """
 
     def __init__(self, path: Path, signature: Signature, *, device: str = "auto", threads: int | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Runs a module's TensorRT engine on PyTorch's CUDA tensors, bound where they lie, on the caller's stream.
+"""Runs a module's TensorRT engine on PyTorch's CUDA tensors, without copies, on the caller's stream.
 
 Written against TensorRT 10.16 to 11.4 and TensorRT-RTX 1.7; not yet executed on a GPU.
 """
@@ -51,7 +51,7 @@ def load_module(bundle: Bundle, name: str) -> TensorRTEngine:
 
 
 class TensorRTEngine:
-    """One engine in device memory. Calls from several threads or streams take turns.
+    """One engine in device memory. Calls from several threads or streams are serialised.
 
     Args:
         path: the engine file.
@@ -61,7 +61,7 @@ class TensorRTEngine:
         capture: record the calls of one shape as a CUDA graph and replay it; inputs are then copied, outputs too.
 
     Raises `BundleVersion` for an engine of another GPU or TensorRT version, `MissingExtra` without CUDA or TensorRT,
-    `InvalidOption` for a device that is no GPU, `BundleCorrupt` where TensorRT cannot load the file,
+    `InvalidOption` for a device other than a GPU, `BundleCorrupt` where TensorRT cannot load the file,
     `torch.OutOfMemoryError` before loading more than the device has free.
     """
 
@@ -127,7 +127,7 @@ class TensorRTEngine:
                 outputs = self._replay(bound, profile, stream)
             else:
                 outputs, _ = self._enqueue(bound, profile, stream)
-            # Memory of this call returns to the caller's stream, which must not reuse it earlier.
+            # The caller's stream reuses the memory of this call, and must not do so earlier.
             caller.wait_stream(stream)
             return outputs
 
@@ -157,7 +157,7 @@ class TensorRTEngine:
     def _replay(self, bound: Mapping[str, Tensor], profile: int, stream: cuda.Stream) -> dict[str, Tensor]:
         key = (stream.cuda_stream, tuple(tensor.shape for tensor in bound.values()))
         if self._captured is None or self._captured.key != key:
-            self._captured = None  # its memory, before as much is taken again
+            self._captured = None  # frees its memory before the next graph allocates
             self._captured = self._record(key, bound, profile, stream)
         captured = self._captured
         outputs = {name: torch.empty_like(tensor) for name, tensor in captured.outputs.items()}
@@ -174,7 +174,7 @@ class TensorRTEngine:
         with cuda.stream(stream):
             for name, tensor in bound.items():
                 inputs[name].copy_(tensor)
-        # The first call of a shape sets up what may not be set up while recording.
+        # The first call of a shape initialises state, which is forbidden during capture.
         outputs, workspace = self._enqueue(inputs, profile, stream)
         stream.synchronize()
         context, graph = self._context(stream), cuda.CUDAGraph()
@@ -240,7 +240,7 @@ def _cuda_device(name: str) -> torch.device:
 
 
 def _require_same(module: str, record: Mapping[str, Any], version: str, device: torch.device) -> None:
-    """Engines run only with the release that built them, and only on the GPUs they were built for."""
+    """An engine runs only on the release of TensorRT and the GPU architectures that it was built for."""
     if version != record["version"]:
         raise BundleVersion(
             f"{module}: its engine was built with {record['library']} {record['version']}, here is {version}; export "

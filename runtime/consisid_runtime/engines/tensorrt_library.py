@@ -1,4 +1,4 @@
-"""Finds TensorRT or TensorRT-RTX, whose Python APIs are the same where this project uses them."""
+"""Imports TensorRT or TensorRT-RTX; this project uses only what is the same in both Python APIs."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def load(name: str | None = None) -> tuple[str, ModuleType]:
     """The library and its name.
 
     Args:
-        name: "tensorrt", "tensorrt-rtx", or None for the first of them that is there.
+        name: "tensorrt", "tensorrt-rtx", or None for the first that is installed.
 
-    Raises `MissingExtra` saying what to install, `InvalidOption` for another name.
+    Raises `MissingExtra` naming what to install, `InvalidOption` for another name.
     """
     if name is not None and name not in LIBRARIES:
         raise InvalidOption(f"TensorRT library must be one of {', '.join(LIBRARIES)}, got {name!r}")

@@ -33,11 +33,11 @@ def load_module(bundle: Bundle, name: str) -> TorchEngine:
 
 
 class TorchEngine:
-    """One network in PyTorch; results stay on its device. It runs on PyTorch's threads, which are the whole process's.
+    """One network in PyTorch; results stay on its device. It runs on the thread pool of PyTorch, one for the process.
 
     On CUDA in fp16 and bf16 the denoiser's step runs this project's kernels.
 
-    Raises `InvalidOption` for a device that there is not, `MissingExtra` where "cuda" was asked for and is absent.
+    Raises `InvalidOption` for an unknown device, `MissingExtra` where "cuda" was asked for and is not available.
     """
 
     def __init__(self, network: nn.Module, signature: Signature, *, device: str = "auto") -> None:
@@ -75,7 +75,7 @@ def _on_kernels(network: nn.Module, device: torch.device) -> nn.Module:
 
 
 def torch_device(name: str) -> torch.device:
-    """PyTorch's for "cpu", "cuda" or "auto". Raises `MissingExtra` where CUDA is asked for and is not there."""
+    """PyTorch's for "cpu", "cuda" or "auto". Raises `MissingExtra` where CUDA is not available."""
     check_device(name)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"

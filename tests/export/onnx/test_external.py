@@ -229,3 +229,13 @@ def test_the_full_size_costs_neither_memory_nor_disk(tmp_path: Path) -> None:
     assert peak is not None
     assert peak < 2 << 30
     assert sum(path.stat().st_size for path in out.iterdir() if path.stat().st_nlink == 1) < size / 1000
+
+
+def test_weights_of_finished_modules_are_not_overwritten(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """An older module keeps the file that it refers to when one of its component is exported again."""
+    theirs = tmp_path / "vae.vae_encoder.safetensors"
+    save_file({"of another": torch.zeros(3, dtype=torch.float16)}, theirs)
+    before = theirs.read_bytes()
+    weights = provide_weights("vae_encoder", checkpoint, tmp_path, torch.float16)
+    assert theirs.read_bytes() == before
+    assert {weight.file.name for weight in weights.values()} == {"vae.vae_encoder-2.safetensors"}
