@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from consisid_runtime.stages.face.geometry import arcface_transform, warp
 from safetensors.torch import load_file
 
 import consisid_nano
 from consisid_nano.world import clip, person
+from consisid_runtime.stages.face.geometry import arcface_transform, warp
 from consisid_training import further
 from consisid_training.data import clips
 from consisid_training.faces import recogniser
