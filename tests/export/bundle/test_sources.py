@@ -100,6 +100,12 @@ def digests(untrained: Path) -> Callable[..., dict[str, str]]:
     return of
 
 
+@pytest.fixture(scope="module")
+def before(digests: Callable[..., dict[str, str]]) -> dict[str, dict[str, str]]:
+    """The digests of every case, of the files as they are."""
+    return {case: digests(case) for case in CASES}
+
+
 @pytest.fixture
 def edit(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Adds a line to a source file, as far as digests can see."""
@@ -119,9 +125,11 @@ def differing(before: dict[str, str], after: dict[str, str]) -> set[str]:
 
 @pytest.mark.parametrize("name", STALE)
 def test_an_edit_makes_exactly_those_parts_stale_that_it_shapes(
-    name: str, digests: Callable[..., dict[str, str]], edit: Callable[[str], None]
+    name: str,
+    digests: Callable[..., dict[str, str]],
+    before: dict[str, dict[str, str]],
+    edit: Callable[[str], None],
 ) -> None:
-    before = {case: digests(case) for case in CASES}
     edit(name)
     found = {case: differing(before[case], digests(case)) for case in CASES}
     assert found == {case: set(STALE[name].get(case, ())) for case in CASES}
