@@ -1,6 +1,7 @@
 """The untrained checkpoint and its bundles, made once and kept under build/ while sources and tools stay the same."""
 
 import fcntl
+import gc
 import json
 import os
 import time
@@ -11,16 +12,45 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # read wherever a kernel is decorated, hence before any is imported
 
 BUILD = Path(__file__).parents[1] / "build" / "test"
 PROOFS = Path(__file__).parents[1] / "benchmarks" / "results" / "proof"
 
 
+FIRST = (
+    "runtime/test_parity.py",
+    "fidelity/nano/test_known_damage.py",
+    "export/tensorrt/test_tensorrt.py",
+    "training/test_decoder.py",
+    "training/test_dit.py",
+)
+"""The longest files. The first two do not wait for the same bundle."""
+
+
+def pytest_collection() -> None:
+    """Not called in the process that only distributes the tests: it needs no torch."""
+    import torch
+
+    gc.disable()  # imports leave nearly no garbage
+    if not torch.cuda.is_available():
+        os.environ["TRITON_INTERPRET"] = "1"  # read wherever a kernel is decorated, hence before any is imported
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files start first, so that no process waits for one at the end."""
+    ranks = {Path(__file__).parent / name: rank for rank, name in enumerate(FIRST)}
+    items.sort(key=lambda item: ranks.get(item.path, len(FIRST)))
+
+
+def pytest_collection_finish() -> None:
+    """Exempts what was imported from garbage collection: benchmarks collect before every sample."""
+    gc.freeze()
+    gc.enable()
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    import torch
+
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
 
