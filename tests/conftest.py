@@ -1,6 +1,7 @@
 """The untrained checkpoint and its bundles, made once and kept under build/ while sources and tools stay the same."""
 
 import fcntl
+import gc
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -9,17 +10,46 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # read wherever a kernel is decorated, hence before any is imported
 
 TESTS = Path(__file__).parent
 BUILD = TESTS.parent / "build" / "test"
 PROOFS = TESTS.parent / "benchmarks" / "results" / "proof"
 
 
+FIRST = (
+    "runtime/test_parity.py",
+    "fidelity/nano/test_known_damage.py",
+    "export/tensorrt/test_tensorrt.py",
+    "training/test_decoder.py",
+    "training/test_dit.py",
+)
+"""The longest files. The first two do not wait for the same bundle."""
+
+
+def pytest_collection() -> None:
+    """Not called in the process that only distributes the tests: it needs no torch."""
+    import torch
+
+    gc.disable()  # imports leave nearly no garbage
+    if not torch.cuda.is_available():
+        os.environ["TRITON_INTERPRET"] = "1"  # read wherever a kernel is decorated, hence before any is imported
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files start first, so that no process waits for one at the end."""
+    ranks = {Path(__file__).parent / name: rank for rank, name in enumerate(FIRST)}
+    items.sort(key=lambda item: ranks.get(item.path, len(FIRST)))
+
+
+def pytest_collection_finish() -> None:
+    """Exempts what was imported from garbage collection: benchmarks collect before every sample."""
+    gc.freeze()
+    gc.enable()
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    import torch
+
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
 
