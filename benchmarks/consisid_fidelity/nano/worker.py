@@ -19,6 +19,7 @@ from consisid_fidelity.nano.setup import ExperimentSetup
 from consisid_fidelity.nano.variants import RECONSTRUCTED, REFERENCES, TRUTH, VARIANTS
 from consisid_runtime.bundle import Bundle
 from consisid_runtime.errors import NotFinite
+from consisid_runtime.files.atomic import replacing_file
 
 _GALLERY_FILE = "gallery.npy"
 
@@ -75,9 +76,8 @@ class Worker:
     def _store(self, one: Case, name: str, video: ReferenceVideo) -> None:
         path = _reference_path(self._folder, name, one.number)
         path.parent.mkdir(exist_ok=True)
-        with path.with_suffix(".part").open("wb") as file:
+        with replacing_file(path) as fresh, fresh.open("wb") as file:
             np.savez_compressed(file, latents=video.latents, frames=video.frames)
-        path.with_suffix(".part").replace(path)
 
 
 def load_reference(folder: Path, name: str, number: int) -> ReferenceVideo:
@@ -95,9 +95,8 @@ def load_gallery(measurer: Measurer, setup: ExperimentSetup, folder: Path) -> Ga
     path = folder / _GALLERY_FILE
     if not path.is_file():
         found = measurer.gallery(cases(setup.gallery))
-        with path.with_suffix(".part").open("wb") as file:
+        with replacing_file(path) as fresh, fresh.open("wb") as file:
             np.save(file, found)
-        path.with_suffix(".part").replace(path)
     return np.asarray(np.load(path), np.float32)
 
 

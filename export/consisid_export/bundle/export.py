@@ -20,7 +20,7 @@ from consisid_export.verify.checkpoint_runs import CheckpointRuns
 from consisid_export.verify.denoising_run import check_denoising_run
 from consisid_runtime.bundle import FORMAT, MANIFEST, Bundle, manifest_digest, sha256
 from consisid_runtime.errors import BundleError
-from consisid_runtime.events import Progress
+from consisid_runtime.events import Progress, silent
 from consisid_runtime.models import networks
 from consisid_runtime.models.config import COMPONENTS
 
@@ -37,7 +37,7 @@ def export_bundle(
     copy: bool = False,
     dynamic: bool = False,
     plugins: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> bool:
     """Write the bundle of `checkpoint` to `out`, unless one made from the same files by the same tools is there.
 
@@ -61,7 +61,7 @@ def export_bundle(
     `ExportCancelled` on Ctrl-C, `MissingExtra` and `InvalidOption`; none leaves a half-written bundle.
     """
     options = ExportOptions(engine, precision, Path(calibration) if calibration else None, copy, dynamic, plugins)
-    export = _Export(checkpoint, options, progress or (lambda module, done, total: None))
+    export = _Export(checkpoint, options, progress)
     out = Path(out).resolve()
     before = export.made_before(out)
     if before is not None and export.is_current(before):

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from consisid_export.tensorrt.graph import tensorrt_graph
-from consisid_export.tensorrt.progress import Interrupts, Progress, make_monitor
+from consisid_export.tensorrt.progress import Interrupts, make_monitor
 from consisid_export.tensorrt.ranges import Profile, profiles, relevant, shape_range
 from consisid_runtime.engines.tensorrt_library import load, log_of, reasons
 from consisid_runtime.errors import ExportCancelled, ExportRefused, InvalidOption, MissingExtra
+from consisid_runtime.events import Progress, silent
 from consisid_runtime.files.atomic import write_file
 from consisid_runtime.options import Geometry
 from consisid_runtime.signatures import Signature
@@ -32,7 +33,7 @@ def build_engine(
     *,
     library: str | None = None,
     compute_capabilities: Sequence[str] | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     dynamic: bool = False,
     timing_cache: str | Path | None = None,
     plugins: bool = False,
@@ -45,13 +46,13 @@ def build_engine(
         sizes: the checkpoint's geometry, from which the profiles follow, or the profiles.
         library: "tensorrt", "tensorrt-rtx", or None for the first that is installed.
         compute_capabilities: "SM89", "SM120", … for TensorRT-RTX; TensorRT builds for this machine's GPU only.
-        progress: called with (phase, done, total); returning False cancels the build.
+        progress: called with (phase, done, total); what it raises cancels the build and is raised here.
         dynamic: with a geometry, accept other sizes than the checkpoint's own.
         timing_cache: file that keeps kernel timings from one build to the next. TensorRT-RTX has none.
         plugins: compute a step's attentions by this project's kernels; TensorRT-RTX has no plugins.
 
     Returns a record for the manifest: library, version, architectures, profiles, layers, the log's warnings, seconds.
-    Raises `ExportRefused` with TensorRT's messages, `ExportCancelled` on Ctrl-C or by `progress`, `MissingExtra`,
+    Raises `ExportRefused` with TensorRT's messages, `ExportCancelled` on Ctrl-C, `MissingExtra`,
     `InvalidOption` for a compute capability that the library lacks, `OutputUnwritable`.
     """
     onnx_path, out_path = Path(onnx_path), Path(out_path)
@@ -190,7 +191,7 @@ def _add_profile(builder: Any, config: Any, signature: Signature, ranges: Profil
     return {name: [list(shape) for shape in found] for name, found in shapes.items()}
 
 
-def _build(trt: Any, builder: Any, network: Any, config: Any, module: str, progress: Progress | None) -> Any:
+def _build(trt: Any, builder: Any, network: Any, config: Any, module: str, progress: Progress) -> Any:
     """The serialised engine."""
     log = log_of(trt)
     with Interrupts() as interrupts:

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
-Progress = Callable[[str, int, int], "bool | None"]
-"""Called with (phase, done, total); returning False cancels."""
+from consisid_runtime.events import Progress
 
 
 class Interrupts:
@@ -39,7 +37,7 @@ class Interrupts:
         self.pending = True
 
 
-def make_monitor(trt: Any, progress: Progress | None, interrupts: Interrupts) -> Any:
+def make_monitor(trt: Any, progress: Progress, interrupts: Interrupts) -> Any:
     """TensorRT's progress monitor. `cancelled`: whether the build was stopped; `failure`: what `progress` raised."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
@@ -64,9 +62,9 @@ def make_monitor(trt: Any, progress: Progress | None, interrupts: Interrupts) ->
             if self.cancelled:
                 return
             try:
-                stop = progress is not None and progress(phase, done, self._totals[phase]) is False
+                progress(phase, done, self._totals[phase])
             except BaseException as error:
-                self.failure, stop = error, True
-            self.cancelled = stop or interrupts.pending
+                self.failure = error
+            self.cancelled = self.failure is not None or interrupts.pending
 
     return Monitor()

@@ -222,18 +222,17 @@ def test_sizes_that_never_vary_are_numbers_in_the_graph(untrained_bundle: Path) 
 # what can go wrong
 
 
-@pytest.mark.parametrize("answer", [False, KeyboardInterrupt, ZeroDivisionError], ids=str)
-def test_a_build_can_be_stopped_and_leaves_nothing(build: Build, folder: Path, answer: Any) -> None:
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
+def test_a_build_can_be_stopped_and_leaves_nothing(build: Build, folder: Path, error: type[BaseException]) -> None:
     calls = 0
 
-    def progress(phase: str, done: int, total: int) -> bool:
+    def progress(phase: str, done: int, total: int) -> None:
         nonlocal calls
         calls += 1
-        if calls == 20 and answer is not False:
-            raise answer
-        return calls < 20
+        if calls == 20:
+            raise error
 
-    with pytest.raises(ZeroDivisionError if answer is ZeroDivisionError else ExportCancelled):
+    with pytest.raises(ExportCancelled if error is KeyboardInterrupt else error):
         build("dit_modulate", progress=progress)
     assert calls == 20
     assert not list(folder.iterdir())

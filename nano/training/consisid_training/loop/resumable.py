@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import math
-import os
 import signal
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+from consisid_runtime.files.atomic import replacing_file
 from consisid_training.loop.muon import Muon
 
 SAVE_SECONDS = 120.0
@@ -155,9 +155,8 @@ class TrainingRun:
             "remeasured": self.remeasured,
             "seconds": self._seconds,
         }
-        fresh = self.folder / "state.pt.new"
-        torch.save(state, fresh)
-        os.replace(fresh, self.folder / "state.pt")
+        with replacing_file(self.folder / "state.pt") as fresh:
+            torch.save(state, fresh)
 
     def _load(self) -> None:
         state = torch.load(self.folder / "state.pt", weights_only=True, map_location=self._device)
