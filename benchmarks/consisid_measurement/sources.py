@@ -40,16 +40,19 @@ class Sources:
         return None if data is None else cls(**{**data, "entry": tuple(data["entry"])})
 
     def current(self, root: Path) -> bool:
-        """Whether the files below `root` still have this digest."""
-        return all((root / file).is_file() for file in self.entry) and self == Sources.of(root, self.entry)
+        """Whether the files below `root` still have this digest; not, where one of them is no Python any more."""
+        try:
+            return all((root / file).is_file() for file in self.entry) and self == Sources.of(root, self.entry)
+        except SyntaxError:
+            return False
 
 
 def source_files(root: Path, entry: Iterable[Path | str]) -> list[Path]:
     """The files in `entry`, what they import of this project's packages, directly or not, and the data of all these.
 
-    Imports inside functions count, those under `if TYPE_CHECKING` do not. A package's `__init__` counts where it is
-    imported by name. Data is every file or folder beside a source file that a string in it names, such as a kernel's
-    table of tiles or the trained weights.
+    Imports inside functions count, and modules that a string names; those under `if TYPE_CHECKING` do not. A package's
+    `__init__` counts where it is imported by name. Data is every file or folder beside a source file that a string in
+    it names, such as a kernel's table of tiles or the trained weights.
 
     Excluded, with what only they import, are modules with a name in `EXCLUDED`: the command line, reports, the form of
     records, plots and progress. Libraries are not followed: a record holds their versions.
@@ -61,7 +64,9 @@ def source_files(root: Path, entry: Iterable[Path | str]) -> list[Path]:
         if file not in found:
             found.add(file)
             parsed = parse(file.read_bytes())
-            waiting += filter(None, (_file(names, packages) for names in parsed.imports))
+            # Tables of engines and builders name modules as strings.
+            named = ((string,) for string in parsed.strings if "." in string)
+            waiting += filter(None, (_file(names, packages) for names in (*parsed.imports, *named)))
             data.update(*(_data(file.parent / name) for name in parsed.strings if _NAME.fullmatch(name)))
     return sorted(found | data)
 

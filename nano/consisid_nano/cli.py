@@ -31,14 +31,18 @@ def nano(
     By default nano, which was trained on drawn people and does not work with photographs.
     """
     from consisid_nano.unpack import unpack_nano
-    from consisid_nano.untrained.write import write_untrained
     from consisid_runtime.errors import InvalidOption
 
     if seed is not None and not random:
         raise InvalidOption(
             f"--seed applies to the untrained checkpoint only, got {seed} without --random; add --random or omit --seed"
         )
-    written = write_untrained(folder, seed=seed or 0) if random else unpack_nano(folder)
+    if random:
+        from consisid_nano.untrained.write import write_untrained
+
+        written = write_untrained(folder, seed=seed or 0)
+    else:
+        written = unpack_nano(folder)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     emit(
         as_json,

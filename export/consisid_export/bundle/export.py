@@ -105,8 +105,11 @@ class _Export:
         return bundle if same else None
 
     def is_current(self, bundle: Bundle) -> bool:
-        """Whether no part of a bundle would be written otherwise now."""
-        return {part: entry["sources"] for part, entry in _parts(bundle).items()} == self.sources
+        """Whether no part of a bundle, and nothing that its manifest says of the checkpoint, would differ now."""
+        manifest, example = bundle.manifest, self._checkpoint.example()
+        stated = licences(self.digest.checkpoint, example.licence), example.world
+        parts = {part: entry["sources"] for part, entry in _parts(bundle).items()}
+        return parts == self.sources and stated == (manifest["licences"], manifest.get("world"))
 
     def write(self, work: WorkFolder) -> None:
         """Write what is not finished, and the manifest."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
-import io
-import tokenize
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -69,7 +67,7 @@ class Parsed:
         imports: for each name that it imports outside of `if TYPE_CHECKING`, also inside functions, the modules that
             may be meant, the most specific first: `from a.b import c` imports the module a.b.c, or c from a.b.
         strings: its string constants, docstrings excepted.
-        code: the file without comments, docstrings and blank lines.
+        code: the file without comments and docstrings, in a normal form.
     """
 
     imports: frozenset[tuple[str, ...]]
@@ -79,42 +77,40 @@ class Parsed:
 
 @functools.lru_cache(maxsize=1024)
 def parse(content: bytes) -> Parsed:
-    """Parse the bytes of a Python file. Raises `SyntaxError`."""
-    text = content.decode()
-    lines = text.split("\n")
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        if token.type == tokenize.COMMENT:
-            row, column = token.start
-            lines[row - 1] = lines[row - 1][:column]
+    """Parse the bytes of a Python file. Raises `SyntaxError` or `ValueError`."""
+    tree = _without_docstrings(ast.parse(content))
     imports, strings = set[tuple[str, ...]](), set[str]()
-    for node in _executed(ast.parse(text)):
+    for node in _executed(tree):
         if isinstance(node, ast.Import):
             imports |= {(alias.name,) for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             imports |= {(f"{node.module}.{alias.name}", node.module) for alias in node.names}
-        elif isinstance(node, ast.Expr) and _is_string(node.value):
-            first, last = node.lineno, node.end_lineno or node.lineno
-            lines[first - 1 : last] = [""] * (1 + last - first)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             strings.add(node.value)
-    code = "\n".join(line.rstrip() for line in lines if line.strip()).encode()
-    return Parsed(frozenset(imports), frozenset(strings), code)
+    return Parsed(frozenset(imports), frozenset(strings), ast.unparse(tree).encode(errors="surrogatepass"))
 
 
-def _is_string(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            kept = [statement for statement in node.body if not _is_docstring(statement)]
+            node.body = kept or [ast.Pass()]
+    return tree
+
+
+def _is_docstring(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 def _executed(tree: ast.AST) -> Iterator[ast.AST]:
-    """Every node outside of `if TYPE_CHECKING`, and not inside a docstring."""
+    """Every node outside of `if TYPE_CHECKING`."""
     waiting = [tree]
     while waiting:
         node = waiting.pop()
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             waiting += node.orelse
-            continue
-        yield node
-        if not (isinstance(node, ast.Expr) and _is_string(node.value)):
+        else:
+            yield node
             waiting += ast.iter_child_nodes(node)
 
 

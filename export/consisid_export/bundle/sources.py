@@ -73,11 +73,12 @@ class Parts:
         """Part → hex SHA-256 of what shapes it."""
         found = {name: self._module(name) for name in self.signatures}
         if self.options.fp8:
-            found[CALIBRATION] = _digest(self._run(_CALIBRATE))
+            found[CALIBRATION] = _digest(self._run(_CALIBRATE), versions=self._versions(torch.cuda.is_available()))
         run = {}
         if self.options.builder.runs:
             run = self._run(_RUN) | {name: found[name] for name in networks.COMPONENTS if name.startswith("dit_")}
-        found[DENOISING_RUN] = _digest(_files([_COPY_FILES], ()) | run)
+        versions = self._versions(bool(run) and torch.cuda.is_available())
+        found[DENOISING_RUN] = _digest(_files([_COPY_FILES], ()) | run, versions=versions)
         return found
 
     def _module(self, name: str) -> str:
@@ -89,11 +90,14 @@ class Parts:
         features = [*(["fp8"] if fp8 else []), *(["plugins", "kernels"] if plugins else [])]
         return _digest(
             _files(entries, features) | (self._run(_CALIBRATE) if fp8 else {}),
-            versions={**self.toolchain.versions, **({"triton": version("triton")} if plugins else {})},
+            versions=self._versions(plugins),
             architectures=self.toolchain.architectures,
             signature=self.signatures[name].to_json(),
             geometry=asdict(self.geometry),
         )
+
+    def _versions(self, kernels: bool) -> dict[str, str]:
+        return {**self.toolchain.versions, **({"triton": version("triton")} if kernels else {})}
 
     def _run(self, entry: str) -> dict[str, str]:
         """The files that shape runs of the checkpoint, in which a step computes by kernels where there is a GPU."""

@@ -77,7 +77,7 @@ def build_engine(
     shapes = [_add_profile(builder, config, signature, profile) for profile in chosen]
     cache = _read_timing_cache(config, timing_cache) if name == "tensorrt" else None
     plan = _build(trt, builder, network, config, signature.name, progress)
-    write_file(out_path, plan)
+    write_file(out_path, plan, parents=True)
     if cache is not None and timing_cache is not None:
         write_file(timing_cache, cache.serialize(), parents=True)
     return {

@@ -75,7 +75,7 @@ def build_engine_with_torch(
     except Exception as error:  # it has no base class of its own
         raise ExportRefused(f"{signature.name}: torch-tensorrt cannot convert the network: {error}") from error
     bindings = _bindings(trt, plan, signature)
-    write_file(Path(out_path), plan)
+    write_file(out_path, plan, parents=True)
     major, minor = torch.cuda.get_device_capability()
     return {
         "library": name,

@@ -20,26 +20,31 @@ def write_file(path: str | Path, content: bytes, *, parents: bool = False) -> No
     """
     if parents:
         require_folder(Path(path).parent)
-    with replacing_file(path) as fresh, fresh.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    with replacing_file(path) as fresh:
+        try:
+            with fresh.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise _unwritable(path, error) from error
 
 
 @contextmanager
 def replacing_file(path: str | Path) -> Iterator[Path]:
     """An empty file to write to, in the same folder, which replaces `path` when the block succeeds.
 
-    Symbolic links are followed. Raises `OutputUnwritable` with the system's reason, also for an `OSError` of the block,
-    and for a target that is a folder, device, pipe or socket, or lies in a folder that does not exist.
+    Symbolic links are followed. Raises `OutputUnwritable` with the system's reason, also for a target that is a folder,
+    device, pipe or socket, or lies in a folder that does not exist; and what the block raises.
     """
     target = _resolved(path)
     fresh = _create_beside(target)
     try:
         yield fresh
-        os.replace(fresh, target)
-    except OSError as error:
-        raise _unwritable(path, error) from error
+        try:
+            os.replace(fresh, target)
+        except OSError as error:
+            raise _unwritable(path, error) from error
     finally:
         fresh.unlink(missing_ok=True)
 

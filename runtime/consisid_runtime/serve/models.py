@@ -111,7 +111,8 @@ class StageModel(Model):
     def run(self, inputs: Arrays, plan: Plan, *, raw_frames: bool) -> Mapping[str, NDArray[Any]]:
         values: Values = {}
         reports: dict[str, Info] = {}
-        for port in self.signature.inputs:
+        # The prompt first, as in `Pipeline.generate`.
+        for port in sorted(self.signature.inputs, key=lambda port: port.name != "prompt"):
             stage = port.name.removesuffix(INFO)
             if stage == port.name:
                 values[port.name] = value_of(port, inputs[port.name])
