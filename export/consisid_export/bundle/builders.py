@@ -43,6 +43,10 @@ class Builder:
     traces: bool = True
     runs: bool = False
 
+    def file_name(self, module: str) -> str:
+        """Of the file that the engine opens."""
+        return f"{module}{ENGINES[self.engine].suffix}"
+
     def write(self, task: ModuleTask) -> dict[str, Any]:
         """Write one module. Returns its record in the manifest, but for engine, signature and sources."""
         entry: dict[str, Any] = importlib.import_module(self.module).write(task)

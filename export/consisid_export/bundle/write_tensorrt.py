@@ -18,7 +18,7 @@ def toolchain() -> Toolchain:
 
 def write(task: ModuleTask) -> dict[str, Any]:
     """Export the graph, compare it, and build the engine. Returns the module's record."""
-    out = task.work.folder / f"{task.name}.engine"
+    out = task.work.folder / task.options.builder.file_name(task.name)
     with task.work.scratch() as folder:
         graph = modules.write_graph(task, folder, copy=False)
         record = build.build_engine(

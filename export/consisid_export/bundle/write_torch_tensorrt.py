@@ -23,7 +23,7 @@ def toolchain() -> Toolchain:
 
 def write(task: ModuleTask) -> dict[str, Any]:
     """Build the engine. Returns the module's record."""
-    out = task.work.folder / f"{task.name}.engine"
+    out = task.work.folder / task.options.builder.file_name(task.name)
     network = networks.load(task.name, task.checkpoint, exported_dtype(task.name, task.options.precision))
     options: dict[str, Any] = {"dynamic": task.options.dynamic, "timing_cache": timing_cache()}
     record = build_engine_with_torch(network, task.signature, task.geometry, out, **options)

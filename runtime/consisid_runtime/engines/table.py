@@ -55,7 +55,7 @@ class EngineKind:
 
     Attributes:
         name: as a module's record in the manifest has it.
-        suffix: of a module's first file.
+        suffix: of the file that the engine opens for a module.
         module: has `load_module(bundle, name) -> Engine`, for one module of a bundle.
         targets: hardware it runs on.
         triton: None where Triton server has no backend for it.

@@ -122,7 +122,8 @@ def test_engines_without_a_native_backend_are_refused(
         write_bundle_repository(torch_bundle_of(), tmp_path / "out", native=True)
     copy = Path(shutil.copytree(untrained_bundle, tmp_path / "bundle"))
     manifest = json.loads((copy / "manifest.json").read_text())
-    manifest |= {"engine": "tensorrt", "versions": manifest["versions"] | {"tensorrt-rtx": "1.7"}}
+    for record in manifest["modules"].values():
+        record |= {"engine": "tensorrt", "tensorrt": {"library": "tensorrt-rtx", "version": "1.7", "profiles": [{}]}}
     (copy / "manifest.json").write_text(json.dumps(manifest | {"digest": manifest_digest(manifest)}))
     with pytest.raises(ExportRefused, match="cannot load TensorRT-RTX engines"):
         write_bundle_repository(copy, tmp_path / "out", native=True)
@@ -157,9 +158,9 @@ def test_a_tensorrt_config_has_the_engines_sizes_and_all_its_profiles(untrained_
 def test_a_bundle_of_tensorrt_engines_becomes_plans(untrained_bundle: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(untrained_bundle, tmp_path / "bundle"))
     manifest = json.loads((copy / "manifest.json").read_text())
-    manifest |= {"engine": "tensorrt", "versions": manifest["versions"] | {"tensorrt": "11.0"}}
     for name, record in manifest["modules"].items():
-        record["tensorrt"] = built(Bundle.open(untrained_bundle).signature(name), dynamic=False)
+        profiles = built(Bundle.open(untrained_bundle).signature(name), dynamic=False)
+        record |= {"engine": "tensorrt", "tensorrt": {"library": "tensorrt", "version": "11.0", **profiles}}
         record["files"] = record["files"][:1]
     (copy / "manifest.json").write_text(json.dumps(manifest | {"digest": manifest_digest(manifest)}))
     write_bundle_repository(copy, tmp_path / "out", native=True)
