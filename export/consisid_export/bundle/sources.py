@@ -77,7 +77,7 @@ class Parts:
         run = {}
         if self.options.builder.runs:
             run = self._run(_RUN) | {name: found[name] for name in networks.COMPONENTS if name.startswith("dit_")}
-        versions = self._versions(bool(run) and torch.cuda.is_available())
+        versions = self._versions(torch.cuda.is_available()) if run else {}
         found[DENOISING_RUN] = _digest(_files([_COPY_FILES], ()) | run, versions=versions)
         return found
 
