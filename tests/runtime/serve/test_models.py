@@ -292,7 +292,7 @@ def test_one_bad_request_does_not_spoil_its_neighbours(serving: ModuleType) -> N
 def test_an_error_has_the_status_of_its_class_where_triton_has_it(
     serving: ModuleType, content: bytes, status: str
 ) -> None:
-    (answer,) = model(serving, "face").execute([Request(image=image(content))])
+    (answer,) = model(serving, "face").execute([Request(image=image(content), prompt=PROMPT)])
     assert answer.error.status == status
 
 
