@@ -11,6 +11,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
@@ -51,7 +52,7 @@ class Checkpoint:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.config = CheckpointConfig(lambda component: json.loads((path / CONFIGS[component]).read_bytes()))
+        self.config = CheckpointConfig(self._read_config)
 
     @classmethod
     def open(cls, path: str | Path) -> Checkpoint:
@@ -64,6 +65,10 @@ class Checkpoint:
             listed = "\n".join(f"  {file}: {problem}" for file, problem in problems.items())
             raise CheckpointInvalid(f"{path} is not a complete ConsisID checkpoint:\n{listed}")
         return checkpoint
+
+    def _read_config(self, component: str) -> dict[str, Any]:
+        config: dict[str, Any] = json.loads((self.path / CONFIGS[component]).read_bytes())
+        return config
 
     def tensors(self, component: str) -> dict[str, Tensor]:
         """All tensors of a component by their names in the file, memory-mapped where the format allows."""
