@@ -154,7 +154,7 @@ def test_a_module_is_exported_in_the_dtype_of_most_of_its_weights(
     assert stored_precision("clip", Checkpoint(untrained)) == "fp32"
     for dtype, precision in ((torch.float16, "fp16"), (torch.bfloat16, "bf16")):
         mixed = {"scale": torch.ones(2), "offset": torch.ones(2), "matrix": torch.ones(5, 1, dtype=dtype)}
-        monkeypatch.setattr(export_variants, "sources", lambda *_, mixed=mixed: mixed)
+        monkeypatch.setattr(export_variants, "stored_weights", lambda *_, mixed=mixed: mixed)
         assert stored_precision("clip", Checkpoint(untrained)) == precision
 
 
