@@ -153,7 +153,17 @@ def test_of_an_endless_word_only_the_beginning_is_tokenised(model: Path) -> None
     assert tokenizer("a " + "\u200b" * 10**5 + " b")[1] == 2
 
 
-UNKNOWN = ["一个女人走在沙滩上", "امرأة تمشي", "😀", "👩‍👩‍👧 😀😀", "日本語 のプロンプト", "<unk>", "</s>", "<pad> </s>", "走在，沙滩上3！"]
+UNKNOWN = [
+    "一个女人走在沙滩上",
+    "امرأة تمشي",
+    "😀",
+    "👩‍👩‍👧 😀😀",
+    "日本語 のプロンプト",
+    "<unk>",
+    "</s>",
+    "<pad> </s>",
+    "走在，沙滩上3！",
+]
 
 
 @pytest.mark.parametrize("prompt", UNKNOWN, ids=ascii)
@@ -182,7 +192,9 @@ def test_unknown_tokens_are_counted(prompt: str, unknown: int, reference: Any, m
     assert info["prompt_unknown_tokens"] == info["negative_prompt_unknown_tokens"] == unknown
 
 
-@pytest.mark.parametrize("prompt", ["a " * 2**15, "x" * 2**16, "a " + "\u200b " * 2**13, "日" * 21845, "a" + "\u0301" * 2**15])
+@pytest.mark.parametrize(
+    "prompt", ["a " * 2**15, "x" * 2**16, "a " + "\u200b " * 2**13, "日" * 21845, "a" + "\u0301" * 2**15]
+)
 def test_the_longest_prompt_is_read_in_linear_time(prompt: str, model: Path) -> None:
     tokenizer = Tokenizer(str(model / "spiece.model"), 226)
     begin = time.process_time()

@@ -47,8 +47,7 @@ def essentials(data: bytes) -> Essentials:
     samples: dict[int, int] = {}
     visits = scans = 0
     for marker, body, start, end in _segments(data):
-        named = (marker == _JFIF and body.startswith(b"JFIF")) or (marker == _ADOBE and body.startswith(b"Adobe"))
-        if marker in (*_FRAMES, *_TABLES, _SCAN, _END) or named:
+        if marker in (*_FRAMES, *_TABLES, _SCAN, _END) or _decides_colours(marker, body):
             kept.append(memoryview(data)[start:end])
         if marker in _FRAMES:
             samples = _samples(body)
@@ -92,6 +91,12 @@ def _segments(data: bytes) -> Iterator[_Segment]:
         after = len(data) if found is None else found.start()
         yield _Segment(marker, data[start + 4 : end], start, after if marker == _SCAN else min(end, len(data)))
     raise damaged(f"it has more than {_MAX_SEGMENTS} segments")
+
+
+def _decides_colours(marker: int, body: bytes) -> bool:
+    """Whether a segment tells libjpeg, which asks for these lengths too, what the components are."""
+    jfif = marker == _JFIF and body.startswith(b"JFIF\0") and len(body) >= 14
+    return jfif or (marker == _ADOBE and body.startswith(b"Adobe") and len(body) >= 12)
 
 
 def _samples(frame: bytes) -> dict[int, int]:
