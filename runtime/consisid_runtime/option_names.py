@@ -31,7 +31,7 @@ _LONGEST = 64
 
 
 def meant(name: str, known: Collection[str]) -> str | None:
-    """The option in `known` that a user meant by `name`: the same in another spelling, by another program, or nearly."""
+    """The option in `known` that a user meant by `name`: spelled otherwise or wrongly, or another program's."""
     if len(name) > _LONGEST:
         return None
     plain = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.strip().lstrip("-")).lower().replace("-", "_")

@@ -1,4 +1,4 @@
-"""What decoding costs, measured in a process of its own: files that ask for too much are refused, all others bounded."""
+"""What decoding costs, measured in a process of its own: what asks for too much is refused, all else is bounded."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Metadata that decoding does not need never decides: orientation, profile and pixels are read, whatever else is there."""
+"""Metadata that decoding does not need never decides: orientation, profile and pixels are read, whatever it is."""
 
 import io
 import struct

@@ -57,8 +57,12 @@ _WARNINGS = threading.Lock()
 
 
 class Photo(NamedTuple):
-    """A decoded image: pixels [h, w, 3] RGB uint8, upright, and its full width and height, of which h and w may be a half
-    or a quarter."""
+    """A decoded image.
+
+    Attributes:
+        pixels: upright RGB [h, w, 3] uint8; h and w are the full size, or a half or a quarter of it.
+        width, height: the full size.
+    """
 
     pixels: Pixels
     width: int

@@ -47,8 +47,8 @@ class Face:
         tokens: float32 [1, Q, D], the high-frequency identity.
         portrait: uint8 [512, 512, 3] RGB, the aligned face on white: the low-frequency identity.
         keypoints: float32 [5, 2], (x, y) of eyes, nose and mouth corners, in the coordinates `Options.keypoints` names.
-        info: "faces" seen, "face_index" taken, its "face_box" in pixels of the original upright image, "face_score", and
-            "face_found_by", which is "aligner" where the detector found nobody.
+        info: "faces" seen, "face_index" taken, its "face_box" in pixels of the original upright image, "face_score",
+            and "face_found_by", which is "aligner" where the detector found nobody.
     """
 
     tokens: Tensor

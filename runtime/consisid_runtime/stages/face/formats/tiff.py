@@ -20,8 +20,10 @@ _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _SAMPLES = 256, 257, 258, 259, 277
 _STRIPS, _ROWS, _PLANAR, _TILE_WIDTH, _TILE_HEIGHT, _TILES = 273, 278, 284, 322, 323, 324
 _XMP, _PROFILE, _ORIENTATION = 700, 34675, 274
 _KEPT = frozenset(
-    (_WIDTH, _HEIGHT, _BITS, _COMPRESSION, 262, 266, _STRIPS, _SAMPLES, _ROWS, 279, _PLANAR, 292, 293, 317, 320)
-    + (_TILE_WIDTH, _TILE_HEIGHT, _TILES, 325, 338, 339, 347, 529, 530, 531, 532)
+    [
+        *(_WIDTH, _HEIGHT, _BITS, _COMPRESSION, 262, 266, _STRIPS, _SAMPLES, _ROWS, 279, _PLANAR, 292, 293, 317, 320),
+        *(_TILE_WIDTH, _TILE_HEIGHT, _TILES, 325, 338, 339, 347, 529, 530, 531, 532),
+    ]
 )
 """Sizes, layout, compression and colours: what libtiff needs to decode the image."""
 _COMPRESSIONS = (1, 2, 3, 4, 5, 7, 8, 32773, 32946)
@@ -70,8 +72,8 @@ class _Entry(NamedTuple):
 def essentials(data: bytes) -> Essentials:
     """The first image of a TIFF file, without metadata and further images.
 
-    Raises `ImageUnreadable` for a damaged file or an unusual compression, `ImageTooLarge` where strips or tiles hold far
-    more than the image, or JPEG in them may visit more than 10⁹ samples.
+    Raises `ImageUnreadable` for a damaged file or an unusual compression, `ImageTooLarge` where strips or tiles hold
+    far more than the image, or JPEG in them may visit more than 10⁹ samples.
     """
     order = "<" if data[:2] == b"II" else ">"
     big = 43 in data[2:4]
