@@ -43,7 +43,8 @@ class Pipeline:
 
         Args:
             image: the portrait: a path, or a file's bytes (JPEG, PNG, WebP, …).
-            prompt: what the video shows; at most the checkpoint's token limit is used, `info` reports where it was cut.
+            prompt: what the video shows, at most 64 KiB; at most the checkpoint's token limit is used. `info` reports
+                where it was cut and what the vocabulary lacks, among its "warnings".
             options: see `Options`.
             progress: called with (stage, done, total) when a stage begins and after each denoising step.
 

@@ -172,6 +172,8 @@ def test_bad_images(
     [
         ("", QUICK, "EMPTY_PROMPT"),
         ("  \n", QUICK, "EMPTY_PROMPT"),
+        ("😀 一个女人", QUICK, "EMPTY_PROMPT"),
+        ("a " * 500_000, QUICK, "INVALID_OPTION"),
         (PROMPT, Options(steps=2, frames=10), "INVALID_OPTION"),
         (PROMPT, Options(steps=2, frames=9, height=8), "INVALID_OPTION"),
         (PROMPT, Options(steps=2, frames=9, face_index=5), "FACE_INDEX_OUT_OF_RANGE"),
@@ -195,6 +197,19 @@ def test_a_long_prompt_is_cut_and_says_where(client: Client, pipeline: Pipeline,
     served, here = client.generate(portrait, prompt, QUICK), pipeline.generate(portrait, prompt, QUICK)
     assert served.mp4 == here.mp4
     assert served.info["text"]["prompt_cut_at"] == here.info["text"]["prompt_cut_at"] < len(prompt)
+    assert served.info["warnings"] == here.info["warnings"]
+    assert "the prompt was too long: cut after character" in served.info["warnings"][0]
+
+
+def test_unknown_words_are_counted_and_warned_of(client: Client, pipeline: Pipeline, portrait: bytes) -> None:
+    prompt = f"{PROMPT} 走 😀"
+    served, here = client.generate(portrait, prompt, QUICK), pipeline.generate(portrait, prompt, QUICK)
+    assert served.info["text"] == here.info["text"] and served.info["text"]["prompt_unknown_tokens"] == 2
+    assert served.info["warnings"] == here.info["warnings"]
+    assert (
+        "2 of the " in served.info["warnings"][0] and "tokens of the prompt are unknown" in served.info["warnings"][0]
+    )
+    assert client.generate(portrait, PROMPT, QUICK).info["warnings"] == []
 
 
 def executions(server: Server) -> dict[str, int]:

@@ -90,7 +90,7 @@ def read_photo(data: bytes) -> Photo:
     """
     name = next((name for name, (begins, _) in _FORMATS.items() if begins(data)), None)
     if name is None:
-        raise ImageUnreadable(f"{_what(data)}; send one of {', '.join(_FORMATS)}")
+        raise _unknown(data)
     with _WARNINGS, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -103,15 +103,16 @@ def read_photo(data: bytes) -> Photo:
         except Image.DecompressionBombError as error:
             raise ImageTooLarge(f"the image has more than {MAX_PIXELS // 10**6} megapixels; {_SHRINK}") from error
         except UnidentifiedImageError as error:
-            raise damaged(f"it begins like {name} and is none") from error
+            raise _unknown(data) from error
         except Exception as error:  # decoders raise almost any type for damaged files
             raise damaged(str(error)) from error
 
 
-def _what(data: bytes) -> str:
+def _unknown(data: bytes) -> ImageUnreadable:
+    found = f"{len(data)} bytes that are no image of a known format"
     if data[4:8] == b"ftyp":
-        return f"an HEIC or AVIF image or a video ({data[8:12].decode('ascii', 'replace')}), which is not read"
-    return f"{len(data)} bytes that are no image of a known format"
+        found = f"a HEIC or AVIF image or a video ({data[8:12].decode('ascii', 'replace')})"
+    return ImageUnreadable(f"{found}; send one of {', '.join(_FORMATS)}")
 
 
 def _check_size(width: int, height: int) -> None:
@@ -129,11 +130,15 @@ def _check_size(width: int, height: int) -> None:
 
 def _decode(image: Image.Image, file: Essentials) -> Photo:
     full = image.size
-    for parts in (2, 4):
-        if _memory(image, file) > MAX_MEMORY:
-            image.draft(None, (full[0] // parts, full[1] // parts))
-    if _memory(image, file) > MAX_MEMORY:
-        raise too_costly(f"the image needs {_memory(image, file) / 2**20:.0f} MiB to decode, at most 512 MiB are used")
+    pixels = full[0] * full[1] * _BYTES.get(image.mode, 4)
+    parts = next((n for n in (1, 2, 4) if file.held + pixels / n**2 <= MAX_MEMORY), None)
+    if parts is None or (parts > 1 and image.format != "JPEG"):
+        needed, most = (round(size / 2**20) for size in (file.held + pixels, MAX_MEMORY))
+        raise too_costly(
+            f"the image has {full[0]}×{full[1]} pixels and needs {needed} MiB to decode, at most {most} are used"
+        )
+    if parts > 1:
+        image.draft(None, (full[0] // parts, full[1] // parts))
     image.load()
     if image.mode in ("I", "F"):
         raise ImageUnreadable(f"32-bit pixels (mode {image.mode}) have no fixed range; save it with 8 or 16 bits")
@@ -146,11 +151,6 @@ def _decode(image: Image.Image, file: Essentials) -> Photo:
         bottom = min(top + rows, image.height)
         stored[top:bottom] = convert(image.crop((0, top, image.width, bottom)))
     return Photo(upright, *(full[::-1] if turned else full))
-
-
-def _memory(image: Image.Image, file: Essentials) -> int:
-    """Bytes that decoding takes, the result in Pillow's form included."""
-    return file.held + image.width * image.height * _BYTES.get(image.mode, 4)
 
 
 def _conversion(image: Image.Image, profile: bytes | None) -> Callable[[Image.Image], Pixels]:

@@ -9,7 +9,7 @@ from consisid_runtime.errors import ImageTooLarge, ImageUnreadable
 MAX_MEMORY = 512 * 2**20
 """Bytes that a decoder may need beside the file, its result included."""
 
-MAX_VISITS = 10**9
+MAX_VISITS = 16 * 10**8
 """Samples that a decoder may visit, each counted as often as it is visited."""
 
 MAX_PROFILE = 8 * 2**20

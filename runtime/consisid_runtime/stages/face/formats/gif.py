@@ -34,10 +34,12 @@ def essentials(data: bytes) -> Essentials:
         while at < len(data) and data[at]:
             at += 1 + data[at]
             blocks += 1
+            if blocks > _MAX_BLOCKS:
+                break
         at += 1
         blocks += 1
-        if data[begin + 1 : begin + 2] == bytes([_CONTROL]):
-            control = data[begin:at]
         if blocks > _MAX_BLOCKS:
             raise damaged(f"it has more than {_MAX_BLOCKS} blocks before its image")
+        if data[begin + 1 : begin + 2] == bytes([_CONTROL]):
+            control = data[begin:at]
     raise damaged("it contains no image")

@@ -38,7 +38,7 @@ def essentials(data: bytes) -> Essentials:
     """Tables, frame and scans of the first image in a JPEG file: no comments, thumbnails or further images.
 
     Raises `ImageUnreadable` for a damaged file or a kind of JPEG that browsers do not read either; `ImageTooLarge`
-    where its scans visit more than 10⁹ samples.
+    where its scans visit more than 1.6·10⁹ samples.
     """
     kept = [memoryview(data)[:2]]
     exif: list[bytes] = []

@@ -73,7 +73,7 @@ def essentials(data: bytes) -> Essentials:
     """The first image of a TIFF file, without metadata and further images.
 
     Raises `ImageUnreadable` for a damaged file or an unusual compression, `ImageTooLarge` where strips or tiles hold
-    far more than the image, or JPEG in them may visit more than 10⁹ samples.
+    far more than the image, or JPEG in them may visit more than 1.6·10⁹ samples.
     """
     order = "<" if data[:2] == b"II" else ">"
     big = 43 in data[2:4]

@@ -1,17 +1,32 @@
-"""WebP files: the metadata chunks, by the container of RFC 9649. Their pixels need no rewriting."""
+"""WebP files: sizes and metadata, by the container of RFC 9649. Their pixels need no rewriting."""
 
 from __future__ import annotations
 
 import struct
 
-from consisid_runtime.stages.face.formats.essentials import MAX_PROFILE, Essentials, damaged
+from consisid_runtime.stages.face.formats.essentials import (
+    MAX_MEMORY,
+    MAX_PROFILE,
+    Essentials,
+    damaged,
+    too_costly,
+)
 from consisid_runtime.stages.face.formats.orientation import orientation
 
 _MAX_CHUNKS = 100_000
+_HELD = 16
+"""Bytes a pixel that the decoder needs beside Pillow's image: two canvases, their copy, and the lossless form."""
 
 
 def essentials(data: bytes) -> Essentials:
-    """The file as it is, with what its metadata says. Raises `ImageUnreadable` for more than 100,000 chunks."""
+    """The file as it is, with what its metadata says.
+
+    Raises `ImageUnreadable` for more than 100,000 chunks, `ImageTooLarge` for a canvas that needs more than 512 MiB:
+    the decoder has it when the file is opened.
+    """
+    held = _HELD * _pixels(data)
+    if held > MAX_MEMORY:
+        raise too_costly(f"a WebP image of {held // _HELD / 10**6:.0f} megapixels needs {held // 2**20} MiB to decode")
     found: dict[bytes, bytes] = {}
     at = 12
     for _ in range(_MAX_CHUNKS):
@@ -28,4 +43,20 @@ def essentials(data: bytes) -> Essentials:
         data,
         orientation(found.get(b"EXIF"), found.get(b"XMP ")),
         profile if profile and len(profile) <= MAX_PROFILE else None,
+        held,
     )
+
+
+def _pixels(data: bytes) -> int:
+    """Of the canvas, from the header; 0 for one that is damaged."""
+    head = data[12:30].ljust(18, b"\0")
+    if head.startswith(b"VP8X"):
+        width, height = (1 + int.from_bytes(head[at : at + 3], "little") for at in (12, 15))
+    elif head.startswith(b"VP8L"):
+        bits = int.from_bytes(head[9:13], "little")
+        width, height = 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    elif head.startswith(b"VP8 "):
+        width, height = (size & 0x3FFF for size in struct.unpack_from("<HH", head, 14))
+    else:
+        return 0
+    return width * height
