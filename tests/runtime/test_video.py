@@ -14,7 +14,7 @@ import pytest
 
 from consisid_runtime.errors import InvalidOption, MissingExtra, OutputUnwritable
 from consisid_runtime.files.atomic import require_writable
-from consisid_runtime.video import Frames, Video, decode_mp4, encode_mp4
+from consisid_runtime.video import Frames, Video, decode_mp4, encode_mp4, require_video_path
 
 
 def moving(count: int, height: int = 64, width: int = 96) -> Frames:
@@ -137,6 +137,24 @@ def test_a_name_that_is_not_an_mp4_files_is_refused(name: str, tmp_path: Path) -
         Video(mp4=b"bytes", fps=8).save(tmp_path / name)
     assert os.listdir(tmp_path) == []
     Video(mp4=b"bytes", fps=8).save(tmp_path / "out.MP4")
+
+
+def test_the_portrait_is_known_by_any_of_its_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    portrait, other = tmp_path / "me.MP4", tmp_path / "other.mp4"
+    portrait.write_bytes(b"portrait")
+    other.write_bytes(b"portrait")
+    (tmp_path / "link.mp4").symlink_to("me.MP4")
+    (tmp_path / "second.mp4").hardlink_to(portrait)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "here").symlink_to(".")
+    monkeypatch.chdir(tmp_path)
+    for out in ("me.MP4", "./me.MP4", "link.mp4", "second.mp4", "folder/../me.MP4", "here/link.mp4", str(portrait)):
+        for image in (portrait, Path("link.mp4"), "here/second.mp4"):
+            with pytest.raises(InvalidOption, match="is the portrait itself"):
+                require_video_path(out, image)
+    for out in ("other.mp4", "absent.mp4", "absent/out.mp4", "nul\0.mp4"):
+        require_video_path(out, portrait)
+    require_video_path("out.mp4", "absent.png")
 
 
 @pytest.mark.parametrize("attempt", [require_writable, Video(mp4=b"bytes", fps=8).save])

@@ -128,18 +128,14 @@ def test_a_name_that_is_not_an_mp4_files_is_refused_before_any_work(name: str, p
 
 @pytest.mark.parametrize("command", ["generate", "request"])
 def test_the_portrait_is_never_overwritten(command: str, portrait: bytes, tmp_path: Path) -> None:
-    photo = tmp_path / "me.MP4"
+    photo, link = tmp_path / "me.mp4", tmp_path / "link.mp4"
     photo.write_bytes(portrait)
-    (tmp_path / "link.mp4").symlink_to(photo)
-    (tmp_path / "second.mp4").hardlink_to(photo)
-    (tmp_path / "folder").symlink_to(".")
+    link.symlink_to(photo)
     source = {"generate": ("--bundle", "/nonexistent"), "request": ("--url", "grpc://127.0.0.1:9")}[command]
-    for out in ("me.MP4", "link.mp4", "second.mp4", "folder/me.MP4", "folder/../folder/link.mp4"):
-        for image in (photo, tmp_path / "link.mp4"):
-            done = run(command, *source, "--image", image, "--prompt", PROMPT, "--out", tmp_path / out)
-            assert done.returncode == 3, done.stderr
-            assert "is the portrait itself" in done.stderr
-    assert photo.read_bytes() == portrait
+    done = run(command, *source, "--image", photo, "--prompt", PROMPT, "--out", link)
+    assert done.returncode == 3
+    assert done.stderr.startswith("INVALID_OPTION: ") and "is the portrait itself" in done.stderr
+    assert photo.read_bytes() == portrait and link.is_symlink()
 
 
 def test_nano_refuses_a_seed_out_of_range(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
+from hostile_images import chunk, scan_bomb
 from PIL import Image
 from tritonclient.utils import InferenceServerException
 
@@ -125,10 +126,6 @@ def test_what_ran_before_does_not_matter(client: Client, portrait: bytes, anothe
 
 def bomb(portrait: bytes) -> bytes:
     """A PNG whose header promises 30,000 × 30,000 pixels."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
     header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
@@ -147,6 +144,7 @@ BAD_IMAGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "truncated": (lambda photo: photo[: len(photo) // 2], "IMAGE_UNREADABLE"),
     "1×1": (lambda photo: drawn((1, 1)), "IMAGE_TOO_SMALL"),
     "bomb": (bomb, "IMAGE_TOO_LARGE"),
+    "scans": (lambda photo: scan_bomb(1000, 3000), "IMAGE_TOO_LARGE"),
     "blank": (lambda photo: drawn((256, 256)), "NO_FACE"),
 }
 
@@ -165,6 +163,16 @@ def test_bad_images(
     assert messages[0] == messages[1]
     assert (f"; this checkpoint knows {WORLD}: use a picture" in messages[1]) == (code == "NO_FACE")
     assert client.generate(portrait, PROMPT, QUICK).mp4
+
+
+def test_metadata_does_not_decide(client: Client, pipeline: Pipeline, portrait: bytes) -> None:
+    """Two megabytes of colour profile and text, which Pillow refuses to inflate."""
+    header = portrait.index(b"IHDR") + 21
+    added = chunk(b"iCCP", b"large\0\0" + zlib.compress(bytes(2**21))) + chunk(
+        b"zTXt", b"a\0\0" + zlib.compress(bytes(2**21))
+    )
+    answer = client.generate(portrait[:header] + added + portrait[header:], PROMPT, QUICK)
+    assert answer.mp4 == pipeline.generate(portrait, PROMPT, QUICK).mp4
 
 
 @pytest.mark.parametrize(

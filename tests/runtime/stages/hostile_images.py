@@ -7,7 +7,7 @@ import zlib
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageCms
 
 EDGE = 8000
 """64 megapixels, the most that is read."""
@@ -89,3 +89,21 @@ def repeated_strips(edge: int, strips: int) -> bytes:
     entries[6], entries[8] = (273, 4, strips, place), (279, 4, strips, place + 4 * strips)
     lists = struct.pack(f"<{strips}I", *[pixels] * strips) + struct.pack(f"<{strips}I", *[rows * edge] * strips)
     return directory(*entries, after=lists + bytes(rows * edge))
+
+
+def long_profile(elements: int) -> bytes:
+    """sRGB's profile with a floating-point transform of so many elements, all of them the same three curves."""
+    plain = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    (count,) = struct.unpack_from(">I", plain, 128)
+    table, rest = plain[132 : 132 + 12 * count], plain[132 + 12 * count :]
+    segment = struct.pack(">4s4xHH4f", b"parf", 0, 0, 1.01, 1, 0, 0)
+    curve = struct.pack(">4s4xHH", b"curf", 1, 0) + segment
+    curves = struct.pack(">4s4xHH", b"cvst", 3, 3) + struct.pack(">II", 36, len(curve)) * 3 + curve
+    head = struct.pack(">4s4xHHI", b"mpet", 3, 3, elements)
+    places = struct.pack(">II", len(head) + 8 * elements, len(curves)) * elements
+    body = head + places + curves
+    rest += bytes(-len(rest) % 4)
+    moved = b"".join(struct.pack(">4sII", name, at + 12, size) for name, at, size in struct.iter_unpack(">4sII", table))
+    moved += struct.pack(">4sII", b"D2B0", 144 + 12 * count + len(rest), len(body))
+    whole = struct.pack(">I", count + 1) + moved + rest + body
+    return struct.pack(">I", 128 + len(whole)) + plain[4:8] + b"\4\x30\0\0" + plain[12:128] + whole

@@ -55,17 +55,49 @@ def measure(folder: Path, *files: bytes) -> list[tuple[Any, float, int]]:
 
 
 def test_the_largest_healthy_files_are_bounded(tmp_path: Path) -> None:
-    photo = make.photograph(make.EDGE)
-    files = {
-        "progressive": make.encode(photo, "JPEG", progressive=True, subsampling=0),
-        "png": make.encode(photo, "PNG", compress_level=1),
-        "cmyk": make.encode(photo.convert("CMYK"), "JPEG", progressive=True),
-    }
-    full, half = [make.EDGE, make.EDGE, 3], [make.EDGE // 2, make.EDGE // 2, 3]
-    for (name, _), (result, seconds, memory) in zip(files.items(), measure(tmp_path, *files.values()), strict=True):
-        print(f"{name}: {result}, {seconds:.2f} s, {memory / 2**20:.0f} MiB")
-        assert result == (full if name == "png" else half if name == "progressive" else [make.EDGE // 4] * 2 + [3])
+    """Of one colour, which changes neither what the decoders hold nor how often they look at it."""
+    size, colour = (make.EDGE, make.EDGE), (9, 8, 7, 99)
+    files = [
+        (1, make.encode(Image.new("RGBA", size, colour), "PNG", compress_level=1)),
+        (1, make.encode(Image.new("RGBA", size, colour), "WEBP", lossless=True, method=0)),
+        (2, make.encode(Image.new("RGB", size), "JPEG", progressive=True, subsampling=0)),
+        (4, make.encode(Image.new("CMYK", size), "JPEG", progressive=True)),
+    ]
+    found = measure(tmp_path, *(data for _, data in files))
+    print(*found, sep="\n")
+    for (parts, _), (result, seconds, memory) in zip(files, found, strict=True):
+        assert result == [make.EDGE // parts, make.EDGE // parts, 3]
         assert seconds < SECONDS and memory < MEMORY
+
+
+@pytest.mark.parametrize("options", [{}, {"lossless": True}, {"quality": 30}])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_a_large_webp_file_has_the_bits_of_a_small_one(
+    mode: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenCV and Pillow hold the same decoder."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = make.photograph(200).crop((0, 0, 200, 90)).convert(mode)
+    if mode == "RGBA":
+        image.putalpha(make.photograph(200, "L").crop((0, 0, 200, 90)))
+    data = make.encode(image, "WEBP", exif=exif, **options)
+    expected = read_pixels(data)
+    monkeypatch.setattr("consisid_runtime.stages.face.image.MAX_MEMORY", 10**5)
+    monkeypatch.setattr("consisid_runtime.stages.face.image._STRIPE", 1000)
+    np.testing.assert_array_equal(read_pixels(data), expected)
+    with pytest.raises(ImageTooLarge, match="200×90 pixels and needs"):
+        read_pixels(make.encode(image, "WEBP", save_all=True, append_images=[Image.new("RGB", image.size)]))
+    with pytest.raises(ImageUnreadable, match="damaged"):
+        read_pixels(data[: len(data) // 2])
+
+
+def test_a_colour_profile_costs_what_its_tables_cost() -> None:
+    """One whose floating-point transform repeats a curve four thousand times: eight seconds for each thousand."""
+    data = make.encode(make.photograph(96), "PNG", icc_profile=make.long_profile(4000))
+    begin = time.process_time()
+    assert np.abs(read_pixels(data).astype(int) - np.asarray(make.photograph(96))).max() <= 2
+    assert time.process_time() - begin < 1
 
 
 BOMBS: dict[str, Callable[[], bytes]] = {
@@ -84,6 +116,15 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "WebP chunks": lambda: webp_with(b"JUNK\0\0\0\0" * 10**6),
     "canvas": lambda: webp_canvas(16_383),
 }
+
+
+def test_of_many_profiles_and_texts_one_is_inflated() -> None:
+    """Each of a few kilobytes, and megabytes inside."""
+    large = zlib.compress(bytes(8 * 2**20), 9)
+    chunks = [make.chunk(b"iCCP", b"a\0\0" + large), make.chunk(b"zTXt", b"XML:com.adobe.xmp\0\0" + large)]
+    begin = time.process_time()
+    assert read_pixels(make.png(*chunks * 2000)).shape == (80, 80, 3)
+    assert time.process_time() - begin < 1
 
 
 def sequential_scans(edge: int, scans: int) -> bytes:

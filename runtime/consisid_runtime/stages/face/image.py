@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms, UnidentifiedImageError
@@ -15,15 +16,19 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from consisid_runtime.errors import ImageTooLarge, ImageTooSmall, ImageUnreadable
 from consisid_runtime.stages.face.formats import bmp, gif, jpeg, png, tiff, webp
-from consisid_runtime.stages.face.formats.essentials import MAX_MEMORY, Essentials, damaged, too_costly
+from consisid_runtime.stages.face.formats.essentials import (
+    MAX_MEMORY,
+    MAX_PIXELS,
+    SHRINK,
+    Essentials,
+    check_size,
+    damaged,
+    too_costly,
+)
+from consisid_runtime.stages.face.formats.profile import bounded
 
 Pixels = npt.NDArray[np.uint8]
 
-MAX_PIXELS = 64 * 10**6
-MIN_EDGE = 64
-MAX_ASPECT = 16
-
-_SHRINK = "make it smaller; faces are read at 1024 pixels on the long edge anyway"
 _FORMATS: dict[str, tuple[Callable[[bytes], bool], Callable[[bytes], Essentials]]] = {
     "JPEG": (lambda data: data.startswith(b"\xff\xd8\xff"), jpeg.essentials),
     "PNG": (lambda data: data.startswith(png.SIGNATURE), png.essentials),
@@ -96,12 +101,12 @@ def read_photo(data: bytes) -> Photo:
         try:
             file = _FORMATS[name][1](data)
             with Image.open(io.BytesIO(file.data), formats=[name]) as image:
-                _check_size(*image.size)
+                check_size(*image.size)
                 return _decode(image, file)
         except (ImageTooLarge, ImageTooSmall, ImageUnreadable):
             raise
         except Image.DecompressionBombError as error:
-            raise ImageTooLarge(f"the image has more than {MAX_PIXELS // 10**6} megapixels; {_SHRINK}") from error
+            raise ImageTooLarge(f"the image has more than {MAX_PIXELS // 10**6} megapixels; {SHRINK}") from error
         except UnidentifiedImageError as error:
             raise _unknown(data) from error
         except Exception as error:  # decoders raise almost any type for damaged files
@@ -115,33 +120,9 @@ def _unknown(data: bytes) -> ImageUnreadable:
     return ImageUnreadable(f"{found}; send one of {', '.join(_FORMATS)}")
 
 
-def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise ImageTooLarge(
-            f"the image has {width}×{height} pixels, at most {MAX_PIXELS // 10**6} megapixels are read; {_SHRINK}"
-        )
-    if min(width, height) < MIN_EDGE:
-        raise ImageTooSmall(f"the image has {width}×{height} pixels, each edge needs at least {MIN_EDGE}")
-    if max(width, height) > MAX_ASPECT * min(width, height):
-        raise ImageTooSmall(
-            f"the image has {width}×{height} pixels; one edge may be at most {MAX_ASPECT} times the other: crop it"
-        )
-
-
 def _decode(image: Image.Image, file: Essentials) -> Photo:
     full = image.size
-    pixels = full[0] * full[1] * _BYTES.get(image.mode, 4)
-    parts = next((n for n in (1, 2, 4) if file.held + pixels / n**2 <= MAX_MEMORY), None)
-    if parts is None or (parts > 1 and image.format != "JPEG"):
-        needed, most = (round(size / 2**20) for size in (file.held + pixels, MAX_MEMORY))
-        raise too_costly(
-            f"the image has {full[0]}×{full[1]} pixels and needs {needed} MiB to decode, at most {most} are used"
-        )
-    if parts > 1:
-        image.draft(None, (full[0] // parts, full[1] // parts))
-    image.load()
-    if image.mode in ("I", "F"):
-        raise ImageUnreadable(f"32-bit pixels (mode {image.mode}) have no fixed range; save it with 8 or 16 bits")
+    part = _loaded(image, file)
     turned = file.orientation > 4
     upright = np.empty((*(image.size if turned else image.size[::-1]), 3), np.uint8)
     stored = _STORED[file.orientation](upright)
@@ -149,8 +130,37 @@ def _decode(image: Image.Image, file: Essentials) -> Photo:
     rows = max(1, _STRIPE // image.width)
     for top in range(0, image.height, rows):
         bottom = min(top + rows, image.height)
-        stored[top:bottom] = convert(image.crop((0, top, image.width, bottom)))
+        stored[top:bottom] = convert(part(top, bottom))
     return Photo(upright, *(full[::-1] if turned else full))
+
+
+def _loaded(image: Image.Image, file: Essentials) -> Callable[[int, int], Image.Image]:
+    """Decodes the image, reduced where it would take too much memory; returns what gives rows from one to another."""
+    width, height = image.size
+    pixels = width * height * _BYTES.get(image.mode, 4)
+    parts = next((n for n in (1, 2, 4) if file.held + pixels / n**2 <= MAX_MEMORY), 0)
+    if image.format == "WEBP" and parts != 1 and getattr(image, "n_frames", 1) == 1:
+        return _large_webp(file.data)
+    if parts > 1 and image.format == "JPEG":
+        image.draft(None, (width // parts, height // parts))
+    elif parts != 1:
+        needed, most = (round(size / 2**20) for size in (file.held + pixels, MAX_MEMORY))
+        raise too_costly(
+            f"the image has {width}×{height} pixels and needs {needed} MiB to decode, at most {most} are used"
+        )
+    image.load()
+    if image.mode in ("I", "F"):
+        raise ImageUnreadable(f"32-bit pixels (mode {image.mode}) have no fixed range; save it with 8 or 16 bits")
+    return lambda top, bottom: image.crop((0, top, image.width, bottom))
+
+
+def _large_webp(data: bytes | bytearray) -> Callable[[int, int], Image.Image]:
+    """The rows of a still WebP image by OpenCV, which has 8 bytes a pixel while it decodes where Pillow has 20."""
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        raise damaged("its pixels cannot be decoded")
+    order = cv2.COLOR_BGRA2RGBA if pixels.shape[2] == 4 else cv2.COLOR_BGR2RGB
+    return lambda top, bottom: Image.fromarray(cv2.cvtColor(pixels[top:bottom], order))
 
 
 def _conversion(image: Image.Image, profile: bytes | None) -> Callable[[Image.Image], Pixels]:
@@ -158,7 +168,8 @@ def _conversion(image: Image.Image, profile: bytes | None) -> Callable[[Image.Im
     wide = image.mode.startswith("I;16")
     inverted = isinstance(image, TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == 0
     opaque = "L" if wide else _OPAQUE.get(image.mode, "RGB")
-    transform = _to_srgb(profile, opaque) if profile else None
+    usable = bounded(profile)
+    transform = _to_srgb(usable, opaque) if usable else None
 
     def convert(part: Image.Image) -> Pixels:
         if wide:

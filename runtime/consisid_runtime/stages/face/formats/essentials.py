@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from consisid_runtime.errors import ImageTooLarge, ImageUnreadable
+from consisid_runtime.errors import ImageTooLarge, ImageTooSmall, ImageUnreadable
+
+MAX_PIXELS = 64 * 10**6
+MIN_EDGE = 64
+MAX_ASPECT = 16
+SHRINK = "make it smaller; faces are read at 1024 pixels on the long edge anyway"
 
 MAX_MEMORY = 512 * 2**20
 """Bytes that a decoder may need beside the file, its result included."""
 
 MAX_VISITS = 16 * 10**8
 """Samples that a decoder may visit, each counted as often as it is visited."""
-
-MAX_PROFILE = 8 * 2**20
-"""Bytes. A larger colour profile is ignored."""
 
 
 class Essentials(NamedTuple):
@@ -22,7 +24,7 @@ class Essentials(NamedTuple):
     Attributes:
         data: a file of the same format with the same pixels.
         orientation: 1 to 8, as EXIF defines it: how the stored pixels are turned to be upright.
-        profile: the ICC profile's bytes, or None.
+        profile: the ICC profile's bytes as they are, or None.
         held: bytes that the decoder needs beside its result, whatever the scale it decodes at.
     """
 
@@ -30,6 +32,20 @@ class Essentials(NamedTuple):
     orientation: int = 1
     profile: bytes | None = None
     held: int = 0
+
+
+def check_size(width: int, height: int) -> None:
+    """Raises `ImageTooLarge` or `ImageTooSmall`."""
+    if width * height > MAX_PIXELS:
+        raise ImageTooLarge(
+            f"the image has {width}×{height} pixels, at most {MAX_PIXELS // 10**6} megapixels are read; {SHRINK}"
+        )
+    if min(width, height) < MIN_EDGE:
+        raise ImageTooSmall(f"the image has {width}×{height} pixels, each edge needs at least {MIN_EDGE}")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise ImageTooSmall(
+            f"the image has {width}×{height} pixels; one edge may be at most {MAX_ASPECT} times the other: crop it"
+        )
 
 
 def damaged(problem: str) -> ImageUnreadable:

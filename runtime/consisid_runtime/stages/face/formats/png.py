@@ -6,8 +6,9 @@ import struct
 import zlib
 from collections.abc import Iterator
 
-from consisid_runtime.stages.face.formats.essentials import MAX_PROFILE, Essentials, damaged
+from consisid_runtime.stages.face.formats.essentials import Essentials, damaged
 from consisid_runtime.stages.face.formats.orientation import orientation
+from consisid_runtime.stages.face.formats.profile import MAX_BYTES
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _MAX_CHUNKS = 100_000
@@ -24,28 +25,27 @@ def essentials(data: bytes) -> Essentials:
     """
     kept: dict[bytes, memoryview] = {}
     pixels: list[memoryview] = []
-    exif = raw_exif = xmp = profile = None
+    # The last of each name; inflated behind the loop, for a file has room for thousands.
+    metadata: dict[bytes, memoryview] = {}
+    texts: dict[bytes, tuple[bytes, memoryview]] = {}
     for kind, start, end in _chunks(data):
         body = memoryview(data)[start:end]
         if kind == b"IDAT":
             pixels.append(body)
         elif kind in (b"IHDR", b"PLTE", b"tRNS"):
             kept.setdefault(kind, memoryview(data)[start - 8 : end + 4])
-        elif kind == b"iCCP":
-            profile = _inflated(bytes(body).partition(b"\0")[2][1:], MAX_PROFILE)
-        elif kind == b"eXIf":
-            exif = bytes(body)
+        elif kind in (b"iCCP", b"eXIf"):
+            metadata[kind] = body
         elif kind in (b"tEXt", b"zTXt", b"iTXt"):
             keyword = bytes(body[:80]).partition(b"\0")[0]
-            if keyword == _XMP:
-                xmp = _text(kind, bytes(body[len(keyword) + 1 :]))
-            elif keyword == _RAW_EXIF:
-                raw_exif = _raw_profile(_text(kind, bytes(body[len(keyword) + 1 :])))
-    joined = b"".join(pixels)
+            if keyword in (_XMP, _RAW_EXIF):
+                texts[keyword] = kind, body[len(keyword) + 1 :]
+    exif = bytes(metadata.get(b"eXIf", b"")) or _raw_profile(_text(texts.get(_RAW_EXIF)))
+    profile = bytes(metadata.get(b"iCCP", b"")).partition(b"\0")[2][1:]
     return Essentials(
-        b"".join([SIGNATURE, *kept.values(), _chunk(b"IDAT", joined), _chunk(b"IEND", b"")]),
-        orientation(exif or raw_exif, xmp),
-        profile,
+        b"".join([SIGNATURE, *kept.values(), *_chunk(b"IDAT", b"".join(pixels)), *_chunk(b"IEND", b"")]),
+        orientation(exif, _text(texts.get(_XMP))),
+        _inflated(profile, MAX_BYTES),
     )
 
 
@@ -63,8 +63,8 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     raise damaged(f"it has more than {_MAX_CHUNKS} chunks")
 
 
-def _chunk(kind: bytes, body: bytes) -> bytes:
-    return b"".join([struct.pack(">I", len(body)), kind, body, struct.pack(">I", zlib.crc32(body, zlib.crc32(kind)))])
+def _chunk(kind: bytes, body: bytes) -> tuple[bytes, ...]:
+    return struct.pack(">I", len(body)), kind, body, struct.pack(">I", zlib.crc32(body, zlib.crc32(kind)))
 
 
 def _inflated(data: bytes, limit: int) -> bytes | None:
@@ -77,8 +77,11 @@ def _inflated(data: bytes, limit: int) -> bytes | None:
     return text if len(text) <= limit and stream.eof else None
 
 
-def _text(kind: bytes, content: bytes) -> bytes | None:
-    """The text of a chunk of this kind, what follows the keyword given; None where it is damaged or above 1 MiB."""
+def _text(chunk: tuple[bytes, memoryview] | None) -> bytes | None:
+    """The text of a chunk, given its kind and what follows its keyword; None where it is damaged or above 1 MiB."""
+    if chunk is None:
+        return None
+    kind, content = chunk[0], bytes(chunk[1])
     if kind == b"iTXt":
         compressed, content = content[:1] == b"\1", content[2:].partition(b"\0")[2].partition(b"\0")[2]
     else:

@@ -5,14 +5,7 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-from consisid_runtime.stages.face.formats.essentials import (
-    MAX_PROFILE,
-    MAX_VISITS,
-    Essentials,
-    damaged,
-    too_costly,
-    unsupported,
-)
+from consisid_runtime.stages.face.formats.essentials import MAX_VISITS, Essentials, damaged, too_costly, unsupported
 from consisid_runtime.stages.face.formats.orientation import UPRIGHT, orientation
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -45,13 +38,13 @@ class _Form(NamedTuple):
 
     Attributes:
         order: of the bytes.
-        count: of the entries.
+        total: the number of entries.
         entry: tag, type, count of values, and their place or themselves.
         inline: bytes of values that an entry holds itself; also where the header has the directory's place.
     """
 
     order: str
-    count: str
+    total: str
     entry: str
     inline: int
 
@@ -94,18 +87,18 @@ def essentials(data: bytes) -> Essentials:
     return Essentials(
         _with_directory(data, [kept[tag].raw for tag in sorted(kept)], form),
         turned if 1 <= turned <= 8 else UPRIGHT,
-        profile if profile and len(profile) <= MAX_PROFILE else None,
+        profile,
         held,
     )
 
 
 def _directory(data: bytes, offset: int, form: _Form) -> dict[int, _Entry]:
     """The entries of the directory at `offset` by their tags; of equal tags the first."""
-    (count,) = struct.unpack_from(form.order + form.count, data, offset)
+    (count,) = struct.unpack_from(form.order + form.total, data, offset)
     if count > _MAX_ENTRIES:
         raise damaged(f"its directory has {count} entries")
     size = struct.calcsize(form.order + form.entry)
-    begin = offset + struct.calcsize(form.order + form.count)
+    begin = offset + struct.calcsize(form.order + form.total)
     entries: dict[int, _Entry] = {}
     for at in range(begin, begin + count * size, size):
         tag, kind, values, where = struct.unpack_from(form.order + form.entry, data, at)
@@ -169,7 +162,7 @@ def _with_directory(data: bytes, entries: list[bytes], form: _Form) -> bytes:
     """The file with a directory of these entries, which is its only one."""
     padding = b"\0" * (len(data) % 2)
     place = struct.pack(form.order + form.offset, len(data) + len(padding))
-    count = struct.pack(form.order + form.count, len(entries))
+    count = struct.pack(form.order + form.total, len(entries))
     none = struct.pack(form.order + form.offset, 0)
     rest = memoryview(data)[form.inline + len(place) :]
     return b"".join([data[: form.inline], place, rest, padding, count, *entries, none])

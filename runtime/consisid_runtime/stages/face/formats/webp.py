@@ -4,29 +4,22 @@ from __future__ import annotations
 
 import struct
 
-from consisid_runtime.stages.face.formats.essentials import (
-    MAX_MEMORY,
-    MAX_PROFILE,
-    Essentials,
-    damaged,
-    too_costly,
-)
+from consisid_runtime.stages.face.formats.essentials import Essentials, check_size, damaged
 from consisid_runtime.stages.face.formats.orientation import orientation
 
 _MAX_CHUNKS = 100_000
 _HELD = 16
-"""Bytes a pixel that the decoder needs beside Pillow's image: two canvases, their copy, and the lossless form."""
+"""Bytes a pixel that Pillow's decoder has beside its result: two canvases, their copy, and the lossless form."""
 
 
 def essentials(data: bytes) -> Essentials:
     """The file as it is, with what its metadata says.
 
-    Raises `ImageUnreadable` for more than 100,000 chunks, `ImageTooLarge` for a canvas that needs more than 512 MiB:
-    the decoder has it when the file is opened.
+    Raises `ImageUnreadable` for more than 100,000 chunks, and what `check_size` raises: Pillow's decoder allocates its
+    canvases when the file is opened.
     """
-    held = _HELD * _pixels(data)
-    if held > MAX_MEMORY:
-        raise too_costly(f"a WebP image of {held // _HELD / 10**6:.0f} megapixels needs {held // 2**20} MiB to decode")
+    width, height = _size(data)
+    check_size(width, height)
     found: dict[bytes, bytes] = {}
     at = 12
     for _ in range(_MAX_CHUNKS):
@@ -38,17 +31,13 @@ def essentials(data: bytes) -> Essentials:
         at += 8 + length + length % 2
     else:
         raise damaged(f"it has more than {_MAX_CHUNKS} chunks")
-    profile = found.get(b"ICCP")
     return Essentials(
-        data,
-        orientation(found.get(b"EXIF"), found.get(b"XMP ")),
-        profile if profile and len(profile) <= MAX_PROFILE else None,
-        held,
+        data, orientation(found.get(b"EXIF"), found.get(b"XMP ")), found.get(b"ICCP"), _HELD * width * height
     )
 
 
-def _pixels(data: bytes) -> int:
-    """Of the canvas, from the header; 0 for one that is damaged."""
+def _size(data: bytes) -> tuple[int, int]:
+    """Width and height of the canvas, from the header."""
     head = data[12:30].ljust(18, b"\0")
     if head.startswith(b"VP8X"):
         width, height = (1 + int.from_bytes(head[at : at + 3], "little") for at in (12, 15))
@@ -58,5 +47,5 @@ def _pixels(data: bytes) -> int:
     elif head.startswith(b"VP8 "):
         width, height = (size & 0x3FFF for size in struct.unpack_from("<HH", head, 14))
     else:
-        return 0
-    return width * height
+        raise damaged("its header is no WebP header")
+    return width, height
