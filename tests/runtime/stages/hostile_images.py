@@ -38,6 +38,13 @@ def png(*chunks: bytes, edge: int = 80) -> bytes:
     return b"".join([b"\x89PNG\r\n\x1a\n", chunk(b"IHDR", header), *chunks, chunk(b"IDAT", rows), chunk(b"IEND", b"")])
 
 
+def clear_png(edge: int) -> bytes:
+    """A PNG in which every pixel is transparent."""
+    header = struct.pack(">IIBBBBB", edge, edge, 8, 6, 0, 0, 0)
+    rows = zlib.compress(bytes(edge * (1 + 4 * edge)), 1)
+    return png()[:8] + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
 def jpeg_segment(marker: int, body: bytes) -> bytes:
     return bytes([0xFF, marker]) + struct.pack(">H", len(body) + 2) + body
 
