@@ -49,7 +49,8 @@ class Pipeline:
             progress: called with (stage, done, total) when a stage begins and after each denoising step.
 
         Raises `InvalidRequest` subclasses for what cannot be done, before any network runs where neither a network nor
-        the vocabulary is needed to see it; `NotFinite` where the networks fail. The video's `info` is that of a served one.
+        the vocabulary is needed to see it; `NotFinite` where the networks fail. The video's `info` is that of a served
+        one.
         """
         request = plan(Options() if options is None else options, self.bundle.config.geometry)
         values: table.Values = {"prompt": check_prompt(prompt), "image": image_bytes(image)}

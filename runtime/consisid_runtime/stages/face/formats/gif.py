@@ -8,7 +8,7 @@ from consisid_runtime.stages.face.formats.essentials import Essentials, damaged
 
 SIGNATURES = (b"GIF87a", b"GIF89a")
 _HEADER = 13
-_MAX_BLOCKS = 10**6
+_MAX_BLOCKS = 200_000
 _BLOCK = re.compile(rb"[!,;]")
 _EXTENSION, _IMAGE, _CONTROL = 0x21, 0x2C, 0xF9
 
@@ -16,7 +16,7 @@ _EXTENSION, _IMAGE, _CONTROL = 0x21, 0x2C, 0xF9
 def essentials(data: bytes) -> Essentials:
     """Screen, first image and its graphic control extension of a GIF file.
 
-    Raises `ImageUnreadable` for a damaged file, also one with more than a million blocks before its image.
+    Raises `ImageUnreadable` for a damaged file, also one with more than 200,000 blocks before its image.
     """
     if len(data) < _HEADER:
         raise damaged("its header is incomplete")
