@@ -52,10 +52,10 @@ class InvalidOption(InvalidRequest):
 
 
 class EmptyPrompt(InvalidRequest):
-    """The prompt contains no text."""
+    """The prompt contains no text, or none that the checkpoint's vocabulary knows."""
 
     code = "EMPTY_PROMPT"
-    remedy = "Describe in the prompt what the video shows."
+    remedy = "Describe in the prompt what the video shows, in English for ConsisID's vocabulary."
 
 
 class ImageUnreadable(InvalidRequest):
@@ -83,7 +83,7 @@ class NoFace(InvalidRequest):
     """No face was found in the portrait."""
 
     code = "NO_FACE"
-    remedy = "Send a portrait in which one face is clearly visible."
+    remedy = "Send a portrait in which one face is clearly visible, with space around the head."
 
 
 class MultipleFaces(InvalidRequest):

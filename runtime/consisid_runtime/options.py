@@ -5,15 +5,16 @@
 
 from __future__ import annotations
 
-import difflib
+import functools
 import math
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Any, Literal
 
 from consisid_runtime.errors import EmptyPrompt, InvalidOption
+from consisid_runtime.option_names import meant
 
 SCHEDULERS = ("dpm", "ddim")
 KEYPOINTS = ("crop", "source")
@@ -22,6 +23,8 @@ MAX_SEED = 2**63 - 1
 MAX_GUIDANCE = 100.0
 MAX_FACE_SCALE = 10.0
 MAX_FPS = 120
+MAX_PROMPT = 2**16
+"""Bytes of a prompt in UTF-8. A text encoder reads far fewer: 226 tokens of at most 16 characters for ConsisID."""
 
 _INVISIBLE = {"Zs", "Zl", "Zp", "Cc", "Cf"}
 """Unicode's general categories of spaces, controls and format characters such as zero-width ones."""
@@ -29,12 +32,28 @@ _INVISIBLE = {"Zs", "Zl", "Zp", "Cc", "Cf"}
 _NO_CHARACTER = re.compile(r"[\0\ud800-\udfff]")
 
 
+def _checking_names(options: type[Options]) -> type[Options]:
+    """Its constructor raises `InvalidOption` for an unknown name, where a dataclass raises TypeError."""
+    construct = options.__init__
+
+    @functools.wraps(construct)
+    def init(self: Options, *values: Any, **named: Any) -> None:
+        _check_names(named)
+        construct(self, *values, **named)
+
+    options.__init__ = init  # type: ignore[method-assign]
+    return options
+
+
+@_checking_names
 @dataclass(frozen=True, slots=True)
 class Options:
-    """All parameters of a request except the image and the prompt. Raises `InvalidOption` for an invalid value.
+    """All parameters of a request except the image and the prompt.
+
+    Raises `InvalidOption` for an invalid value or an unknown name. NumPy's numbers become Python's.
 
     Attributes:
-        negative_prompt: what the video should not show; used when `guidance` is above 1.
+        negative_prompt: what the video should not show, at most 64 KiB; used when `guidance` is above 1.
         seed: the same seed gives the same bytes on the same engine and hardware.
         steps: denoising steps, 1 to 1000.
         guidance: classifier-free guidance scale; at 1 or below there is no guidance.
@@ -69,6 +88,8 @@ class Options:
     keypoints: str = "crop"
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            object.__setattr__(self, field.name, _plain(getattr(self, field.name)))
         _text("negative_prompt", self.negative_prompt)
         _whole("seed", self.seed, 0, MAX_SEED)
         _whole("steps", self.steps, 1, MAX_STEPS)
@@ -92,12 +113,7 @@ class Options:
     @classmethod
     def from_mapping(cls, values: Mapping[str, object]) -> Options:
         """Options from the parameters of a request. Raises `InvalidOption`, naming the nearest option for a typo."""
-        known = [field.name for field in fields(cls)]
-        for name in values:
-            if name not in known:
-                nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-                hint = f"did you mean {nearest[0]!r}?" if nearest else f"known options: {', '.join(known)}"
-                raise InvalidOption(f"unknown option {_shown(name)}; {hint}")
+        _check_names(values)
         return cls(**values)  # type: ignore[arg-type]
 
     def to_mapping(self) -> dict[str, str | int | float | bool]:
@@ -190,8 +206,8 @@ def plan(options: Options, geometry: Geometry) -> Plan:
 def check_prompt(prompt: object) -> str:
     """Returns `prompt`.
 
-    Raises `InvalidOption` if it is not text, or contains a NUL or a lone surrogate; `EmptyPrompt` if nothing in it is
-    visible.
+    Raises `InvalidOption` if it is not text, has more than 64 KiB, or contains a NUL or a lone surrogate; `EmptyPrompt`
+    if nothing in it is visible.
     """
     text = _text("prompt", prompt)
     if all(unicodedata.category(character) in _INVISIBLE for character in text):
@@ -199,9 +215,29 @@ def check_prompt(prompt: object) -> str:
     return text
 
 
+def _check_names(names: Iterable[object]) -> None:
+    known = [field.name for field in fields(Options)]
+    for name in names:
+        if name not in known:
+            option = meant(str(name), known)
+            hint = f"did you mean {option!r}?" if option else f"known options: {', '.join(known)}"
+            raise InvalidOption(f"unknown option {_shown(name)}; {hint}")
+
+
+def _plain(value: object) -> object:
+    """A number or truth value of NumPy, also in an array without axes, as Python's; anything else as it is."""
+    if getattr(value, "shape", None) != ():
+        return value
+    kinds: dict[object, type] = {"b": bool, "i": int, "u": int, "f": float}
+    kind = kinds.get(getattr(getattr(value, "dtype", None), "kind", None))
+    return value if kind is None else kind(value)
+
+
 def _text(name: str, value: object) -> str:
     if not isinstance(value, str):
         raise InvalidOption(f"{name} must be text, got {_shown(value)}")
+    if len(value) > MAX_PROMPT or len(value.encode(errors="replace")) > MAX_PROMPT:
+        raise InvalidOption(f"{name} may have at most {MAX_PROMPT} bytes of UTF-8, got {len(value)} characters")
     bad = _NO_CHARACTER.search(value)
     if bad:
         raise InvalidOption(f"{name} must be text, got U+{ord(bad[0]):04X} at character {bad.start()}; remove it")

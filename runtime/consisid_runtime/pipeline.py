@@ -43,12 +43,14 @@ class Pipeline:
 
         Args:
             image: the portrait: a path, or a file's bytes (JPEG, PNG, WebP, …).
-            prompt: what the video shows; at most the checkpoint's token limit is used, `info` reports where it was cut.
+            prompt: what the video shows, at most 64 KiB; at most the checkpoint's token limit is used. `info` reports
+                where it was cut and what the vocabulary lacks, among its "warnings".
             options: see `Options`.
             progress: called with (stage, done, total) when a stage begins and after each denoising step.
 
-        Raises `InvalidRequest` subclasses for what cannot be done, before any network runs where no network is needed
-        to see it; `NotFinite` where the networks fail. The video's `info` is that of a served one.
+        Raises `InvalidRequest` subclasses for what cannot be done, before any network runs where neither a network nor
+        the vocabulary is needed to see it; `NotFinite` where the networks fail. The video's `info` is that of a served
+        one.
         """
         request = plan(Options() if options is None else options, self.bundle.config.geometry)
         values: table.Values = {"prompt": check_prompt(prompt), "image": image_bytes(image)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from consisid_runtime.errors import MissingExtra
+from consisid_runtime.errors import InvalidOption, MissingExtra
 from consisid_runtime.files.atomic import write_file
 
 Frames = NDArray[np.uint8]
@@ -61,9 +62,25 @@ class Video:
     def save(self, path: str | Path) -> None:
         """Write the MP4 atomically; symbolic links are followed.
 
-        Raises `OutputUnwritable` with the reason; what is no regular file is not replaced.
+        Raises `InvalidOption` for a name that does not end in .mp4, `OutputUnwritable` with the reason; what is no
+        regular file is not replaced.
         """
+        require_video_path(path)
         write_file(path, self.mp4)
+
+
+def require_video_path(path: str | Path, portrait: str | Path | None = None) -> None:
+    """Raises `InvalidOption` for a name that does not end in .mp4, or for the portrait's file by any of its names."""
+    if Path(path).suffix.lower() != ".mp4":
+        raise InvalidOption(f"the video is an MP4 file: its name must end in .mp4, got {str(path)!r}")
+    if portrait is None:
+        return
+    try:
+        same = os.path.samefile(path, portrait)
+    except (OSError, ValueError):  # one of them does not exist, or is no path
+        return
+    if same:
+        raise InvalidOption(f"{str(path)!r} is the portrait itself; choose another name for the video")
 
 
 def encode_mp4(frames: Frames, fps: int) -> bytes:

@@ -85,7 +85,10 @@ def value_of(port: Port, array: NDArray[Any]) -> Any:
 
 
 def describe(plan: Plan, fingerprint: str, stages: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The `info` of a video: seed, bundle, resolved options, the report of each stage and its wall time.
+    """The `info` of a video: seed, bundle, resolved options, warnings, the report of each stage and its wall time.
+
+    "warnings" is a list of sentences on what the user may not expect: text that was not read, a face that the detector
+    did not find. The command prints them.
 
     Args:
         fingerprint: of the bundle.
@@ -97,6 +100,29 @@ def describe(plan: Plan, fingerprint: str, stages: Mapping[str, Mapping[str, Any
         "seed": plan.options.seed,
         "bundle": fingerprint,
         "options": asdict(plan.options) | resolved,
+        "warnings": _warnings(reports),
         **{name: report for name, report in reports.items() if report},
         "seconds": {name: round(report["seconds"], 4) for name, report in stages.items()},
     }
+
+
+def _warnings(reports: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Sentences. A report may come from who calls one stage directly: any of its values may be of any type."""
+    face, text = reports.get("face", {}), reports.get("text", {})
+    found = []
+    for name, shown in (("prompt", "the prompt"), ("negative_prompt", "the negative prompt")):
+        cut, unknown = text.get(f"{name}_cut_at"), text.get(f"{name}_unknown_tokens")
+        if isinstance(cut, int):
+            kept = f"cut after character {cut}" if cut else "only the beginning of its first word was read"
+            found.append(f"{shown} was too long: {kept}")
+        if isinstance(unknown, int) and unknown > 0:
+            found.append(
+                f"{unknown} of the {text.get(f'{name}_tokens')} tokens of {shown} are unknown to the checkpoint's "
+                "vocabulary, which may lack the script or the emoji: their meaning is lost"
+            )
+    if face.get("face_found_by") == "aligner":
+        found.append(
+            "the detector found no face, so that the aligner's was taken, as in the reference: the person may be less "
+            "alike; leave space around the head in a close-up"
+        )
+    return found

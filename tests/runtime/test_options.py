@@ -1,13 +1,20 @@
 """Options are validated on construction, sizes by `plan`; each message names the value and what is possible."""
 
+import copy
+import dataclasses
+import inspect
+import json
 import math
+import pickle
+import time
 from typing import Any
 
 import numpy as np
 import pytest
 
 from consisid_runtime.errors import EmptyPrompt, InvalidOption
-from consisid_runtime.options import Geometry, Options, check_prompt, plan
+from consisid_runtime.options import MAX_PROMPT, Geometry, Options, check_prompt, plan
+from consisid_runtime.wire import read_parameters, write_parameters
 
 FULL = Geometry(frames=49, height=480, width=720, spatial=8, temporal=4, patch=2, fixed_size=False)
 LEARNED = Geometry(frames=49, height=480, width=720, spatial=8, temporal=4, patch=2, fixed_size=True)
@@ -61,6 +68,75 @@ def test_an_unknown_option_is_refused_with_the_nearest() -> None:
         Options.from_mapping({"zzz": 1})
     with pytest.raises(InvalidOption, match="unknown option 5"):
         Options.from_mapping({5: 1})  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("guidance_scale", "guidance"),
+        ("num_inference_steps", "steps"),
+        ("num_frames", "frames"),
+        ("use_dynamic_cfg", "dynamic_guidance"),
+        ("generator", "seed"),
+        ("negative_prompt_embeds", "negative_prompt"),
+        ("kps_cond", "keypoints"),
+        ("guidence_scale", "guidance"),
+        ("numInferenceSteps", "steps"),
+        ("face-index", "face_index"),
+        ("Seed", "seed"),
+        ("stpes", "steps"),
+    ],
+)
+def test_names_of_diffusers_and_typing_errors_name_the_option(name: str, meant: str) -> None:
+    """To the constructor as to a request's parameters."""
+    for make in (Options.from_mapping, lambda values: Options(**values), lambda v: read_parameters(json.dumps(v))):
+        with pytest.raises(InvalidOption, match=f"unknown option '{name}'; did you mean '{meant}'"):
+            make({name: 1})
+
+
+def test_a_long_name_is_refused_at_once() -> None:
+    begin = time.process_time()
+    with pytest.raises(InvalidOption, match="known options"):
+        Options.from_mapping({"guidance_scale" * 10**6: 1})
+    assert time.process_time() - begin < 0.5
+
+
+def test_the_constructor_keeps_its_signature_and_copies() -> None:
+    assert list(inspect.signature(Options).parameters) == [field.name for field in dataclasses.fields(Options)]
+    chosen = Options(seed=5, face_index="only")
+    assert pickle.loads(pickle.dumps(chosen)) == copy.deepcopy(chosen) == chosen
+    assert dataclasses.replace(chosen, seed=6) == Options(seed=6, face_index="only")
+
+
+NUMBERS: list[tuple[str, Any, Any]] = [
+    *(("seed", kind(3), 3) for kind in (np.int8, np.uint8, np.int16, np.int32, np.int64, np.uint64)),
+    *(("guidance", kind(2.5), 2.5) for kind in (np.float16, np.float32, np.float64, np.longdouble)),
+    ("guidance", np.int64(3), 3),
+    ("face_scale", np.array(0.5, np.float32), 0.5),
+    ("steps", np.array(7), 7),
+    ("frames", np.int32(9), 9),
+    ("height", np.int64(480), 480),
+    ("width", np.uint16(720), 720),
+    ("fps", np.int64(12), 12),
+    ("face_index", np.int64(1), 1),
+    ("dynamic_guidance", np.bool_(True), True),
+    ("global_identity", np.array(False), False),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "expected"), NUMBERS, ids=[f"{n}-{v.dtype}" for n, v, _ in NUMBERS])
+def test_numbers_of_numpy_are_pythons_afterwards(name: str, value: Any, expected: Any) -> None:
+    options = Options(**{name: value})
+    assert getattr(options, name) == expected and type(getattr(options, name)) is type(expected)
+    assert options == Options(**{name: expected})
+    json.dumps(dataclasses.asdict(options))
+    assert read_parameters(json.dumps(write_parameters(options)))[0] == options
+
+
+@pytest.mark.parametrize("value", [np.str_("3"), np.array("3"), np.array([3]), np.complex64(3), np.float64(3), b"3"])
+def test_what_is_no_number_stays_refused(value: Any) -> None:
+    with pytest.raises(InvalidOption, match="seed must be a whole number"):
+        Options(seed=value)
 
 
 @pytest.mark.parametrize("prompt", [b"bytes", None, "a man\0walks", "half a pair \ud83d"])
@@ -127,3 +203,17 @@ def test_a_prompt_with_nothing_visible_is_empty(prompt: str) -> None:
 def test_a_prompt_that_is_no_text_is_refused(prompt: object, message: str) -> None:
     with pytest.raises(InvalidOption, match=message):
         check_prompt(prompt)
+
+
+@pytest.mark.parametrize("character", ["x", " ", "\u200b", "日", "😀"])
+def test_a_prompt_has_a_bound_in_bytes(character: str) -> None:
+    """Ten megabytes are refused at once, whatever they consist of."""
+    count = MAX_PROMPT // len(character.encode())
+    fits, begin = "x" + character * (count - 1), time.process_time()
+    assert check_prompt(fits) == fits and Options(negative_prompt=fits).negative_prompt == fits
+    for text in (character * (count + 1), character * 10**7):
+        with pytest.raises(InvalidOption, match="prompt may have at most 65536 bytes of UTF-8, got"):
+            check_prompt(text)
+        with pytest.raises(InvalidOption, match="negative_prompt may have at most 65536 bytes"):
+            Options(negative_prompt=text)
+    assert time.process_time() - begin < 0.3

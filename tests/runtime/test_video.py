@@ -12,9 +12,9 @@ import av
 import numpy as np
 import pytest
 
-from consisid_runtime.errors import MissingExtra, OutputUnwritable
+from consisid_runtime.errors import InvalidOption, MissingExtra, OutputUnwritable
 from consisid_runtime.files.atomic import require_writable
-from consisid_runtime.video import Frames, Video, decode_mp4, encode_mp4
+from consisid_runtime.video import Frames, Video, decode_mp4, encode_mp4, require_video_path
 
 
 def moving(count: int, height: int = 64, width: int = 96) -> Frames:
@@ -109,11 +109,11 @@ def test_save(tmp_path: Path) -> None:
 def test_unwritable_places(attempt: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(OutputUnwritable, match="does not exist"):
         attempt(tmp_path / "absent" / "out.mp4")
-    for folder in (tmp_path, Path("."), Path("/")):
-        with pytest.raises(OutputUnwritable, match="is a folder"):
-            attempt(folder)
+    (tmp_path / "folder.mp4").mkdir()
+    with pytest.raises(OutputUnwritable, match="is a folder"):
+        attempt(tmp_path / "folder.mp4")
     with pytest.raises(OutputUnwritable, match="File name too long"):
-        attempt(tmp_path / ("x" * 300))
+        attempt(tmp_path / ("x" * 300 + ".mp4"))
 
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
@@ -122,23 +122,56 @@ def test_unwritable_places(attempt: Any, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(Path, "touch", refuse)
     with pytest.raises(OutputUnwritable, match="Permission denied"):
         attempt(tmp_path / "out.mp4")
+    assert os.listdir(tmp_path) == ["folder.mp4"]
+
+
+@pytest.mark.parametrize("folder", [Path("."), Path("/")])
+def test_a_folder_is_no_place_for_a_file(folder: Path) -> None:
+    with pytest.raises(OutputUnwritable, match="is a folder"):
+        require_writable(folder)
+
+
+@pytest.mark.parametrize("name", ["out.gif", "out.webm", "out.png", "out", "out.mp4 ", "out.mp4.png", ".mp4", "mp4"])
+def test_a_name_that_is_not_an_mp4_files_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidOption, match=r"must end in \.mp4"):
+        Video(mp4=b"bytes", fps=8).save(tmp_path / name)
     assert os.listdir(tmp_path) == []
+    Video(mp4=b"bytes", fps=8).save(tmp_path / "out.MP4")
+
+
+def test_the_portrait_is_known_by_any_of_its_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    portrait, other = tmp_path / "me.MP4", tmp_path / "other.mp4"
+    portrait.write_bytes(b"portrait")
+    other.write_bytes(b"portrait")
+    (tmp_path / "link.mp4").symlink_to("me.MP4")
+    (tmp_path / "second.mp4").hardlink_to(portrait)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "here").symlink_to(".")
+    monkeypatch.chdir(tmp_path)
+    for out in ("me.MP4", "./me.MP4", "link.mp4", "second.mp4", "folder/../me.MP4", "here/link.mp4", str(portrait)):
+        for image in (portrait, Path("link.mp4"), "here/second.mp4"):
+            with pytest.raises(InvalidOption, match="is the portrait itself"):
+                require_video_path(out, image)
+    for out in ("other.mp4", "absent.mp4", "absent/out.mp4", "nul\0.mp4"):
+        require_video_path(out, portrait)
+    require_video_path("out.mp4", "absent.png")
 
 
 @pytest.mark.parametrize("attempt", [require_writable, Video(mp4=b"bytes", fps=8).save])
 def test_what_is_no_regular_file_is_not_replaced(attempt: Any, tmp_path: Path) -> None:
-    pipe, loop = tmp_path / "pipe", tmp_path / "loop"
+    pipe, loop = tmp_path / "pipe.mp4", tmp_path / "loop.mp4"
     os.mkfifo(pipe)
     loop.symlink_to(loop)
-    (tmp_path / "link").symlink_to(pipe)
-    for path in (pipe, tmp_path / "link", Path("/dev/null")):
+    (tmp_path / "link.mp4").symlink_to(pipe)
+    (tmp_path / "null.mp4").symlink_to("/dev/null")
+    for path in (pipe, tmp_path / "link.mp4", tmp_path / "null.mp4"):
         with pytest.raises(OutputUnwritable, match="device, pipe or socket"):
             attempt(path)
-    for path in (loop, tmp_path / "nul\0"):
+    for path in (loop, tmp_path / "nul\0.mp4"):
         with pytest.raises(OutputUnwritable, match="cannot write"):
             attempt(path)
     assert pipe.is_fifo() and Path("/dev/null").is_char_device() and loop.is_symlink()
-    assert len(os.listdir(tmp_path)) == 3
+    assert len(os.listdir(tmp_path)) == 4
 
 
 @pytest.mark.parametrize("exists", [True, False])

@@ -11,9 +11,9 @@ import typer
 
 from consisid_runtime.cli.output import Json, emit
 from consisid_runtime.cli.progress import Display
-from consisid_runtime.cli.request_options import with_options
+from consisid_runtime.cli.request_options import OptionCommand, with_options
 from consisid_runtime.options import Options
-from consisid_runtime.video import Video
+from consisid_runtime.video import Video, require_video_path
 
 BundlePath = Annotated[Path, typer.Option("--bundle", help="Folder written by `consisid export`.")]
 Image = Annotated[Path, typer.Option("--image", help="The portrait: JPEG, PNG, WebP, …")]
@@ -24,7 +24,9 @@ Device = Annotated[str, typer.Option("--device", help="cpu, cuda or auto.")]
 
 def register(app: typer.Typer) -> None:
     """Add these sub-commands to `consisid`."""
-    for command in (generate, request, serve, inspect, doctor):
+    for command in (generate, request):
+        app.command(cls=OptionCommand)(command)
+    for command in (serve, inspect, doctor):
         app.command()(command)
 
 
@@ -43,6 +45,7 @@ def generate(
     from consisid_runtime.files.atomic import require_writable
     from consisid_runtime.pipeline import Pipeline
 
+    require_video_path(out, image)
     require_writable(out)
     with Display("generate") as display:
         display.update("opening the bundle", 0, 1)
@@ -65,6 +68,7 @@ def request(
     from consisid_runtime.client.client import Client
     from consisid_runtime.files.atomic import require_writable
 
+    require_video_path(out, image)
     require_writable(out)
     with Client(url, timeout=timeout) as client, Display("request") as display:
         display.update("waiting for the server", 0, 1)
@@ -118,12 +122,9 @@ def doctor(as_json: Json = False) -> None:
 def _save(video: Video, out: Path, as_json: bool) -> None:
     video.save(out)
     info = video.info
-    chosen, face, text = info["options"], info["face"], info["text"]
+    chosen, face = info["options"], info["face"]
     lines = [f"{out}: {chosen['frames']} frames of {chosen['height']}×{chosen['width']}, seed {info['seed']}"]
-    if "prompt_cut_at" in text:
-        cut = text["prompt_cut_at"]
-        kept = f"cut after character {cut}" if cut else "only the beginning of its first word was read"
-        lines.append(f"the prompt was too long: {kept}")
+    lines += info.get("warnings", [])  # an older server sends none
     if face["faces"] > 1:
         lines.append(f"{face['faces']} faces found, face {face['face_index']} used (0 is the largest)")
     lines += [f"  {stage:8}{seconds:8.2f} s" for stage, seconds in info["seconds"].items()]

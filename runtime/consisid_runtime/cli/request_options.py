@@ -8,8 +8,10 @@ from dataclasses import fields
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from consisid_runtime.errors import InvalidOption
+from consisid_runtime.option_names import meant
 from consisid_runtime.options import KEYPOINTS, SCHEDULERS, Options
 
 _FLAGS: dict[str, tuple[Any, str]] = {
@@ -29,6 +31,19 @@ _FLAGS: dict[str, tuple[Any, str]] = {
     "local_identity": (bool, "Use the high-frequency identity path."),
     "keypoints": (str, f"Keypoint coordinates, one of {', '.join(KEYPOINTS)}."),
 }
+
+
+class OptionCommand(TyperCommand):
+    """A command that names the option of this project for one of diffusers, or a mistyped one."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:  # typer has click's classes in one version, its own in another
+            option = meant(getattr(error, "option_name", ""), _FLAGS)
+            if option and hasattr(error, "possibilities"):
+                error.possibilities = [f"--{option.replace('_', '-')}"]
+            raise
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:

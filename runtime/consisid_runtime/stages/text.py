@@ -11,6 +11,7 @@ import sentencepiece
 import torch
 from torch import Tensor
 
+from consisid_runtime.errors import EmptyPrompt
 from consisid_runtime.options import Plan
 
 if TYPE_CHECKING:
@@ -30,9 +31,10 @@ class Text:
 
     Attributes:
         states: float32 [B, L, D]; with guidance B is 2, the negative prompt first, else 1.
-        info: "prompt_tokens", at most L, the end token included; "prompt_cut_at", only for a prompt that was too long:
-            the index of the first character of the first word that is not read, or not whole. With guidance the same
-            of the negative prompt, as "negative_prompt_tokens" and "negative_prompt_cut_at".
+        info: "prompt_tokens", at most L, the end token included; "prompt_unknown_tokens", how many of them stand for
+            text that the vocabulary lacks; "prompt_cut_at", only for a prompt that was too long: the index of the first
+            character of the first word that is not read, or not whole. With guidance the same of the negative prompt,
+            as "negative_prompt_tokens" and so on.
     """
 
     states: Tensor
@@ -53,8 +55,10 @@ class Tokenizer:
         self._longest = _CHARACTERS * length
         self._pad: int = self._pieces.pad_id()
         self._end: int = self._pieces.eos_id()
+        self._unknown: int = self._pieces.unk_id()
+        self._silent = {self._pad, self._end, self._unknown, self._pieces.piece_to_id("▁")}
         last = self._pieces.vocab_size() + _SENTINELS - 1
-        self._special = {"</s>": self._end, "<pad>": self._pad, "<unk>": self._pieces.unk_id()}
+        self._special = {"</s>": self._end, "<pad>": self._pad, "<unk>": self._unknown}
         self._special |= {f"<extra_id_{number}>": last - number for number in range(_SENTINELS)}
 
     def __call__(self, text: str) -> tuple[list[int], int | None]:
@@ -70,6 +74,18 @@ class Tokenizer:
                 cut = start
                 break
         return [*ids[: self._length - 1], self._end], cut
+
+    def unknown(self, ids: list[int]) -> int:
+        """How many of `ids` stand for text that the vocabulary lacks."""
+        return ids.count(self._unknown)
+
+    def says_something(self, ids: list[int]) -> bool:
+        """Whether `ids` has a token beside ends, padding and spaces; beside unknown ones it takes a letter."""
+        told = set(ids) - self._silent
+        if self._unknown not in ids:
+            return bool(told)
+        pieces = (self._pieces.id_to_piece(number) for number in told if number < self._pieces.vocab_size())
+        return any(letter.isalpha() for piece in pieces for letter in piece)
 
     def pad(self, ids: list[int]) -> list[int]:
         """`ids` filled up to `length`."""
@@ -105,7 +121,10 @@ class TextReader:
         self._tokenizer = Tokenizer(str(bundle.file("tokenizer/spiece.model")), length)
 
     def __call__(self, prompt: str, plan: Plan) -> Text:
-        """Read a prompt that `options.check_prompt` accepts; with guidance also the plan's negative prompt."""
+        """Read a prompt that `options.check_prompt` accepts; with guidance also the plan's negative prompt.
+
+        Raises `EmptyPrompt` where the vocabulary knows nothing of a prompt.
+        """
         prompts = {"negative_prompt": plan.options.negative_prompt} if plan.guided else {}
         prompts["prompt"] = prompt
         info: dict[str, int] = {}
@@ -113,6 +132,12 @@ class TextReader:
         for name, text in prompts.items():
             ids, cut = self._tokenizer(text)
             info[f"{name}_tokens"] = len(ids)
+            info[f"{name}_unknown_tokens"] = unknown = self._tokenizer.unknown(ids)
+            if not self._tokenizer.says_something(ids) and (unknown or name == "prompt"):
+                raise EmptyPrompt(
+                    f"the checkpoint's vocabulary knows nothing of the {name.replace('_', ' ')}; describe it in other "
+                    "words or another language, English for ConsisID"
+                )
             if cut is not None:
                 info[f"{name}_cut_at"] = cut
             rows.append(self._tokenizer.pad(ids))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -110,13 +111,31 @@ def test_standard_output_that_cannot_be_written(arguments: tuple[str, ...], sink
     assert done.stderr.startswith("OUTPUT_UNWRITABLE: standard output") and done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize(
-    ("cut", "message"), [(0, "only the beginning of its first word was read"), (7, "cut after character 7")]
-)
-def test_a_cut_prompt_is_reported(cut: int, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_warnings_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     info = {"options": {"frames": 9, "height": 32, "width": 32}, "seed": 0, "face": {"faces": 1}, "seconds": {}}
-    _save(Video(mp4=b"x", fps=8, info=info | {"text": {"prompt_cut_at": cut}}), tmp_path / "out.mp4", False)
-    assert f"the prompt was too long: {message}\n" in capsys.readouterr().out
+    _save(Video(mp4=b"x", fps=8, info=info | {"warnings": ["a word is lost"]}), tmp_path / "out.mp4", False)
+    assert "\na word is lost\n" in capsys.readouterr().out
+    _save(Video(mp4=b"x", fps=8, info=info), tmp_path / "out.mp4", False)  # of an older server
+
+
+@pytest.mark.parametrize("name", ["out.gif", "out.webm", "out.png", "out", "out.mp4.part", ".mp4"])
+def test_a_name_that_is_not_an_mp4_files_is_refused_before_any_work(name: str, photo: Path, tmp_path: Path) -> None:
+    done = run("generate", "--bundle", "/nonexistent", "--image", photo, "--prompt", PROMPT, "--out", tmp_path / name)
+    assert done.returncode == 3
+    assert done.stderr.startswith("INVALID_OPTION: the video is an MP4 file: its name must end in .mp4, got ")
+    assert not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize("command", ["generate", "request"])
+def test_the_portrait_is_never_overwritten(command: str, portrait: bytes, tmp_path: Path) -> None:
+    photo, link = tmp_path / "me.mp4", tmp_path / "link.mp4"
+    photo.write_bytes(portrait)
+    link.symlink_to(photo)
+    source = {"generate": ("--bundle", "/nonexistent"), "request": ("--url", "grpc://127.0.0.1:9")}[command]
+    done = run(command, *source, "--image", photo, "--prompt", PROMPT, "--out", link)
+    assert done.returncode == 3
+    assert done.stderr.startswith("INVALID_OPTION: ") and "is the portrait itself" in done.stderr
+    assert photo.read_bytes() == portrait and link.is_symlink()
 
 
 def test_nano_refuses_a_seed_out_of_range(tmp_path: Path) -> None:
@@ -138,10 +157,21 @@ def test_the_demo_needs_at_least_one_person() -> None:
     assert done.returncode == 2 and "--people" in done.stderr
 
 
-def test_an_unknown_flag_is_reported_with_the_nearest() -> None:
-    done = run("generate", "--stepz", "3")
+@pytest.mark.parametrize(
+    ("flag", "meant"),
+    [
+        ("--stepz", "--steps"),
+        ("--guidance-scale", "--guidance"),
+        ("--num_inference_steps=9", "--steps"),
+        ("--num-frames", "--frames"),
+        ("--generator", "--seed"),
+        ("--negative_prompt_embeds", "--negative-prompt"),
+    ],
+)
+def test_an_unknown_flag_is_reported_with_the_one_that_was_meant(flag: str, meant: str) -> None:
+    done = run("generate", flag, "3")
     assert done.returncode == 2
-    assert "--stepz" in done.stderr and "--steps" in done.stderr
+    assert flag.partition("=")[0] in done.stderr and re.search(rf"{meant}\b(?!-)", done.stderr)
 
 
 def test_an_unreachable_server_has_its_own_error(photo: Path, tmp_path: Path) -> None:

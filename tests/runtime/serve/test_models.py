@@ -234,6 +234,7 @@ def test_the_five_models_make_a_video(serving: ModuleType) -> None:
         "seed": 5,
         "bundle": "abc",
         "options": asdict(Options(seed=5, fps=4)) | {"frames": 9, "height": 32, "width": 32},
+        "warnings": [],
         "face": {"faces": 5},
         "text": {"prompt": "né"},
     }

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
+from hostile_images import chunk, scan_bomb
 from PIL import Image
 from tritonclient.utils import InferenceServerException
 
@@ -125,10 +126,6 @@ def test_what_ran_before_does_not_matter(client: Client, portrait: bytes, anothe
 
 def bomb(portrait: bytes) -> bytes:
     """A PNG whose header promises 30,000 × 30,000 pixels."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
     header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
@@ -147,6 +144,7 @@ BAD_IMAGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "truncated": (lambda photo: photo[: len(photo) // 2], "IMAGE_UNREADABLE"),
     "1×1": (lambda photo: drawn((1, 1)), "IMAGE_TOO_SMALL"),
     "bomb": (bomb, "IMAGE_TOO_LARGE"),
+    "scans": (lambda photo: scan_bomb(1000, 3000), "IMAGE_TOO_LARGE"),
     "blank": (lambda photo: drawn((256, 256)), "NO_FACE"),
 }
 
@@ -167,11 +165,23 @@ def test_bad_images(
     assert client.generate(portrait, PROMPT, QUICK).mp4
 
 
+def test_metadata_does_not_decide(client: Client, pipeline: Pipeline, portrait: bytes) -> None:
+    """Two megabytes of colour profile and text, which Pillow refuses to inflate."""
+    header = portrait.index(b"IHDR") + 21
+    added = chunk(b"iCCP", b"large\0\0" + zlib.compress(bytes(2**21))) + chunk(
+        b"zTXt", b"a\0\0" + zlib.compress(bytes(2**21))
+    )
+    answer = client.generate(portrait[:header] + added + portrait[header:], PROMPT, QUICK)
+    assert answer.mp4 == pipeline.generate(portrait, PROMPT, QUICK).mp4
+
+
 @pytest.mark.parametrize(
     ("prompt", "options", "code"),
     [
         ("", QUICK, "EMPTY_PROMPT"),
         ("  \n", QUICK, "EMPTY_PROMPT"),
+        ("😀 一个女人", QUICK, "EMPTY_PROMPT"),
+        ("a " * 500_000, QUICK, "INVALID_OPTION"),
         (PROMPT, Options(steps=2, frames=10), "INVALID_OPTION"),
         (PROMPT, Options(steps=2, frames=9, height=8), "INVALID_OPTION"),
         (PROMPT, Options(steps=2, frames=9, face_index=5), "FACE_INDEX_OUT_OF_RANGE"),
@@ -195,6 +205,19 @@ def test_a_long_prompt_is_cut_and_says_where(client: Client, pipeline: Pipeline,
     served, here = client.generate(portrait, prompt, QUICK), pipeline.generate(portrait, prompt, QUICK)
     assert served.mp4 == here.mp4
     assert served.info["text"]["prompt_cut_at"] == here.info["text"]["prompt_cut_at"] < len(prompt)
+    assert served.info["warnings"] == here.info["warnings"]
+    assert "the prompt was too long: cut after character" in served.info["warnings"][0]
+
+
+def test_unknown_words_are_counted_and_warned_of(client: Client, pipeline: Pipeline, portrait: bytes) -> None:
+    prompt = f"{PROMPT} 走 😀"
+    served, here = client.generate(portrait, prompt, QUICK), pipeline.generate(portrait, prompt, QUICK)
+    assert served.info["text"] == here.info["text"] and served.info["text"]["prompt_unknown_tokens"] == 2
+    assert served.info["warnings"] == here.info["warnings"]
+    assert (
+        "2 of the " in served.info["warnings"][0] and "tokens of the prompt are unknown" in served.info["warnings"][0]
+    )
+    assert client.generate(portrait, PROMPT, QUICK).info["warnings"] == []
 
 
 def executions(server: Server) -> dict[str, int]:

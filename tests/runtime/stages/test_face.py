@@ -20,7 +20,7 @@ from consisid_runtime.models.retinaface import RetinaFace
 from consisid_runtime.options import Geometry, Options, Plan, plan
 from consisid_runtime.signatures import CLIP, Signature
 from consisid_runtime.stages.face import geometry as geometry
-from consisid_runtime.stages.face.reader import Face, FaceReader
+from consisid_runtime.stages.face.reader import Face, FaceReader, _largest_first
 
 DATA = Path(__file__).parents[2] / "data"
 MAKE = runpy.run_path(str(DATA / "record_faces.py"))
@@ -135,6 +135,29 @@ def test_the_whole_path_is_the_references(
     assert (np.abs(face.portrait[4::8, 4::8].astype(int) - record["whole_portrait"]) > 1).mean() < 1e-3
 
 
+def test_where_the_detector_finds_nobody_the_path_is_still_the_references(
+    read: tuple[FaceReader, dict[str, Any]], record: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`process_face_embeddings` goes on with the aligner's landmarks; its recogniser then sees the aligned crop."""
+    reader, seen = read
+    monkeypatch.setattr("consisid_runtime.stages.face.reader.crop_transform", lambda _: record["whole_transforms"][0])
+    monkeypatch.setattr(reader._finder, "find", lambda image: [])
+    seen["labels"] = torch.from_numpy(record["whole_labels"])
+    bgr = np.ascontiguousarray(geometry.fit(MAKE["portrait"]())[..., ::-1])
+    # The recorded aligner sees faces everywhere, of which the reference takes the central one.
+    faces = [each.keypoints for each in _largest_first(reader._align(bgr))]
+    central = int(np.argmin([np.abs(points - record["whole_landmarks"][0]).max() for points in faces]))
+    face = reader(encode(MAKE["portrait"]()), request(keypoints="source", face_index=central))
+    assert face.info["face_found_by"] == "aligner" and face.info["faces"] == len(faces)
+    np.testing.assert_allclose(face.keypoints, record["whole_landmarks"][0], rtol=0, atol=1e-3)
+    align_face = geometry.warp(bgr, record["whole_transforms"][0], 512, (135, 133, 132))
+    assert relative(seen["identity"][:, :512], reader._finder._recogniser.get_feat(align_face)) == 0
+    assert relative(seen["identity"][:, :512], record["whole_identity"][:, :512]) > 1e-3
+    assert relative(seen["identity"][:, 512:], record["whole_identity"][:, 512:]) < 1e-5
+    assert relative(seen["clip_hidden"], record["whole_hidden"]) < 1e-5
+    assert (np.abs(face.portrait[4::8, 4::8].astype(int) - record["whole_portrait"]) > 1).mean() < 1e-3
+
+
 # one person for every network
 
 SMALL_AND_CENTRAL = ((200.0, 130.0, 260.0, 210.0), (20, 200, 40))
@@ -230,7 +253,7 @@ def test_crop_and_embedding_are_of_the_chosen_face(
     assert np.abs(np.array(colour_of_embedding(face)) - colour[:2]).max() <= 1
     np.testing.assert_allclose(face.info["face_box"], box, atol=0.02)
     assert face.info["faces"] == 2 and face.info["face_index"] == (wanted or 0)
-    assert face.info["face_score"] == pytest.approx(0.8)
+    assert face.info["face_score"] == pytest.approx(0.8) and face.info["face_found_by"] == "detector"
 
 
 def test_outputs_have_their_ports_shapes(reader_of: Callable[..., FaceReader]) -> None:
@@ -265,8 +288,33 @@ def test_only_accepts_a_single_face(reader_of: Callable[..., FaceReader]) -> Non
 
 
 def test_no_face(reader_of: Callable[..., FaceReader]) -> None:
-    with pytest.raises(NoFace, match="480×320"):
-        reader_of([], [LARGE_AND_ASIDE[0]])(encode(draw([])), request())
+    with pytest.raises(NoFace, match=r"480×320.*space around the head \(a close-up"):
+        reader_of([], [])(encode(draw([])), request())
+
+
+@pytest.mark.parametrize(
+    ("wanted", "index", "person"),
+    [(None, 0, LARGE_AND_ASIDE), (0, 0, LARGE_AND_ASIDE), (1, 1, SMALL_AND_CENTRAL)],
+    ids=["largest", "first", "second"],
+)
+def test_where_the_detector_finds_nobody_the_aligners_faces_are_numbered(
+    reader_of: Callable[..., FaceReader], wanted: int | None, index: int, person: tuple[Box, tuple[int, int, int]]
+) -> None:
+    box, colour = person
+    face = reader_of([], [box for box, _ in PEOPLE])(encode(draw(PEOPLE)), request(face_index=wanted))
+    assert np.abs(np.array(colour_of_crop(face)) - colour).max() <= 1
+    assert np.abs(np.array(colour_of_embedding(face)) - colour[:2]).max() <= 1
+    np.testing.assert_allclose(face.info["face_box"], box, atol=0.02)
+    assert (face.info["faces"], face.info["face_index"], face.info["face_found_by"]) == (2, index, "aligner")
+    assert json.loads(json.dumps(face.info)) == face.info
+
+
+@pytest.mark.parametrize(("wanted", "error"), [("only", MultipleFaces), (2, FaceIndexOutOfRange)])
+def test_several_faces_of_the_aligner_alone(
+    reader_of: Callable[..., FaceReader], wanted: Any, error: type[Exception]
+) -> None:
+    with pytest.raises(error, match="2 faces"):
+        reader_of([], [box for box, _ in PEOPLE])(encode(draw(PEOPLE)), request(face_index=wanted))
 
 
 @pytest.mark.parametrize("aligned", [[], [SMALL_AND_CENTRAL[0]]], ids=["nothing", "somebody else"])

@@ -198,8 +198,11 @@ def test_the_smallest_images_are_read(size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"hello", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"%PDF-1.7\n", bytes(1000), b"\x89PNG\r\n\x1a\n"],
-    ids=["empty", "text", "svg", "pdf", "zeros", "png magic"],
+    [
+        *(b"", b"hello", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"%PDF-1.7\n", bytes(1000)),
+        *(b"\x89PNG\r\n\x1a\n", b"BM", b"\0\0\0 ftypheic\0\0\0\0", b"\0\0\0 ftypavif\0\0\0\0"),
+    ],
+    ids=["empty", "text", "svg", "pdf", "zeros", "png magic", "bmp magic", "heic", "avif"],
 )
 def test_what_is_no_image_is_unreadable(data: bytes) -> None:
     with pytest.raises(ImageUnreadable, match="JPEG"):

@@ -1,6 +1,7 @@
 """The text stage's token ids against transformers' T5Tokenizer, and what it makes of prompts nobody should send."""
 
 import random
+import time
 import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,8 @@ import pytest
 import torch
 
 from consisid_nano.untrained.tokenizer import write_tokenizer
-from consisid_runtime.options import Geometry, Options, Plan, plan
+from consisid_runtime.errors import EmptyPrompt
+from consisid_runtime.options import Geometry, Options, Plan, check_prompt, plan
 from consisid_runtime.stages.text import TextReader, Tokenizer
 
 LENGTH = 24
@@ -107,14 +109,15 @@ def test_guidance_is_one_call_negative_first(model: Path) -> None:
     assert bundle.calls[0].dtype == torch.int64
     assert text.states.shape == (2, LENGTH, 1)
     counts = {"negative_prompt": len(tokenizer("blurry")[0]), "prompt": len(tokenizer("a man walks")[0])}
-    assert text.info == {f"{name}_tokens": count for name, count in counts.items()}
+    expected = {f"{name}_tokens": count for name, count in counts.items()}
+    assert text.info == expected | {"negative_prompt_unknown_tokens": 0, "prompt_unknown_tokens": 0}
 
 
 def test_without_guidance_the_negative_prompt_is_not_read(model: Path) -> None:
     bundle = FakeBundle(model)
     text = TextReader(bundle)("a man", a_plan(guidance=1.0, negative_prompt=LONG))  # type: ignore[arg-type]
     assert [call.shape for call in bundle.calls] == [(1, LENGTH)]
-    assert set(text.info) == {"prompt_tokens"}
+    assert set(text.info) == {"prompt_tokens", "prompt_unknown_tokens"}
 
 
 def test_cut_is_reported_where_a_word_begins(model: Path) -> None:
@@ -148,3 +151,52 @@ def test_of_an_endless_word_only_the_beginning_is_tokenised(model: Path) -> None
     tracemalloc.stop()
     assert max(seen) == 100 * LENGTH
     assert tokenizer("a " + "\u200b" * 10**5 + " b")[1] == 2
+
+
+UNKNOWN = [
+    "一个女人走在沙滩上",
+    "امرأة تمشي",
+    "😀",
+    "👩‍👩‍👧 😀😀",
+    "日本語 のプロンプト",
+    "<unk>",
+    "</s>",
+    "<pad> </s>",
+    "走在，沙滩上3！",
+]
+
+
+@pytest.mark.parametrize("prompt", UNKNOWN, ids=ascii)
+def test_a_prompt_of_which_the_vocabulary_knows_nothing_is_refused(prompt: str, model: Path) -> None:
+    bundle = FakeBundle(model)
+    reader = TextReader(bundle)  # type: ignore[arg-type]
+    with pytest.raises(EmptyPrompt, match="knows nothing of the prompt"):
+        reader(prompt, a_plan())
+    if "unk" in prompt or prompt[0] not in "<":
+        with pytest.raises(EmptyPrompt, match="knows nothing of the negative prompt"):
+            reader("a man", a_plan(negative_prompt=prompt))
+    assert not bundle.calls
+
+
+@pytest.mark.parametrize("negative", ["", "  ", "\n"])
+def test_a_negative_prompt_may_be_empty(negative: str, model: Path) -> None:
+    TextReader(FakeBundle(model))("a man", a_plan(negative_prompt=negative))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "unknown"), [("a man walks", 0), ("a man 走 walks 😀", 2), ("a 日本語 man", 1), ("a <unk> man", 1)]
+)
+def test_unknown_tokens_are_counted(prompt: str, unknown: int, reference: Any, model: Path) -> None:
+    assert reference(prompt).input_ids.count(reference.unk_token_id) == unknown
+    info = TextReader(FakeBundle(model))(prompt, a_plan(negative_prompt=prompt)).info  # type: ignore[arg-type]
+    assert info["prompt_unknown_tokens"] == info["negative_prompt_unknown_tokens"] == unknown
+
+
+@pytest.mark.parametrize(
+    "prompt", ["a " * 2**15, "x" * 2**16, "a " + "\u200b " * 2**13, "日" * 21845, "a" + "\u0301" * 2**14]
+)
+def test_the_longest_prompt_is_read_in_linear_time(prompt: str, model: Path) -> None:
+    tokenizer = Tokenizer(str(model / "spiece.model"), 226)
+    begin = time.process_time()
+    tokenizer(check_prompt(prompt))
+    assert time.process_time() - begin < 0.25

@@ -74,5 +74,8 @@ class FaceFinder:
     def embed(self, image: Pixels, keypoints: Floats) -> Floats:
         """ArcFace's embedding, not normalised, of the face with these keypoints in a BGR image."""
         edge = self._recogniser.input_size[0]
-        crop = warp(image, arcface_transform(keypoints, edge), edge, border=(0, 0, 0))
+        return self.embed_crop(warp(image, arcface_transform(keypoints, edge), edge, border=(0, 0, 0)))
+
+    def embed_crop(self, crop: Pixels) -> Floats:
+        """ArcFace's embedding, not normalised, of a square BGR crop of any size, scaled to the network's."""
         return np.asarray(self._recogniser.get_feat(crop), np.float32).reshape(-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ from consisid_runtime.stages.face.geometry import (
     transform,
     warp,
 )
-from consisid_runtime.stages.face.image import Pixels, read_pixels
+from consisid_runtime.stages.face.image import Pixels, read_photo
 
 if TYPE_CHECKING:
     from consisid_runtime.bundle import Modules
@@ -46,7 +47,8 @@ class Face:
         tokens: float32 [1, Q, D], the high-frequency identity.
         portrait: uint8 [512, 512, 3] RGB, the aligned face on white: the low-frequency identity.
         keypoints: float32 [5, 2], (x, y) of eyes, nose and mouth corners, in the coordinates `Options.keypoints` names.
-        info: "faces" seen, "face_index" taken, its "face_box" in pixels of the original upright image, "face_score".
+        info: "faces" seen, "face_index" taken, its "face_box" in pixels of the original upright image, "face_score",
+            and "face_found_by", which is "aligner" where the detector found nobody.
     """
 
     tokens: Tensor
@@ -79,29 +81,38 @@ class FaceReader:
     def __call__(self, image: bytes, plan: Plan) -> Face:
         """Read one face.
 
+        Where the detector finds nobody, the aligner's faces are taken, as in the reference implementation.
+
         Args:
             image: an image file's bytes.
             plan: `face_index` and `keypoints` of its options are used.
 
         Raises `ImageUnreadable`, `ImageTooLarge`, `ImageTooSmall`, `NoFace`, `MultipleFaces`, `FaceIndexOutOfRange`.
         """
-        photo = read_pixels(image)
-        bgr = np.ascontiguousarray(fit(photo)[..., ::-1])
+        pixels, *size = read_photo(image)
+        bgr = np.ascontiguousarray(fit(pixels)[..., ::-1])
+        del pixels  # of 64 megapixels they have 183 MiB
         faces = self._finder.find(bgr)
-        index = _choose(plan.options.face_index, faces, photo, self._world)
+        by_detector = bool(faces)
+        if not by_detector:
+            faces = _largest_first(self._align(bgr))
+        index = _choose(plan.options.face_index, faces, size, self._world)
         face = faces[index]
-        matrix = crop_transform(_landmarks(self._align(bgr), faces, index, self._world))
+        landmarks = _landmarks(self._align(bgr), faces, index, self._world) if by_detector else face.keypoints
+        matrix = crop_transform(landmarks)
         if matrix is None:
             problem = f"face {index} cannot be aligned: its landmarks coincide"
             raise _no_face(problem, "a larger or clearer picture", self._world)
-        aligned = warp(bgr, matrix, CROP, CROP_BORDER)[..., ::-1].copy()
-        crop = torch.from_numpy(aligned).permute(2, 0, 1)[None].float() / 255.0
+        aligned = warp(bgr, matrix, CROP, CROP_BORDER)
+        crop = torch.from_numpy(aligned[..., ::-1].copy()).permute(2, 0, 1)[None].float() / 255.0
         background = self._background(crop)
         colour = torch.where(background, 1.0, crop)
-        identity, hidden = self._identity(bgr, face, torch.where(background, 1.0, _grey(crop)))
+        # Where the detector found nobody, the recogniser sees the aligned crop, as in the reference.
+        who = self._finder.embed(bgr, face.keypoints) if by_detector else self._finder.embed_crop(aligned)
+        identity, hidden = self._identity(who, torch.where(background, 1.0, _grey(crop)))
         tokens = self._extractor({"identity": identity, "clip_hidden": hidden})["face_tokens"]
         source = plan.options.keypoints == "source"
-        scale = photo.shape[1] / bgr.shape[1], photo.shape[0] / bgr.shape[0]
+        scale = size[0] / bgr.shape[1], size[1] / bgr.shape[0]
         return Face(
             tokens=tokens,
             # Truncated, not rounded, as in the checkpoint's training.
@@ -112,6 +123,7 @@ class FaceReader:
                 "face_index": index,
                 "face_box": [round(float(edge) * scale[axis % 2], 2) for axis, edge in enumerate(face.box)],
                 "face_score": round(face.score, 4),
+                "face_found_by": "detector" if by_detector else "aligner",
             },
         )
 
@@ -125,19 +137,31 @@ class FaceReader:
         labels = self._parser({"image": _normalise(crop, _PARSER_MEAN, _PARSER_STD)})["labels"].cpu()
         return torch.isin(labels, torch.tensor(_BACKGROUND, dtype=labels.dtype))[:, None]
 
-    def _identity(self, bgr: Pixels, face: Found, grey: Tensor) -> tuple[Tensor, Tensor]:
-        """ArcFace and CLIP embedding side by side [1, 512 + out], and CLIP's hidden states."""
+    def _identity(self, who: Floats, grey: Tensor) -> tuple[Tensor, Tensor]:
+        """ArcFace's embedding and CLIP's side by side [1, 512 + out], and CLIP's hidden states."""
         small = F.interpolate(grey, size=(self._clip_size, self._clip_size), mode="bicubic", antialias=True)
         clip = self._clip({"image": _normalise(small, _CLIP_MEAN, _CLIP_STD)})
         look = clip["clip_embedding"]
-        who = torch.from_numpy(self._finder.embed(bgr, face.keypoints))[None].to(look)
-        return torch.cat((who, look / look.norm(dim=1, keepdim=True)), dim=1), clip["clip_hidden"]
+        own = torch.from_numpy(who)[None].to(look)
+        return torch.cat((own, look / look.norm(dim=1, keepdim=True)), dim=1), clip["clip_hidden"]
 
 
-def _choose(wanted: int | str | None, faces: list[Found], photo: Pixels, world: str | None) -> int:
-    count, size = len(faces), f"{photo.shape[1]}×{photo.shape[0]}"
+def _largest_first(found: Detections) -> list[Found]:
+    """The aligner's faces as the finder gives its own."""
+    areas = (found.boxes[:, 2:] - found.boxes[:, :2]).prod(axis=1)
+    order: list[int] = np.argsort(areas, kind="stable")[::-1].tolist()
+    return [Found(found.boxes[i], float(found.scores[i]), found.landmarks[i].astype(np.float32)) for i in order]
+
+
+def _choose(wanted: int | str | None, faces: list[Found], pixels: Sequence[int], world: str | None) -> int:
+    count, size = len(faces), f"{pixels[0]}×{pixels[1]}"
     if not count:
-        raise _no_face(f"no face was found in the {size} image", "a picture that shows one face large and clear", world)
+        raise _no_face(
+            f"no face was found in the {size} image",
+            "a picture that shows one face clearly, with space around the head (a close-up that fills the picture is "
+            "often missed)",
+            world,
+        )
     if wanted == "only" and count > 1:
         raise MultipleFaces(
             f"{count} faces were found in the {size} image where one was asked for; crop it, or choose with "

@@ -1,0 +1,48 @@
+"""What `info` warns of, from the reports of the stages."""
+
+from typing import Any
+
+import pytest
+
+from consisid_runtime.options import Geometry, Options, plan
+from consisid_runtime.wire import describe
+
+PLAN = plan(Options(), Geometry(9, 32, 32, 8, 4, 2, fixed_size=False))
+
+
+def warnings(face: dict[str, Any], text: dict[str, Any]) -> list[str]:
+    return list(describe(PLAN, "abc", {"face": face | {"seconds": 0.1}, "text": text | {"seconds": 0.2}})["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("face", "text", "message"),
+    [
+        ({}, {"prompt_cut_at": 7}, "the prompt was too long: cut after character 7"),
+        ({}, {"prompt_cut_at": 0}, "the prompt was too long: only the beginning of its first word was read"),
+        ({}, {"negative_prompt_cut_at": 9}, "the negative prompt was too long: cut after character 9"),
+        ({}, {"prompt_tokens": 8, "prompt_unknown_tokens": 2}, "2 of the 8 tokens of the prompt are unknown"),
+        ({}, {"negative_prompt_tokens": 8, "negative_prompt_unknown_tokens": 1}, "1 of the 8 tokens of the negative"),
+        ({"face_found_by": "aligner"}, {}, "the detector found no face"),
+    ],
+)
+def test_what_a_user_may_not_expect_is_said(face: dict[str, Any], text: dict[str, Any], message: str) -> None:
+    (warning,) = warnings(face, text)
+    assert warning.startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("face", "text"),
+    [
+        ({"face_found_by": "detector"}, {"prompt_tokens": 8, "prompt_unknown_tokens": 0}),
+        ({"face_found_by": ["aligner"]}, {"prompt_cut_at": "7", "prompt_unknown_tokens": [1]}),
+        ({"face_found_by": None}, {"prompt_cut_at": None, "prompt_unknown_tokens": -3}),
+    ],
+    ids=["as it should be", "of other types", "of other values"],
+)
+def test_nothing_else_is_said(face: dict[str, Any], text: dict[str, Any]) -> None:
+    """Who calls one stage directly may send any report."""
+    assert warnings(face, text) == []
+
+
+def test_a_request_without_reports_has_no_warnings() -> None:
+    assert describe(PLAN, "abc", {})["warnings"] == []
