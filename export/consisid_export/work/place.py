@@ -79,9 +79,7 @@ def place(root: Path, out: Path, marker: str) -> None:
         else:
             (root / PLACING).rename(out)
     except OSError as error:
-        raise OutputUnwritable(
-            f"the complete bundle cannot be moved to {out}: {error.strerror}; the same command goes on from there"
-        ) from error
+        raise OutputUnwritable(f"the complete bundle cannot be moved to {out}: {error.strerror}") from error
 
 
 def sweep(out: Path) -> None:

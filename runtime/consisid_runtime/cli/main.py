@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 from consisid_runtime.cli import commands, output
 from consisid_runtime.cli.distributions import missing_command, missing_module
-from consisid_runtime.errors import ConsisIDError, exit_codes
+from consisid_runtime.errors import ConsisIDError, FileInaccessible, exit_codes
 
 ENTRY_POINTS = "consisid.commands"
 
@@ -49,11 +49,17 @@ def make_app() -> typer.Typer:
 
 
 def main() -> None:
-    """Run the command. A `ConsisIDError` becomes one line or one JSON object, and its exit code."""
+    """Run the command. A `ConsisIDError` becomes one line or one JSON object, and its exit code.
+
+    Any other exception is printed by Python, after one JSON object where --json was given.
+    """
     try:
         _run()
     except ConsisIDError as error:
         sys.exit(output.report(error))
+    except Exception as error:
+        output.report_unexpected(error)
+        raise
 
 
 def _run() -> None:
@@ -63,7 +69,9 @@ def _run() -> None:
         if missing := missing_module(error.name):
             raise missing from error
         raise
-    except OSError:
+    except OSError as error:
         # Typer prints help itself: if standard output cannot be written, another line fails with the typed error.
         output.write("")
-        raise
+        if error.filename is None:
+            raise
+        raise FileInaccessible(f"{error.filename}: {error.strerror}") from error

@@ -68,7 +68,7 @@ def write_marker(path: Path, content: Mapping[str, Any]) -> None:
     write_file(path, json.dumps(marker | {"digest": manifest_digest(marker)}, indent=1).encode())
 
 
-def content_digests(folder: Path, marker: str) -> dict[str, str]:
+def content_digests(folder: Path, marker: str = "") -> dict[str, str]:
     """Name → SHA-256 of every file in a folder but its marker. Raises `OSError`."""
     return {name: sha256(folder / name) for name in sorted(_names(folder)) if name != marker}
 
