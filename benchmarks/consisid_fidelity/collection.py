@@ -89,6 +89,8 @@ def read_collection(folder: Path) -> list[Item]:
 def read_table(path: Path, required: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     """Names of the columns, and cells of the rows. Raises `CollectionInvalid` when a required column is missing."""
     try:
+        if path.exists() and not path.is_file():
+            raise CollectionInvalid(f"{path} is a folder, device or pipe; name a table")
         with path.open(newline="", encoding="utf-8-sig") as file:
             lines: Iterable[list[str]] = [cells for cells in csv.reader(file, strict=True) if cells]
     except OSError as error:

@@ -153,11 +153,11 @@ def _require_usable(work: Path, checkpoint: Path, judges: Path, *bundles: Path |
     from consisid_runtime.files.atomic import require_folder
 
     require_folder(work)
-    Checkpoint.open(checkpoint)
     Judges.open(judges, "cpu")
     for bundle in bundles:
         if bundle is not None:
             Bundle.open(bundle, device="cpu")
+    Checkpoint.open(checkpoint)
 
 
 def _measure(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from importlib.metadata import entry_points
 from typing import Any
@@ -45,7 +46,20 @@ def make_app() -> typer.Typer:
     commands.register(app)
     for entry in entry_points(group=ENTRY_POINTS):
         entry.load()(app)
+    _leave_paths_to_commands(app)
     return app
+
+
+def _leave_paths_to_commands(app: typer.Typer) -> None:
+    """Keep Typer from examining paths: it would report a closed file as wrong use, without a code and without JSON."""
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            _leave_paths_to_commands(group.typer_instance)
+    for command in app.registered_commands:
+        if command.callback is not None:
+            for parameter in inspect.signature(command.callback, eval_str=True).parameters.values():
+                for info in getattr(parameter.annotation, "__metadata__", ()):
+                    info.readable = False
 
 
 def main() -> None:

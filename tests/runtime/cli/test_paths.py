@@ -1,16 +1,20 @@
 """Every path that a command takes, made unusable in every way: a typed error that names it, and no traceback."""
 
+import contextlib
 import ctypes
+import inspect
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_origin
 
 import pytest
-from typer.main import get_command
+import typer
+from typer.models import OptionInfo
 
 import consisid_nano
 from consisid_runtime.cli.main import make_app
@@ -29,16 +33,40 @@ def as_everybody() -> None:
         libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
 
 
-def path_parameters() -> Iterator[tuple[tuple[str, ...], Any]]:
-    """(names of command and sub-command, parameter) for every path that a command takes."""
-    waiting: list[tuple[tuple[str, ...], Any]] = [((), get_command(make_app()))]
-    while waiting:
-        names, command = waiting.pop()
-        waiting += [((*names, name), child) for name, child in getattr(command, "commands", {}).items()]
-        yield from ((names, parameter) for parameter in command.params if parameter.type.name in ("path", "file"))
+@dataclass(frozen=True)
+class Parameter:
+    """A path that a command takes.
+
+    Attributes:
+        command: names of command and sub-command.
+        flag: None for an argument.
+    """
+
+    command: tuple[str, ...]
+    name: str
+    flag: str | None
+    required: bool
+
+    def given(self, path: Path) -> list[str]:
+        return [self.flag, str(path)] if self.flag else [str(path)]
 
 
-PARAMETERS = {" ".join((*names, parameter.name)): (names, parameter) for names, parameter in path_parameters()}
+def path_parameters(app: typer.Typer, names: tuple[str, ...] = ()) -> Iterator[Parameter]:
+    """Every path that a command of `app` takes."""
+    for group in app.registered_groups:
+        assert group.typer_instance is not None and group.name
+        yield from path_parameters(group.typer_instance, (*names, group.name))
+    for command in app.registered_commands:
+        assert command.callback is not None
+        for found in inspect.signature(command.callback, eval_str=True).parameters.values():
+            if get_origin(found.annotation) is Annotated and "Path" in str(found.annotation.__origin__):
+                (info,) = found.annotation.__metadata__
+                name = command.name or command.callback.__name__
+                flag = f"--{found.name}" if isinstance(info, OptionInfo) else None
+                yield Parameter((*names, name), found.name, flag, found.default is inspect.Parameter.empty)
+
+
+PARAMETERS = {" ".join((*found.command, found.name)): found for found in path_parameters(make_app())}
 WRITTEN = {
     *("generate out", "request out", "export out", "repository out", "nano folder", "demo folder", "demo out"),
     *("bench export out", "bench pipeline out", "bench kernels out", "bench fidelity out", "bench fidelity-nano out"),
@@ -121,12 +149,12 @@ def usable(
 
 def arguments(name: str, path: Path, usable: dict[str, Path]) -> list[str]:
     """A command with `path` for the parameter called `name`, and good values for what else it needs."""
-    names, wanted = PARAMETERS[name]
+    wanted = PARAMETERS[name]
+    names = wanted.command
     given = list(names)
-    for other_names, parameter in PARAMETERS.values():
-        if other_names == names and (parameter is wanted or parameter.required):
-            value = str(path if parameter is wanted else usable[parameter.name])
-            given += [parameter.opts[0], value] if parameter.opts[0].startswith("-") else [value]
+    for other in PARAMETERS.values():
+        if other.command == names and (other is wanted or other.required):
+            given += other.given(path if other is wanted else usable[other.name])
     given += {"generate": ["--prompt", "a"], "request": ["--prompt", "a", "--url", "grpc://127.0.0.1:9"]}.get(
         names[0], []
     )
@@ -148,10 +176,8 @@ def test_every_path_of_every_command_is_typed(session: Session, places: dict[str
     for (name, way), (status, printed, complained) in zip(cases, found, strict=True):
         text = complained if name.split()[0] in WITHOUT_JSON else printed
         code = None
-        try:
+        with contextlib.suppress(ValueError, KeyError):
             code = text.split(":")[0] if text is complained else json.loads(printed)["error"]["code"]
-        except (ValueError, KeyError):
-            pass
         typed = status in exit_codes() and status not in (0, 1, 2) and "Traceback" not in complained
         named = str(places[way]) in text.replace("\\\\", "\\") or code == "MISSING_EXTRA"
         if not (typed and code and named):
