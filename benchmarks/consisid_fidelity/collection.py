@@ -11,6 +11,7 @@ video may have any container and codec that FFmpeg reads, including animated GIF
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,7 +76,7 @@ def read_collection(folder: Path) -> list[Item]:
     Raises `CollectionInvalid`, naming the row, for a table that is missing, empty or lacks a column, an empty required
     cell, a path outside the folder, a missing file, or a video listed twice.
     """
-    root = folder.resolve()
+    root = Path(os.path.realpath(folder))  # never raises
     header, rows = read_table(folder / TABLE, REQUIRED)
     items = [_item(root, number, dict(zip(header, cells, strict=True))) for number, cells in enumerate(rows, 1)]
     seen: dict[Path, Item] = {}

@@ -6,6 +6,7 @@ requests.csv    portrait,prompt[,seed][,attribute …]; paths of portraits are r
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -49,7 +50,7 @@ class Request:
 
 def read_requests(table: Path) -> list[Request]:
     """Every row of a table. Raises `CollectionInvalid`, naming the row, for an invalid table or cell."""
-    root = table.resolve().parent
+    root = Path(os.path.realpath(table)).parent
     header, rows = read_table(table, _REQUIRED)
     if taken := {"video", REFERENCE} & set(header):
         raise CollectionInvalid(f"{table} has the columns {', '.join(sorted(taken))}: it lists videos, not requests")

@@ -61,7 +61,11 @@ def finish(out: Path, marker: str) -> bool:
     Raises `OutputBusy` while that export is running, `OutputUnwritable`.
     """
     for root in _roots(out):
-        if (root / PLACING).is_dir():
+        try:
+            begun = (root / PLACING).is_dir()
+        except OSError as error:
+            raise OutputUnwritable(f"{out} cannot be written: {error.strerror}") from error
+        if begun:
             _require_root(root)
             require_ours(out, marker, _markers(root, marker))
             with locked(root, out):

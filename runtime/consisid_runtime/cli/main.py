@@ -56,10 +56,13 @@ def _leave_paths_to_commands(app: typer.Typer) -> None:
         if group.typer_instance is not None:
             _leave_paths_to_commands(group.typer_instance)
     for command in app.registered_commands:
-        if command.callback is not None:
-            for parameter in inspect.signature(command.callback, eval_str=True).parameters.values():
-                for info in getattr(parameter.annotation, "__metadata__", ()):
-                    info.readable = False
+        run: Any = command.callback
+        # Evaluated once: every evaluation of an annotation makes another object of its option.
+        run.__signature__ = inspect.signature(run, eval_str=True)
+        run.__annotations__ = {name: found.annotation for name, found in run.__signature__.parameters.items()}
+        for annotation in run.__annotations__.values():
+            for option in getattr(annotation, "__metadata__", ()):
+                option.readable = False
 
 
 def main() -> None:

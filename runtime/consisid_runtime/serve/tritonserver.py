@@ -65,7 +65,10 @@ class TritonServer:
         ready_timeout: float = 300.0,
     ) -> None:
         self._environment = dict(environment or {})
-        self._links = {"models": repository.resolve(), **{k: path.resolve() for k, path in (folders or {}).items()}}
+        self._links = {
+            "models": repository.resolve(),
+            **{k: Path(os.path.realpath(path)) for k, path in (folders or {}).items()},
+        }
         self._host = host
         self._ports = (grpc_port, http_port, metrics_port)
         self._log = log.resolve() if isinstance(log, Path) else log

@@ -139,6 +139,7 @@ def usable(
         "candidate": bundle,
         "image": root / "portrait.png",
         "out": root / "out",
+        "video": root / "out.mp4",
         "folder": root / "folder",
         "checkpoint": nano,
         "judges": consisid_nano.judges(),
@@ -154,7 +155,10 @@ def arguments(name: str, path: Path, usable: dict[str, Path]) -> list[str]:
     given = list(names)
     for other in PARAMETERS.values():
         if other.command == names and (other is wanted or other.required):
-            given += other.given(path if other is wanted else usable[other.name])
+            good = usable.get(
+                "video" if other.name == "out" and names[0] in ("generate", "request") else other.name, path
+            )
+            given += other.given(path if other is wanted else good)
     given += {"generate": ["--prompt", "a"], "request": ["--prompt", "a", "--url", "grpc://127.0.0.1:9"]}.get(
         names[0], []
     )
@@ -181,5 +185,5 @@ def test_every_path_of_every_command_is_typed(session: Session, places: dict[str
         typed = status in exit_codes() and status not in (0, 1, 2) and "Traceback" not in complained
         named = str(places[way]) in text.replace("\\\\", "\\") or code == "MISSING_EXTRA"
         if not (typed and code and named):
-            wrong.append((name, way, status, printed[-300:], complained[-600:]))
-    assert wrong == []
+            wrong.append(f"{name}, {way}: {status} {printed[-300:]} {complained[-600:]}")
+    assert not wrong, "\n".join(wrong)
