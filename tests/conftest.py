@@ -84,7 +84,7 @@ def checkpoint_of() -> Callable[..., Path]:
     def write(**transformer: Any) -> Path:
         from consisid_nano.untrained.write import write_untrained
 
-        name = "-".join(["untrained", *(f"{key}={value}" for key, value in sorted(transformer.items()))])
+        name = "-".join(["random", *(f"{key}={value}" for key, value in sorted(transformer.items()))])
         with alone(name):
             write_untrained(BUILD / name, transformer=transformer)
         return BUILD / name

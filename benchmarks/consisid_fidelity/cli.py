@@ -70,10 +70,12 @@ def videos_command(
     """Generate a bundle's videos for a table of portraits and prompts; `fidelity` scores them."""
     from consisid_fidelity.videos import generate_videos, read_requests
     from consisid_runtime.cli.progress import Display
+    from consisid_runtime.files.atomic import require_folder
     from consisid_runtime.options import Options
     from consisid_runtime.pipeline import Pipeline
 
     options, rows = Options(steps=steps, guidance=guidance), read_requests(requests)
+    require_folder(out)
     with Display(f"bench {VIDEOS}") as display:
         made = generate_videos(Pipeline.open(bundle, device=device), rows, options, out, display.update)
     emit(as_json, {"made": made, "videos": len(rows)}, f"made {made} of {len(rows)} videos in {out}")

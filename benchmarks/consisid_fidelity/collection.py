@@ -11,6 +11,7 @@ video may have any container and codec that FFmpeg reads, including animated GIF
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,7 +76,7 @@ def read_collection(folder: Path) -> list[Item]:
     Raises `CollectionInvalid`, naming the row, for a table that is missing, empty or lacks a column, an empty required
     cell, a path outside the folder, a missing file, or a video listed twice.
     """
-    root = folder.resolve()
+    root = Path(os.path.realpath(folder))  # never raises
     header, rows = read_table(folder / TABLE, REQUIRED)
     items = [_item(root, number, dict(zip(header, cells, strict=True))) for number, cells in enumerate(rows, 1)]
     seen: dict[Path, Item] = {}
@@ -89,6 +90,8 @@ def read_collection(folder: Path) -> list[Item]:
 def read_table(path: Path, required: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     """Names of the columns, and cells of the rows. Raises `CollectionInvalid` when a required column is missing."""
     try:
+        if path.exists() and not path.is_file():
+            raise CollectionInvalid(f"{path} is a folder, device or pipe; name a table")
         with path.open(newline="", encoding="utf-8-sig") as file:
             lines: Iterable[list[str]] = [cells for cells in csv.reader(file, strict=True) if cells]
     except OSError as error:

@@ -6,15 +6,16 @@ requests.csv    portrait,prompt[,seed][,attribute …]; paths of portraits are r
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from consisid_fidelity.collection import REFERENCE, file_in, read_table, require_filled
 from consisid_fidelity.collection_writer import CollectionWriter
 from consisid_fidelity.errors import CollectionInvalid
-from consisid_runtime.errors import ConsisIDError
+from consisid_runtime.errors import ConsisIDError, OutputUnwritable
 from consisid_runtime.events import Progress
-from consisid_runtime.files.atomic import write_file
+from consisid_runtime.files.atomic import require_folder, write_file
 from consisid_runtime.files.image_file import read_file
 from consisid_runtime.options import MAX_SEED, Options
 from consisid_runtime.pipeline import Pipeline
@@ -49,7 +50,7 @@ class Request:
 
 def read_requests(table: Path) -> list[Request]:
     """Every row of a table. Raises `CollectionInvalid`, naming the row, for an invalid table or cell."""
-    root = table.resolve().parent
+    root = Path(os.path.realpath(table)).parent
     header, rows = read_table(table, _REQUIRED)
     if taken := {"video", REFERENCE} & set(header):
         raise CollectionInvalid(f"{table} has the columns {', '.join(sorted(taken))}: it lists videos, not requests")
@@ -71,12 +72,15 @@ def generate_videos(
     what `Pipeline.generate` raises, naming the row; videos finished before stay in the folder.
     """
     made_by = {"bundle": pipeline.bundle.fingerprint, "options": {**asdict(options), _SEED: None}}
+    require_folder(out)
     marker = out / MADE_BY
     if marker.exists():
-        if json.loads(marker.read_bytes()) != made_by:
+        if _content(marker) != made_by:
             raise CollectionInvalid(f"{out} was written by another bundle or with other options; give a new folder")
         writer = CollectionWriter(out, resumed=True)
     else:
+        if any(out.iterdir()):
+            raise OutputUnwritable(f"{out} has content but no {MADE_BY}; give a new folder")
         writer = CollectionWriter(out)
         write_file(marker, json.dumps(made_by, indent=1).encode() + b"\n", parents=True)
     done = 0
@@ -96,6 +100,15 @@ def generate_videos(
         writer.add(name, video.frames, read_pixels(photo), request.prompt, fps=video.fps, labels=labels)
         done += 1
     return done
+
+
+def _content(marker: Path) -> object:
+    try:
+        return json.loads(marker.read_bytes())
+    except OSError as error:
+        raise CollectionInvalid(f"{marker} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError):
+        return None
 
 
 def _request(root: Path, number: int, cells: dict[str, str]) -> Request:

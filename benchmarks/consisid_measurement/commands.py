@@ -10,8 +10,9 @@ import typer
 from consisid_measurement import environment
 from consisid_measurement.record import Record
 from consisid_runtime.cli.output import Json, emit
+from consisid_runtime.files.atomic import require_folder
 
-__all__ = ["Json", "MachineName", "Out", "Rounds", "finish"]
+__all__ = ["Json", "MachineName", "Out", "Rounds", "finish", "results_folder"]
 
 Rounds = Annotated[int, typer.Option("--rounds", min=1, help="Measured runs of every variant, after the warm-up.")]
 MachineName = Annotated[
@@ -20,9 +21,16 @@ MachineName = Annotated[
 Out = Annotated[Path | None, typer.Option("--out", help="Folder of results; default: benchmarks/results.")]
 
 
-def finish(record: Record, reason: str, out: Path | None, as_json: bool) -> None:
+def results_folder(out: Path | None) -> Path:
+    """Where a suite writes its record. Raises `OutputUnwritable`: call it before what is measured."""
+    folder = out or environment.checkout() / "benchmarks" / "results"
+    require_folder(folder)
+    return folder
+
+
+def finish(record: Record, reason: str, results: Path, as_json: bool) -> None:
     """Writes the record and prints it. Exits with 1 and prints `reason` when the suite measured nothing."""
-    path = record.write(out or environment.checkout() / "benchmarks" / "results")
+    path = record.write(results)
     lines = [
         f"{row.case}  {row.variant}  {row.metric}  {row.median:.4g} ({row.p20:.4g} to {row.p80:.4g}, n = {row.n})"
         for row in record.rows

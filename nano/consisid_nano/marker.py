@@ -1,4 +1,4 @@
-"""Reads and writes `nano.json`, which records what a written checkpoint was made from and the digest of every file."""
+"""Reads `nano.json`, which records what a written checkpoint was made from and the digest of every file."""
 
 from __future__ import annotations
 
@@ -6,26 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from consisid_runtime.bundle import sha256
+from consisid_runtime.files.ownership import content_digests, listed_files
 
 MARKER = "nano.json"
 
 
-def write_marker(folder: Path, identity: dict[str, Any]) -> None:
-    """Write the marker of a finished folder."""
-    (folder / MARKER).write_text(json.dumps({**identity, "files": _files(folder)}, indent=1))
-
-
 def is_intact(folder: Path, identity: dict[str, Any]) -> bool:
     """Whether `folder` was made from `identity` and holds exactly the files that were written."""
+    files = listed_files(folder / MARKER)
     try:
-        marker = json.loads((folder / MARKER).read_bytes())
-        files = marker.pop("files")
-        return bool(marker == identity and files == _files(folder))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        made_from = json.loads((folder / MARKER).read_bytes()) if files is not None else {}
+        return {key: made_from.get(key) for key in identity} == identity and files == content_digests(folder, MARKER)
+    except OSError:
         return False
-
-
-def _files(folder: Path) -> dict[str, str]:
-    found = sorted(file for file in folder.rglob("*") if file.is_file() and file != folder / MARKER)
-    return {str(file.relative_to(folder)): sha256(file) for file in found}

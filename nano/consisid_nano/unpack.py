@@ -6,10 +6,11 @@ import shutil
 from pathlib import Path
 
 from consisid_nano import digests
-from consisid_nano.marker import MARKER, is_intact, write_marker
+from consisid_nano.marker import MARKER, is_intact
 from consisid_nano.package import DataDamaged, DataMissing, checkpoint
 from consisid_runtime.errors import CheckpointInvalid, MissingExtra
 from consisid_runtime.files.folders import replacing
+from consisid_runtime.files.ownership import write_marker
 
 
 def unpack_nano(folder: Path) -> bool:
@@ -29,5 +30,5 @@ def unpack_nano(folder: Path) -> bool:
         raise CheckpointInvalid(str(damaged)) from damaged
     with replacing(folder, MARKER) as fresh:
         shutil.copytree(checkpoint(), fresh, dirs_exist_ok=True)
-        write_marker(fresh, identity)
+        write_marker(fresh / MARKER, identity)
     return True

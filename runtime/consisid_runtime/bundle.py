@@ -1,22 +1,25 @@
 """Opens a bundle: the folder of engines that `consisid export` writes, with a manifest of what each file must be.
 
 Opening checks the manifest against its own digest and every file's size; a file's SHA-256 is checked when it is first
-used, or for all files at once by `verify`.
+used, or for all files at once by `verify`. The manifest names files below its folder only; each may be a link, as in
+the cache of the Hugging Face hub: its content is what the digest says, wherever it lies.
 """
 
 from __future__ import annotations
 
-import hashlib
+import errno
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from consisid_runtime.engines import Engine, check_device
 from consisid_runtime.engines.table import engine_kind
 from consisid_runtime.errors import BundleCorrupt, BundleMissing, BundleVersion
+from consisid_runtime.files.ownership import is_inside, manifest_digest, sha256
 from consisid_runtime.models.config import CheckpointConfig
 from consisid_runtime.signatures import Signature
+
+__all__ = ["FORMAT", "MANIFEST", "Bundle", "Modules", "manifest_digest", "sha256"]
 
 FORMAT = 4
 """Version of the manifest's format, which `manifest.schema.json` describes."""
@@ -114,39 +117,30 @@ class Bundle:
 
     def _intact(self, name: str) -> bool:
         if name not in self._verified:
-            if sha256(self.path / name) != self.manifest["files"][name]["sha256"]:
+            try:
+                found = sha256(self.path / name)
+            except OSError as error:
+                raise _unreadable(self.path / name, error) from error
+            if found != self.manifest["files"][name]["sha256"]:
                 return False
             self._verified.add(name)
         return True
 
 
-def sha256(path: Path) -> str:
-    """Hex SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def manifest_digest(manifest: Mapping[str, Any]) -> str:
-    """Hex SHA-256 of a manifest without its `digest` entry, in canonical JSON (sorted keys, no spaces)."""
-    content = {key: value for key, value in manifest.items() if key != "digest"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a name longer than the file system allows
-        return False
-
-
 def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
-    if not _is_file(path):
+    try:
+        content = path.read_bytes() if path.is_file() else None
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise _unreadable(path, error) from error
+        content = None
+    if content is None:
         raise BundleMissing(f"no bundle at {folder}: {MANIFEST} is not there; make one with `consisid export`")
     try:
-        manifest: dict[str, Any] = json.loads(path.read_bytes())
+        manifest: dict[str, Any] = json.loads(content)
         found = manifest["format"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BundleCorrupt(f"{path} is not a manifest ({error}); export the checkpoint again") from error
     if found != FORMAT:
         raise BundleVersion(f"{path} has format {found}, this version reads {FORMAT}; export the checkpoint again")
@@ -157,13 +151,20 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 def _check_file(folder: Path, name: str, expected: int) -> None:
     path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
+    if not is_inside(name):
         raise BundleCorrupt(f"{folder / MANIFEST} names {name}, outside its folder; export the checkpoint again")
-    if not path.is_file():
+    try:
+        found = path.stat().st_size if path.is_file() else None
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if found is None:
         raise BundleCorrupt(f"{path} is missing from the bundle; export the checkpoint again")
-    found = path.stat().st_size
     if found != expected:
         raise BundleCorrupt(f"{path} has {found} bytes, its manifest says {expected}; export the checkpoint again")
+
+
+def _unreadable(path: Path, error: OSError) -> BundleCorrupt:
+    return BundleCorrupt(f"{path} cannot be read: {error.strerror}; let this user read every file of the bundle")
 
 
 def _corrupt(folder: Path, names: list[str]) -> BundleCorrupt:

@@ -118,10 +118,10 @@ class BundleMissing(BundleError):
 
 
 class BundleCorrupt(BundleError):
-    """A file of the bundle is missing, damaged, or not what the manifest describes."""
+    """A file of the bundle is missing, damaged, not what the manifest describes, or closed to this user."""
 
     code = "BUNDLE_CORRUPT"
-    remedy = "Export the checkpoint again, or copy the whole bundle again."
+    remedy = "Export the checkpoint again, or copy the whole bundle again, with files that this user can read."
 
 
 class BundleVersion(BundleError):
@@ -136,6 +136,13 @@ class CheckpointInvalid(Unusable):
 
     code = "CHECKPOINT_INVALID"
     remedy = "Replace the files that the message names, for example by downloading them again."
+
+
+class FileInaccessible(Unusable):
+    """A file or folder cannot be used as the command needs it: it is closed, missing or of another kind."""
+
+    code = "FILE_INACCESSIBLE"
+    remedy = "Correct the path that the message names, or let this user read it, or write to it."
 
 
 class ExportRefused(Unusable):

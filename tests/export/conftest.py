@@ -1,11 +1,12 @@
 """The real Python bindings of full TensorRT, which installs only where NVIDIA's index is reachable."""
 
+import ctypes
 import os
 import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -25,6 +26,27 @@ SYMBOLS = (
     "initLibNvInferPlugins",
 )
 """What the bindings of every version expect from the libraries and do not find in the system's."""
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """A function that gives a disk of so many bytes; called again, it gives the same disk another size."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    remount, mounted = 32, False
+
+    def give(size: int) -> Path:
+        nonlocal mounted
+        options = f"size={size}".encode()
+        if libc.mount(b"none", str(disk).encode(), b"tmpfs", remount if mounted else 0, options):
+            pytest.skip(f"no file system can be mounted here: {os.strerror(ctypes.get_errno())}")
+        mounted = True
+        return disk
+
+    yield give
+    if mounted:
+        libc.umount(str(disk).encode())
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """MP4 files: what they contain, that they repeat, and what happens where they cannot be written."""
 
+import ctypes
 import errno
 import io
 import os
@@ -198,6 +199,92 @@ def test_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.Mon
         with pytest.raises(OutputUnwritable, match="No space left"):
             Video(mp4=b"newer", fps=8).save(path)
     assert os.listdir(tmp_path) == ["out.mp4"] and path.read_bytes() == b"older"
+
+
+@pytest.mark.parametrize("refused", ["mount point", "closed folder"])
+def test_a_file_that_cannot_be_replaced_is_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    """A file that is bind-mounted into a container, and one in a folder of somebody else's."""
+
+    def refuse(*_: object, **__: object) -> None:
+        number = errno.EBUSY if refused == "mount point" else errno.EACCES
+        raise OSError(number, os.strerror(number))
+
+    path = tmp_path / "out.mp4"
+    path.write_bytes(b"older and longer")
+    inode = path.stat().st_ino
+    monkeypatch.setattr(os, "replace", refuse)
+    if refused == "closed folder":
+        monkeypatch.setattr(Path, "touch", refuse)
+    require_writable(path)
+    Video(mp4=b"newer", fps=8).save(path)
+    assert path.read_bytes() == b"newer" and path.stat().st_ino == inode
+    assert os.listdir(tmp_path) == ["out.mp4"]
+
+
+def test_a_video_that_cannot_be_put_into_its_place_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(number: int) -> Any:
+        def call(*_: object) -> None:
+            raise OSError(number, os.strerror(number))
+
+        return call
+
+    path = tmp_path / "out.mp4"
+    path.write_bytes(b"older")
+    monkeypatch.setattr(os, "replace", refuse(errno.EBUSY))
+    monkeypatch.setattr(os, "posix_fallocate", refuse(errno.ENOSPC))
+    with pytest.raises(OutputUnwritable, match="No space left.*the content was kept in ") as error:
+        Video(mp4=b"newer and longer", fps=8).save(path)
+    assert path.read_bytes() == b"older"
+    assert Path(str(error.value).rpartition(" ")[2]).read_bytes() == b"newer and longer"
+
+
+def test_a_really_mounted_file(tmp_path: Path) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    path, outside = tmp_path / "out.mp4", tmp_path / "outside.mp4"
+    path.write_bytes(b"")
+    outside.write_bytes(b"older")
+    bind, read_only = 4096, 4096 | 32 | 1
+    if libc.mount(str(outside).encode(), str(path).encode(), b"", bind, b""):
+        pytest.skip(f"no file can be mounted here: {os.strerror(ctypes.get_errno())}")
+    try:
+        require_writable(path)
+        Video(mp4=b"newer", fps=8).save(path)
+        assert outside.read_bytes() == b"newer"
+        libc.mount(b"", str(path).encode(), b"", read_only, b"")
+        with pytest.raises(OutputUnwritable, match="Read-only file system"):
+            require_writable(path)
+    finally:
+        libc.umount(str(path).encode())
+
+
+def test_a_protected_file_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(path: Path, flags: int) -> int:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    path = tmp_path / "out.mp4"
+    path.write_bytes(b"mine")
+    path.chmod(0o444)
+    monkeypatch.setattr(os, "open", closed)  # root may write it
+    for attempt in (require_writable, Video(mp4=b"newer", fps=8).save):
+        with pytest.raises(OutputUnwritable, match="Permission denied"):
+            attempt(path)
+    assert path.read_bytes() == b"mine"
+
+
+def test_a_private_file_stays_private(tmp_path: Path) -> None:
+    path = tmp_path / "out.mp4"
+    path.touch(mode=0o600)
+    Video(mp4=b"newer", fps=8).save(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("path", ["/dev/stdout", "/proc/self/fd/1"])
+def test_standard_output_is_no_file(path: str) -> None:
+    script = f"from consisid_runtime.files.atomic import require_writable; require_writable({path!r})"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert "device, pipe or socket" in done.stderr
 
 
 def test_interrupted_save_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from consisid_runtime.errors import OutputUnwritable
 from consisid_training import run
 
 
@@ -22,3 +23,19 @@ def test_commands_match_their_modules(kind: str, processes: int) -> None:
         known = set(re.findall(r'add_argument\(\s*"(--[a-z-]+)"', text))
         asked = {part for part in command[command.index(module) :] if part.startswith("--")}
         assert asked <= known, (module, asked - known)
+
+
+def test_only_folders_of_an_earlier_run_are_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(arguments: list[str]) -> None:
+        if arguments[0] in ("consisid_training.checkpoint", "consisid_training.judges.write"):
+            Path(arguments[-1]).mkdir()
+            Path(arguments[-1], "weights").write_text("ours")
+
+    monkeypatch.setattr(run, "_run", write)
+    for _ in range(2):
+        run.run(tmp_path, 1)
+        assert (tmp_path / "checkpoint" / "weights").read_text() == "ours"
+    (tmp_path / "checkpoint" / "weights").write_text("mine")
+    with pytest.raises(OutputUnwritable, match="checkpoint differs"):
+        run.run(tmp_path, 1)
+    assert (tmp_path / "checkpoint" / "weights").read_text() == "mine"

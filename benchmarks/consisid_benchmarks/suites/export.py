@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from consisid_measurement.commands import Json, MachineName, Out, Rounds, finish
+from consisid_measurement.commands import Json, MachineName, Out, Rounds, finish, results_folder
 from consisid_runtime.cli.progress import Display
 
 if TYPE_CHECKING:
@@ -35,7 +35,13 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Time our export and torch.onnx.export on four layers of ConsisID-preview's width."""
+    from consisid_benchmarks.suites.full_checkpoint import require_free
+    from consisid_export.checkpoint.checkpoint import Checkpoint
     from consisid_measurement import environment, harness
+
+    results = results_folder(out)
+    if full is not None and not require_free(full):
+        Checkpoint.open(full)
 
     def rows() -> list[Row]:
         from consisid_benchmarks.suites import full_checkpoint as sizes
@@ -59,7 +65,7 @@ def command(
         packages=PACKAGES,
         ceilings=partial(environment.cpu_ceilings, environment.cores()),
     )
-    finish(record, reason, out, as_json)
+    finish(record, reason, results, as_json)
 
 
 def require_same_network(folder: Path, progress: Progress) -> None:
@@ -149,10 +155,8 @@ def in_fresh_process(work: Callable[[Path], None], folder: Path) -> dict[str, fl
 
 def _written(folder: Path) -> Path:
     """`folder`; if missing, a checkpoint with random weights is written there, resuming an interrupted write."""
-    from consisid_benchmarks.suites.full_checkpoint import write_full_checkpoint
+    from consisid_benchmarks.suites.full_checkpoint import require_free, write_full_checkpoint
 
-    if not folder.exists():
-        fresh = folder.with_name(f".{folder.name}.part")
-        write_full_checkpoint(fresh)
-        fresh.rename(folder)
+    if require_free(folder):
+        write_full_checkpoint(folder)
     return folder

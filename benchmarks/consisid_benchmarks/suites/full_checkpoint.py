@@ -22,6 +22,8 @@ from consisid_nano.untrained import configs as untrained
 from consisid_nano.untrained.detector import write_detector
 from consisid_nano.untrained.recogniser import write_recogniser
 from consisid_nano.untrained.tokenizer import write_tokenizer
+from consisid_runtime.errors import OutputUnwritable
+from consisid_runtime.files.atomic import require_folder, write_file
 from consisid_runtime.models import networks
 from consisid_runtime.models.config import CheckpointConfig
 
@@ -76,7 +78,31 @@ SHARD = 5_000_000_000
 _BLOCK = 1 << 23
 _STRIDE = 1_299_709  # a prime, so that tensors start at different offsets of the block
 
+MARKER = ".random-weights"
+"""In the folder: says that its checkpoint was written here, and whether it is complete."""
+_INCOMPLETE, _COMPLETE = (
+    f"weights of consisid_benchmarks.suites.full_checkpoint, {state}" for state in ("begun", "all")
+)
+
 Shapes = Mapping[str, tuple[int, ...]]
+
+
+def require_free(folder: Path) -> bool:
+    """Whether a checkpoint is to be written into `folder`; False for one that holds something else, or all of it.
+
+    Raises `OutputUnwritable` where it is to be written and cannot.
+    """
+    try:
+        if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and _state(folder) != _INCOMPLETE)):
+            return False
+    except OSError as error:
+        raise OutputUnwritable(f"{folder} cannot be read: {error.strerror}") from error
+    require_folder(folder)
+    return True
+
+
+def _state(folder: Path) -> str:
+    return (folder / MARKER).read_text(errors="replace") if (folder / MARKER).is_file() else ""
 
 
 def write_full_checkpoint(folder: Path, *, only: str | None = None, layers: int | None = None) -> None:
@@ -89,7 +115,12 @@ def write_full_checkpoint(folder: Path, *, only: str | None = None, layers: int 
         folder: of the checkpoint.
         only: one of `checkpoint.SAFETENSORS`: write only these weights, with all configurations.
         layers: number of transformer layers, fewer than the published 42.
+
+    Raises `OutputUnwritable` for a folder with other content: it may be a checkpoint with weights that matter.
     """
+    if not require_free(folder) and _state(folder) != _COMPLETE:
+        raise OutputUnwritable(f"{folder} has content that was not written here; choose another folder or remove it")
+    write_file(folder / MARKER, _INCOMPLETE.encode())
     noise = torch.randn(_BLOCK, generator=torch.Generator().manual_seed(0))
     transformer = TRANSFORMER if layers is None else TRANSFORMER | {"num_layers": layers}
     configs = {"transformer": transformer, "vae": VAE, "text_encoder": TEXT_ENCODER}
@@ -100,6 +131,7 @@ def write_full_checkpoint(folder: Path, *, only: str | None = None, layers: int 
             _write_shards(folder / SAFETENSORS[component], _shapes(parts), noise)
     if only is None:
         _write_rest(folder, noise)
+    write_file(folder / MARKER, _COMPLETE.encode())
 
 
 def _write_rest(folder: Path, noise: Tensor) -> None:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from consisid_benchmarks.suites.gpu import captured, ceilings, seconds
-from consisid_measurement.commands import Json, MachineName, Out, Rounds, finish
+from consisid_measurement.commands import Json, MachineName, Out, Rounds, finish, results_folder
 from consisid_runtime.cli.progress import Display
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def command(rounds: Rounds = 20, machine: MachineName = None, out: Out = None, a
 
     if not torch.cuda.is_available():
         raise MissingExtra("benchmark 'kernels' needs an NVIDIA GPU and a CUDA build of PyTorch")
+    results = results_folder(out)
     bounds: dict[str, float | None] = {}
 
     def limits() -> dict[str, float | None]:
@@ -51,7 +52,7 @@ def command(rounds: Rounds = 20, machine: MachineName = None, out: Out = None, a
         packages=PACKAGES,
         ceilings=limits,
     )
-    finish(record, reason, out, as_json)
+    finish(record, reason, results, as_json)
 
 
 def measure(size: Size, bounds: Mapping[str, float | None], *, rounds: int, progress: Progress) -> list[Row]:

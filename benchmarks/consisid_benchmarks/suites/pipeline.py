@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from consisid_measurement.commands import Json, MachineName, Out, Rounds, finish
+from consisid_measurement.commands import Json, MachineName, Out, Rounds, finish, results_folder
 from consisid_runtime.cli.progress import Display
 
 if TYPE_CHECKING:
@@ -44,9 +44,13 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Time whole videos: ours on both engines, and diffusers in eager mode."""
+    from consisid_export.checkpoint.checkpoint import Checkpoint
     from consisid_measurement import environment, harness
     from consisid_runtime.options import Options
 
+    results = results_folder(out)
+    if checkpoint is not None:
+        Checkpoint.open(checkpoint)
     threads = environment.cores()
     options = Options(steps=steps)
 
@@ -64,7 +68,7 @@ def command(
         packages=PACKAGES,
         ceilings=partial(environment.cpu_ceilings, threads),
     )
-    finish(record, reason, out, as_json)
+    finish(record, reason, results, as_json)
 
 
 def prepare(checkpoint: Path | None, folder: Path, progress: Progress) -> tuple[str, dict[str, Path]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from consisid_runtime.bundle import sha256
 from consisid_runtime.engines import check_device
 from consisid_runtime.errors import CheckpointInvalid, InvalidOption
 from consisid_runtime.stages.face.finder import THREADS
@@ -76,7 +76,11 @@ class Judges:
         files = list(
             dict.fromkeys(file for wanted in REQUIRED_FILES.values() for file in wanted if file != ANY_RECOGNISER)
         )
-        if not any((folder / file).exists() for file in files):
+        try:
+            found = any((folder / file).exists() for file in files)
+        except OSError as error:
+            raise CheckpointInvalid(f"{folder} cannot be read: {error.strerror}") from error
+        if not found:
             state = "holds none of the judges' files" if folder.is_dir() else "is not a folder"
             raise CheckpointInvalid(f"{folder} {state}; a judge folder holds some of {', '.join(files)}")
         return cls(folder, device, threads)
@@ -117,8 +121,10 @@ class Judges:
         files += sorted(path for path in (self.folder / CLIP).rglob("*") if path.is_file())
         digests = {}
         for path in files:
-            with path.open("rb") as file:
-                digests[path.relative_to(self.folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+            try:
+                digests[path.relative_to(self.folder).as_posix()] = sha256(path)
+            except OSError as error:
+                raise CheckpointInvalid(f"{path} cannot be read: {error.strerror}") from error
         return digests
 
     def _has(self, file: str) -> bool:

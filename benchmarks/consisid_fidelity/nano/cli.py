@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from consisid_measurement.commands import Json, MachineName, Out
+from consisid_measurement.commands import Json, MachineName, Out, results_folder
 from consisid_runtime.cli.output import emit
 from consisid_runtime.errors import MissingExtra
 
@@ -74,6 +74,8 @@ def command(
     from consisid_runtime.options import Options
 
     folder = work or environment.checkout() / "build" / "fidelity"
+    results_at = results_folder(out)
+    _require_usable(folder, checkpoint_folder, judge_folder, bundle)
     if not small and not harness.passes(GATE, environment.checkout()):
         typer.secho(f"{COMMAND}: not measured, because {GATE} does not pass", fg="red", err=True)
         raise typer.Exit(1)
@@ -90,7 +92,7 @@ def command(
     if not small:
         settings = {"people": people, "sweep": min(sweep, people), "processes": processes}
         record = _record(findings, setup, settings, digests, machine)
-        lines.append(f"wrote {record.write(out or environment.checkout() / 'benchmarks' / 'results')}")
+        lines.append(f"wrote {record.write(results_at)}")
         report = record.to_json()
     emit(as_json, report, "\n".join(lines))
     if experiments.unexpected_verdicts(findings):
@@ -121,6 +123,7 @@ def gate_command(
     from consisid_runtime.options import Options
 
     folder = work or environment.checkout() / "build" / "fidelity"
+    _require_usable(folder, checkpoint_folder, judge_folder, candidate, against)
     options = Options(steps=steps, guidance=guidance)
     with Display(f"bench {GATE_COMMAND}") as display:
         exact = against or _exported(checkpoint_folder, folder, display.update)
@@ -140,6 +143,21 @@ def verdict_lines(findings: Findings) -> list[str]:
         f"{'passed' if verdict['passed'] else 'failed'}  {name}" + "".join(f", {each}" for each in verdict["failed"])
         for name, verdict in findings.verdicts.items()
     ]
+
+
+def _require_usable(work: Path, checkpoint: Path, judges: Path, *bundles: Path | None) -> None:
+    """Raise for a folder that cannot be used, before hours of work."""
+    from consisid_export.checkpoint.checkpoint import Checkpoint
+    from consisid_fidelity.judges.judges import Judges
+    from consisid_runtime.bundle import Bundle
+    from consisid_runtime.files.atomic import require_folder
+
+    require_folder(work)
+    Judges.open(judges, "cpu")
+    for bundle in bundles:
+        if bundle is not None:
+            Bundle.open(bundle, device="cpu")
+    Checkpoint.open(checkpoint)
 
 
 def _measure(

@@ -23,6 +23,7 @@ from consisid_fidelity.nano.worker import Worker, load_gallery, measure_case, st
 from consisid_runtime.bundle import Bundle, sha256
 from consisid_runtime.errors import InvalidOption
 from consisid_runtime.events import Progress
+from consisid_runtime.files.atomic import require_folder
 
 Results = dict[tuple[str, int], Measurements]
 """(variant, number of the case) → its measurements."""
@@ -39,7 +40,7 @@ class ExperimentRun:
         setup: what is measured.
         folder: parent of the sub-folders; created when missing.
 
-    Raises `InvalidOption` when the bundle was not made from the checkpoint.
+    Raises `InvalidOption` when the bundle was not made from the checkpoint, `OutputUnwritable`.
     """
 
     def __init__(self, setup: ExperimentSetup, folder: Path) -> None:
@@ -47,7 +48,7 @@ class ExperimentRun:
         settings = {"options": asdict(setup.options), "gallery": setup.gallery, "frames": setup.frames}
         key = hashlib.sha256(json.dumps([self.digests, settings], sort_keys=True).encode()).hexdigest()[:16]
         self.folder = folder / key
-        self.folder.mkdir(parents=True, exist_ok=True)
+        require_folder(self.folder)
         _require_made_from(setup)
 
     def measured(self) -> Results:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from consisid_export.bundle.modules import too_large_to_run
-from consisid_export.bundle.work_folder import WorkFolder
 from consisid_export.checkpoint.checkpoint import Checkpoint
 from consisid_export.checkpoint.skeleton import Skeleton
 from consisid_export.onnx.fp8 import LARGEST_INPUT, Ranges, quantised_layers
 from consisid_export.verify.checkpoint_runs import STEPS, CheckpointRuns
+from consisid_export.work.folder import WorkFolder
 from consisid_runtime.bundle import manifest_digest
 from consisid_runtime.errors import ExportRefused, InvalidOption, InvalidRequest, NotFinite
 from consisid_runtime.events import Progress

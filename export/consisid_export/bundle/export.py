@@ -13,14 +13,17 @@ from consisid_export.bundle.export_options import ExportOptions
 from consisid_export.bundle.modules import Calibration
 from consisid_export.bundle.sources import CALIBRATION, DENOISING_RUN, Parts
 from consisid_export.bundle.task import ModuleTask
-from consisid_export.bundle.work_folder import WorkFolder, file_record, resuming, sweep
 from consisid_export.checkpoint.checkpoint import Checkpoint
 from consisid_export.checkpoint.licences import licences
 from consisid_export.verify.checkpoint_runs import CheckpointRuns
 from consisid_export.verify.denoising_run import check_denoising_run
+from consisid_export.work.folder import WorkFolder, file_record, resuming
+from consisid_export.work.place import finish, sweep
 from consisid_runtime.bundle import FORMAT, MANIFEST, Bundle, manifest_digest, sha256
 from consisid_runtime.errors import BundleError
 from consisid_runtime.events import Progress, silent
+from consisid_runtime.files.atomic import write_file
+from consisid_runtime.files.folders import require_place, target_folder
 from consisid_runtime.models import networks
 from consisid_runtime.models.config import COMPONENTS
 
@@ -42,7 +45,8 @@ def export_bundle(
     """Write the bundle of `checkpoint` to `out`, unless one made from the same files by the same tools is there.
 
     Modules that were finished before, in a bundle at `out` or by an interrupted export to it, are kept where whatever
-    shapes them is unchanged. The bundle appears when it is complete.
+    shapes them is unchanged. The bundle appears when it is complete; a folder that exists, such as a mount point or the
+    current one, stays and gets its files.
 
     Args:
         engine: one of `builders.BUILDERS`: "onnx" for ONNX graphs, "torch" for the weights alone, run by PyTorch,
@@ -57,16 +61,19 @@ def export_bundle(
         progress: called with (module, done, total).
 
     Returns whether anything was written. Raises `ExportRefused` when a graph differs from its original,
-    `OutputUnwritable` when `out` cannot be written, `OutputBusy` while another process exports to it,
+    `OutputUnwritable` when `out` cannot be written or is not ours, `OutputBusy` while another process exports to it,
     `ExportCancelled` on Ctrl-C, `MissingExtra` and `InvalidOption`; none leaves a half-written bundle.
     """
     options = ExportOptions(engine, precision, Path(calibration) if calibration else None, copy, dynamic, plugins)
+    out = target_folder(out)
+    finished = finish(out, MANIFEST)
+    if _opened(out) is None:
+        require_place(out, MANIFEST)
     export = _Export(checkpoint, options, progress)
-    out = Path(out).resolve()
     before = export.made_before(out)
     if before is not None and export.is_current(before):
         sweep(out)
-        return False
+        return finished
     identity = manifest_digest({"format": FORMAT, **export.identity})
     with resuming(out, MANIFEST, identity, export.digest, export.sources) as work:
         if before is not None:
@@ -96,8 +103,10 @@ class _Export:
 
     def made_before(self, out: Path) -> Bundle | None:
         """The bundle at `out`, where it is undamaged and was made from the same checkpoint with the same options."""
+        bundle = _opened(out)
         try:
-            bundle = Bundle.open(out)
+            if bundle is None:
+                return None
             bundle.verify()
         except BundleError:
             return None
@@ -172,7 +181,15 @@ class _Export:
         if example.world is not None:
             manifest["world"] = example.world
         manifest["digest"] = manifest_digest(manifest)
-        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False))
+        text = json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False)
+        write_file(folder / MANIFEST, text.encode())
+
+
+def _opened(out: Path) -> Bundle | None:
+    try:
+        return Bundle.open(out)
+    except BundleError:
+        return None
 
 
 def _parts(bundle: Bundle) -> dict[str, dict[str, Any]]:

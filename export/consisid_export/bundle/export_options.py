@@ -63,7 +63,7 @@ class ExportOptions:
         return self.plugins and module in PLUGIN_MODULES
 
     def record(self) -> dict[str, Any]:
-        """The manifest's `options`. Raises `InvalidOption` where the calibration file is missing."""
+        """The manifest's `options`. Raises `InvalidOption` where the calibration file cannot be read."""
         return {
             "engine": self.engine,
             "precision": self.precision,
@@ -76,9 +76,12 @@ class ExportOptions:
     def _calibration(self) -> str | None:
         if self.calibration is None:
             return None
-        if not self.calibration.is_file():
-            raise InvalidOption(f"calibration {self.calibration} is not there; it is a file of an fp8 bundle")
-        return sha256(self.calibration)
+        try:
+            if self.calibration.is_file():
+                return sha256(self.calibration)
+        except OSError as error:
+            raise InvalidOption(f"calibration {self.calibration} cannot be read: {error.strerror}") from error
+        raise InvalidOption(f"calibration {self.calibration} is not there; it is a file of an fp8 bundle")
 
 
 def _precisions(option: str) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ _SHAPES_NOTHING = (
     "consisid_runtime.errors",
     "consisid_runtime.files",
     "consisid_export.bundle.sources",
-    "consisid_export.bundle.work_folder",
+    "consisid_export.work",
     "consisid_export.tensorrt.progress",
     "consisid_runtime.events",
     "consisid_runtime.stages.decode",

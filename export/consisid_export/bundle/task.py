@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from consisid_export.bundle.export_options import ExportOptions
     from consisid_export.bundle.modules import Calibration
-    from consisid_export.bundle.work_folder import WorkFolder
     from consisid_export.checkpoint.checkpoint import Checkpoint
+    from consisid_export.work.folder import WorkFolder
     from consisid_runtime.events import Progress
     from consisid_runtime.options import Geometry
     from consisid_runtime.signatures import Signature

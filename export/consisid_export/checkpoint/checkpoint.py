@@ -22,6 +22,7 @@ from torch import Tensor
 from consisid_export.checkpoint import example
 from consisid_export.checkpoint.example import Example
 from consisid_runtime.errors import CheckpointInvalid
+from consisid_runtime.files.ownership import is_inside
 from consisid_runtime.models import networks
 from consisid_runtime.models.config import CheckpointConfig
 
@@ -58,8 +59,12 @@ class Checkpoint:
     def open(cls, path: str | Path) -> Checkpoint:
         """Check the whole folder. Raises `CheckpointInvalid` naming every file with something missing or misshapen."""
         checkpoint = cls(Path(path))
-        if not checkpoint.path.is_dir():
-            raise CheckpointInvalid(f"no checkpoint folder at {path}; `consisid nano DIR` writes a small one")
+        try:
+            if not checkpoint.path.is_dir():
+                raise CheckpointInvalid(f"no checkpoint folder at {path}; `consisid nano DIR` writes a small one")
+            next(checkpoint.path.iterdir(), None)
+        except OSError as error:
+            raise CheckpointInvalid(f"{path} cannot be read: {error.strerror}; let this user read it") from error
         problems = checkpoint._problems()
         if problems:
             listed = "\n".join(f"  {file}: {problem}" for file, problem in problems.items())
@@ -98,6 +103,8 @@ class Checkpoint:
         index = stem.with_name(stem.name + ".safetensors.index.json")
         if index.is_file():
             names = json.loads(index.read_bytes())["weight_map"].values()
+            if outside := [name for name in names if not is_inside(name)]:
+                raise CheckpointInvalid(f"names {outside[0]!r}, outside of the checkpoint")
             return [stem.parent / name for name in sorted(set(names))]
         return [stem.with_name(stem.name + ".safetensors")]
 
@@ -143,6 +150,7 @@ class Checkpoint:
 def _require_file(path: Path) -> None:
     if not path.is_file():
         raise FileNotFoundError(2, "missing", str(path))
+    path.open("rb").close()
 
 
 def _require_mapping(path: Path) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from consisid_runtime.errors import CheckpointInvalid
+from consisid_runtime.files.ownership import is_inside
 from consisid_runtime.options import MAX_SEED
 
 FILE = "example.json"
@@ -113,7 +114,7 @@ def _line(content: dict[str, Any], entry: str) -> str:
 
 def _portrait(folder: Path, content: dict[str, Any]) -> Path:
     name = content["portrait"]
-    if not isinstance(name, str) or not (folder / name).resolve().is_relative_to(folder.resolve()):
+    if not is_inside(name):
         raise _invalid("portrait", "the path of an image inside the checkpoint", name)
     if not (folder / name).is_file():
         raise CheckpointInvalid(f"portrait: {name} is missing")

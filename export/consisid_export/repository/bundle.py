@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 
 from consisid_export.onnx.trace import OPSET
 from consisid_export.repository.native import MODULES, native_model, write_native
 from consisid_runtime.bundle import Bundle
-from consisid_runtime.files.folders import replacing
+from consisid_runtime.files.folders import replacing, require_place, target_folder
+from consisid_runtime.files.ownership import write_marker
 from consisid_runtime.serve.repository import write_repository
 from consisid_runtime.signatures import ENSEMBLE
 from consisid_runtime.stages.table import STAGES
@@ -51,7 +51,8 @@ def write_bundle_repository(bundle: str | Path, out: str | Path, *, native: bool
     Returns the models' names. Raises `BundleError` subclasses, `OutputUnwritable`, and for `native` `ExportRefused`
     where no backend of Triton server's runs the bundle's engines.
     """
-    opened, out = Bundle.open(bundle), Path(out)
+    opened, out = Bundle.open(bundle), target_folder(out)
+    require_place(out, MARKER)
     opened.verify()
     with replacing(out, MARKER) as folder:
         if native:
@@ -62,9 +63,7 @@ def write_bundle_repository(bundle: str | Path, out: str | Path, *, native: bool
             models = [*(stage.name for stage in STAGES), ENSEMBLE.name]
             readme = _PYTHON.format(bundle=_quoted(opened.path), out=_quoted(out))
         (folder / "README.md").write_text(readme, encoding="utf-8")
-        content = {"bundle": opened.fingerprint, "native": native, "models": models}
-        files = [str(file.relative_to(folder)) for file in sorted(folder.rglob("*")) if file.is_file()]
-        (folder / MARKER).write_text(json.dumps({**content, "files": files}, indent=1), encoding="utf-8")
+        write_marker(folder / MARKER, {"bundle": opened.fingerprint, "native": native, "models": models})
     return models
 
 

@@ -15,7 +15,7 @@ from consisid_nano.demo.contact_sheet import PersonVideos, PromptVideo, animatio
 from consisid_nano.unpack import unpack_nano
 from consisid_runtime import Client, Options
 from consisid_runtime.cli.progress import Display
-from consisid_runtime.files.atomic import require_folder, write_file
+from consisid_runtime.files.atomic import require_folder, require_writable, write_file
 from consisid_runtime.serve.server import Server
 
 OPTIONS = Options(seed=7, steps=25, guidance=2.0)
@@ -38,6 +38,9 @@ def run_demo(folder: Path, out: Path, say: Callable[[str], None], *, people: int
         begin = now
 
     require_folder(out)
+    moving_picture = out / ("demo.gif" if people * prompts > 1 else "demo.mp4")
+    for file in (out / "demo.png", moving_picture):
+        require_writable(file)
     checkpoint = folder / "nano"
     written = unpack_nano(checkpoint)
     done(f"{'unpacked' if written else 'reused, still valid:'} checkpoint {checkpoint}")
@@ -61,10 +64,10 @@ def run_demo(folder: Path, out: Path, say: Callable[[str], None], *, people: int
     if people * prompts > 1:
         first, *others = animation(subjects)
         moving = {"append_images": others, "duration": 1000 // OPTIONS.fps, "loop": 0, "optimize": False}
-        write_file(out / "demo.gif", _encoded(first, "GIF", save_all=True, **moving))
+        write_file(moving_picture, _encoded(first, "GIF", save_all=True, **moving))
     else:
-        video.save(out / "demo.mp4")
-    say(f"look at {out / 'demo.png'} and {out / ('demo.gif' if people * prompts > 1 else 'demo.mp4')}")
+        video.save(moving_picture)
+    say(f"look at {out / 'demo.png'} and {moving_picture}")
 
 
 def portrait(number: int) -> bytes:

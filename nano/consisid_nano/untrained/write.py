@@ -10,13 +10,14 @@ import torch
 from safetensors.torch import save_file
 
 from consisid_export.bundle.sources import files_digest
-from consisid_nano.marker import MARKER, is_intact, write_marker
+from consisid_nano.marker import MARKER, is_intact
 from consisid_nano.untrained.configs import MODEL_INDEX, SCHEDULER, TEXT_ENCODER, TRANSFORMER, VAE
 from consisid_nano.untrained.faces import write_face_encoder
 from consisid_nano.untrained.tokenizer import write_tokenizer
 from consisid_nano.untrained.weights import random_weights
 from consisid_runtime.errors import InvalidOption
 from consisid_runtime.files.folders import replacing
+from consisid_runtime.files.ownership import write_marker
 from consisid_runtime.models import networks
 from consisid_runtime.models.config import CheckpointConfig
 from consisid_runtime.models.networks import LEARNED_POSITIONS
@@ -47,7 +48,7 @@ def write_untrained(folder: Path, *, seed: int = 0, transformer: dict[str, Any] 
         return False
     with replacing(folder, MARKER) as fresh:
         _write(fresh, seed, TRANSFORMER | (transformer or {}))
-        write_marker(fresh, identity)
+        write_marker(fresh / MARKER, identity)
     return True
 
 

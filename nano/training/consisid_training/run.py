@@ -7,12 +7,17 @@ Each run is a process. It resumes where it was stopped, and a finished one ends 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+
+from consisid_runtime.errors import OutputUnwritable
+from consisid_runtime.files.atomic import write_file
+from consisid_runtime.files.ownership import content_digests
 
 PEOPLE = 36_000
 """Number of people in the training set."""
@@ -85,18 +90,43 @@ def _distributed(processes: int) -> list[str]:
 
 
 def run(folder: Path, processes: int, further: Path | None = None, first: int = FIRST) -> None:
-    """Execute all commands; the written folders replace those of an earlier call.
+    """Execute all commands; the written folders replace those of an earlier call, and no others.
 
-    Raises `SystemExit` when a command fails or is stopped. The same call resumes there.
+    Raises `OutputUnwritable` for a folder `checkpoint` or `judges` with other content, and `SystemExit`
+    when a command fails or is stopped. The same call resumes there.
     """
-    outputs = {str(folder / name) for name in ("checkpoint", "judges")}
+    outputs = {str(folder / name): folder / name for name in ("checkpoint", "judges")}
+    for out in outputs.values():
+        _require_ours(out)
     for arguments in (
         commands(folder, processes) if further is None else further_commands(folder, processes, further, first)
     ):
         print(" ".join(arguments), flush=True)
-        if arguments[-1] in outputs:
-            shutil.rmtree(arguments[-1], ignore_errors=True)
-        _run(arguments)
+        out = outputs.get(arguments[-1])
+        if out is None:
+            _run(arguments)
+            continue
+        fresh = out.with_name(f".consisid-{out.name}.part")
+        shutil.rmtree(fresh, ignore_errors=True)
+        _run([*arguments[:-1], str(fresh)])
+        _require_ours(out)
+        shutil.rmtree(out, ignore_errors=True)
+        fresh.rename(out)
+        write_file(_record(out), json.dumps(content_digests(out)).encode())
+
+
+def _record(out: Path) -> Path:
+    """The file beside a written folder that lists its files: the folder itself holds what a checkpoint consists of."""
+    return out.with_name(f"{out.name}-written.json")
+
+
+def _require_ours(out: Path) -> None:
+    try:
+        if not out.exists() or content_digests(out) == json.loads(_record(out).read_bytes()):
+            return
+    except (OSError, ValueError):
+        pass
+    raise OutputUnwritable(f"{out} differs from what an earlier run wrote there; move it elsewhere")
 
 
 def _run(arguments: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from importlib.metadata import entry_points
 from typing import Any
@@ -11,7 +12,7 @@ from typer.core import TyperGroup
 
 from consisid_runtime.cli import commands, output
 from consisid_runtime.cli.distributions import missing_command, missing_module
-from consisid_runtime.errors import ConsisIDError, exit_codes
+from consisid_runtime.errors import ConsisIDError, FileInaccessible, exit_codes
 
 ENTRY_POINTS = "consisid.commands"
 
@@ -45,15 +46,37 @@ def make_app() -> typer.Typer:
     commands.register(app)
     for entry in entry_points(group=ENTRY_POINTS):
         entry.load()(app)
+    _leave_paths_to_commands(app)
     return app
 
 
+def _leave_paths_to_commands(app: typer.Typer) -> None:
+    """Keep Typer from examining paths: it would report a closed file as wrong use, without a code and without JSON."""
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            _leave_paths_to_commands(group.typer_instance)
+    for command in app.registered_commands:
+        run: Any = command.callback
+        # Evaluated once: every evaluation of an annotation makes another object of its option.
+        run.__signature__ = inspect.signature(run, eval_str=True)
+        run.__annotations__ = {name: found.annotation for name, found in run.__signature__.parameters.items()}
+        for annotation in run.__annotations__.values():
+            for option in getattr(annotation, "__metadata__", ()):
+                option.readable = False
+
+
 def main() -> None:
-    """Run the command. A `ConsisIDError` becomes one line or one JSON object, and its exit code."""
+    """Run the command. A `ConsisIDError` becomes one line or one JSON object, and its exit code.
+
+    Any other exception is printed by Python, after one JSON object where --json was given.
+    """
     try:
         _run()
     except ConsisIDError as error:
         sys.exit(output.report(error))
+    except Exception as error:
+        output.report_unexpected(error)
+        raise
 
 
 def _run() -> None:
@@ -63,7 +86,9 @@ def _run() -> None:
         if missing := missing_module(error.name):
             raise missing from error
         raise
-    except OSError:
+    except OSError as error:
         # Typer prints help itself: if standard output cannot be written, another line fails with the typed error.
         output.write("")
-        raise
+        if error.filename is None:
+            raise
+        raise FileInaccessible(f"{error.filename}: {error.strerror}") from error

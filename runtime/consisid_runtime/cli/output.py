@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -30,10 +31,23 @@ def emit(as_json: bool, data: dict[str, Any], text: str) -> None:
 
 def write(text: str) -> None:
     """Print a line on standard output. Raises `OutputUnwritable`."""
+    encoding = sys.stdout.encoding or "utf-8"
     try:
-        typer.echo(text)
+        # A path may hold bytes that are no text.
+        typer.echo(text.encode(encoding, "backslashreplace").decode(encoding))
     except OSError as error:
         raise OutputUnwritable(f"standard output cannot be written: {error.strerror}") from error
+
+
+def report_unexpected(error: Exception) -> None:
+    """Print an error that is no `ConsisIDError` as JSON where that was asked for."""
+    if _as_json.get():
+        with contextlib.suppress(OutputUnwritable):
+            write(_object(ConsisIDError.code, f"{type(error).__name__}: {error}"))
+
+
+def _object(code: str, message: str) -> str:
+    return json.dumps({"error": {"code": code, "message": message}})
 
 
 def report(error: ConsisIDError) -> int:
@@ -43,7 +57,7 @@ def report(error: ConsisIDError) -> int:
     """
     if _as_json.get():
         try:
-            write(json.dumps({"error": {"code": error.code, "message": str(error)}}))
+            write(_object(error.code, str(error)))
             return error.exit
         except OutputUnwritable as unwritable:
             error = unwritable

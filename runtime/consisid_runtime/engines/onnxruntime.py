@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,18 +21,34 @@ if TYPE_CHECKING:
 
 def load_module(bundle: Bundle, name: str) -> OnnxEngine:
     """One module of a bundle. Raises what `OnnxEngine` raises."""
-    graph, *_ = bundle.manifest["modules"][name]["files"]
-    return OnnxEngine(bundle.path / graph, bundle.signature(name), device=bundle.device, threads=bundle.threads)
+    graph, *weights = bundle.manifest["modules"][name]["files"]
+    linked = weights if any((bundle.path / file).is_symlink() for file in (graph, *weights)) else ()
+    signature = bundle.signature(name)
+    return OnnxEngine(
+        bundle.path / graph, signature, device=bundle.device, threads=bundle.threads, linked_weights=linked
+    )
 
 
 class OnnxEngine:
     """One ONNX Runtime session. Its threads do not spin, so that several engines can share the cores.
 
+    Args:
+        linked_weights: files beside the graph that this process reads, because links lead to them: ONNX Runtime reads
+            no weights outside of the graph's folder.
+
     Raises `InvalidOption` for an unknown device, and `MissingExtra` where "cuda" was asked for and is not available, or
     an operator has no kernel in the graph's precision; the error's cause is then ONNX Runtime's `NotImplemented`.
     """
 
-    def __init__(self, path: Path, signature: Signature, *, device: str = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        signature: Signature,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        linked_weights: Sequence[str] = (),
+    ) -> None:
         check_device(device)
         try:
             import onnxruntime
@@ -43,6 +60,10 @@ class OnnxEngine:
         options.intra_op_num_threads = threads or os.cpu_count() or 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
+        if linked_weights:
+            contents = [np.memmap(path.with_name(name), np.uint8, "r") for name in linked_weights]
+            sizes = [len(content) for content in contents]
+            options.add_external_initializers_from_files_in_memory(list(linked_weights), contents, sizes)
         self._outputs = [port.name for port in signature.outputs]
         from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NoKernel
 

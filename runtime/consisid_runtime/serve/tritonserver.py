@@ -14,7 +14,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import deque
@@ -24,6 +23,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from consisid_runtime.errors import ConsisIDError, InvalidOption, ServerError, from_wire
+from consisid_runtime.files.temporary import temporary_folder
 from consisid_runtime.serve import guard
 from consisid_runtime.serve.installation import Installation, backend_folder, environment, find, import_folder
 
@@ -65,7 +65,10 @@ class TritonServer:
         ready_timeout: float = 300.0,
     ) -> None:
         self._environment = dict(environment or {})
-        self._links = {"models": repository.resolve(), **{k: path.resolve() for k, path in (folders or {}).items()}}
+        self._links = {
+            "models": repository.resolve(),
+            **{k: Path(os.path.realpath(path)) for k, path in (folders or {}).items()},
+        }
         self._host = host
         self._ports = (grpc_port, http_port, metrics_port)
         self._log = log.resolve() if isinstance(log, Path) else log
@@ -82,9 +85,9 @@ class TritonServer:
         """
         installation = find()
         self._ports = _free_ports(self._host, self._ports)
-        folder = Path(tempfile.mkdtemp(prefix="consisid-server-"))
+        folder = temporary_folder("consisid-server-", plain=True)
         try:
-            # The Python backend's stub decodes paths as ASCII: links in a folder with an ASCII name.
+            # The Python backend starts its stub through a shell and decodes paths as ASCII: links with plain names.
             links = {name: folder / name for name in self._links}
             for name, link in links.items():
                 link.symlink_to(self._links[name])

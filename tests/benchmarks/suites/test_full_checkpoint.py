@@ -14,6 +14,7 @@ from consisid_export.checkpoint.checkpoint import Checkpoint
 from consisid_export.checkpoint.skeleton import stored
 from consisid_export.checkpoint.tensor_files import pieces
 from consisid_nano.untrained import configs as untrained
+from consisid_runtime.errors import OutputUnwritable
 from consisid_runtime.models import networks
 from consisid_runtime.models.config import CheckpointConfig
 
@@ -79,6 +80,15 @@ def test_an_interrupted_run_is_resumed(tmp_path: Path, monkeypatch: pytest.Monke
     assert (inodes()[0], inodes()[2]) == (first, third)
     assert inodes()[1] != second
     assert missing.read_bytes() == kept.read_bytes()
+
+
+@pytest.mark.parametrize("file", ["transformer/config.json", "photo.jpg", ".random-weights"])
+def test_a_checkpoint_of_somebody_elses_is_not_overwritten(tmp_path: Path, file: str) -> None:
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text("mine")
+    with pytest.raises(OutputUnwritable, match="not written here"):
+        write_full_checkpoint(tmp_path, only="transformer")
+    assert [path.read_text() for path in tmp_path.rglob("*") if path.is_file()] == ["mine"]
 
 
 def test_a_shard_of_another_size_is_rewritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """A bundle is whole, or it is refused."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,10 +9,13 @@ from typing import Any
 
 import jsonschema
 import pytest
+import torch
 
+import consisid_nano
 import consisid_runtime
 from consisid_export.bundle.modules import OPSET
 from consisid_export.checkpoint.checkpoint import Checkpoint
+from consisid_export.onnx.samples import TRACE_SIZES, sample_inputs
 from consisid_runtime.bundle import FORMAT, MANIFEST, Bundle, manifest_digest, sha256
 from consisid_runtime.errors import BundleCorrupt, BundleMissing, BundleVersion
 from consisid_runtime.models import networks
@@ -141,3 +145,59 @@ def test_the_licence_of_every_weight_file_is_told(untrained_bundle: Path) -> Non
 def test_stored_weights_cost_no_disk(untrained: Path, untrained_bundle: Path) -> None:
     name = "diffusion_pytorch_model.safetensors"
     assert (untrained_bundle / f"transformer.{name}").samefile(untrained / "transformer" / name)
+
+
+def hub_cache(folder: Path, root: Path) -> Path:
+    """The files of a folder as the cache of the Hugging Face hub holds them: links to files named by their digests."""
+    snapshot, blobs = root / "snapshots" / "0123abcd", root / "blobs"
+    blobs.mkdir(parents=True)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            blob, link = blobs / sha256(path), snapshot / path.relative_to(folder)
+            blob.write_bytes(path.read_bytes())
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(os.path.relpath(blob, link.parent))
+    return snapshot
+
+
+def test_a_bundle_in_a_hub_cache_is_opened_and_run(untrained_bundle: Path, tmp_path: Path) -> None:
+    snapshot = hub_cache(untrained_bundle, tmp_path)
+    bundle, wanted = Bundle.open(snapshot, device="cpu"), Bundle.open(untrained_bundle, device="cpu")
+    bundle.verify()
+    inputs = sample_inputs(bundle.signature("clip"), TRACE_SIZES)
+    found, expected = bundle.module("clip")(inputs), wanted.module("clip")(inputs)
+    assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in found)
+    blob = (snapshot / "clip.onnx").resolve()
+    flip(blob, 1000)
+    with pytest.raises(BundleCorrupt, match=r"clip\.onnx"):
+        bundle.verify()
+    blob.unlink()
+    with pytest.raises(BundleCorrupt, match=r"clip\.onnx is missing"):
+        Bundle.open(snapshot)
+
+
+def test_weights_may_be_links_to_anywhere(copy: Path, tmp_path: Path) -> None:
+    """ONNX Runtime refuses these itself."""
+    weights = copy / "clip.clip.safetensors"
+    weights.rename(tmp_path / "elsewhere")
+    weights.symlink_to("../elsewhere")
+    Bundle.open(copy, device="cpu").module("clip")
+
+
+def test_a_checkpoint_in_a_hub_cache_is_read(tmp_path: Path) -> None:
+    snapshot = hub_cache(consisid_nano.checkpoint(), tmp_path)
+    checkpoint = Checkpoint.open(snapshot)
+    assert checkpoint.example() == Checkpoint.open(consisid_nano.checkpoint()).example()
+    assert all(path.is_relative_to(snapshot) for path in checkpoint.files())
+
+
+def test_a_bundle_that_this_user_cannot_read_is_typed(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = Bundle.open(copy)
+
+    def closed(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", closed)  # root may read everything
+    for attempt in (bundle.verify, lambda: bundle.file("clip.onnx")):
+        with pytest.raises(BundleCorrupt, match="cannot be read: Permission denied"):
+            attempt()

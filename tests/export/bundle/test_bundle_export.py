@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -185,32 +186,152 @@ def test_a_refused_module_leaves_no_bundle(checkpoint: Checkpoint, tmp_path: Pat
     assert not (tmp_path / "b").exists()
 
 
-def test_death_between_the_last_two_renames_loses_nothing(
-    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: list[str]
+@pytest.mark.parametrize("there_before", [False, True], ids=["nothing there", "a bundle there"])
+@pytest.mark.parametrize("moved", [0, 9])
+def test_death_while_the_bundle_is_put_into_its_place_loses_nothing(
+    checkpoint: Checkpoint,
+    torch_bundle_of: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    written: list[str],
+    there_before: bool,
+    moved: int,
 ) -> None:
     out = tmp_path / "bundle"
-    export_bundle(checkpoint, out, engine="torch")
-    flip(out / "vae.safetensors", 5000)
-    damaged = contents(out)
-    rename = Path.rename
+    if there_before:
+        export_bundle(checkpoint, out, engine="torch")
+        flip(out / "vae.safetensors", 5000)
+        (out / "clip.safetensors").unlink()
+    else:
+        out.mkdir()
+    replace, count = os.replace, iter(range(100))
 
-    def dying(self: Path, target: Path) -> Path:
-        if Path(target) == out:
+    def dying(source: Any, target: Any) -> None:
+        if out in Path(target).parents and next(count) >= moved:
             raise MemoryError
-        return rename(self, target)
+        replace(source, target)
 
     with monkeypatch.context() as patch, pytest.raises(MemoryError):
-        patch.setattr(Path, "rename", dying)
+        patch.setattr(os, "replace", dying)
         export_bundle(checkpoint, out, engine="torch")
-    assert not out.exists()
-    with pytest.raises(ExportCancelled):
-        export_bundle(checkpoint, out, engine="torch", progress=failing_at(MODULES[0], KeyboardInterrupt()))
-    assert contents(out) == damaged, "the folder that was there is back"
+    with pytest.raises(BundleMissing):
+        Bundle.open(out)
     written.clear()
     assert export_bundle(checkpoint, out, engine="torch")
     assert written == []
-    Bundle.open(out).verify()
+    assert contents(out) == contents(torch_bundle_of())
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+    assert not export_bundle(checkpoint, out, engine="torch")
+
+
+def test_an_export_into_the_current_folder(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert export_bundle(checkpoint, ".", engine="torch")
+    flip(Path("vae.safetensors"), 5000)
+    assert export_bundle(checkpoint, Path(), engine="torch")
+    Bundle.open(".").verify()
+    assert os.listdir(tmp_path) == ["here"]
+
+
+@pytest.mark.parametrize("there_before", [False, True], ids=["an empty one", "a bundle there"])
+@pytest.mark.parametrize("refused", ["mount point", "closed parent"])
+def test_a_folder_that_cannot_be_reached_from_outside_is_written_inside(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str, there_before: bool
+) -> None:
+    out = tmp_path / "out"
+    if there_before:
+        export_bundle(checkpoint, out, engine="torch")
+        flip(out / "vae.safetensors", 5000)
+    else:
+        out.mkdir()
+    rename, mkdir, seen = os.rename, Path.mkdir, list[bool]()
+
+    def kernel(source: Any, target: Any, **_: Any) -> None:
+        if (out in Path(source).parents) != (out in Path(target).parents):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        if out in (Path(source), Path(target)):
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        rename(source, target)
+
+    def closed(self: Path, *arguments: Any, **named: Any) -> None:
+        if self.parent == tmp_path and self != out:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        mkdir(self, *arguments, **named)
+
+    if refused == "mount point":
+        monkeypatch.setattr(os, "rename", kernel)
+        monkeypatch.setattr(os, "replace", kernel)
+    else:
+        monkeypatch.setattr(Path, "mkdir", closed)
+    work = out / ".consisid-partial"
+
+    def looking(*_: object) -> None:
+        seen.append(work.is_dir())
+        if there_before:
+            Bundle.open(out)
+
+    with pytest.raises(ExportCancelled, match=r"12 finished parts are kept in .*\.consisid-partial"):
+        export_bundle(checkpoint, out, engine="torch", progress=failing_at(MANIFEST, KeyboardInterrupt()))
+    assert export_bundle(checkpoint, out, engine="torch", progress=looking)
+    assert seen[-1] and os.listdir(tmp_path) == ["out"] and not work.exists()
+    Bundle.open(out).verify()
+
+
+def test_an_export_onto_a_mounted_file_system(checkpoint: Checkpoint, tmp_path: Path, small_disk: Any) -> None:
+    disk = small_disk(64 * 2**20)
+    assert export_bundle(checkpoint, disk, engine="torch")
+    flip(disk / "vae.safetensors", 5000)
+    assert export_bundle(checkpoint, disk, engine="torch")
+    Bundle.open(disk).verify()
+    assert [path.name for path in tmp_path.iterdir()] == [disk.name] and disk.is_mount()
+    assert export_bundle(checkpoint, disk / "below" / "it", engine="torch")
+
+
+FOREIGN = {
+    "a dataset": {"manifest.json": '{"name": "my dataset", "files": ["photo.jpg"]}', "photo.jpg": "mine"},
+    "of our format": {"manifest.json": '{"format": 4, "files": {"photo.jpg": {"bytes": 4}}}', "photo.jpg": "mine"},
+    "no marker": {"photo.jpg": "mine"},
+    "hidden": {".photo.jpg": "mine"},
+}
+
+
+@pytest.mark.parametrize("files", FOREIGN.values(), ids=FOREIGN)
+def test_another_folder_is_refused_before_any_work(checkpoint: Checkpoint, tmp_path: Path, files: Any) -> None:
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    with pytest.raises(OutputUnwritable, match="content that is not ours"):
+        export_bundle(checkpoint, tmp_path, engine="torch", progress=lambda *_: pytest.fail("worked"))
+    assert contents(tmp_path) == {name: content.encode() for name, content in files.items()}
+
+
+def test_a_file_that_somebody_put_into_a_bundle_is_kept(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    export_bundle(checkpoint, tmp_path / "b", engine="torch")
+    (tmp_path / "b" / "photo.jpg").write_text("mine")
+    assert not export_bundle(checkpoint, tmp_path / "b", engine="torch"), "nothing to do"
+    before = contents(tmp_path)
+    with pytest.raises(OutputUnwritable, match=r"not ours \(photo\.jpg\)"):
+        export_bundle(checkpoint, tmp_path / "b", engine="torch", copy=True)
+    assert contents(tmp_path) == before
+    shutil.copy(tmp_path / "b" / MANIFEST, tmp_path / MANIFEST)
+    (tmp_path / "clip.safetensors").write_text("mine")
+    with pytest.raises(OutputUnwritable, match="not ours"):
+        export_bundle(checkpoint, tmp_path, engine="torch")
+
+
+@pytest.mark.parametrize("name", [".b.partial", "b/.consisid-partial"])
+@pytest.mark.parametrize("inside", ["bundle/photo.jpg", "photo.jpg", "lock", "identity", "placing/photo.jpg"])
+def test_a_folder_named_like_a_work_folder_is_left_alone(
+    checkpoint: Checkpoint, tmp_path: Path, name: str, inside: str
+) -> None:
+    photo = tmp_path / name / inside
+    photo.parent.mkdir(parents=True)
+    photo.write_text("mine")
+    with pytest.raises(OutputUnwritable, match="not the work folder of an export"):
+        export_bundle(checkpoint, tmp_path / "b", engine="torch")
+    assert contents(tmp_path) == {str(photo.relative_to(tmp_path)): b"mine"}
 
 
 def test_of_two_exports_to_one_folder_one_wins(checkpoint: Checkpoint, tmp_path: Path) -> None:

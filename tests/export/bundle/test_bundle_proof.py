@@ -1,6 +1,5 @@
 """Exports killed, disks filled, bytes flipped, for real: nothing of it ever opens as a valid bundle."""
 
-import ctypes
 import os
 import random
 import shutil
@@ -8,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -133,27 +132,6 @@ def test_every_flipped_bit_is_found(whole: tuple[Path, float], tmp_path: Path, p
         (copy / name).write_bytes(content)
         record.record(str(trial), file=name, offset=offset, bit=bit, refused_with=error.value.code)
     Bundle.open(copy).verify()
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
-    """A function that gives a disk of so many bytes; called again, it gives the same disk another size."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    remount, mounted = 32, False
-
-    def give(size: int) -> Path:
-        nonlocal mounted
-        options = f"size={size}".encode()
-        if libc.mount(b"none", str(disk).encode(), b"tmpfs", remount if mounted else 0, options):
-            pytest.skip(f"no file system can be mounted here: {os.strerror(ctypes.get_errno())}")
-        mounted = True
-        return disk
-
-    yield give
-    if mounted:
-        libc.umount(str(disk).encode())
 
 
 @pytest.mark.parametrize("room", [1, 4, 14, 17])

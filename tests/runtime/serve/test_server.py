@@ -57,6 +57,15 @@ def test_finding_the_server_imports_nothing_of_it() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
+def test_a_temporary_folder_with_a_space(
+    tiny_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "with space").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "with space"))
+    with TritonServer(tiny_repository, ready_timeout=60):
+        pass
+
+
 def test_a_port_in_use_is_named(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

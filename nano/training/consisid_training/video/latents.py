@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,8 @@ def encode(data: Path, runs: Path, folder: Path, part: str, people: int, process
     done = folder / f"{part}-blocks"
     for name, shape in _shapes(part).items():
         if not (folder / f"{name}.npy").exists():
-            shutil.rmtree(done, ignore_errors=True)
+            for block in done.glob("[0-9]*"):
+                block.unlink()
             _memmap(folder / f"{name}.npy", "w+", "float16", (len(load(data, "clips")), *shape))
     done.mkdir(exist_ok=True)
     missing = [start for start in range(0, people, _BLOCK) if not (done / str(start)).exists()]

@@ -1,33 +1,32 @@
-"""The work folder of a resumable export: finished parts stay beside the target until the bundle is complete.
+"""The work folder of a resumable export: finished parts stay there until the bundle is complete.
 
     .NAME.partial/lock        held by the one process that exports
                   identity    what every part was made from: the checkpoint and the options
-                  bundle/     becomes NAME by one rename
+                  bundle/     becomes the content of NAME
                   records/    PART.json for every finished part: its record in the manifest, and its files' digests
                   scratch/    of the module being written
-                  replaced/   the bundle that was at NAME before, until the new one is there
+                  placing/    bundle/ once it is complete, while its files are moved to NAME
 
+It lies beside NAME, or in NAME as `.consisid-partial` where NAME is a mount point or the folder around it is closed.
 What has no record, differs from it, or was shaped by other source files is removed when the next export begins.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
 import shutil
-import socket
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from consisid_export.checkpoint.tensor_files import link
+from consisid_export.work.place import IDENTITY, PLACING, discard, identity_text, locked, place, usable_root
 from consisid_runtime.bundle import manifest_digest
 from consisid_runtime.errors import ConsisIDError, ExportCancelled, OutputBusy, OutputUnwritable
 from consisid_runtime.files.atomic import write_file
-from consisid_runtime.files.folders import disk_reason, require_ours
+from consisid_runtime.files.folders import disk_reason
+from consisid_runtime.files.ownership import require_ours
 
 Digest = Callable[[Path], str]
 
@@ -129,12 +128,13 @@ def file_record(path: Path, digest: Digest) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def resuming(out: Path, marker: str, identity: str, digest: Digest, sources: Mapping[str, str]) -> Iterator[WorkFolder]:
-    """The work folder for `out`, which takes its place when the block succeeds.
+    """The work folder for `out`, whose content takes the place of that of `out` when the block succeeds.
 
     When the block fails, finished parts stay for the next export of the same `identity` and `sources`; an export of
     others removes them.
 
     Args:
+        out: absolute.
         marker: the file by which a bundle is recognised; any other folder with content is left alone.
         identity: of the checkpoint and the options.
         sources: part → digest of what else shapes it.
@@ -143,19 +143,20 @@ def resuming(out: Path, marker: str, identity: str, digest: Digest, sources: Map
     to write, `ExportCancelled` on Ctrl-C.
     """
     require_ours(out, marker)
-    root = _root(out)
+    root = usable_root(out)
     work = None
     try:
-        with _locked(root, out):
+        with locked(root, out):
             try:
-                _prepare(root, out, identity)
+                _prepare(root, identity)
                 work = WorkFolder(root, digest, sources)
                 yield work
-                _swap(root, out)
+                (root / "bundle").rename(root / PLACING)
+                place(root, out, marker)
             except BaseException:
                 _tidy(root, work)
                 raise
-            _discard(root)
+            discard(root)
     except OutputBusy:
         raise
     except (OutputUnwritable, ExportCancelled) as error:
@@ -171,49 +172,19 @@ def resuming(out: Path, marker: str, identity: str, digest: Digest, sources: Map
         raise OutputUnwritable(f"{out} cannot be written: {reason}; {_kept(root)}") from error
 
 
-def sweep(out: Path) -> None:
-    """Remove what interrupted exports to `out` left beside it, unless one is running."""
-    root = _root(out)
-    if root.exists():
-        with contextlib.suppress(OutputBusy), _locked(root, out):
-            _discard(root)
-    for left in out.parent.glob(f"{root.name}-*"):
-        shutil.rmtree(left, ignore_errors=True)
-
-
-def _root(out: Path) -> Path:
-    return out.with_name(f".{out.name}.partial")
-
-
-def _prepare(root: Path, out: Path, identity: str) -> None:
-    replaced, mark = root / "replaced", root / "identity"
-    if replaced.exists() and not out.exists():
-        replaced.rename(out)  # the process died between the two renames of `_swap`
-    if not mark.is_file() or mark.read_text() != identity:
+def _prepare(root: Path, identity: str) -> None:
+    mark, text = root / IDENTITY, identity_text(identity)
+    if not mark.is_file() or mark.read_text() != text:
         for folder in ("bundle", "records"):
             shutil.rmtree(root / folder, ignore_errors=True)
-        write_file(mark, identity.encode())
-    for folder in ("scratch", "replaced"):
-        shutil.rmtree(root / folder, ignore_errors=True)
-
-
-def _swap(root: Path, out: Path) -> None:
-    if out.exists():
-        out.rename(root / "replaced")
-    (root / "bundle").rename(out)
+        write_file(mark, text.encode())
+    shutil.rmtree(root / "scratch", ignore_errors=True)
 
 
 def _tidy(root: Path, work: WorkFolder | None) -> None:
     """Remove a work folder in which nothing is finished."""
-    if work is not None and not work.finished and not (root / "replaced").exists():
-        _discard(root)
-
-
-def _discard(root: Path) -> None:
-    # Renamed first: a process waiting for the lock must not find the folder half removed.
-    gone = root.with_name(f"{root.name}-{os.getpid()}")
-    root.rename(gone)
-    shutil.rmtree(gone, ignore_errors=True)
+    if work is not None and not work.finished and not (root / PLACING).exists():
+        discard(root)
 
 
 def _kept(root: Path) -> str:
@@ -224,32 +195,3 @@ def _kept(root: Path) -> str:
         f"{parts} finished parts are kept in {root}: the same command goes on from there, and removing the folder "
         "frees the space"
     )
-
-
-@contextlib.contextmanager
-def _locked(root: Path, out: Path) -> Iterator[None]:
-    while True:
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-            file = (root / "lock").open("a+")
-        except FileNotFoundError:
-            continue  # another process finished just now and removed its folder
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            with file:
-                holder = file.read() or "another process"
-            raise OutputBusy(f"{holder} is exporting to {out}; wait for it, or choose another folder") from None
-        if _is_at(file.fileno(), root / "lock"):
-            break
-        file.close()
-    with file:
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}, since {datetime.now():%Y-%m-%d %H:%M:%S},")
-        file.flush()
-        yield
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    return path.exists() and os.path.samestat(os.fstat(descriptor), path.stat())
