@@ -18,7 +18,7 @@ _DTYPES = {"UINT8": np.uint8, "FP32": np.float32, "INT64": np.int64, "BYTES": np
 
 
 def check_answer(ports: Iterable[Port], answer: Mapping[str, NDArray[Any]]) -> None:
-    """Raises `ServerError` for an output that is missing, or of another dtype or shape than its port."""
+    """Raises `ServerError` for an output that is missing or of another dtype or shape than its port, or no video."""
     for port in ports:
         if port.name not in answer:
             raise ServerError(f"the server answered without the output {port.name!r}; it sent {sorted(answer)}")
@@ -31,6 +31,8 @@ def check_answer(ports: Iterable[Port], answer: Mapping[str, NDArray[Any]]) -> N
                 f"the server answered with {port.name!r} as {array.dtype} {list(array.shape)}; "
                 f"wanted {port.dtype} {list(port.shape)}"
             )
+    if not answer["video"].size:
+        raise ServerError("the server answered with an empty video")
 
 
 def read_info(text: bytes | str) -> dict[str, Any]:

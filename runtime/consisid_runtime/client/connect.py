@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote, urlsplit
 
-from consisid_runtime.client.proxy import proxy_of
+from consisid_runtime.client.proxy import numeric, proxy_of
 from consisid_runtime.client.transport import Transport
 from consisid_runtime.errors import InvalidOption
 
@@ -40,8 +40,11 @@ def _parse(url: str) -> tuple[str, str, int]:
     try:
         parts = urlsplit(url)
         host, port = unquote(parts.hostname or ""), parts.port
-        # Names of other scripts travel as ASCII; a name that cannot has an empty or too long label.
-        host = host if ":" in host else host.encode("idna").decode()
+        if ":" not in host:
+            # Names of other scripts travel as ASCII; a name that cannot has an empty or too long label.
+            host = host.encode("idna").decode()
+            # gRPC's resolver does not know short forms of addresses such as 127.1.
+            host = str(numeric(host) or host)
     except ValueError:
         host, port = "", None
     extra = not host or "@" in parts.netloc or parts.path.strip("/") or parts.query or parts.fragment

@@ -86,13 +86,13 @@ def _is_loopback(host: str) -> bool:
     name = host.lower().rstrip(".")
     if name == "localhost" or name.endswith(".localhost"):
         return True
-    address = _numeric(host)
+    address = numeric(host)
     # A connection to the unspecified address reaches this machine.
     return address is not None and (address.is_loopback or address.is_unspecified)
 
 
 def _is_listed(host: str, port: int, no_proxy: str) -> bool:
-    name, address = host.lower().rstrip("."), _numeric(host)
+    name, address = host.lower().rstrip("."), numeric(host)
     for entry in no_proxy.lower().replace(",", " ").split():
         if entry == "*":
             return True
@@ -113,7 +113,7 @@ def _is_listed(host: str, port: int, no_proxy: str) -> bool:
     return False
 
 
-def _numeric(host: str) -> IPv4Address | IPv6Address | None:
+def numeric(host: str) -> IPv4Address | IPv6Address | None:
     """The address of a host that is written as one, in any of the forms that connecting accepts (127.1)."""
     try:
         found = socket.getaddrinfo(host, None, flags=socket.AI_NUMERICHOST)[0][4][0]

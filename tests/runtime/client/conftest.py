@@ -82,8 +82,8 @@ def answer_late(peer: socket.socket) -> None:
 BEHAVIOURS: dict[str, Behaviour] = {
     kind.__name__: kind
     for kind in (
-        never_answer, trickle, trickle_the_body, trickle_http2, continue_for_ever, read_nothing, half_open, reset, garbage,
-        answer_late,
+        never_answer, trickle, trickle_the_body, trickle_http2, continue_for_ever, read_nothing, half_open, reset,
+        garbage, answer_late,
     )
 }  # fmt: skip
 
@@ -139,7 +139,10 @@ def answering(peer: Callable[[str | Behaviour], int]) -> Callable[[bytes], int]:
 
 
 class StandIn(service_pb2_grpc.GRPCInferenceServiceServicer):
-    """Answers as our server does, with the image as the video."""
+    """Answers as our server does, with the image as the video; or with a response, a status, or an exception."""
+
+    def __init__(self, answer: Any) -> None:
+        self._answer = answer
 
     def ServerLive(self, request: Any, context: Any) -> service_pb2.ServerLiveResponse:
         return service_pb2.ServerLiveResponse(live=True)
@@ -148,6 +151,12 @@ class StandIn(service_pb2_grpc.GRPCInferenceServiceServicer):
         return service_pb2.ServerReadyResponse(ready=True)
 
     def ModelInfer(self, request: Any, context: Any) -> service_pb2.ModelInferResponse:
+        if isinstance(self._answer, grpc.StatusCode):
+            context.abort(self._answer, "broken")
+        if isinstance(self._answer, Exception):
+            raise self._answer
+        if self._answer is not None:
+            return self._answer
         response = service_pb2.ModelInferResponse()
         image = request.raw_input_contents[0]
         response.outputs.add(name="video", datatype="UINT8", shape=[len(image)])
@@ -197,12 +206,10 @@ def stand_in() -> Iterator[Callable[..., Callable[[], object]]]:
     """Starts a server that answers with the image as its video, for a scheme, on a port; returns what stops it."""
     with ExitStack() as stack:
 
-        def start(
-            scheme: str, port: int, host: str = "127.0.0.1", servicer: StandIn | None = None
-        ) -> Callable[[], object]:
+        def start(scheme: str, port: int, host: str = "127.0.0.1", answer: Any = None) -> Callable[[], object]:
             if scheme == "grpc":
                 served = grpc.server(futures.ThreadPoolExecutor(4))
-                service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer or StandIn(), served)
+                service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(StandIn(answer), served)
                 served.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
                 served.start()
                 stack.callback(lambda: served.stop(None).wait())
