@@ -100,6 +100,20 @@ class FaceIndexOutOfRange(InvalidRequest):
     remedy = "Choose a `face_index` below the number of faces in the message; 0 is the largest face."
 
 
+class ClientClosed(InvalidRequest):
+    """The client was closed, before the call or while it waited."""
+
+    code = "CLIENT_CLOSED"
+    remedy = "Make a new `Client`; close one when no thread needs it any more."
+
+
+class ForkedProcess(InvalidRequest):
+    """A pipeline, or a client over gRPC, does not work in a process that was forked after its use."""
+
+    code = "FORKED_PROCESS"
+    remedy = "Open the pipeline, and make the first gRPC call, in the child process; or start processes by `spawn`."
+
+
 class Unusable(ConsisIDError):
     """A bundle, a checkpoint or another input of files cannot be used."""
 

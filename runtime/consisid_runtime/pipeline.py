@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 from consisid_runtime.bundle import Bundle
+from consisid_runtime.errors import ForkedProcess
 from consisid_runtime.events import Progress, silent
 from consisid_runtime.files.image_file import image_bytes
 from consisid_runtime.options import Options, check_prompt, plan
@@ -17,12 +19,15 @@ from consisid_runtime.wire import describe
 class Pipeline:
     """The stages over one bundle. Nothing is kept between calls but the loaded engines.
 
+    The threads of the engines do not exist in a forked process: open a pipeline in the process that uses it.
+
     Attributes:
         bundle: as opened.
         stages: name → loaded stage, in the order of `stages.table`.
     """
 
     def __init__(self, bundle: Bundle) -> None:
+        self._process = os.getpid()
         self.bundle = bundle
         self.stages: dict[str, Any] = table.load(bundle)
 
@@ -49,9 +54,14 @@ class Pipeline:
             progress: called with (stage, done, total) when a stage begins and after each denoising step.
 
         Raises `InvalidRequest` subclasses for what cannot be done, before any network runs where neither a network nor
-        the vocabulary is needed to see it; `NotFinite` where the networks fail. The video's `info` is that of a served
-        one.
+        the vocabulary is needed to see it; `ForkedProcess` in another process than the pipeline was opened in;
+        `NotFinite` where the networks fail. The video's `info` is that of a served one.
         """
+        if self._process != os.getpid():
+            raise ForkedProcess(
+                f"the pipeline was opened in process {self._process}, and process {os.getpid()} was forked from it: "
+                "the engines' threads are missing here"
+            )
         request = plan(Options() if options is None else options, self.bundle.config.geometry)
         values: table.Values = {"prompt": check_prompt(prompt), "image": image_bytes(image)}
         reports = table.run(self.stages, values, request, progress)

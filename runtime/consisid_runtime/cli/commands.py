@@ -12,6 +12,7 @@ import typer
 from consisid_runtime.cli.output import Json, emit
 from consisid_runtime.cli.progress import Display
 from consisid_runtime.cli.request_options import OptionCommand, with_options
+from consisid_runtime.errors import ServerError
 from consisid_runtime.options import Options
 from consisid_runtime.video import Video, require_video_path
 
@@ -73,7 +74,12 @@ def request(
     with Client(url, timeout=timeout) as client, Display("request") as display:
         display.update("waiting for the server", 0, 1)
         video = client.generate(image, prompt, options)
-    _save(video, out, as_json)
+    try:
+        _save(video, out, as_json)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ServerError(
+            f"{out} was written, but the server's info is not that of this version: {type(error).__name__} {error}"
+        ) from error
 
 
 def serve(

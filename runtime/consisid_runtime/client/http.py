@@ -6,30 +6,36 @@ gevent, is not.
 
 from __future__ import annotations
 
-import http.client
 import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from consisid_runtime.client.transport import Parameters
-from consisid_runtime.errors import ServerError, ServerTimeout, ServerUnreachable, from_wire
+from consisid_runtime.client.calls import Calls
+from consisid_runtime.client.exchange import Exchange, Request, Response
+from consisid_runtime.client.proxy import Proxy, authority
+from consisid_runtime.client.transport import PATIENCE, Parameters
+from consisid_runtime.errors import ConsisIDError, ServerError, from_wire
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _LENGTH = "Inference-Header-Content-Length"
-_READY_TIMEOUT = 10.0
-"""Seconds."""
 _DTYPES = {"UINT8": np.uint8, "FP32": np.float32, "INT64": np.int64}
 
 
 class HttpTransport:
-    """A `Transport` over HTTP/1.1 with one connection a call."""
+    """A `Transport` over HTTP/1.1."""
 
-    def __init__(self, address: str) -> None:
-        self._address = address
+    def __init__(self, host: str, port: int, *, proxy: Proxy | None, ready_timeout: float) -> None:
+        self._server = f"http://{authority(host, port)}"
+        self._shown = self._server + (f" through the proxy {proxy}" if proxy else "")
+        self._connect_to = (proxy.host, proxy.port) if proxy else (host, port)
+        self._base = self._server if proxy else ""
+        self._headers = proxy.headers if proxy else {}
+        self._ready_timeout = ready_timeout
+        self._calls = Calls()
 
     def infer(
         self,
@@ -46,46 +52,46 @@ class HttpTransport:
         }
         header = json.dumps(request).encode()
         body = b"".join([header, *(value for value in inputs.values() if isinstance(value, bytes))])
-        headers, answer = self._call("POST", f"/v2/models/{model}/infer", timeout, body, {_LENGTH: str(len(header))})
+        # Triton server 2.51 ends at a body above 4 MB of curl's default type, application/x-www-form-urlencoded.
+        headers = {_LENGTH: str(len(header)), "Content-Type": "application/octet-stream"}
+        response = self._call("POST", f"/v2/models/{model}/infer", timeout, PATIENCE, body, headers)
+        if response.status != 200:
+            raise self._error(response)
         try:
-            return _arrays(answer, int(headers.get(_LENGTH, len(answer))))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ServerError(
-                f"http://{self._address} did not answer as Triton server does: {answer[:200].decode(errors='replace')}"
-            ) from error
+            arrays = _arrays(response.body, int(response.headers.get(_LENGTH, len(response.body))))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ServerError(f"{self._shown} did not answer as Triton server does: {_beginning(response)}") from error
+        return {name: array for name, array in arrays.items() if name in outputs}
 
     def ready(self) -> bool:
         try:
-            self._call("GET", "/v2/health/ready", _READY_TIMEOUT)
+            return self._call("GET", "/v2/health/ready", self._ready_timeout, 0).status == 200
         except ServerError:
             return False
-        return True
 
     def close(self) -> None:
-        """Does nothing: no connection stays open between calls."""
+        self._calls.close()
 
     def _call(
         self,
         method: str,
         path: str,
         timeout: float,
+        patience: float,
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> tuple[http.client.HTTPMessage, bytes]:
-        connection = http.client.HTTPConnection(self._address, timeout=timeout)
+    ) -> Response:
+        host, port = self._connect_to
+        request = Request(host, port, method, self._base + path, {**self._headers, **(headers or {})}, body)
+        exchange = Exchange(request, self._shown, patience=patience)
+        with self._calls.running(exchange.end):
+            return exchange.run(timeout)
+
+    def _error(self, response: Response) -> ConsisIDError:
         try:
-            connection.request(method, path, body, dict(headers or {}))
-            response = connection.getresponse()
-            answer = response.read()
-        except TimeoutError as error:
-            raise ServerTimeout(f"http://{self._address} did not answer within {timeout:g} s") from error
-        except (OSError, http.client.HTTPException) as error:
-            raise ServerUnreachable(f"http://{self._address}: {error}; is the server running?") from error
-        finally:
-            connection.close()
-        if response.status != 200:
-            raise from_wire(_error_text(response.status, answer))
-        return response.headers, answer
+            return from_wire(str(json.loads(response.body)["error"]))
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return ServerError(f"{self._shown} answered with HTTP status {response.status}: {_beginning(response)}")
 
 
 def _tensor(name: str, value: bytes | str) -> dict[str, Any]:
@@ -100,6 +106,8 @@ def _arrays(answer: bytes, header: int) -> dict[str, NDArray[Any]]:
     start = header
     for output in json.loads(answer[:header])["outputs"]:
         end = start + output["parameters"]["binary_data_size"]
+        if not start <= end <= len(answer):
+            raise ValueError("an output lies outside the body")
         if output["datatype"] == "BYTES":
             arrays[output["name"]] = _texts(answer[start:end], output["shape"])
         else:
@@ -114,13 +122,12 @@ def _texts(data: bytes, shape: Sequence[int]) -> NDArray[np.object_]:
     texts, start = [], 0
     while start < len(data):
         end = start + 4 + int.from_bytes(data[start : start + 4], "little")
+        if end > len(data):
+            raise ValueError("a text is longer than its tensor")
         texts.append(data[start + 4 : end])
         start = end
     return np.array(texts, np.object_).reshape(shape)
 
 
-def _error_text(status: int, answer: bytes) -> str:
-    try:
-        return str(json.loads(answer)["error"])
-    except (ValueError, KeyError, TypeError):
-        return f"HTTP status {status}: {answer[:500].decode(errors='replace')}"
+def _beginning(response: Response) -> str:
+    return response.body[:200].decode(errors="replace") or "an empty body"

@@ -58,8 +58,8 @@ def test_an_unreachable_server(scheme: str) -> None:
         unused.bind(("127.0.0.1", 0))
         transport = connect(f"{scheme}://127.0.0.1:{unused.getsockname()[1]}")
         assert not transport.ready()
-        with pytest.raises(ServerUnreachable, match=rf"{scheme}://127.0.0.1:\d+"):
-            ask(transport)
+        with pytest.raises(ServerUnreachable, match=rf"{scheme}://127.0.0.1:\d+.*[Cc]onnection refused"):
+            ask(transport, timeout=0.5)
         transport.close()
 
 
@@ -177,7 +177,7 @@ def test_the_grpc_status_distinguishes_bad_requests_from_failures(
     with pytest.raises(Exception) as caught:
         ask(transport, prompt=prompt)
     transport.close()
-    assert caught.value.__cause__.status() == f"{status}"  # type: ignore[union-attr]
+    assert caught.value.__cause__.code() is status  # type: ignore[union-attr]
 
 
 @pytest.mark.server

@@ -1,0 +1,46 @@
+"""Checks what a server answered: it may be another server, or one of another version."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from consisid_runtime.errors import ServerError
+from consisid_runtime.signatures import Port
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_DTYPES = {"UINT8": np.uint8, "FP32": np.float32, "INT64": np.int64, "BYTES": np.object_}
+
+
+def check_answer(ports: Iterable[Port], answer: Mapping[str, NDArray[Any]]) -> None:
+    """Raises `ServerError` for an output that is missing or of another dtype or shape than its port, or no video."""
+    for port in ports:
+        if port.name not in answer:
+            raise ServerError(f"the server answered without the output {port.name!r}; it sent {sorted(answer)}")
+        array = answer[port.name]
+        fits = len(array.shape) == len(port.shape) and all(
+            isinstance(wanted, str) or size == wanted for size, wanted in zip(array.shape, port.shape, strict=True)
+        )
+        if not fits or array.dtype != _DTYPES[port.dtype]:
+            raise ServerError(
+                f"the server answered with {port.name!r} as {array.dtype} {list(array.shape)}; "
+                f"wanted {port.dtype} {list(port.shape)}"
+            )
+    if not answer["video"].size:
+        raise ServerError("the server answered with an empty video")
+
+
+def read_info(text: bytes | str) -> dict[str, Any]:
+    """A video's `info`. Raises `ServerError` for anything but a JSON object."""
+    try:
+        info = json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        info = None
+    if not isinstance(info, dict):
+        raise ServerError(f"the server answered with an info that is not a JSON object: {text[:200]!r}")
+    return info
