@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from consisid_runtime.engines import Engine, check_device
 from consisid_runtime.engines.table import engine_kind
 from consisid_runtime.errors import BundleCorrupt, BundleMissing, BundleVersion
-from consisid_runtime.models.config import CheckpointConfig
+from consisid_runtime.models.configs.checkpoint import CheckpointConfig
 from consisid_runtime.signatures import Signature
 
 FORMAT = 4

@@ -9,8 +9,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from consisid_kernels import reference
 from consisid_runtime.models import dit, vae
-from consisid_runtime.models.dit_config import DiTConfig
-from consisid_runtime.models.vae_config import VAEConfig
+from consisid_runtime.models.configs.dit import DiTConfig
+from consisid_runtime.models.configs.vae import VAEConfig
 from consisid_runtime.stages.schedule import Schedule
 
 HEADS, WIDTH, TEXT, VIDEO, EPS = 3, 16, 5, 12, 1e-5

@@ -23,7 +23,7 @@ from consisid_nano.untrained.detector import write_detector
 from consisid_nano.untrained.recogniser import write_recogniser
 from consisid_nano.untrained.tokenizer import write_tokenizer
 from consisid_runtime.models import networks
-from consisid_runtime.models.config import CheckpointConfig
+from consisid_runtime.models.configs.checkpoint import CheckpointConfig
 
 TRANSFORMER: dict[str, Any] = untrained.TRANSFORMER | {
     "LFE_depth": 10,

@@ -22,7 +22,7 @@ from consisid_runtime.bundle import FORMAT, MANIFEST, Bundle, manifest_digest, s
 from consisid_runtime.errors import BundleError
 from consisid_runtime.events import Progress, silent
 from consisid_runtime.models import networks
-from consisid_runtime.models.config import COMPONENTS
+from consisid_runtime.models.configs.checkpoint import COMPONENTS
 
 _VERSIONED = ("consisid-runtime", "torch", "onnx", "onnxscript", "onnxruntime")
 

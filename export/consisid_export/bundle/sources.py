@@ -42,7 +42,11 @@ _SHAPES_NOTHING = (
 )
 """Messages, atomic writing, this decision and what records it, progress; no run of the exporter decodes."""
 
-_SHAPES_RUNS = ("consisid_runtime.options", "consisid_runtime.models.config", "consisid_export.checkpoint.example")
+_SHAPES_RUNS = (
+    "consisid_runtime.options",
+    "consisid_runtime.models.configs.checkpoint",
+    "consisid_export.checkpoint.example",
+)
 """What a checkpoint is run on. A module takes only the geometry from it, whose numbers are in the module's digest, and
 its own network's configuration, which the network's file imports."""
 

@@ -23,7 +23,7 @@ from consisid_export.checkpoint import example
 from consisid_export.checkpoint.example import Example
 from consisid_runtime.errors import CheckpointInvalid
 from consisid_runtime.models import networks
-from consisid_runtime.models.config import CheckpointConfig
+from consisid_runtime.models.configs.checkpoint import CheckpointConfig
 
 CONFIGS = {
     "transformer": "transformer/config.json",

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from consisid_runtime.models.dit_config import DiTConfig
+from consisid_runtime.models.configs.dit import DiTConfig
 
 _QK_NORM_EPS = 1e-6
 _TIME_PERIOD = 10000.0

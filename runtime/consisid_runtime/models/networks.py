@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from consisid_runtime import signatures as table
 from consisid_runtime.models.bisenet import BiSeNet
 from consisid_runtime.models.blueprint import fill
-from consisid_runtime.models.config import CheckpointConfig
+from consisid_runtime.models.configs.checkpoint import CheckpointConfig
+from consisid_runtime.models.configs.vae import VAEConfig, decoder_caches
 from consisid_runtime.models.dit import DiT, Modulate, Prepare, Step
 from consisid_runtime.models.eva_clip import EvaVision
 from consisid_runtime.models.local_extractor import PREFIX as EXTRACTOR
@@ -19,7 +20,6 @@ from consisid_runtime.models.local_extractor import LocalExtractor
 from consisid_runtime.models.retinaface import RetinaFace
 from consisid_runtime.models.t5 import T5Encoder
 from consisid_runtime.models.vae import DecoderFirst, DecoderNext, VAEEncoder
-from consisid_runtime.models.vae_config import VAEConfig, decoder_caches
 from consisid_runtime.signatures import Signature
 
 CROP = 512

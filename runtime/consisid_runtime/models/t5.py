@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from consisid_runtime.models.t5_config import T5Config
+from consisid_runtime.models.configs.t5 import T5Config
 
 
 def position_buckets(length: int, buckets: int, distance: int) -> Tensor:

@@ -24,8 +24,8 @@ from consisid_export.onnx.weights import provide_weights
 from consisid_measurement.memory import in_fresh_process
 from consisid_runtime.errors import CheckpointInvalid, ExportRefused
 from consisid_runtime.models import networks
-from consisid_runtime.models.config import CheckpointConfig
-from consisid_runtime.models.dit_config import DiTConfig
+from consisid_runtime.models.configs.checkpoint import CheckpointConfig
+from consisid_runtime.models.configs.dit import DiTConfig
 from consisid_runtime.signatures import DIT_MODULATE
 
 WHOLE = "transformer.diffusion_pytorch_model.safetensors"

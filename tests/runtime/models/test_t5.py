@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from consisid_runtime.errors import CheckpointInvalid
+from consisid_runtime.models.configs.t5 import T5Config
 from consisid_runtime.models.t5 import T5Encoder, position_buckets
-from consisid_runtime.models.t5_config import T5Config
 
 # heads·d_kv is not d_model, and the distances reach the shared last bucket
 TINY: dict[str, Any] = {"vocab_size": 50, "d_model": 24, "d_kv": 5, "d_ff": 40, "num_heads": 3, "num_layers": 3}

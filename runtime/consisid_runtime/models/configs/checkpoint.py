@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
-from consisid_runtime.models.dit_config import DiTConfig, LocalExtractorConfig
-from consisid_runtime.models.t5_config import T5Config
-from consisid_runtime.models.vae_config import VAEConfig
+from consisid_runtime.models.configs.dit import DiTConfig, LocalExtractorConfig
+from consisid_runtime.models.configs.t5 import T5Config
+from consisid_runtime.models.configs.vae import VAEConfig
 from consisid_runtime.options import Geometry
 
 COMPONENTS = ("transformer", "vae", "text_encoder", "scheduler")
