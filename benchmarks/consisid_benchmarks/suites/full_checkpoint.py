@@ -16,7 +16,7 @@ import typer
 from torch import Tensor, nn
 
 from consisid_benchmarks.suites import full_faces
-from consisid_export.checkpoint.checkpoint import CONFIGS, PICKLES, SAFETENSORS
+from consisid_export.checkpoint.layout import CONFIGS, PICKLES, SAFETENSORS
 from consisid_export.checkpoint.tensor_files import stored_tensors, write_tensors
 from consisid_nano.untrained import configs as untrained
 from consisid_nano.untrained.detector import write_detector

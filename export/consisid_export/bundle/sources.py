@@ -34,6 +34,8 @@ _SHAPES_NOTHING = (
     "consisid_runtime.files",
     "consisid_export.bundle.sources",
     "consisid_export.bundle.work_folder",
+    "consisid_export.checkpoint.contents",
+    "consisid_export.checkpoint.problems",
     "consisid_export.tensorrt.progress",
     "consisid_runtime.events",
     "consisid_runtime.stages.decode",

@@ -80,7 +80,8 @@ def fill(network: Network, tensors: Mapping[str, Tensor], dtype: torch.dtype | N
     Args:
         dtype: of every floating-point tensor; None keeps each as it is and shares its memory.
 
-    Raises `CheckpointInvalid` naming tensors that are missing, left over, or of another shape than the rest implies.
+    Raises `CheckpointInvalid` naming tensors that are missing, left over, no floating-point numbers, or of
+    another shape than the rest implies.
     """
     own = network.state_dict()
     problems = [f"{name} is missing" for name in own if name not in tensors]
@@ -89,6 +90,11 @@ def fill(network: Network, tensors: Mapping[str, Tensor], dtype: torch.dtype | N
         f"{name} has shape {list(tensors[name].shape)}, expected {list(own[name].shape)}"
         for name in own
         if name in tensors and tensors[name].shape != own[name].shape
+    ]
+    problems += [
+        f"{name} has the dtype {str(tensors[name].dtype).removeprefix('torch.')}, expected floating-point numbers"
+        for name in own
+        if name in tensors and own[name].is_floating_point() and not tensors[name].is_floating_point()
     ]
     if problems:
         rest = f"; and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from consisid_runtime import signatures as table
+from consisid_runtime.errors import CheckpointInvalid
 from consisid_runtime.models.bisenet import BiSeNet
 from consisid_runtime.models.blueprint import fill
 from consisid_runtime.models.configs.checkpoint import CheckpointConfig
@@ -26,6 +27,8 @@ CROP = 512
 """Edge of the aligned face, in pixels; fixed by the reference's alignment template."""
 
 LEARNED_POSITIONS = "patch_embed.pos_embedding"
+
+_VAE_PARTS = ("encoder.", "quant_conv.", "decoder.", "post_quant_conv.")
 
 COMPONENTS = {
     "aligner": "aligner",
@@ -122,7 +125,10 @@ def _vae(kind: Callable[[VAEConfig], nn.Module], *prefixes: str) -> Loader:
     def build(checkpoint: WeightReader, dtype: torch.dtype | None) -> nn.Module:
         with torch.device("meta"):
             network = kind(checkpoint.config.vae)
-        return fill(network, {n: t for n, t in checkpoint.tensors("vae").items() if n.startswith(prefixes)}, dtype)
+        tensors = checkpoint.tensors("vae")
+        if unknown := [name for name in tensors if not name.startswith(_VAE_PARTS)]:
+            raise CheckpointInvalid(f"{unknown[0]} is not part of the VAE")
+        return fill(network, {n: t for n, t in tensors.items() if n.startswith(prefixes)}, dtype)
 
     return build
 

@@ -90,6 +90,10 @@ def test_unknown_feed_forward_is_named() -> None:
         T5Config.from_dict(TINY | {"feed_forward_proj": "gated-silu"})
 
 
-def test_missing_entry_is_named() -> None:
-    with pytest.raises(CheckpointInvalid, match="d_kv"):
-        T5Config.from_dict({k: v for k, v in TINY.items() if k != "d_kv"})
+def test_missing_entries_have_the_references_defaults() -> None:
+    import transformers
+
+    reference = transformers.T5Config().to_dict()
+    found = T5Config.from_dict({})
+    assert (found.head_width, found.gated) == (reference["d_kv"], reference["is_gated_act"]) == (64, False)
+    assert found == T5Config.from_dict(reference)

@@ -1,4 +1,4 @@
-"""The causal video VAE's configuration, and the caches that follow from it; imports no torch."""
+"""`vae/config.json`, parsed and checked, and the caches of the causal video VAE that follow from it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from consisid_runtime.errors import CheckpointInvalid
+from consisid_runtime.models.configs.entries import Entries
+
+FILE = "vae/config.json"
 
 # A causal kernel of 3 frames looks back at 2.
 CACHE_FRAMES = 2
 MID_RESNETS = 2
-_ACTIVATIONS = ("silu", "swish")
+_PIXELS = 3
+
+_NOT_USED = ("force_upcast", "invert_scale_latents", "latents_mean", "latents_std")
+"""diffusers' class takes these, and neither it nor ConsisID's pipeline reads them."""
+_TILING = ("sample_height", "sample_width")
+"""Of decoding in tiles, which is off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,37 +47,38 @@ class VAEConfig:
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> VAEConfig:
-        """Raises `CheckpointInvalid` naming the entry that is missing or unknown to this runtime."""
-        try:
-            found = cls(
-                channels=tuple(config["block_out_channels"]),
-                latent_channels=config["latent_channels"],
-                layers=config["layers_per_block"],
-                groups=config["norm_num_groups"],
-                eps=config.get("norm_eps", 1e-6),
-                temporal=int(config["temporal_compression_ratio"]),
-                scaling_factor=config["scaling_factor"],
-                quant=config.get("use_quant_conv", False),
-                post_quant=config.get("use_post_quant_conv", False),
-            )
-        except KeyError as missing:
-            raise CheckpointInvalid(f"vae/config.json has no entry {missing}") from None
-        if (activation := config.get("act_fn", "silu")) not in _ACTIVATIONS:
-            raise CheckpointInvalid(
-                f"vae/config.json: act_fn must be one of {', '.join(_ACTIVATIONS)}, got {activation!r}"
-            )
-        if config.get("shift_factor") is not None:
-            raise CheckpointInvalid("vae/config.json: shift_factor is not supported, it must be null")
-        if found.temporal not in [2**level for level in range(len(found.channels))]:
-            raise CheckpointInvalid(
-                f"vae/config.json: temporal_compression_ratio must be a power of 2 below 2^{len(found.channels)} "
-                f"(one doubling a level of block_out_channels), got {config['temporal_compression_ratio']}"
-            )
-        for width in found.channels:
-            if width % found.groups:
-                raise CheckpointInvalid(
-                    f"vae/config.json: norm_num_groups {found.groups} does not divide the {width} channels of a level"
-                )
+        """An entry that is not there has diffusers' default.
+
+        Raises `CheckpointInvalid` naming every entry that is wrong or unknown to this runtime.
+        """
+        at = Entries(FILE, config)
+        at.unread(*_NOT_USED, *_TILING)
+        at.choice("_class_name", None, (None, "AutoencoderKLCogVideoX"))
+        for name in ("in_channels", "out_channels"):
+            at.choice(name, _PIXELS, (_PIXELS,))
+        at.choice("act_fn", "silu", ("silu", "swish"))
+        at.choice("shift_factor", None, (None,))
+        channels = at.wholes("block_out_channels", (128, 256, 256, 512))
+        found = cls(
+            channels=channels,
+            latent_channels=at.whole("latent_channels", 16),
+            layers=at.whole("layers_per_block", 3, high=256),
+            groups=at.whole("norm_num_groups", 32),
+            eps=at.number("norm_eps", 1e-6, 0, 1),
+            temporal=int(at.choice("temporal_compression_ratio", 4, [2**level for level in range(len(channels))])),
+            scaling_factor=at.positive("scaling_factor", 1.15258426),
+            quant=at.flag("use_quant_conv", False),
+            post_quant=at.flag("use_post_quant_conv", False),
+        )
+        for name, block in (("down_block_types", "CogVideoXDownBlock3D"), ("up_block_types", "CogVideoXUpBlock3D")):
+            at.choice(name, [block] * 4, ([block] * len(channels),))
+        for width in {*found.channels}:
+            divides = width % found.groups == 0
+            at.require("norm_num_groups", found.groups, divides, f"a divisor of block_out_channels' {width}")
+        for name, there in (("use_quant_conv", found.quant), ("use_post_quant_conv", found.post_quant)):
+            fits = not there or found.latent_channels == _PIXELS
+            at.require(name, there, fits, f"false: diffusers' convolution has {_PIXELS} channels, not latent_channels")
+        at.done()
         return found
 
     @property
