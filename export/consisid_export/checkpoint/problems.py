@@ -33,6 +33,8 @@ from consisid_runtime.models.configs.checkpoint import CheckpointConfig
 from consisid_runtime.models.eva_clip import EvaVision
 
 _ONNX_OUTPUTS = {DETECTOR: 9, RECOGNISER: 1}
+_WHOLE = ("aligner", "parser", "clip", "local_extractor", "text_encoder", "vae_encoder", "vae_decoder_next", "dit_step")
+"""Modules whose weights together are all of a checkpoint's; the others share theirs with these."""
 _SHARED, _EMBEDDING = "shared.weight", "encoder.embed_tokens.weight"
 
 
@@ -67,6 +69,7 @@ class _Search:
     def __init__(self, checkpoint: Opened) -> None:
         self.found: dict[str, list[str]] = {}
         self._checkpoint, self._folder = checkpoint, checkpoint.path
+        self._clip: dict[str, int] = {}
 
     def attempt(self, file: str, work: Callable[[], object]) -> bool:
         """Note what `work` raises as a problem of `file`. Returns whether it raised nothing."""
@@ -92,7 +95,7 @@ class _Search:
         self.attempt(TOKENIZER, lambda: sizes.append(vocabulary(self._folder)))
         for file, problem in settings_problems(self._folder, sizes[0] if sizes else None):
             self._note(file, problem)
-        if sizes and CONFIGS["text_encoder"] not in self.found:
+        if sizes and self._parses("text_encoder"):
             rows = self._checkpoint.config.text_encoder.vocabulary
             if rows < sizes[0]:
                 self._note(CONFIGS["text_encoder"], f"vocab_size is {rows}, wanted {sizes[0]} or more, as {TOKENIZER}")
@@ -118,12 +121,14 @@ class _Search:
         """Raises `CheckpointInvalid` where a component's tensors are not those that its configuration implies."""
         if component in PICKLES:
             require_content(self._folder / PICKLES[component])
-        if CONFIGS.get(component) in self.found:
+        if component in CONFIGS and not self._parses(component):
             self._checkpoint.tensors(component)
             return
-        for module, owner in networks.COMPONENTS.items():
-            if owner == component:
-                networks.load(module, self._checkpoint, None)
+        for module in _WHOLE:
+            if networks.COMPONENTS[module] == component:
+                network = networks.load(module, self._checkpoint, None)
+                if isinstance(network, EvaVision):
+                    self._clip = network.sizes
         if component == "text_encoder":
             _require_one_embedding(self._checkpoint.tensors(component))
 
@@ -132,11 +137,9 @@ class _Search:
         for file in (DETECTOR, RECOGNISER):
             self.attempt(file, lambda file=file: widths.append(_onnx_width(self._folder / file, _ONNX_OUTPUTS[file])))  # type: ignore[misc]
         transformer = CONFIGS["transformer"]
-        if {DETECTOR, RECOGNISER, PICKLES["clip"], transformer} & self.found.keys():
+        if {DETECTOR, RECOGNISER, PICKLES["clip"]} & self.found.keys() or not self._parses("local_extractor"):
             return
-        with torch.device("meta"):
-            sizes = EvaVision(self._checkpoint.tensors("clip")).sizes
-        own = self._checkpoint.config.local_extractor
+        sizes, own = self._clip, self._checkpoint.config.local_extractor
         for name, value, wanted, theirs in (
             ("LFE_vit_dim", own.vit_dim, sizes["clip_dim"], "the width of"),
             ("LFE_num_scale", own.num_scale, sizes["scales"], "the number of states that are taken from"),
@@ -147,6 +150,14 @@ class _Search:
         if embedding is not None and own.id_dim != (wanted := embedding + sizes["clip_out"]):
             both = f"the widths of {RECOGNISER} and {PICKLES['clip']} together"
             self._note(transformer, f"LFE_id_dim is {own.id_dim}, wanted {wanted}, {both}")
+
+    def _parses(self, part: str) -> bool:
+        """Whether a part's own configuration is sound, which may still not fit to another's."""
+        try:
+            getattr(self._checkpoint.config, part)
+        except CheckpointInvalid:
+            return False
+        return True
 
     def _note(self, file: str, problem: str) -> None:
         self.found.setdefault(file, []).append(problem.removeprefix(f"{file}: "))

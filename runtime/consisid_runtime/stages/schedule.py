@@ -170,6 +170,7 @@ def _alphas(config: SchedulerConfig) -> Tensor:
 def _timesteps(config: SchedulerConfig, count: int) -> list[int]:
     trained, spacing = config.num_train_timesteps, config.timestep_spacing
     offset = config.steps_offset if spacing == "leading" else 0
+    places: np.ndarray[Any, np.dtype[Any]]
     if spacing == "leading":
         places = (np.arange(count) * (trained // count) + offset)[::-1]
     elif spacing == "linspace":

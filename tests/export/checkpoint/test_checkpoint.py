@@ -12,8 +12,11 @@ import sentencepiece
 import torch
 from safetensors.torch import load_file, save_file
 
+from consisid_export.checkpoint import tokenizer
 from consisid_export.checkpoint.checkpoint import Checkpoint
+from consisid_export.checkpoint.contents import read_json
 from consisid_export.checkpoint.layout import CONFIGS, DETECTOR, PICKLES, RECOGNISER, SAFETENSORS, TOKENIZER
+from consisid_export.checkpoint.shards import shard_names
 from consisid_runtime.errors import CheckpointInvalid
 
 WEIGHTS = [f"{stem}.safetensors" for stem in SAFETENSORS.values()]
@@ -151,17 +154,25 @@ def test_a_pointer_in_place_of_an_optional_file_is_named_too(damaged: Path, file
         (b"{" * 100_000, "is not JSON"),
         (b"[" * 100_000, "is nested too deeply"),
         (b"[1]", "expected a JSON object"),
-        (b'{"a": NaN}', "NaN is no number in JSON"),
-        (b'{"a": 1e999}', "1e999 is out of range"),
+        (b'{"a": NaN}', r"is not JSON \(NaN is no number"),
+        (b'{"a": 1e999}', r"is not JSON \(1e999 is out of range"),
         (b'{"a": ' + b"9" * 5000 + b"}", "is not JSON"),
         (b"\xff\xfe\x00", "is not JSON"),
         (b"", "is empty"),
     ],
 )
-@pytest.mark.parametrize("file", ["vae/config.json", "scheduler/scheduler_config.json", "model_index.json"])
-def test_a_malformed_file_is_a_typed_error(damaged: Path, file: str, content: bytes, said: str) -> None:
-    (damaged / file).write_bytes(content)
-    assert f"  {file}: {said}" in refusal(damaged)
+def test_a_malformed_json_file_is_a_typed_error(tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(CheckpointInvalid, match=f"^{said}"):
+        read_json(tmp_path / "config.json")
+
+
+def test_every_json_file_may_be_malformed(damaged: Path) -> None:
+    files = [*CONFIGS.values(), "model_index.json", *tokenizer.SETTINGS]
+    for file in files:
+        (damaged / file).write_bytes(b"[" * 100_000)
+    said = refusal(damaged)
+    assert [file for file in files if f"  {file}: is nested too deeply" not in said] == []
 
 
 def test_a_folder_in_place_of_a_file_is_named(damaged: Path) -> None:
@@ -181,12 +192,27 @@ def test_a_folder_in_place_of_a_file_is_named(damaged: Path) -> None:
         ({"a": "/etc/passwd"}, "'/etc/passwd', wanted the name of a file"),
         ({"a": ".."}, "'..', wanted the name of a file"),
         ({"a": "x\0y"}, "wanted the name of a file"),
-        ({"a": "gone.safetensors"}, "gone.safetensors: missing"),
-        ({"a": "n" * 300}, "cannot be read (File name too long)"),
-        ({"a": "diffusion_pytorch_model.safetensors"}, "lists a in diffusion_pytorch_model.safetensors"),
     ],
 )
-def test_a_malformed_index_is_a_typed_error(damaged: Path, weight_map: object, said: str) -> None:
+def test_a_malformed_index_is_a_typed_error(tmp_path: Path, weight_map: object, said: str) -> None:
+    (tmp_path / "index.json").write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(CheckpointInvalid, match=said):
+        shard_names(tmp_path / "index.json")
+
+
+@pytest.mark.parametrize(
+    ("weight_map", "said"),
+    [
+        (3, "vae/diffusion_pytorch_model.safetensors.index.json: weight_map must be an object"),
+        ({"a": "gone.safetensors"}, "vae/gone.safetensors: missing"),
+        ({"a": "n" * 300}, "cannot be read (File name too long)"),
+        (
+            {"a": "diffusion_pytorch_model.safetensors"},
+            "lists a in diffusion_pytorch_model.safetensors, which does not",
+        ),
+    ],
+)
+def test_an_index_that_does_not_fit_is_named(damaged: Path, weight_map: object, said: str) -> None:
     index = damaged / "vae/diffusion_pytorch_model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": weight_map}))
     assert said in refusal(damaged)
@@ -211,13 +237,11 @@ def test_where_one_file_and_an_index_are_there_each_library_has_its_own_rule(dam
     assert "text_encoder" not in said
 
 
-@pytest.mark.parametrize(
-    ("file", "entries", "said"),
-    [
+def test_all_that_does_not_fit_is_said_when_the_folder_is_opened(damaged: Path) -> None:
+    wrong: list[tuple[str, dict[str, object], str]] = [
         ("text_encoder/config.json", {"vocab_size": 300}, "vocab_size is 300, wanted "),
         ("text_encoder/config.json", {"d_model": 64}, "d_model is 64, wanted 32 as text_embed_dim"),
         ("vae/config.json", {"latent_channels": 8}, "latent_channels is 8, wanted 16 as out_channels"),
-        ("transformer/config.json", {"LFE_id_dim": 100}, "LFE_id_dim"),
         ("scheduler/scheduler_config.json", {"beta_schedule": "squaredcos_cap_v2"}, "beta_schedule is"),
         ("scheduler/scheduler_config.json", {"prediction_type": "flow"}, "prediction_type is 'flow'"),
         ("model_index.json", {"_class_name": "CogVideoXImageToVideoPipeline"}, "_class_name is"),
@@ -225,17 +249,19 @@ def test_where_one_file_and_an_index_are_there_each_library_has_its_own_rule(dam
         ("model_index.json", {"upscaler": ["diffusers", "X"]}, "'upscaler' is no entry that this version knows"),
         ("tokenizer/tokenizer_config.json", {"eos_token": "<end>"}, "eos_token is '<end>', wanted </s>"),
         ("tokenizer/tokenizer_config.json", {"extra_ids": 0}, "extra_ids is 0, wanted 100"),
-        ("tokenizer/tokenizer_config.json", {"added_tokens_decoder": {"7": {"content": "<x>"}}}, "no such token"),
         ("tokenizer/added_tokens.json", {"<extra_id_0>": 5}, "'<extra_id_0>' has the id 5, wanted "),
         ("tokenizer/special_tokens_map.json", {"pad_token": {"content": "[PAD]"}}, "pad_token is '[PAD]'"),
         ("tokenizer/special_tokens_map.json", {"additional_special_tokens": ["<id>"]}, "additional_special_tokens"),
-    ],
-)
-def test_what_does_not_fit_is_said_when_the_folder_is_opened(
-    damaged: Path, file: str, entries: dict[str, object], said: str
-) -> None:
-    change(damaged / file, **entries)
-    assert said in refusal(damaged)
+    ]
+    for file, entries, _ in wrong:
+        change(damaged / file, **entries)
+    lines = {line.split(":")[0].strip(): line for line in refusal(damaged).splitlines()}
+    assert [(file, said) for file, _, said in wrong if said not in lines[file]] == []
+
+
+def test_a_token_that_t5_does_not_have_is_named(damaged: Path) -> None:
+    change(damaged / tokenizer.SETTINGS[0], added_tokens_decoder={"7": {"content": "<x>"}})
+    assert "added_tokens_decoder: '<x>' has the id 7, wanted no such token" in refusal(damaged)
 
 
 @pytest.mark.parametrize(
@@ -291,7 +317,7 @@ def test_an_onnx_file_with_its_weights_elsewhere_is_refused(damaged: Path) -> No
 def test_another_tokenizers_model_is_refused(damaged: Path) -> None:
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(["some words to learn from"]), model_writer=model, vocab_size=40, minloglevel=2
+        sentence_iterator=iter(["some words to learn from"]), model_writer=model, vocab_size=16, minloglevel=2
     )
     (damaged / TOKENIZER).write_bytes(model.getvalue())
     assert f"{TOKENIZER}: begins with the pieces ['<unk>', '<s>', '</s>'], wanted" in refusal(damaged)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import reprlib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from consisid_runtime.errors import CheckpointInvalid
+
+Value = TypeVar("Value")
 
 LARGEST = 1 << 16
 """Of every size that has no narrower bound: twenty times those of the released checkpoint."""
@@ -107,9 +109,9 @@ class Entries:
         value = self._content.get(name, default)
         return list(value) if isinstance(value, tuple) else value
 
-    def _checked(self, name: str, value: Any, default: Any, fits: bool, wanted: str) -> Any:
+    def _checked(self, name: str, value: Any, default: Value, fits: bool, wanted: str) -> Value:
         self.require(name, value, fits, wanted)
-        return value if fits else default
+        return cast(Value, value) if fits else default
 
 
 def _is_number(value: object) -> bool:
