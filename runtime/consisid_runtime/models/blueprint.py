@@ -74,6 +74,11 @@ def dtype_of(network: nn.Module) -> torch.dtype:
     return next(network.parameters()).dtype
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """x in float32, unless it is in float64, in which a network is run to tell how exact float32 is."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 def fill(network: Network, tensors: Mapping[str, Tensor], dtype: torch.dtype | None = torch.float32) -> Network:
     """Give `network` the checkpoint's tensors and make it ready for inference.
 
