@@ -176,8 +176,8 @@ def _timesteps(config: SchedulerConfig, count: int) -> list[int]:
     elif spacing == "linspace":
         places = np.linspace(0, trained - 1, count)[::-1].round()
     else:
-        # At 61 and some other counts `arange` overshoots by rounding. The reference then takes one step more, at
-        # timestep −1: the table's last entry, pure noise, and the finished video is thrown away.
+        # At 62 counts `arange` overshoots by rounding (docs/troubleshooting.md lists them). The reference then takes
+        # one step more, at timestep −1: the table's last entry, pure noise, and the finished video is thrown away.
         places = np.round(np.arange(trained, 0, -trained / count))[:count] - 1
     if count > trained or places[0] >= trained:
         raise InvalidOption(f"steps may be at most {trained - offset} with this checkpoint, got {count}")
