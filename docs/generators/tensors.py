@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from consisid_runtime import signatures as table
-from consisid_runtime.models.vae_config import VAEConfig, decoder_caches
+from consisid_runtime.models.configs.vae import VAEConfig, decoder_caches
 from consisid_runtime.signatures import Port, Signature
 from consisid_runtime.stages.table import STAGES
 

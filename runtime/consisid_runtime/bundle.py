@@ -16,7 +16,7 @@ from consisid_runtime.engines import Engine, check_device
 from consisid_runtime.engines.table import engine_kind
 from consisid_runtime.errors import BundleCorrupt, BundleMissing, BundleVersion
 from consisid_runtime.files.ownership import is_inside, manifest_digest, sha256
-from consisid_runtime.models.config import CheckpointConfig
+from consisid_runtime.models.configs.checkpoint import CheckpointConfig
 from consisid_runtime.signatures import Signature
 
 __all__ = ["FORMAT", "MANIFEST", "Bundle", "Modules", "manifest_digest", "sha256"]

@@ -149,7 +149,7 @@ class CheckpointInvalid(Unusable):
     """A checkpoint or a folder of judges is incomplete, damaged or of another architecture."""
 
     code = "CHECKPOINT_INVALID"
-    remedy = "Replace the files that the message names, for example by downloading them again."
+    remedy = "Replace the files that the message names: download them again; after `git clone`, run `git lfs pull`."
 
 
 class FileInaccessible(Unusable):

@@ -55,7 +55,7 @@ class Options:
     Attributes:
         negative_prompt: what the video should not show, at most 64 KiB; used when `guidance` is above 1.
         seed: the same seed gives the same bytes on the same engine and hardware.
-        steps: denoising steps, 1 to 1000.
+        steps: denoising steps, 1 to 1000; never one more, as diffusers takes at 62 of these numbers (61 is the first).
         guidance: classifier-free guidance scale; at 1 or below there is no guidance.
         dynamic_guidance: the reference's cosine ramp of the guidance scale (`use_dynamic_cfg`).
         frames: frames of the video, 8k + 1; None takes the checkpoint's own number.

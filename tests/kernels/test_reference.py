@@ -9,8 +9,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from consisid_kernels import reference
 from consisid_runtime.models import dit, vae
-from consisid_runtime.models.dit_config import DiTConfig
-from consisid_runtime.models.vae_config import VAEConfig
+from consisid_runtime.models.configs.dit import DiTConfig
+from consisid_runtime.models.configs.vae import VAEConfig
 from consisid_runtime.stages.schedule import Schedule
 
 HEADS, WIDTH, TEXT, VIDEO, EPS = 3, 16, 5, 12, 1e-5
@@ -122,6 +122,7 @@ def test_spatial_norm_equals_the_input_of_the_next_convolution(first: bool) -> N
     config = VAEConfig.from_dict(
         {"block_out_channels": [8, 8], "latent_channels": 4, "layers_per_block": 1, "norm_num_groups": 2}
         | {"temporal_compression_ratio": 2, "scaling_factor": 1.0}
+        | {"down_block_types": ["CogVideoXDownBlock3D"] * 2, "up_block_types": ["CogVideoXUpBlock3D"] * 2}
     )
     norm = vae.SpatialNorm(8, config, time=2, space=2).double()
     for parameter in norm.parameters():

@@ -16,7 +16,7 @@ import typer
 from torch import Tensor, nn
 
 from consisid_benchmarks.suites import full_faces
-from consisid_export.checkpoint.checkpoint import CONFIGS, PICKLES, SAFETENSORS
+from consisid_export.checkpoint.layout import CONFIGS, PICKLES, SAFETENSORS
 from consisid_export.checkpoint.tensor_files import stored_tensors, write_tensors
 from consisid_nano.untrained import configs as untrained
 from consisid_nano.untrained.detector import write_detector
@@ -25,7 +25,7 @@ from consisid_nano.untrained.tokenizer import write_tokenizer
 from consisid_runtime.errors import OutputUnwritable
 from consisid_runtime.files.atomic import require_folder, write_file
 from consisid_runtime.models import networks
-from consisid_runtime.models.config import CheckpointConfig
+from consisid_runtime.models.configs.checkpoint import CheckpointConfig
 
 TRANSFORMER: dict[str, Any] = untrained.TRANSFORMER | {
     "LFE_depth": 10,

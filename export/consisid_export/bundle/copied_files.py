@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from consisid_export.checkpoint.checkpoint import DETECTOR, RECOGNISER, TOKENIZER, Checkpoint
+from consisid_export.checkpoint.checkpoint import Checkpoint
+from consisid_export.checkpoint.layout import DETECTOR, RECOGNISER, TOKENIZER
 from consisid_export.checkpoint.skeleton import stored
 from consisid_export.checkpoint.tensor_files import write_converted
 from consisid_runtime.models import networks

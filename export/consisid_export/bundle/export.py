@@ -25,7 +25,7 @@ from consisid_runtime.events import Progress, silent
 from consisid_runtime.files.atomic import write_file
 from consisid_runtime.files.folders import require_place, target_folder
 from consisid_runtime.models import networks
-from consisid_runtime.models.config import COMPONENTS
+from consisid_runtime.models.configs.checkpoint import COMPONENTS
 
 _VERSIONED = ("consisid-runtime", "torch", "onnx", "onnxscript", "onnxruntime")
 

@@ -87,8 +87,8 @@ def write_module(
         calibration: what a module in fp8 needs to know of its inputs.
 
     Returns the manifest's record: "files" (the graph first), "opset" and "check", whose "kind" is "numeric" with
-    "error" and "limit", or "structural" with the "reason" that nothing was run. Raises `InvalidOption` for an unknown
-    precision, `ExportRefused` when the graph is not the network or too far from it.
+    "error", "limit" and the limit's "reason", or "structural" with the "reason" that nothing was run. Raises
+    `InvalidOption` for an unknown precision, `ExportRefused` when the graph is not the network or too far from it.
     """
     dtype = exported_dtype(name, precision)
     if (module_precision(name, precision) == "fp8") != (calibration is not None):
@@ -134,8 +134,9 @@ def _check(
             rounded, samples = simulate(network, calibration.ranges), calibration.samples()
         except InvalidRequest as problem:
             return {"kind": "structural", "reason": f"the checkpoint cannot be run: {problem.wire()}"}
-    result = check(network, engine, signature, rounded, samples)
-    return {"kind": "numeric", "error": result.error, "limit": result.limit}
+    exact = lambda: networks.load(name, checkpoint, torch.float64)  # noqa: E731
+    result = check(network, engine, signature, rounded, samples, exact)
+    return {"kind": "numeric", "error": result.error, "limit": result.limit, "reason": result.reason}
 
 
 def _engine(path: Path, signature: Signature) -> OnnxEngine | None:

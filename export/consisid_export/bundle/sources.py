@@ -34,6 +34,8 @@ _SHAPES_NOTHING = (
     "consisid_runtime.files",
     "consisid_export.bundle.sources",
     "consisid_export.work",
+    "consisid_export.checkpoint.contents",
+    "consisid_export.checkpoint.problems",
     "consisid_export.tensorrt.progress",
     "consisid_runtime.events",
     "consisid_runtime.stages.decode",
@@ -42,7 +44,11 @@ _SHAPES_NOTHING = (
 )
 """Messages, atomic writing, this decision and what records it, progress; no run of the exporter decodes."""
 
-_SHAPES_RUNS = ("consisid_runtime.options", "consisid_runtime.models.config", "consisid_export.checkpoint.example")
+_SHAPES_RUNS = (
+    "consisid_runtime.options",
+    "consisid_runtime.models.configs.checkpoint",
+    "consisid_export.checkpoint.example",
+)
 """What a checkpoint is run on. A module takes only the geometry from it, whose numbers are in the module's digest, and
 its own network's configuration, which the network's file imports."""
 

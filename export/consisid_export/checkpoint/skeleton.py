@@ -9,7 +9,8 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from consisid_export.checkpoint.checkpoint import SAFETENSORS, Checkpoint
+from consisid_export.checkpoint.checkpoint import Checkpoint
+from consisid_export.checkpoint.layout import SAFETENSORS
 from consisid_export.checkpoint.tensor_files import Stored, stored_tensors
 
 

@@ -19,7 +19,7 @@ from consisid_runtime.errors import InvalidOption
 from consisid_runtime.files.folders import replacing
 from consisid_runtime.files.ownership import write_marker
 from consisid_runtime.models import networks
-from consisid_runtime.models.config import CheckpointConfig
+from consisid_runtime.models.configs.checkpoint import CheckpointConfig
 from consisid_runtime.models.networks import LEARNED_POSITIONS
 from consisid_runtime.options import MAX_SEED
 

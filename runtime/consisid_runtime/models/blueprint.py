@@ -74,13 +74,19 @@ def dtype_of(network: nn.Module) -> torch.dtype:
     return next(network.parameters()).dtype
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """x in float32, unless it is in float64, in which a network is run to tell how exact float32 is."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 def fill(network: Network, tensors: Mapping[str, Tensor], dtype: torch.dtype | None = torch.float32) -> Network:
     """Give `network` the checkpoint's tensors and make it ready for inference.
 
     Args:
         dtype: of every floating-point tensor; None keeps each as it is and shares its memory.
 
-    Raises `CheckpointInvalid` naming tensors that are missing, left over, or of another shape than the rest implies.
+    Raises `CheckpointInvalid` naming tensors that are missing, left over, no floating-point numbers, or of
+    another shape than the rest implies.
     """
     own = network.state_dict()
     problems = [f"{name} is missing" for name in own if name not in tensors]
@@ -89,6 +95,11 @@ def fill(network: Network, tensors: Mapping[str, Tensor], dtype: torch.dtype | N
         f"{name} has shape {list(tensors[name].shape)}, expected {list(own[name].shape)}"
         for name in own
         if name in tensors and tensors[name].shape != own[name].shape
+    ]
+    problems += [
+        f"{name} has the dtype {str(tensors[name].dtype).removeprefix('torch.')}, expected floating-point numbers"
+        for name in own
+        if name in tensors and own[name].is_floating_point() and not tensors[name].is_floating_point()
     ]
     if problems:
         rest = f"; and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""

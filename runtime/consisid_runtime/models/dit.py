@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from consisid_runtime.models.dit_config import DiTConfig
+from consisid_runtime.models.blueprint import at_least_float32
+from consisid_runtime.models.configs.dit import DiTConfig
 
 _QK_NORM_EPS = 1e-6
 _TIME_PERIOD = 10000.0
@@ -274,8 +275,9 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
     x [B, H, S, D]; cos and sin [S, D], sin with the sign of the formula (`signed`).
     """
-    swapped = torch.unflatten(x.float(), -1, (-1, 2)).flip(-1).flatten(-2)
-    return (x.float() * cos + swapped * sin).to(x.dtype)
+    wide = at_least_float32(x)
+    swapped = torch.unflatten(wide, -1, (-1, 2)).flip(-1).flatten(-2)
+    return (wide * cos + swapped * sin).to(x.dtype)
 
 
 def signed(sin: Tensor) -> Tensor:
@@ -286,7 +288,7 @@ def signed(sin: Tensor) -> Tensor:
 def face_attention(normed: Tensor, keys: Tensor, values: Tensor, heads: int) -> Tensor:
     """normed [B, N, dim], keys [dim, heads·Q], values [heads·Q, dim] → [B, N, dim]; softmax over each head's slots."""
     scores = torch.unflatten(normed @ keys, -1, (heads, -1))
-    weights = scores.float().softmax(-1).to(normed.dtype).flatten(-2)
+    weights = at_least_float32(scores).softmax(-1).to(normed.dtype).flatten(-2)
     return weights @ values
 
 

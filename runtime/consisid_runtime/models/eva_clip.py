@@ -21,6 +21,8 @@ SCALES = 5
 """Number of hidden states returned: before the blocks at 1/6, 2/6, … 5/6 of the depth (4, 8, 12, 16, 20 of 24)."""
 
 _TOWER = "visual."
+_TEXT_TOWER = ("text.", "transformer.", "token_embedding.", "ln_final.", "positional_embedding", "text_projection")
+_BESIDE = (_TOWER, *_TEXT_TOWER, "logit_scale")
 _EPS = 1e-6
 _PRETRAINED_GRID = 16  # patches an edge at which the positions' frequencies were trained
 _THETA = 10_000.0
@@ -180,5 +182,7 @@ def _rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
 def _bare(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The vision tower's tensors by their names in this module; every block's copy of the rotary table is left out."""
     if any(name.startswith(_TOWER) for name in tensors):
+        if unknown := [name for name in tensors if not name.startswith(_BESIDE)]:
+            raise CheckpointInvalid(f"{unknown[0]} is part of neither of CLIP's towers")
         tensors = {name.removeprefix(_TOWER): t for name, t in tensors.items() if name.startswith(_TOWER)}
     return {name: tensor for name, tensor in tensors.items() if ".attn.rope." not in name}

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from consisid_runtime.models.dit_config import LocalExtractorConfig
+from consisid_runtime.models.configs.dit import LocalExtractorConfig
 
 PREFIX = "local_facial_extractor."
 

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from consisid_runtime import signatures as table
+from consisid_runtime.errors import CheckpointInvalid
 from consisid_runtime.models.bisenet import BiSeNet
 from consisid_runtime.models.blueprint import fill
-from consisid_runtime.models.config import CheckpointConfig
+from consisid_runtime.models.configs.checkpoint import CheckpointConfig
+from consisid_runtime.models.configs.vae import VAEConfig, decoder_caches
 from consisid_runtime.models.dit import DiT, Modulate, Prepare, Step
 from consisid_runtime.models.eva_clip import EvaVision
 from consisid_runtime.models.local_extractor import PREFIX as EXTRACTOR
@@ -19,13 +21,14 @@ from consisid_runtime.models.local_extractor import LocalExtractor
 from consisid_runtime.models.retinaface import RetinaFace
 from consisid_runtime.models.t5 import T5Encoder
 from consisid_runtime.models.vae import DecoderFirst, DecoderNext, VAEEncoder
-from consisid_runtime.models.vae_config import VAEConfig, decoder_caches
 from consisid_runtime.signatures import Signature
 
 CROP = 512
 """Edge of the aligned face, in pixels; fixed by the reference's alignment template."""
 
 LEARNED_POSITIONS = "patch_embed.pos_embedding"
+
+_VAE_PARTS = ("encoder.", "quant_conv.", "decoder.", "post_quant_conv.")
 
 COMPONENTS = {
     "aligner": "aligner",
@@ -122,7 +125,10 @@ def _vae(kind: Callable[[VAEConfig], nn.Module], *prefixes: str) -> Loader:
     def build(checkpoint: WeightReader, dtype: torch.dtype | None) -> nn.Module:
         with torch.device("meta"):
             network = kind(checkpoint.config.vae)
-        return fill(network, {n: t for n, t in checkpoint.tensors("vae").items() if n.startswith(prefixes)}, dtype)
+        tensors = checkpoint.tensors("vae")
+        if unknown := [name for name in tensors if not name.startswith(_VAE_PARTS)]:
+            raise CheckpointInvalid(f"{unknown[0]} is not part of the VAE")
+        return fill(network, {n: t for n, t in tensors.items() if n.startswith(prefixes)}, dtype)
 
     return build
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from consisid_runtime.errors import CheckpointInvalid
-from consisid_runtime.models.dit_config import DiTConfig
+from consisid_runtime.models.configs.dit import DiTConfig
 
 _THETA = 10000.0
 

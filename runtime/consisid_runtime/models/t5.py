@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from consisid_runtime.models.t5_config import T5Config
+from consisid_runtime.models.blueprint import at_least_float32
+from consisid_runtime.models.configs.t5 import T5Config
 
 
 def position_buckets(length: int, buckets: int, distance: int) -> Tensor:
@@ -36,7 +37,7 @@ class Norm(nn.RMSNorm):
     """float32 in, the weights' dtype out."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.normalized_shape, self.weight.float(), self.eps).to(self.weight.dtype)
+        return F.rms_norm(x, self.normalized_shape, at_least_float32(self.weight), self.eps).to(self.weight.dtype)
 
 
 class Closing(nn.Linear):
@@ -72,7 +73,7 @@ class AttentionLayer(nn.Module):
         self.layer_norm = Norm(config.width, config.eps)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        return cast(Tensor, x + self.SelfAttention(self.layer_norm(x), bias).float())
+        return cast(Tensor, x + at_least_float32(self.SelfAttention(self.layer_norm(x), bias)))
 
 
 class FeedForward(nn.Module):
@@ -103,7 +104,7 @@ class FeedForwardLayer(nn.Module):
         self.layer_norm = Norm(config.width, config.eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, x + self.DenseReluDense(self.layer_norm(x)).float())
+        return cast(Tensor, x + at_least_float32(self.DenseReluDense(self.layer_norm(x))))
 
 
 class Block(nn.Module):
@@ -141,4 +142,4 @@ class T5Encoder(nn.Module):
         table = self.get_parameter("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight")
         buckets = position_buckets(token_ids.shape[1], self.config.buckets, self.config.distance)
         bias = table[buckets.to(table.device)].permute(2, 0, 1)[None]
-        return cast(Tensor, self.encoder(self.shared(token_ids).float(), bias)).float()
+        return cast(Tensor, self.encoder(at_least_float32(self.shared(token_ids)), bias)).float()

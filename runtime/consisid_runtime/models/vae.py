@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from consisid_runtime.models.blueprint import dtype_of
-from consisid_runtime.models.vae_config import CACHE_FRAMES, MID_RESNETS, VAEConfig, decoder_caches
+from consisid_runtime.models.configs.vae import CACHE_FRAMES, MID_RESNETS, VAEConfig, decoder_caches
 
 __all__ = ["DecoderFirst", "DecoderNext", "VAEConfig", "VAEEncoder", "decoder_caches"]
 

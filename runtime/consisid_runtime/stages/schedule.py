@@ -20,11 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from consisid_runtime.errors import CheckpointInvalid, InvalidOption
-
-_CLASSES = (None, "CogVideoXDPMScheduler", "CogVideoXDDIMScheduler")
-_PREDICTIONS = ("epsilon", "sample", "v_prediction")
-_SPACINGS = ("leading", "linspace", "trailing")
+from consisid_runtime.errors import InvalidOption
+from consisid_runtime.models.configs.scheduler import SchedulerConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +64,10 @@ class Schedule:
             CheckpointInvalid: the file asks for something this implementation does not do.
             InvalidOption: more steps than the checkpoint was trained with.
         """
-        _choice(config, "_class_name", None, _CLASSES)
-        prediction = _choice(config, "prediction_type", "epsilon", _PREDICTIONS)
-        alphas = _alphas(config)
-        final = torch.ones_like(alphas[0]) if config.get("set_alpha_to_one", True) else alphas[0]
-        timesteps = _timesteps(config, count, len(alphas))
+        trained = SchedulerConfig.from_dict(config)
+        alphas = _alphas(trained)
+        final = torch.ones_like(alphas[0]) if trained.set_alpha_to_one else alphas[0]
+        timesteps = _timesteps(trained, count)
         stride = len(alphas) // count
         steps = []
         for i, timestep in enumerate(timesteps):
@@ -80,7 +76,7 @@ class Schedule:
             level, goal = alphas[timestep], alphas[after] if after >= 0 else final
             before = alphas[timesteps[i - 1]] if i and after >= 0 else None
             steps.append(_dpm(timestep, level, goal, before) if solver == "dpm" else _ddim(timestep, level, goal))
-        return cls(prediction=str(prediction), steps=tuple(steps))
+        return cls(prediction=trained.prediction_type, steps=tuple(steps))
 
     @property
     def timesteps(self) -> Tensor:
@@ -155,44 +151,34 @@ def _ddim(timestep: int, level: Tensor, goal: Tensor) -> Step:
     )
 
 
-def _alphas(config: Mapping[str, Any]) -> Tensor:
+def _alphas(config: SchedulerConfig) -> Tensor:
     """ᾱ of every training timestep, in the reference's precision: float64 for "scaled_linear", else float32."""
-    _choice(config, "trained_betas", None, (None,))
-    kind = _choice(config, "beta_schedule", "scaled_linear", ("linear", "scaled_linear"))
-    first, last = config.get("beta_start", 0.00085), config.get("beta_end", 0.0120)
-    count = config.get("num_train_timesteps", 1000)
-    if kind == "scaled_linear":
+    first, last, count = config.beta_start, config.beta_end, config.num_train_timesteps
+    if config.beta_schedule == "scaled_linear":
         betas = torch.linspace(first**0.5, last**0.5, count, dtype=torch.float64) ** 2
     else:
         betas = torch.linspace(first, last, count, dtype=torch.float32)
     alphas: Tensor = torch.cumprod(1.0 - betas, dim=0)
-    shift = config.get("snr_shift_scale", 3.0)
+    shift = config.snr_shift_scale
     alphas = alphas / (shift + (1 - shift) * alphas)
-    if config.get("rescale_betas_zero_snr", False):
+    if config.rescale_betas_zero_snr:
         root = alphas.sqrt()
         alphas = ((root - root[-1]) * (root[0] / (root[0] - root[-1]))) ** 2
     return alphas
 
 
-def _timesteps(config: Mapping[str, Any], count: int, trained: int) -> list[int]:
-    spacing = _choice(config, "timestep_spacing", "leading", _SPACINGS)
-    offset = config.get("steps_offset", 0) if spacing == "leading" else 0
+def _timesteps(config: SchedulerConfig, count: int) -> list[int]:
+    trained, spacing = config.num_train_timesteps, config.timestep_spacing
+    offset = config.steps_offset if spacing == "leading" else 0
+    places: np.ndarray[Any, np.dtype[Any]]
     if spacing == "leading":
         places = (np.arange(count) * (trained // count) + offset)[::-1]
     elif spacing == "linspace":
         places = np.linspace(0, trained - 1, count)[::-1].round()
     else:
-        # At 61 and some other counts `arange` overshoots by rounding. The reference then takes one step more, at
-        # timestep −1: the table's last entry, pure noise, and the finished video is thrown away.
+        # At 62 counts `arange` overshoots by rounding (docs/troubleshooting.md lists them). The reference then takes
+        # one step more, at timestep −1: the table's last entry, pure noise, and the finished video is thrown away.
         places = np.round(np.arange(trained, 0, -trained / count))[:count] - 1
     if count > trained or places[0] >= trained:
         raise InvalidOption(f"steps may be at most {trained - offset} with this checkpoint, got {count}")
     return [int(place) for place in places]
-
-
-def _choice(config: Mapping[str, Any], name: str, default: object, choices: tuple[object, ...]) -> object:
-    value = config.get(name, default)
-    if value not in choices:
-        known = ", ".join(str(choice) for choice in choices if choice is not None) or "none"
-        raise CheckpointInvalid(f"scheduler_config.json: {name} is {value!r}; supported: {known}")
-    return value

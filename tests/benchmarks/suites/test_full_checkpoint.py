@@ -16,7 +16,7 @@ from consisid_export.checkpoint.tensor_files import pieces
 from consisid_nano.untrained import configs as untrained
 from consisid_runtime.errors import OutputUnwritable
 from consisid_runtime.models import networks
-from consisid_runtime.models.config import CheckpointConfig
+from consisid_runtime.models.configs.checkpoint import CheckpointConfig
 
 DATA = Path(__file__).parents[2] / "data"
 

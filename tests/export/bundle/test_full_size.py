@@ -20,7 +20,7 @@ from consisid_export.checkpoint.checkpoint import Checkpoint
 from consisid_export.onnx.structure import compare_weights
 from consisid_export.tensorrt import build as adapter
 from consisid_runtime.engines.tensorrt_library import load
-from consisid_runtime.models.config import CheckpointConfig
+from consisid_runtime.models.configs.checkpoint import CheckpointConfig
 from consisid_runtime.options import Geometry
 
 FULL = Path(__file__).parents[3] / "build" / "proof" / "full"

@@ -50,7 +50,7 @@ STALE: dict[str, dict[str, tuple[str, ...]]] = {
     "consisid_runtime/models/bisenet.py": of_network("parser"),
     "consisid_runtime/models/t5.py": of_network("text_encoder"),
     "consisid_runtime/models/dit.py": of_network(*TRANSFORMER),
-    "consisid_runtime/models/vae_config.py": of_network("vae_encoder", "vae_decoder_first", "vae_decoder_next"),
+    "consisid_runtime/models/configs/vae.py": of_network("vae_encoder", "vae_decoder_first", "vae_decoder_next"),
     "consisid_runtime/models/fused_step.py": {},
     "consisid_runtime/signatures.py": GRAPHS | {"torch-tensorrt": MODULES},
     "consisid_runtime/stages/schedule.py": RUNS,

@@ -16,7 +16,8 @@ from torch._subclasses.fake_tensor import FakeTensor
 from consisid_benchmarks.suites.full_checkpoint import TEXT_ENCODER, TRANSFORMER, VAE
 from consisid_export.bundle.modules import write_module
 from consisid_export.checkpoint import tensor_files
-from consisid_export.checkpoint.checkpoint import SAFETENSORS, Checkpoint
+from consisid_export.checkpoint.checkpoint import Checkpoint
+from consisid_export.checkpoint.layout import SAFETENSORS
 from consisid_export.checkpoint.skeleton import Skeleton
 from consisid_export.checkpoint.tensor_files import Stored, pieces, stored_tensors, write_converted, write_tensors
 from consisid_export.onnx.structure import check_structure, compare_weights, external_weights
@@ -24,8 +25,8 @@ from consisid_export.onnx.weights import provide_weights
 from consisid_measurement.memory import in_fresh_process
 from consisid_runtime.errors import CheckpointInvalid, ExportRefused
 from consisid_runtime.models import networks
-from consisid_runtime.models.config import CheckpointConfig
-from consisid_runtime.models.dit_config import DiTConfig
+from consisid_runtime.models.configs.checkpoint import CheckpointConfig
+from consisid_runtime.models.configs.dit import DiTConfig
 from consisid_runtime.signatures import DIT_MODULATE
 
 WHOLE = "transformer.diffusion_pytorch_model.safetensors"

@@ -7,9 +7,9 @@ import pytest
 from consisid_export.tensorrt.ranges import Range, profiles, relevant, shape_range
 from consisid_nano.untrained import configs
 from consisid_runtime import signatures as table
-from consisid_runtime.models.dit_config import DiTConfig
+from consisid_runtime.models.configs.dit import DiTConfig
+from consisid_runtime.models.configs.vae import VAEConfig, decoder_caches
 from consisid_runtime.models.local_extractor import LocalExtractorConfig
-from consisid_runtime.models.vae_config import VAEConfig, decoder_caches
 from consisid_runtime.options import Geometry, Options, plan
 from consisid_runtime.signatures import DYNAMIC, Port, Signature
 

@@ -9,8 +9,8 @@ from diffusers import ConsisIDTransformer3DModel
 from torch.export import Dim
 
 from consisid_runtime.errors import CheckpointInvalid
+from consisid_runtime.models.configs.dit import DiTConfig, LocalExtractorConfig
 from consisid_runtime.models.dit import DiT, Modulate, Prepare, Step
-from consisid_runtime.models.dit_config import DiTConfig, LocalExtractorConfig
 from consisid_runtime.models.local_extractor import PREFIX, LocalExtractor
 from consisid_runtime.models.positions import added_positions, rope
 from consisid_runtime.signatures import DIT_MODULATE, DIT_PREPARE, DIT_STEP, Signature

@@ -6,7 +6,7 @@ from diffusers.models.embeddings import get_3d_rotary_pos_embed, get_3d_sincos_p
 from diffusers.pipelines.consisid.pipeline_consisid import get_resize_crop_region_for_grid
 
 from consisid_runtime.errors import CheckpointInvalid
-from consisid_runtime.models.dit_config import DiTConfig
+from consisid_runtime.models.configs.dit import DiTConfig
 from consisid_runtime.models.positions import added_positions, rope
 
 SIZE = {

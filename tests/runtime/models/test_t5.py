@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from consisid_runtime.errors import CheckpointInvalid
+from consisid_runtime.models.configs.t5 import T5Config
 from consisid_runtime.models.t5 import T5Encoder, position_buckets
-from consisid_runtime.models.t5_config import T5Config
 
 # heads·d_kv is not d_model, and the distances reach the shared last bucket
 TINY: dict[str, Any] = {"vocab_size": 50, "d_model": 24, "d_kv": 5, "d_ff": 40, "num_heads": 3, "num_layers": 3}
@@ -90,6 +90,10 @@ def test_unknown_feed_forward_is_named() -> None:
         T5Config.from_dict(TINY | {"feed_forward_proj": "gated-silu"})
 
 
-def test_missing_entry_is_named() -> None:
-    with pytest.raises(CheckpointInvalid, match="d_kv"):
-        T5Config.from_dict({k: v for k, v in TINY.items() if k != "d_kv"})
+def test_missing_entries_have_the_references_defaults() -> None:
+    import transformers
+
+    reference = transformers.T5Config().to_dict()
+    found = T5Config.from_dict({})
+    assert (found.head_width, found.gated) == (reference["d_kv"], reference["is_gated_act"]) == (64, False)
+    assert found == T5Config.from_dict(reference)

@@ -1,5 +1,6 @@
 """The VAE against diffusers' AutoencoderKLCogVideoX, random weights, whole and chunk by chunk."""
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -157,11 +158,16 @@ def test_onnx_sizes_stay_dynamic(tmp_path: Path) -> None:
 def test_unknown_configuration_is_refused(change: dict[str, Any], message: str) -> None:
     good = {"block_out_channels": [4, 8], "layers_per_block": 1, "latent_channels": 4, "norm_num_groups": 2}
     good |= {"temporal_compression_ratio": 2, "scaling_factor": 0.7}
+    good |= {"down_block_types": ["CogVideoXDownBlock3D"] * 2, "up_block_types": ["CogVideoXUpBlock3D"] * 2}
     VAEConfig.from_dict(good)
     with pytest.raises(CheckpointInvalid, match=message):
         VAEConfig.from_dict(good | change)
 
 
-def test_missing_entry_is_named() -> None:
-    with pytest.raises(CheckpointInvalid, match="block_out_channels"):
-        VAEConfig.from_dict({})
+def test_missing_entries_have_the_references_defaults() -> None:
+    from diffusers import AutoencoderKLCogVideoX
+
+    defaults = {name: p.default for name, p in inspect.signature(AutoencoderKLCogVideoX.__init__).parameters.items()}
+    found = VAEConfig.from_dict({})
+    assert (found.channels, found.scaling_factor) == (defaults["block_out_channels"], defaults["scaling_factor"])
+    assert found == VAEConfig.from_dict({name: value for name, value in defaults.items() if name != "self"})

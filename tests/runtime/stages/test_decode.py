@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from consisid_runtime.errors import NotFinite
-from consisid_runtime.models.config import CheckpointConfig
+from consisid_runtime.models.configs.checkpoint import CheckpointConfig
 from consisid_runtime.models.vae import DecoderFirst, DecoderNext, VAEConfig
 from consisid_runtime.options import Geometry, Options, plan
 from consisid_runtime.stages.decode import Decoder

@@ -21,9 +21,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from consisid_runtime.errors import InvalidOption
-from consisid_runtime.models.config import CheckpointConfig
+from consisid_runtime.models.configs.checkpoint import CheckpointConfig
+from consisid_runtime.models.configs.dit import DiTConfig, LocalExtractorConfig
 from consisid_runtime.models.dit import DiT, Modulate, Prepare, Step
-from consisid_runtime.models.dit_config import DiTConfig, LocalExtractorConfig
 from consisid_runtime.models.local_extractor import PREFIX, LocalExtractor
 from consisid_runtime.options import Geometry, Options, plan
 from consisid_runtime.signatures import DIT_MODULATE, DIT_PREPARE, DIT_STEP

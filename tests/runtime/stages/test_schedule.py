@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from diffusers import CogVideoXDDIMScheduler, CogVideoXDPMScheduler
@@ -7,6 +9,7 @@ from diffusers import CogVideoXDDIMScheduler, CogVideoXDPMScheduler
 from consisid_runtime.errors import CheckpointInvalid, InvalidOption
 from consisid_runtime.stages.schedule import Schedule
 
+TROUBLESHOOTING = Path(__file__).parents[3] / "docs" / "troubleshooting.md"
 RELEASED = {
     "_class_name": "CogVideoXDPMScheduler",
     "num_train_timesteps": 1000,
@@ -93,13 +96,21 @@ def test_the_released_schedule_ends_in_clean_finite_latents():
     assert schedule.steps[-1].noise == 0
 
 
-@pytest.mark.parametrize("count", [61, 103, 419])
-def test_counts_at_which_the_reference_steps_once_too_often(count):
+def test_counts_at_which_the_reference_steps_once_too_often():
     """`np.arange` overshoots at 62 counts; diffusers then ends at timestep −1, which is the pure-noise level again."""
     scheduler = CogVideoXDPMScheduler(**{key: value for key, value in RELEASED.items() if key != "_class_name"})
-    scheduler.set_timesteps(count)
-    assert scheduler.timesteps[-1] == -1
-    assert torch.equal(Schedule.from_config(RELEASED, "dpm", count).timesteps, scheduler.timesteps[:-1])
+    longer = []
+    for count in range(1, 1001):
+        scheduler.set_timesteps(count)
+        if len(scheduler.timesteps) != count:
+            longer.append(count)
+            assert scheduler.timesteps[-1] == -1
+    assert len(longer) == 62
+    for count in (61, 103, 419):
+        scheduler.set_timesteps(count)
+        assert torch.equal(Schedule.from_config(RELEASED, "dpm", count).timesteps, scheduler.timesteps[:-1])
+    text = TROUBLESHOOTING.read_text()
+    assert ", ".join(map(str, longer[:-1])) + f" and {longer[-1]}" in " ".join(text.split())
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""A checkpoint's configuration files, parsed and checked; the networks and stages import them. Imports no torch."""
