@@ -138,17 +138,19 @@ def building_alone() -> Callable[[str], AbstractContextManager[None]]:
 
 
 @pytest.fixture
-def proof(request: pytest.FixtureRequest) -> Callable[[str], Any]:
+def proof(request: pytest.FixtureRequest) -> Callable[..., Any]:
     """Opens `benchmarks/results/proof/NAME.json`, whose trials are not repeated while the source files are the same.
 
-    These are the test's file, the conftest files that apply to it, and what all of them import.
+    These are the test's file, the conftest files that apply to it, further files that a test gives, and what all of them
+    import.
     """
     from consisid_measurement.proof import Proof
 
     folders = (TESTS / folder for folder in request.path.relative_to(TESTS).parents)
     shared = (folder / "conftest.py" for folder in folders)
     entry = [request.path, *(file for file in shared if file.is_file())]
-    return lambda name: Proof.resume(PROOFS / f"{name}.json", TESTS.parent, entry, request.function.__name__)
+    root, test = TESTS.parent, request.function.__name__
+    return lambda name, *more: Proof.resume(PROOFS / f"{name}.json", root, [*entry, *more], test)
 
 
 @pytest.fixture

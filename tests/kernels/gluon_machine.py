@@ -2,7 +2,8 @@
 
 Triton has no interpreter for Gluon. This one exposes races and deadlocks. The target of a copy contains NaN until the
 copy ends; copies end in random order, and one in four only when all warpgroups wait; an asynchronous product reads its
-operands at its wait; a warpgroup may be interrupted at every operation on a barrier; a deadlock is an error.
+operands when it starts or at its wait; a warpgroup may be interrupted at every operation on a barrier and before and
+after every access to shared memory; a deadlock is an error.
 """
 
 from __future__ import annotations
@@ -62,10 +63,13 @@ class Shared:
         return Shared(self.data[start : start + length])
 
     def load(self, layout: object) -> Value:
+        interrupt()
         return value(self.data.clone())
 
     def store(self, x: Tensor) -> None:
+        interrupt()
         self.data.copy_(x)
+        interrupt()
 
 
 class Barrier:
@@ -217,12 +221,23 @@ class Machine:
         self.pause()
 
 
+def interrupt() -> None:
+    """Lets other warpgroups and copies go on."""
+    own = threading.current_thread()
+    if isinstance(own, Warpgroup):
+        own.machine.pause()
+
+
 def multiply(a: Value, b: Shared, acc: Any, use_acc: bool = True, is_async: bool = False) -> Any:
     def finish() -> Value:
+        interrupt()
         product = a.float() @ b.data.float()
         return value(acc + product if use_acc else product)
 
-    return Pending(finish) if is_async else finish()
+    own = threading.current_thread()
+    late = is_async and isinstance(own, Warpgroup) and own.machine.random.random() < 0.5
+    found = None if late else finish()
+    return Pending(lambda: finish() if found is None else found) if is_async else found
 
 
 def wait_for(outstanding: int, deps: Iterable[Any]) -> tuple[Any, ...]:

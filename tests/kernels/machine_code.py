@@ -1,7 +1,6 @@
 """Compiles kernels in a process without TRITON_INTERPRET, which Triton reads when it is imported."""
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -30,19 +29,3 @@ def install_newest_triton(folder: Path) -> Path:
         install = ["-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), "triton"]
         subprocess.run([sys.executable, *install], check=True)
     return folder
-
-
-def check_float8_sums_start_from_zero(module: str, name: str, architectures: set[int]) -> None:
-    """Every product of E4M3 numbers in a variant of `module` has a constant as its initial sum."""
-    code = f"""
-from {module} import VARIANTS
-from consisid_kernels.compile.aot import compile_for
-for variant in VARIANTS:
-    for architecture in {architectures} & set(variant.architectures):
-        if variant.name == "{name}":
-            print(compile_for(variant, architecture).asm["ttgir"])
-"""
-    lines = run_python("-c", code).splitlines()
-    products = [line for line in lines if re.search("(tt.|_)dot %", line) and "f8E4M3FN" in line]
-    sums = [re.search(r"dot %\S+, %\S+, (%\w+)", line) for line in products]
-    assert sums and all(found is not None and found[1].startswith("%cst") for found in sums)

@@ -1,11 +1,13 @@
-"""What `info` warns of, from the reports of the stages."""
+"""Values on their way from the server to a stage, and what `info` warns of."""
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from consisid_runtime.options import Geometry, Options, plan
-from consisid_runtime.wire import describe
+from consisid_runtime.signatures import Port
+from consisid_runtime.wire import array_of, describe, value_of
 
 PLAN = plan(Options(), Geometry(9, 32, 32, 8, 4, 2, fixed_size=False))
 
@@ -46,3 +48,16 @@ def test_nothing_else_is_said(face: dict[str, Any], text: dict[str, Any]) -> Non
 
 def test_a_request_without_reports_has_no_warnings() -> None:
     assert describe(PLAN, "abc", {})["warnings"] == []
+
+
+def test_tensors_are_copied_from_the_servers_memory() -> None:
+    """The server uses it again, and a stage may write into its input."""
+    memory = np.arange(6, dtype=np.float32).reshape(2, 3)
+    found = value_of(Port("latents", "FP32", (2, 3)), memory)
+    found += 1
+    assert memory[0].tolist() == [0, 1, 2] and found[0].tolist() == [1, 2, 3]
+
+
+def test_bytes_arrive_as_they_were_sent() -> None:
+    data = bytes(range(256))
+    assert value_of(Port("image", "UINT8", (256,)), array_of(data)) == data

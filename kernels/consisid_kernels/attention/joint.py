@@ -35,9 +35,9 @@ _LOWEST = tl.constexpr(torch.finfo(torch.float32).min)
 
 @triton.jit
 def _weights(scores, m, SCALE: tl.constexpr, dtype: tl.constexpr):
-    """2^(s·SCALE − m). In float32 the difference is taken before scaling: it is exact for scores close to m."""
+    """2^(s·SCALE − m), in float32 2^((s − m)·SCALE): the difference of scores is exact for scores close to m."""
     if dtype == tl.float32:
-        return tl.exp2((scores - tl.maximum(m / SCALE, _LOWEST)[:, None]) * SCALE)
+        return tl.exp2((scores - m[:, None]) * SCALE)
     return tl.exp2(scores * SCALE - m[:, None])
 
 
@@ -46,8 +46,13 @@ def _attend(
     q, k_ptr, v_ptr, tokens,
     SCALE: tl.constexpr, BLOCK: tl.constexpr, RUNNING: tl.constexpr,
 ):  # fmt: skip
-    """m, total [rows] and acc [rows, D]; m is the running maximum if RUNNING, else that of the first block."""
+    """m·SCALE, total [rows] and acc [rows, D]; m is the running maximum if RUNNING, else that of the first block.
+
+    m is multiplied by SCALE when it is computed, in float32 when it is used (`_weights`).
+    """
     D: tl.constexpr = q.shape[1]
+    EARLY: tl.constexpr = 1.0 if v_ptr.dtype.element_ty == tl.float32 else SCALE
+    LATE: tl.constexpr = SCALE / EARLY
     key = tl.arange(0, BLOCK)
     offsets = key[:, None] * D + tl.arange(0, D)[None, :]
 
@@ -57,7 +62,7 @@ def _attend(
     k = tl.load(k_ptr + start + offsets, mask=valid[:, None], other=0.0)
     scores = tl.where(valid[None, :], tl.dot(q, k.T, input_precision="ieee"), float("-inf"))
     # Finite also if all scores of the block are -inf: -inf − m is then defined.
-    m = tl.maximum(tl.max(scores, 1) * SCALE, _LOWEST)
+    m = tl.maximum(tl.max(scores, 1) * EARLY, _LOWEST)
     weights = _weights(scores, m, SCALE, v_ptr.dtype.element_ty)
     total = tl.sum(weights, 1)
     v = tl.load(v_ptr + start + offsets, mask=valid[:, None], other=0.0)
@@ -68,8 +73,8 @@ def _attend(
         v = tl.load(v_ptr + offsets)
         scores = tl.dot(q, k.T, input_precision="ieee")
         if RUNNING:
-            new_m = tl.maximum(m, tl.max(scores, 1) * SCALE)
-            rescale = tl.exp2(m - new_m)
+            new_m = tl.maximum(m, tl.max(scores, 1) * EARLY)
+            rescale = tl.exp2((m - new_m) * LATE)
             total *= rescale
             acc *= rescale[:, None]
             m = new_m
@@ -78,7 +83,7 @@ def _attend(
         acc = tl.dot(weights.to(v.dtype), v, acc, input_precision="ieee")
         k_ptr += BLOCK * D
         v_ptr += BLOCK * D
-    return m, total, acc
+    return m * LATE, total, acc
 
 
 @triton.jit(do_not_specialize=["q_tokens", "k_tokens", "heads"])

@@ -23,6 +23,8 @@ import consisid_kernels
 from consisid_kernels.variant import MATRIX, Variant
 
 BUDGETS = Path(__file__).with_name("budgets.json")
+SPARE = 0.75
+"""The smallest share of a budget that a variant needs; versions of ptxas differ by less."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,10 @@ def main() -> None:
 
 
 def exceeded(found: Mapping[str, Mapping[str, int]], budgets: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """Messages for variants over their budget, with fewer tensor-core instructions than it, or without a budget."""
+    """Messages for variants over their budget, far below it, with fewer tensor-core instructions, or without a budget.
+
+    A budget that was written for other code than today's allows what it should refuse.
+    """
     problems = []
     for name, costs in found.items():
         budget = budgets.get(name)
@@ -124,7 +129,7 @@ def exceeded(found: Mapping[str, Mapping[str, int]], budgets: Mapping[str, Mappi
         problems += [
             f"{name}: {costs[what]} {what}, its budget is {budget[what]}"
             for what in ("registers", "spills", "shared")
-            if costs[what] > budget[what]
+            if not SPARE * budget[what] <= costs[what] <= budget[what]
         ]
         if costs["matrix"] < budget["matrix"]:
             problems.append(f"{name}: {costs['matrix']} tensor-core instructions, its budget is {budget['matrix']}")

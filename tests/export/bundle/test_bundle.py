@@ -76,6 +76,13 @@ def test_a_missing_or_shorter_file_is_found_when_opening(copy: Path) -> None:
         Bundle.open(copy)
 
 
+def test_a_longer_file_is_found_when_opening(copy: Path) -> None:
+    with (copy / "parser.onnx").open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(BundleCorrupt, match=r"parser.onnx has \d+ bytes, its manifest says"):
+        Bundle.open(copy)
+
+
 def test_another_versions_manifest_is_refused(copy: Path) -> None:
     rewrite(copy, format=99)
     with pytest.raises(BundleVersion, match="has format 99, this version reads 4; export the checkpoint again"):

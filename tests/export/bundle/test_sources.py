@@ -171,6 +171,11 @@ def test_the_untrained_checkpoint_and_proofs_have_digests_of_their_own(edit: Cal
     exporter_digest.cache_clear()
     assert files_digest("consisid_nano.untrained.write") == untrained
     assert exporter_digest() != exporter_before
+    for file in ("consisid_runtime/models/dit.py", "consisid_runtime/signatures.py", "consisid_export/cli.py"):
+        known = exporter_digest()
+        edit(file)
+        exporter_digest.cache_clear()
+        assert exporter_digest() != known, file
     edit("consisid_nano/untrained/aligner.py")
     assert files_digest("consisid_nano.untrained.write") != untrained
     exporter_digest.cache_clear()

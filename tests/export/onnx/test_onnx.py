@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from consisid_export.onnx.trace import export_onnx
+from consisid_export.onnx.trace import _name_axes, export_onnx
 from consisid_export.verify.module import check, relative_error
 from consisid_runtime.bundle import Bundle
 from consisid_runtime.engines.onnxruntime import OnnxEngine
@@ -46,6 +46,42 @@ def test_a_dynamic_axis_carries_its_symbol(tmp_path: Path) -> None:
 def test_a_frozen_axis_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Exception, match=r"frames|specializ|dynamic"):
         export_onnx(Frozen(), SIGNATURE, tmp_path / "x.onnx")
+
+
+def test_an_axis_that_the_tracer_fixed_is_refused() -> None:
+    """Whatever the tracer does: the names are put on the written graph."""
+    found = [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 3, "anything"])]
+    with pytest.raises(ExportRefused, match=r"doubler: x axis 1 must be dynamic \(frames\) .* fixed it to 3"):
+        _name_axes(found, SIGNATURE.inputs, "doubler")
+    found = [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [2, "anything", "anything"])]
+    with pytest.raises(ExportRefused, match=r"doubler: x axis 0 is 2, its signature says 1"):
+        _name_axes(found, SIGNATURE.inputs, "doubler")
+
+
+@pytest.mark.parametrize("names", [[], ["x", "surplus"], ["other"]], ids=["none", "two", "another"])
+def test_a_graph_with_other_tensors_than_its_signature_is_refused(names: list[str]) -> None:
+    found = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, "a", "b"]) for name in names]
+    with pytest.raises(ExportRefused, match=r"doubler: the graph has tensors \[.*\], its signature says \['x'\]"):
+        _name_axes(found, SIGNATURE.inputs, "doubler")
+
+
+@pytest.mark.parametrize("level", [0.0, 1.5])
+def test_a_constant_output_is_refused(level: float) -> None:
+    """Nothing could be concluded from a comparison with it."""
+
+    def constant(x: Tensor) -> Tensor:
+        return torch.full_like(x, level)
+
+    with pytest.raises(ExportRefused, match="PyTorch answers every sample with a constant y"):
+        check(constant, lambda inputs: {"y": constant(inputs["x"])}, SIGNATURE)  # type: ignore[arg-type]
+
+
+def test_an_engine_with_another_number_of_outputs_is_refused(tmp_path: Path) -> None:
+    export_onnx(Doubler(), SIGNATURE, tmp_path / "x.onnx")
+    two = Signature("doubler", SIGNATURE.inputs, (*SIGNATURE.outputs, Port("z", "FP32", (1, "frames", "2*rows"))))
+    engine = OnnxEngine(tmp_path / "x.onnx", SIGNATURE)
+    with pytest.raises(ValueError, match="shorter"):
+        check(Doubler(), engine, two)
 
 
 def test_another_function_is_refused(tmp_path: Path) -> None:

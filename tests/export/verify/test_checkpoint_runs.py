@@ -21,6 +21,7 @@ from consisid_runtime.errors import ExportRefused, InvalidOption, NoFace, NotFin
 from consisid_runtime.models import networks
 from consisid_runtime.options import Options, plan
 from consisid_runtime.pipeline import Pipeline
+from consisid_runtime.signatures import DIT_STEP
 from consisid_runtime.stages import table
 from consisid_runtime.stages.denoise import Denoiser
 
@@ -73,6 +74,31 @@ def test_ranges_are_what_enters_the_layers_of_real_requests(
         entering += [video.abs().max().item(), text.abs().max().item()]
     for name in ("to_q", "to_k", "to_v"):
         assert found[f"transformer_blocks.0.attn1.{name}"] == pytest.approx(max(entering), rel=1e-5)
+    values = all_inputs(network, seen)
+    assert found == pytest.approx({name: max(largest) for name, largest in values.items()}, rel=1e-5)
+    calls = len(values["transformer_blocks.0.attn1.to_q"]) // len(shown)
+    assert any(max(largest) > max(largest[:calls]) for largest in values.values()), "the first prompt's would do"
+    assert any(max(largest) > largest[-1] for largest in values.values()), "the last call's would do"
+
+
+def all_inputs(network: nn.Module, seen: list[dict[str, Tensor]]) -> dict[str, list[float]]:
+    """Layer → the largest absolute value that enters it, for each of these calls."""
+    values: dict[str, list[float]] = {}
+    for name, layer in quantised_layers(network).items():
+        note = values.setdefault(name, []).append
+        layer.register_forward_pre_hook(lambda _, arguments, note=note: note(float(arguments[0].abs().max())))  # type: ignore[misc]
+    with torch.no_grad():
+        for inputs in seen:
+            network(*(inputs[port.name] for port in DIT_STEP.inputs))
+    return values
+
+
+def test_the_largest_value_of_all_calls_is_kept() -> None:
+    found: dict[str, float] = {}
+    note = checkpoint_runs._Largest("a", found)
+    for value in (1.0, -3.0, 2.0):
+        note(nn.Identity(), (torch.tensor([value, 0.5]),))
+    assert found == {"a": 3.0}
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -102,6 +102,29 @@ def test_rows_that_overflow_after_their_first_block(
 
 
 @overflows
+@pytest.mark.parametrize(("growth", "again"), [(60, False), (106, True), (124, True)])
+def test_rows_start_again_where_their_sum_exceeds_the_room(
+    growth: float, again: bool, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program that started again computes what one with the running maximum from the start does, to the bit.
+
+    A GPU divides by sums above 2^126 with result 0, the interpreter does not.
+    """
+    tensors = overflowing(growth, 1e-3, torch.bfloat16, device)
+    found, tile = joint.joint_attention(*tensors), joint.tile
+    monkeypatch.setattr(joint, "tile", lambda *case: {**tile(*case), "room": 0})
+    assert torch.equal(found, joint.joint_attention(*tensors)) is again
+
+
+def test_differences_of_large_scores_are_exact_in_float32(device: str) -> None:
+    """Scores are integers near 2^20, which float32 holds, and their products with log₂e/√D are not."""
+    q, k = (torch.randint(-2, 3, (1, 1, tokens, 64)).float() for tokens in (16, 96))
+    q[..., 0], k[..., 0] = 1024, 1024
+    tensors = q.to(device), k.to(device), torch.randn(1, 1, 96, 64).to(device)
+    check_accuracy(joint.joint_attention(*tensors), tensors, (plain,))
+
+
+@overflows
 @pytest.mark.parametrize("dtype", DTYPES[1:], ids=str)
 @pytest.mark.parametrize("keys", [128, 190])
 def test_a_last_block_at_minus_infinity_has_no_weight(keys: int, dtype: torch.dtype, device: str) -> None:

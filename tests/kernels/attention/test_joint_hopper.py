@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from gluon_machine import Descriptor, Machine, Pointer, executable
+from gluon_machine import Descriptor, Machine, Pointer, executable, value
 from machine_code import run_python
 from torch import Tensor
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
@@ -101,6 +101,20 @@ def test_rows_that_overflow_are_computed_again(tokens: int, rise: int, passes: i
     found, copies = emulated(q, k, v, seed=rise, polynomial=polynomial)
     check(found, q, k, v)
     assert copies == 2 + passes * copies_of_a_pass(tokens)
+
+
+def test_rows_whose_products_with_values_overflow_are_computed_again() -> None:
+    q, k, v = (normal(1, 1, 97, 64, dtype=torch.bfloat16) / 4 for _ in range(3))
+    q[:, :, 5, :32], k[:, :, 0, :32] = 4, 60 / (32 * 4 * 1.4427 / 8)
+    found, copies = emulated(q, k, v * 1e30)
+    check(found, q, k, v * 1e30)
+    assert copies == 2 + 2 * copies_of_a_pass(97)
+
+
+def test_the_polynomial_is_as_close_to_the_exponential_as_it_says() -> None:
+    x = torch.linspace(-125.9, 125.9, 100_001)
+    found = executable(joint_hopper, Machine((0, 0), 0))["_polynomial"](value(x))
+    assert float((found.double() / torch.exp2(x.double()) - 1).abs().max()) <= 7.6e-5
 
 
 @pytest.mark.parametrize("polynomial", [0, 1])

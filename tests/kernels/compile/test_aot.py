@@ -2,12 +2,15 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from machine_code import install_newest_triton, run_python
 
+from consisid_kernels.compile import aot
 from consisid_kernels.compile.aot import BUDGETS, exceeded
+from consisid_kernels.variant import MATRIX
 
 BUDGET: dict[str, dict[str, int]] = json.loads(BUDGETS.read_text())
 SHARED_LIMIT = {80: 163, 89: 99, 90: 227, 100: 227, 120: 99}
@@ -86,13 +89,23 @@ def test_budgets_fit_the_hardware_without_spills() -> None:
         ({"spills": 8}, "8 spills, its budget is 0"),
         ({"shared": 70000}, "70000 shared, its budget is 65536"),
         ({"matrix": 0}, "0 tensor-core instructions, its budget is 12"),
+        ({"registers": 149}, "149 registers, its budget is 200"),
+        ({"shared": 49151}, "49151 shared, its budget is 65536"),
     ],
 )
-def test_variants_over_their_budget_are_reported(change: dict[str, int], problem: str) -> None:
+def test_variants_far_from_their_budget_are_reported(change: dict[str, int], problem: str) -> None:
     budget: dict[str, Any] = {"k/a sm_90": {"registers": 200, "spills": 0, "shared": 65536, "matrix": 12}}
     assert exceeded(budget, budget) == []
     found = {"k/a sm_90": budget["k/a sm_90"] | change}
     assert exceeded(found, budget) == [f"k/a sm_90: {problem}"]
+
+
+def test_costs_are_read_from_the_machine_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = " Function k:\n  REG:40 STACK:16 SHARED:0 LOCAL:8 CONSTANT[0]:560 TEXTURE:0 SURFACE:0 SAMPLER:0\n"
+    monkeypatch.setattr(aot, "_resources", {b"machine code": report}.__getitem__)
+    asm = {"cubin": b"machine code", "ptx": 3 * f"{MATRIX[90]} x;\n" + f"{MATRIX[80]} y;\n"}
+    compiled = SimpleNamespace(asm=asm, metadata=SimpleNamespace(shared=1234))
+    assert aot.cost(compiled, 90) == aot.Cost(registers=40, spills=24, shared=1234, matrix=3)
 
 
 def test_variants_without_a_budget_are_reported() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from consisid_export.checkpoint.checkpoint import Checkpoint
 from consisid_export.onnx.samples import seeded_samples
@@ -24,6 +25,24 @@ def test_it_computes_what_the_step_does(checkpoint_of: Callable[..., Path], tran
         with torch.no_grad():
             (wanted,), (found,) = step(*inputs.values()), fused(*inputs.values())
         assert relative_error(found, wanted) <= FP32_LIMIT
+
+
+def test_every_norm_keeps_its_own_eps(untrained: Path) -> None:
+    checkpoint = Checkpoint.open(untrained)
+    step = networks.load("dit_step", checkpoint)
+    kinds = ("norm_q", "norm_k", "norm1.norm", "norm2.norm", "norm2", "norm_final", "norm_out.norm")
+    seen = set()
+    for name, module in step.named_modules():
+        if isinstance(module, nn.LayerNorm):
+            kind = next(kind for kind in kinds if name.endswith(kind))
+            # An operator takes one for queries and keys, and so do the two norms of a block.
+            module.eps = {"norm_q": 0.5, "norm_k": 0.5, "norm2": 2.0}.get(kind, 0.1)
+            seen.add(kind)
+    assert {"norm_q", "norm_k", "norm1.norm", "norm2"} <= seen
+    inputs = seeded_samples(networks.signatures(checkpoint)["dit_step"])[0]
+    with torch.no_grad():
+        (wanted,), (found,) = step(*inputs.values()), FusedStep(step, reference)(*inputs.values())  # type: ignore[arg-type]
+    assert relative_error(found, wanted) <= FP32_LIMIT
 
 
 def test_it_takes_no_second_copy_of_most_weights(untrained: Path) -> None:

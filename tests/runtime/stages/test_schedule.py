@@ -79,6 +79,23 @@ def test_a_trajectory_is_the_reference_bit_for_bit(solver, count, changed):
         assert torch.equal(got.nan_to_num(), want.nan_to_num()), step
 
 
+@pytest.mark.parametrize("offset", [1, 3])
+@pytest.mark.parametrize("count", [1, 7, 50])
+def test_leading_timesteps_are_shifted_by_the_configured_offset(count, offset):
+    config = RELEASED | {"timestep_spacing": "leading", "steps_offset": offset}
+    scheduler = CogVideoXDPMScheduler(**{key: value for key, value in config.items() if key != "_class_name"})
+    scheduler.set_timesteps(count)
+    found = Schedule.from_config(config, "dpm", count).timesteps
+    assert torch.equal(found, scheduler.timesteps) and found[-1] == offset
+
+
+@pytest.mark.parametrize("spacing", ["linspace", "trailing"])
+def test_the_offset_is_for_leading_timesteps_only(spacing):
+    config = RELEASED | {"timestep_spacing": spacing}
+    shifted = Schedule.from_config(config | {"steps_offset": 3}, "dpm", 50)
+    assert torch.equal(shifted.timesteps, Schedule.from_config(config, "dpm", 50).timesteps)
+
+
 def test_missing_keys_take_the_reference_defaults():
     outputs, latents = torch.randn(4, *SHAPE), torch.randn(SHAPE)
     timesteps, expected = reference({}, "dpm", 4, outputs, latents)
