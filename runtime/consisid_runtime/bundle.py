@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from consisid_runtime.cpus import check_threads, limit_torch
 from consisid_runtime.engines import Engine, check_device
 from consisid_runtime.engines.table import engine_kind
 from consisid_runtime.errors import BundleCorrupt, BundleMissing, BundleVersion
@@ -48,7 +49,7 @@ class Bundle:
         config: the checkpoint's configuration.
         world: the drawn world that it was trained on; None for photographs of people.
         device: where its modules run: "cpu", "cuda" or "auto".
-        threads: CPU threads of each ONNX Runtime engine; None for all cores.
+        threads: CPU threads of each ONNX Runtime engine; None for `cpus.default_threads`.
     """
 
     def __init__(self, path: Path, manifest: dict[str, Any], *, device: str, threads: int | None) -> None:
@@ -68,11 +69,15 @@ class Bundle:
 
         Args:
             device: "cpu", "cuda", or "auto" for CUDA where the engine finds it.
-            threads: CPU threads of each ONNX Runtime engine; None takes all cores. PyTorch's are the process's own.
+            threads: CPU threads of each ONNX Runtime engine; None takes `cpus.default_threads`. PyTorch's are the
+                process's own, lowered to the CPUs that it may use.
 
-        Raises `BundleMissing`, `BundleVersion`, `BundleCorrupt` or, for another device, `InvalidOption`.
+        Raises `BundleMissing`, `BundleVersion`, `BundleCorrupt` or, for another device or a number of threads that is
+        not possible, `InvalidOption`.
         """
         check_device(device)
+        if threads is not None:
+            check_threads(threads)
         folder = Path(path)
         manifest = _read_manifest(folder)
         for name, record in manifest["files"].items():
@@ -110,7 +115,9 @@ class Bundle:
         record = self.manifest["modules"][name]
         for file in record["files"]:
             self.file(file)  # its digest
-        return engine_kind(record["engine"]).load(self, name)
+        engine = engine_kind(record["engine"]).load(self, name)
+        limit_torch()
+        return engine
 
     def _intact(self, name: str) -> bool:
         if name not in self._verified:

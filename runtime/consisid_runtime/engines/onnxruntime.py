@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from consisid_runtime.cpus import default_threads
 from consisid_runtime.engines import check_device
 from consisid_runtime.errors import MissingExtra
 from consisid_runtime.signatures import Signature
@@ -40,7 +40,7 @@ class OnnxEngine:
                 "a bundle of ONNX engines needs ONNX Runtime: pip install 'consisid-runtime[cpu]' (or [gpu])"
             ) from missing
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or os.cpu_count() or 1
+        options.intra_op_num_threads = threads or default_threads()
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         self._outputs = [port.name for port in signature.outputs]
