@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from functools import partial
 from pathlib import Path
 
@@ -30,11 +31,14 @@ SIGNALLED = 128
 """Exit status above which the rest is the number of the signal that ended the command, as shells have it."""
 
 _MEMORY = Path("/dev/shm")
+_LINK = "python_env"
 _EVERY = 0.2
 
 
 def clean(folder: str, shared_memory: str) -> None:
-    """Remove a server's folder and its shared memory of that name prefix, as far as they are there."""
+    """Remove a server's folder, that of its Python backend, and its shared memory of that name prefix, if there."""
+    with contextlib.suppress(OSError):  # the server removed it; or it is not empty, and hence not the server's
+        (Path(folder) / _LINK).readlink().rmdir()
     for region in _MEMORY.glob(f"{shared_memory}*"):
         region.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
@@ -45,14 +49,15 @@ class Guard:
 
     Args:
         command: Triton server with its arguments.
+        folder: the launcher's, for this server.
         shared_memory: the name prefix of its regions under /dev/shm.
         grace: seconds between asking the command to end and killing it.
     """
 
-    def __init__(self, command: tuple[str, ...], shared_memory: str, grace: float) -> None:
+    def __init__(self, command: tuple[str, ...], folder: Path, shared_memory: str, grace: float) -> None:
         self._shared_memory, self._grace = shared_memory, grace
         self._lost_model = False
-        self._leftover = _Leftover()
+        self._backend_folder = _BackendFolder(folder / _LINK)
         self._child = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -67,7 +72,7 @@ class Guard:
         code = self._child.wait()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._child.pid, signal.SIGKILL)
-        self._leftover.remove()
+        self._backend_folder.look(None)
         if self._lost_model:
             return 1
         return code if code >= 0 else SIGNALLED - code
@@ -77,7 +82,7 @@ class Guard:
         while all(_parent(pid) == self._child.pid for pid in models):
             ordered = select.select([0], [], [], _EVERY)[0]
             if not models:
-                self._leftover.look(self._child.pid)
+                self._backend_folder.look(self._child.pid)
                 self._hide_memory()
             if not ordered:
                 continue
@@ -88,11 +93,7 @@ class Guard:
             if order == KILL:
                 self._child.kill()
                 return
-            self._child.terminate()
-            try:
-                self._child.wait(self._grace)
-            except subprocess.TimeoutExpired:
-                self._child.kill()
+            self._stop(models)
             return
         # A server that lost a model's process keeps reporting that it is ready, and fails every request.
         if self._child.poll() is None:
@@ -104,6 +105,19 @@ class Guard:
             self._child.kill()
 
 
+    def _stop(self, models: set[int]) -> None:
+        """Ask the command to end, and kill it when the grace is over, or when it has nothing left to do.
+
+        The server ends its models' processes when their requests are answered, and needs two more seconds itself.
+        """
+        self._child.terminate()
+        deadline = time.monotonic() + self._grace
+        while self._child.poll() is None and time.monotonic() < deadline:
+            if models and self._backend_folder.known and all(_parent(pid) is None for pid in models):
+                break
+            time.sleep(0.02)
+        self._child.kill()
+
     def _hide_memory(self) -> None:
         """Where the filter is missing: before the server answers, since that is after the last model was loaded."""
         for region in _MEMORY.glob(f"{self._shared_memory}*"):
@@ -111,16 +125,28 @@ class Guard:
                 region.chmod(0o600)
 
 
-class _Leftover:
+class _BackendFolder:
     """The empty folder /tmp/python_env_… that the Python backend makes, and leaves behind when it is killed.
 
     Its name is random. It is the server's own where it is the only one that this user got between the server's start
     and that of its first model; where there are several, none is removed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, link: Path) -> None:
+        self._link = link
         self._before = self._all()
-        self._found: set[Path] | None = None
+        self._searching = True
+
+    def look(self, server: int | None) -> None:
+        """Once the server has a model's process, or None for one that has ended: link to the folder, for `clean`."""
+        if self._searching and (server is None or _children(server)):
+            self._searching = False
+            if len(found := self._all() - self._before) == 1:
+                self._link.symlink_to(found.pop())
+
+    @property
+    def known(self) -> bool:
+        return self._link.is_symlink()
 
     @staticmethod
     def _all() -> set[Path]:
@@ -130,17 +156,6 @@ class _Leftover:
                 if path.lstat().st_uid == os.getuid():
                     found.add(path)
         return found
-
-    def look(self, server: int) -> None:
-        """Call this often while the server starts."""
-        if self._found is None and _children(server):
-            self._found = self._all() - self._before
-
-    def remove(self) -> None:
-        found = self._all() - self._before if self._found is None else self._found
-        if len(found) == 1:
-            with contextlib.suppress(OSError):  # removed by the server itself; not empty, hence not the server's
-                found.pop().rmdir()
 
 
 def _children(pid: int) -> set[int]:
@@ -168,7 +183,7 @@ def main(folder: str, shared_memory: str, grace: str, *command: str) -> int:
     # A signal to the whole process group reaches the command too; this process has to outlive it to clean up.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    code = Guard(command, shared_memory, float(grace)).run()
+    code = Guard(command, Path(folder), shared_memory, float(grace)).run()
     clean(folder, shared_memory)
     return code
 
