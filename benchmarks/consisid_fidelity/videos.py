@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from consisid_fidelity.collection import REFERENCE, file_in, read_table, require_filled
 from consisid_fidelity.collection_writer import CollectionWriter
@@ -16,6 +17,7 @@ from consisid_runtime.errors import ConsisIDError
 from consisid_runtime.events import Progress
 from consisid_runtime.files.atomic import write_file
 from consisid_runtime.files.image_file import read_file
+from consisid_runtime.files.json_file import read_json
 from consisid_runtime.options import MAX_SEED, Options
 from consisid_runtime.pipeline import Pipeline
 from consisid_runtime.stages.face.image import read_pixels
@@ -73,7 +75,7 @@ def generate_videos(
     made_by = {"bundle": pipeline.bundle.fingerprint, "options": {**asdict(options), _SEED: None}}
     marker = out / MADE_BY
     if marker.exists():
-        if json.loads(marker.read_bytes()) != made_by:
+        if _made_by(marker) != made_by:
             raise CollectionInvalid(f"{out} was written by another bundle or with other options; give a new folder")
         writer = CollectionWriter(out, resumed=True)
     else:
@@ -96,6 +98,14 @@ def generate_videos(
         writer.add(name, video.frames, read_pixels(photo), request.prompt, fps=video.fps, labels=labels)
         done += 1
     return done
+
+
+def _made_by(marker: Path) -> Any:
+    """What a folder's marker says; None where it is damaged."""
+    try:
+        return read_json(marker)
+    except (OSError, ValueError):
+        return None
 
 
 def _request(root: Path, number: int, cells: dict[str, str]) -> Request:

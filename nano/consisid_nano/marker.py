@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from consisid_runtime.bundle import sha256
+from consisid_runtime.files.json_file import read_json
 
 MARKER = "nano.json"
 
@@ -19,7 +20,7 @@ def write_marker(folder: Path, identity: dict[str, Any]) -> None:
 def is_intact(folder: Path, identity: dict[str, Any]) -> bool:
     """Whether `folder` was made from `identity` and holds exactly the files that were written."""
     try:
-        marker = json.loads((folder / MARKER).read_bytes())
+        marker = read_json(folder / MARKER)
         files = marker.pop("files")
         return bool(marker == identity and files == _files(folder))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -16,6 +16,7 @@ from consisid_runtime.cpus import check_threads, limit_torch
 from consisid_runtime.engines import Engine, check_device
 from consisid_runtime.engines.table import engine_kind
 from consisid_runtime.errors import BundleCorrupt, BundleMissing, BundleVersion
+from consisid_runtime.files.json_file import read_json
 from consisid_runtime.models.config import CheckpointConfig
 from consisid_runtime.signatures import Signature
 
@@ -151,9 +152,9 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     if not _is_file(path):
         raise BundleMissing(f"no bundle at {folder}: {MANIFEST} is not there; make one with `consisid export`")
     try:
-        manifest: dict[str, Any] = json.loads(path.read_bytes())
+        manifest: dict[str, Any] = read_json(path)
         found = manifest["format"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleCorrupt(f"{path} is not a manifest ({error}); export the checkpoint again") from error
     if found != FORMAT:
         raise BundleVersion(f"{path} has format {found}, this version reads {FORMAT}; export the checkpoint again")

@@ -92,7 +92,7 @@ def _folders() -> Iterator[tuple[Path, int]]:
     except OSError:
         lines = []
     for line in lines:
-        number, controllers, path = (line.split(":", 2) + ["", ""])[:3]
+        number, controllers, path = [*line.split(":", 2), "", ""][:3]
         mounts = [(_CGROUPS, 2)] if number == "0" else [(_CGROUPS / name, 1) for name in _mounts(controllers)]
         inside = PurePosixPath(path.lstrip("/"))
         for mount, version in mounts:

@@ -12,6 +12,7 @@ import typer
 
 from consisid_measurement.commands import Json, MachineName, Out, Rounds, finish
 from consisid_runtime.cli.progress import Display
+from consisid_runtime.cli.threads import Threads
 
 if TYPE_CHECKING:
     from consisid_measurement.record import Row
@@ -30,12 +31,14 @@ def command(
         typer.Option("--full", help="Also export every module of this checkpoint; written first (23 GB) if missing."),
     ] = None,
     rounds: Rounds = 3,
+    threads: Threads = None,
     machine: MachineName = None,
     out: Out = None,
     as_json: Json = False,
 ) -> None:
     """Time our export and torch.onnx.export on four layers of ConsisID-preview's width."""
     from consisid_measurement import environment, harness
+    from consisid_runtime.cpus import default_threads
 
     def rows() -> list[Row]:
         from consisid_benchmarks.suites import full_checkpoint as sizes
@@ -57,7 +60,7 @@ def command(
         root=environment.checkout(),
         machine=environment.machine(machine),
         packages=PACKAGES,
-        ceilings=partial(environment.cpu_ceilings, environment.cores()),
+        ceilings=partial(environment.cpu_ceilings, default_threads()),
     )
     finish(record, reason, out, as_json)
 

@@ -5,7 +5,6 @@ No file is executed: JSON, safetensors, and `torch.load(weights_only=True)` for 
 
 from __future__ import annotations
 
-import json
 import pickle
 import warnings
 import zipfile
@@ -22,6 +21,7 @@ from torch import Tensor
 from consisid_export.checkpoint import example
 from consisid_export.checkpoint.example import Example
 from consisid_runtime.errors import CheckpointInvalid
+from consisid_runtime.files.json_file import read_json
 from consisid_runtime.models import networks
 from consisid_runtime.models.config import CheckpointConfig
 
@@ -67,7 +67,7 @@ class Checkpoint:
         return checkpoint
 
     def _read_config(self, component: str) -> dict[str, Any]:
-        config: dict[str, Any] = json.loads((self.path / CONFIGS[component]).read_bytes())
+        config: dict[str, Any] = read_json(self.path / CONFIGS[component])
         return config
 
     def tensors(self, component: str) -> dict[str, Tensor]:
@@ -97,7 +97,7 @@ class Checkpoint:
         stem = self.path / SAFETENSORS[component]
         index = stem.with_name(stem.name + ".safetensors.index.json")
         if index.is_file():
-            names = json.loads(index.read_bytes())["weight_map"].values()
+            names = read_json(index)["weight_map"].values()
             return [stem.parent / name for name in sorted(set(names))]
         return [stem.with_name(stem.name + ".safetensors")]
 
@@ -147,7 +147,7 @@ def _require_file(path: Path) -> None:
 
 def _require_mapping(path: Path) -> None:
     _require_file(path)
-    if not isinstance(json.loads(path.read_bytes()), dict):
+    if not isinstance(read_json(path), dict):
         raise ValueError("expected a JSON object")
 
 

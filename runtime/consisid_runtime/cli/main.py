@@ -50,6 +50,7 @@ def make_app() -> typer.Typer:
 
 def main() -> None:
     """Run the command. A `ConsisIDError` becomes one line or one JSON object, and its exit code."""
+    output.open_standard_streams()
     try:
         _run()
     except ConsisIDError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import shutil
 import tempfile
@@ -12,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from consisid_runtime.errors import ConsisIDError, OutputUnwritable
+from consisid_runtime.files.json_file import read_json
 
 
 @contextlib.contextmanager
@@ -71,7 +71,7 @@ def _foreign(out: Path, marker: str) -> str | None:
     if not out.is_dir():
         return "it is a file"
     try:
-        listed = {marker, *json.loads((out / marker).read_bytes())["files"]}
+        listed = {marker, *read_json(out / marker)["files"]}
     except (OSError, ValueError, TypeError, KeyError):
         return f"it has no {marker} of ours"
     found = (str(path.relative_to(out)) for path in sorted(out.rglob("*")) if not path.is_dir())

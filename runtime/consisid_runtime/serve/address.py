@@ -27,11 +27,11 @@ def resolve(host: str) -> Address:
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "not a host name"
         raise InvalidOption(
-            f"cannot resolve the host {host[:100]!r} ({reason}); name an address of this machine, without port or scheme"
+            f"cannot resolve the host {host[:100]!r} ({reason}); name an address of this machine, no port or scheme"
         ) from error
-    known = [(kind, str(address[0])) for kind, _, _, _, address in found if kind in (socket.AF_INET, socket.AF_INET6)]
+    known = [(kind, str(address[0])) for kind, *_, address in found if kind in (socket.AF_INET, socket.AF_INET6)]
     refused = "it has no IPv4 or IPv6 address"
-    for kind, text in sorted(known, key=lambda entry: entry[0] != socket.AF_INET):
+    for _, text in sorted(known, key=lambda entry: entry[0] != socket.AF_INET):
         if "%" in text:
             refused = f"{text} is a link-local address with a zone, which Triton server cannot bind"
             continue

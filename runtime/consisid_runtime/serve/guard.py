@@ -104,7 +104,6 @@ class Guard:
                 )
             self._child.kill()
 
-
     def _stop(self, models: set[int]) -> None:
         """Ask the command to end, and kill it when the grace is over, or when it has nothing left to do.
 

@@ -269,7 +269,11 @@ class TritonServer:
     def _read_log(self, source: IO[bytes]) -> None:
         """Pass the log on and keep its last lines. Errors of the destination are ignored: the server must not block."""
         with contextlib.ExitStack() as stack:
-            out = stack.enter_context(open(self._log, "ab", opener=_private)) if isinstance(self._log, Path) else self._log
+            out = (
+                stack.enter_context(open(self._log, "ab", opener=_private))
+                if isinstance(self._log, Path)
+                else self._log
+            )
             for line in stack.enter_context(source):
                 self._recent.append(line)
                 if out is not None:
