@@ -160,6 +160,8 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise BundleVersion(f"{path} has format {found}, this version reads {FORMAT}; export the checkpoint again")
     if manifest_digest(manifest) != manifest.get("digest"):
         raise BundleCorrupt(f"{path} was changed after the export; export the checkpoint again")
+    if not all(isinstance(manifest.get(entry), dict) for entry in ("files", "modules", "config")):
+        raise BundleCorrupt(f"{path} is not a manifest (files, modules or config is missing); export again")
     return manifest
 
 

@@ -64,7 +64,9 @@ def limit_torch() -> None:
 def check_threads(count: int) -> None:
     """Raises `InvalidOption` for a number of threads below 1 or above `MAX_THREADS`."""
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MAX_THREADS:
-        raise InvalidOption(f"threads must be a whole number from 1 to {MAX_THREADS}, got {str(count)[:100]}")
+        large = isinstance(count, int) and abs(count) > 10**40  # Python does not print 5000 digits
+        got = "a very large number" if large else repr(count)[:100]
+        raise InvalidOption(f"threads must be a whole number from 1 to {MAX_THREADS}, got {got}")
 
 
 def _quotas() -> Iterator[float]:

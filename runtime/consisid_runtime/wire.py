@@ -44,6 +44,8 @@ def read_parameters(text: str) -> tuple[Options, bool]:
         values = parse_json(text, finite=False) if text else {}
     except ValueError as error:
         raise InvalidOption(f"the request's parameters are not JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise InvalidOption(f"the request's parameters must be a JSON object, got {str(values)[:100]}")
     values = {k: v for k, v in values.items() if k not in _TRITON and not k.startswith(_TRITON_PREFIX)}
     raw = values.pop(RAW_FRAMES, False)
     if not isinstance(raw, bool):

@@ -10,6 +10,8 @@ from consisid_runtime.errors import InvalidOption
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
+_BROADCAST = ipaddress.IPv4Address("255.255.255.255")
+
 
 def resolve(host: str) -> Address:
     """The address of this machine that `host` names: an IPv4 or IPv6 address, or a name, whose IPv4 address wins.
@@ -46,8 +48,8 @@ def resolve(host: str) -> Address:
 
 def _refusal(address: Address) -> str | None:
     """Why this machine cannot listen on an address; None where it can."""
-    if address.is_multicast:
-        return f"{address} is a multicast address"
+    if address.is_multicast or address == _BROADCAST:  # Linux binds them, and nobody can connect
+        return f"{address} is not the address of one machine"
     try:
         with socket.socket(_family(address)) as trial:
             trial.bind((str(address), 0))

@@ -30,7 +30,7 @@ READY, KILL = b"r", b"k"
 SIGNALLED = 128
 """Exit status above which the rest is the number of the signal that ended the command, as shells have it."""
 
-_MEMORY = Path("/dev/shm")
+_MEMORY, _TEMPORARY = Path("/dev/shm"), Path("/tmp")
 _LINK = "python_env"
 _EVERY = 0.2
 
@@ -150,7 +150,7 @@ class _BackendFolder:
     @staticmethod
     def _all() -> set[Path]:
         found = set()
-        for path in Path("/tmp").glob("python_env_*"):
+        for path in _TEMPORARY.glob("python_env_*"):
             with contextlib.suppress(OSError):
                 if path.lstat().st_uid == os.getuid():
                     found.add(path)
