@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,9 @@ from consisid_runtime.signatures import Signature
 
 if TYPE_CHECKING:
     from consisid_runtime.bundle import Bundle
+
+# ONNX Runtime 1.32 would else give this user an identifier, in ~/.cache/Microsoft, and report sessions to Microsoft.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def load_module(bundle: Bundle, name: str) -> OnnxEngine:

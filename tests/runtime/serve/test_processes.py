@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import os
 import signal
 import socket
@@ -12,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from pathlib import Path
 
 import grpc
@@ -110,9 +110,7 @@ def test_a_server_that_dies_is_reported(tiny_repository: Path) -> None:
             and str(server.grpc_url.rpartition(":")[2]) in Path(f"/proc/{pid}/cmdline").read_text()
         )  # fmt: skip
         os.kill(binary, signal.SIGKILL)
-        with pytest.raises(
-            ServerError, match=r"ended by signal 9 \(SIGKILL\); the kernel does this when memory runs out"
-        ):
+        with pytest.raises(ServerError, match=r"Triton server was ended by signal 9 \(SIGKILL\); the kernel"):
             server.wait()
 
 
@@ -166,7 +164,7 @@ def test_no_other_user_can_read_a_server_at_any_time(tiny_repository: Path, tmp_
 
 
 def ask(server: TritonServer, image: bytes, prompt: str) -> None:
-    with Client(server.grpc_url, timeout=60) as client:
+    with contextlib.suppress(ConsisIDError), Client(server.grpc_url, timeout=60) as client:
         client.generate(image, prompt)
 
 
@@ -176,7 +174,7 @@ def test_a_killed_guard_leaves_nothing(tiny_repository: Path) -> None:
         folder, memory = server._leaves
         below = {pid for pid in family(os.getpid()) if memory in command_of(pid)}
         (warden,) = (pid for pid in below if guard.__file__ in command_of(pid))
-        threading.Thread(target=contextlib.suppress(ConsisIDError)(ask), args=(server, b"x", "sleep 20")).start()
+        threading.Thread(target=ask, args=(server, b"x", "sleep 20")).start()
         time.sleep(0.5)
         os.kill(warden, signal.SIGKILL)
         with pytest.raises(ServerError, match=r"guards Triton server was ended by signal 9 \(SIGKILL\)"):
@@ -282,19 +280,14 @@ def test_the_filter_leaves_the_drivers_helper_its_rights(
 def test_an_ipv6_address_is_served(tiny_repository: Path, host: str) -> None:
     with TritonServer(tiny_repository, host=host, ready_timeout=60) as server:
         assert server.grpc_url.startswith("grpc://[::1]:")
-        for url, path in (
-            (server.http_url, "/v2/health/ready"),
-            (server.metrics_url.removesuffix("/metrics"), "/metrics"),
-        ):
-            connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=10)
-            connection.request("GET", path)
-            assert connection.getresponse().status == 200
-            connection.close()
+        for url in (f"{server.http_url}/v2/health/ready", server.metrics_url):
+            with urllib.request.urlopen(url, timeout=10) as answer:
+                assert answer.status == 200
         with grpc.insecure_channel(server.grpc_url.removeprefix("grpc://")) as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
             assert stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=10).ready
 
 
 def test_a_foreign_host_is_refused_before_the_bundle_is_read(tmp_path: Path) -> None:
-    with pytest.raises(InvalidOption, match="192.0.2.1"):
+    with pytest.raises(InvalidOption, match=r"192\.0\.2\.1"):
         Server(tmp_path / "nowhere", host="192.0.2.1").start()

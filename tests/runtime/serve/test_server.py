@@ -250,11 +250,8 @@ def test_serve_without_standard_streams(tiny_repository: Path) -> None:
     ) as serve:
         deadline = time.monotonic() + 60
         while serve.poll() is None and time.monotonic() < deadline:
-            with contextlib.suppress(OSError, http.client.HTTPException):
-                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-                connection.request("GET", "/v2/health/ready")
-                if connection.getresponse().status == 200:
-                    break
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/health/ready"):
+                break
             time.sleep(0.1)
         assert serve.poll() is None
         serve.send_signal(signal.SIGTERM)
