@@ -10,6 +10,7 @@ import typer
 
 from consisid_measurement.commands import Json
 from consisid_runtime.cli.output import emit
+from consisid_runtime.cli.threads import Threads
 
 if TYPE_CHECKING:
     from consisid_fidelity.score import Scores
@@ -38,6 +39,7 @@ def command(
     ] = None,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda or auto.")] = "auto",
     out: Annotated[Path | None, typer.Option("--out", help="Also write all scores to this JSON file.")] = None,
+    threads: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Score videos: identity, prompt accuracy, stability, and distance to a reference."""
@@ -65,6 +67,7 @@ def videos_command(
     steps: Annotated[int, typer.Option("--steps", help="Denoising steps.")] = 50,
     guidance: Annotated[float, typer.Option("--guidance", help="Guidance scale.")] = 6.0,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda or auto.")] = "auto",
+    threads: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Generate a bundle's videos for a table of portraits and prompts; `fidelity` scores them."""

@@ -9,6 +9,7 @@ import json
 import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from consisid_fidelity.collection import REFERENCE, file_in, read_table, require_filled
 from consisid_fidelity.collection_writer import CollectionWriter
@@ -17,6 +18,7 @@ from consisid_runtime.errors import ConsisIDError, OutputUnwritable
 from consisid_runtime.events import Progress
 from consisid_runtime.files.atomic import require_folder, write_file
 from consisid_runtime.files.image_file import read_file
+from consisid_runtime.files.json_file import read_json
 from consisid_runtime.options import MAX_SEED, Options
 from consisid_runtime.pipeline import Pipeline
 from consisid_runtime.stages.face.image import read_pixels
@@ -75,7 +77,7 @@ def generate_videos(
     require_folder(out)
     marker = out / MADE_BY
     if marker.exists():
-        if _content(marker) != made_by:
+        if _made_by(marker) != made_by:
             raise CollectionInvalid(f"{out} was written by another bundle or with other options; give a new folder")
         writer = CollectionWriter(out, resumed=True)
     else:
@@ -102,12 +104,11 @@ def generate_videos(
     return done
 
 
-def _content(marker: Path) -> object:
+def _made_by(marker: Path) -> Any:
+    """What a folder's marker says; None where it is damaged."""
     try:
-        return json.loads(marker.read_bytes())
-    except OSError as error:
-        raise CollectionInvalid(f"{marker} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError):
+        return read_json(marker)
+    except (OSError, ValueError):
         return None
 
 

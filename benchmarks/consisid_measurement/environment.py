@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import median
 
 from consisid_measurement.record import Machine
+from consisid_runtime.cpus import usable_cpus
 from consisid_runtime.errors import InvalidOption, MissingExtra
 
 # Written after a measurement, from its result.
@@ -31,8 +32,8 @@ def checkout() -> Path:
 
 
 def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """CPUs that this process may use, a cgroup's quota included."""
+    return usable_cpus()
 
 
 def machine(name: str | None = None) -> Machine:

@@ -10,6 +10,7 @@ import typer
 from consisid_export.bundle.builders import BUILDERS, listed, taking
 from consisid_runtime.cli.output import Json, emit
 from consisid_runtime.cli.progress import Display
+from consisid_runtime.cli.threads import Threads
 from consisid_runtime.engines.table import PRECISIONS
 
 
@@ -34,6 +35,7 @@ def export(
     plugins: Annotated[
         bool, typer.Option("--plugins", help=f"Attention by this project's kernels ({taking('plugins')}).")
     ] = False,
+    threads: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Export a checkpoint to a bundle; every graph that can run here is compared with its original.

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from consisid_runtime.cli.output import Json, emit
+from consisid_runtime.cli.threads import Threads
 
 
 def register(app: typer.Typer) -> None:
@@ -58,6 +59,7 @@ def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder for demo.png and demo.mp4 or demo.gif.")] = Path(),
     people: Annotated[int, typer.Option("--people", min=1, max=10, help="Number of people.")] = 1,
     prompts: Annotated[int, typer.Option("--prompts", min=1, max=10, help="Number of prompts for each person.")] = 1,
+    threads: Threads = None,
 ) -> None:
     """Export nano, serve it, request videos and show them.
 

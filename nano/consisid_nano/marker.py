@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from consisid_runtime.files.json_file import read_json
 from consisid_runtime.files.ownership import content_digests, listed_files
 
 MARKER = "nano.json"
@@ -15,7 +15,7 @@ def is_intact(folder: Path, identity: dict[str, Any]) -> bool:
     """Whether `folder` was made from `identity` and holds exactly the files that were written."""
     files = listed_files(folder / MARKER)
     try:
-        made_from = json.loads((folder / MARKER).read_bytes()) if files is not None else {}
+        made_from = read_json(folder / MARKER) if files is not None else {}
         return {key: made_from.get(key) for key in identity} == identity and files == content_digests(folder, MARKER)
-    except OSError:
+    except (OSError, ValueError):
         return False

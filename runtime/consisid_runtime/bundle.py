@@ -8,13 +8,14 @@ the cache of the Hugging Face hub: its content is what the digest says, wherever
 from __future__ import annotations
 
 import errno
-import json
 from pathlib import Path
 from typing import Any, Protocol
 
+from consisid_runtime.cpus import check_threads, limit_torch
 from consisid_runtime.engines import Engine, check_device
 from consisid_runtime.engines.table import engine_kind
 from consisid_runtime.errors import BundleCorrupt, BundleMissing, BundleVersion
+from consisid_runtime.files.json_file import read_json
 from consisid_runtime.files.ownership import is_inside, manifest_digest, sha256
 from consisid_runtime.models.configs.checkpoint import CheckpointConfig
 from consisid_runtime.signatures import Signature
@@ -25,6 +26,8 @@ FORMAT = 4
 """Version of the manifest's format, which `manifest.schema.json` describes."""
 
 MANIFEST = "manifest.json"
+
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 
 class Modules(Protocol):
@@ -51,7 +54,7 @@ class Bundle:
         config: the checkpoint's configuration.
         world: the drawn world that it was trained on; None for photographs of people.
         device: where its modules run: "cpu", "cuda" or "auto".
-        threads: CPU threads of each ONNX Runtime engine; None for all cores.
+        threads: CPU threads of each ONNX Runtime engine; None for `cpus.default_threads`.
     """
 
     def __init__(self, path: Path, manifest: dict[str, Any], *, device: str, threads: int | None) -> None:
@@ -71,11 +74,15 @@ class Bundle:
 
         Args:
             device: "cpu", "cuda", or "auto" for CUDA where the engine finds it.
-            threads: CPU threads of each ONNX Runtime engine; None takes all cores. PyTorch's are the process's own.
+            threads: CPU threads of each ONNX Runtime engine; None takes `cpus.default_threads`. PyTorch's are the
+                process's own, lowered to the CPUs that it may use.
 
-        Raises `BundleMissing`, `BundleVersion`, `BundleCorrupt` or, for another device, `InvalidOption`.
+        Raises `BundleMissing`, `BundleVersion`, `BundleCorrupt` or, for another device or a number of threads that is
+        not possible, `InvalidOption`.
         """
         check_device(device)
+        if threads is not None:
+            check_threads(threads)
         folder = Path(path)
         manifest = _read_manifest(folder)
         for name, record in manifest["files"].items():
@@ -113,7 +120,9 @@ class Bundle:
         record = self.manifest["modules"][name]
         for file in record["files"]:
             self.file(file)  # its digest
-        return engine_kind(record["engine"]).load(self, name)
+        engine = engine_kind(record["engine"]).load(self, name)
+        limit_torch()
+        return engine
 
     def _intact(self, name: str) -> bool:
         if name not in self._verified:
@@ -130,22 +139,22 @@ class Bundle:
 def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
-        content = path.read_bytes() if path.is_file() else None
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
-            raise _unreadable(path, error) from error
-        content = None
-    if content is None:
-        raise BundleMissing(f"no bundle at {folder}: {MANIFEST} is not there; make one with `consisid export`")
-    try:
-        manifest: dict[str, Any] = json.loads(content)
+        manifest: dict[str, Any] = read_json(path)
         found = manifest["format"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except OSError as error:
+        if error.errno not in _ABSENT:
+            raise _unreadable(path, error) from error
+        raise BundleMissing(
+            f"no bundle at {folder}: {MANIFEST} is not there; make one with `consisid export`"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
         raise BundleCorrupt(f"{path} is not a manifest ({error}); export the checkpoint again") from error
     if found != FORMAT:
         raise BundleVersion(f"{path} has format {found}, this version reads {FORMAT}; export the checkpoint again")
     if manifest_digest(manifest) != manifest.get("digest"):
         raise BundleCorrupt(f"{path} was changed after the export; export the checkpoint again")
+    if not all(isinstance(manifest.get(entry), dict) for entry in ("files", "modules", "config")):
+        raise BundleCorrupt(f"{path} is not a manifest (files, modules or config is missing); export again")
     return manifest
 
 

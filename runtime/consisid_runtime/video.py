@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from consisid_runtime.cpus import default_threads
 from consisid_runtime.errors import InvalidOption, MissingExtra
 from consisid_runtime.files.atomic import write_file
 
@@ -126,6 +127,7 @@ def decode_mp4(mp4: bytes) -> Frames:
     """uint8 [n, height, width, 3] RGB. Raises `MissingExtra` where PyAV is absent."""
     av = _pyav()
     with av.open(io.BytesIO(mp4)) as container:
+        container.streams.video[0].codec_context.thread_count = default_threads()
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 

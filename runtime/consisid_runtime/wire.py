@@ -5,7 +5,6 @@ Options are request parameters under their own names; only those that differ fro
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from consisid_runtime.errors import InvalidOption
 from consisid_runtime.files.image_file import check_bytes
+from consisid_runtime.files.json_file import parse_json
 from consisid_runtime.options import Options, Plan, check_prompt
 from consisid_runtime.signatures import Port
 
@@ -41,9 +41,11 @@ def read_parameters(text: str) -> tuple[Options, bool]:
     Raises `InvalidOption` for an unknown name or an invalid value.
     """
     try:
-        values = json.loads(text) if text else {}
+        values = parse_json(text, finite=False) if text else {}
     except ValueError as error:
         raise InvalidOption(f"the request's parameters are not JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise InvalidOption(f"the request's parameters must be a JSON object, got {str(values)[:100]}")
     values = {k: v for k, v in values.items() if k not in _TRITON and not k.startswith(_TRITON_PREFIX)}
     raw = values.pop(RAW_FRAMES, False)
     if not isinstance(raw, bool):

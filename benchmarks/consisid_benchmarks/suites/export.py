@@ -12,6 +12,7 @@ import typer
 
 from consisid_measurement.commands import Json, MachineName, Out, Rounds, finish, results_folder
 from consisid_runtime.cli.progress import Display
+from consisid_runtime.cli.threads import Threads
 
 if TYPE_CHECKING:
     from consisid_measurement.record import Row
@@ -30,6 +31,7 @@ def command(
         typer.Option("--full", help="Also export every module of this checkpoint; written first (23 GB) if missing."),
     ] = None,
     rounds: Rounds = 3,
+    threads: Threads = None,
     machine: MachineName = None,
     out: Out = None,
     as_json: Json = False,
@@ -38,6 +40,7 @@ def command(
     from consisid_benchmarks.suites.full_checkpoint import require_free
     from consisid_export.checkpoint.checkpoint import Checkpoint
     from consisid_measurement import environment, harness
+    from consisid_runtime.cpus import default_threads
 
     results = results_folder(out)
     if full is not None and not require_free(full):
@@ -63,7 +66,7 @@ def command(
         root=environment.checkout(),
         machine=environment.machine(machine),
         packages=PACKAGES,
-        ceilings=partial(environment.cpu_ceilings, environment.cores()),
+        ceilings=partial(environment.cpu_ceilings, default_threads()),
     )
     finish(record, reason, results, as_json)
 

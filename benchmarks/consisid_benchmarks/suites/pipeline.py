@@ -14,6 +14,7 @@ import typer
 
 from consisid_measurement.commands import Json, MachineName, Out, Rounds, finish, results_folder
 from consisid_runtime.cli.progress import Display
+from consisid_runtime.cli.threads import Threads
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,6 +40,7 @@ def command(
     ] = None,
     steps: Annotated[int, typer.Option("--steps", min=2, max=1000, help="Denoising steps of each video.")] = 10,
     rounds: Rounds = 11,
+    threads: Threads = None,
     machine: MachineName = None,
     out: Out = None,
     as_json: Json = False,
@@ -46,12 +48,13 @@ def command(
     """Time whole videos: ours on both engines, and diffusers in eager mode."""
     from consisid_export.checkpoint.checkpoint import Checkpoint
     from consisid_measurement import environment, harness
+    from consisid_runtime.cpus import default_threads
     from consisid_runtime.options import Options
 
     results = results_folder(out)
     if checkpoint is not None:
         Checkpoint.open(checkpoint)
-    threads = environment.cores()
+    threads = default_threads()
     options = Options(steps=steps)
 
     def rows() -> list[Row]:

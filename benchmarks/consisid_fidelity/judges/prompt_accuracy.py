@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy.typing as npt
 from consisid_fidelity.errors import CollectionInvalid
 from consisid_fidelity.judges.networks import OnnxNetwork
 from consisid_runtime.errors import CheckpointInvalid
+from consisid_runtime.files.json_file import read_json
 from consisid_runtime.video import Frames
 
 
@@ -83,7 +83,7 @@ def accuracy(outcomes: Sequence[Mapping[str, bool]]) -> dict[str, npt.NDArray[np
 def read_classes(path: Path) -> dict[str, list[str]]:
     """Attribute → names of its classes, from a JSON file. Raises `CheckpointInvalid`."""
     try:
-        classes = json.loads(path.read_bytes())
+        classes = read_json(path)
     except (OSError, ValueError) as error:
         raise CheckpointInvalid(f"{path} is not a JSON file: {error}") from error
     if not isinstance(classes, dict) or not all(

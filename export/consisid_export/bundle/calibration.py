@@ -20,6 +20,7 @@ from consisid_runtime.bundle import manifest_digest
 from consisid_runtime.errors import ExportRefused, InvalidOption, InvalidRequest, NotFinite
 from consisid_runtime.events import Progress
 from consisid_runtime.files.atomic import write_file
+from consisid_runtime.files.json_file import read_json
 from consisid_runtime.models import networks
 
 FILE = "calibration.json"
@@ -88,7 +89,7 @@ def read_ranges(path: Path, checkpoint: Checkpoint, digests: Mapping[str, str]) 
     Raises `InvalidOption` unless it is as it was written, by runs of this checkpoint's transformer.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
         intact = content["digest"] == manifest_digest(content)
         ranges: Ranges = content["largest_inputs"]
         made_with = content["transformer"]

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from consisid_runtime.errors import CheckpointInvalid
+from consisid_runtime.files import json_file
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
-_LARGEST_JSON = 64 << 20
 
 
 def require_content(path: Path) -> None:
@@ -37,16 +35,10 @@ def read_json(path: Path) -> dict[str, Any]:
     """A file with one JSON object. Raises `CheckpointInvalid`, also for numbers that are not finite."""
     require_content(path)
     with readable():
-        size = path.stat().st_size
-        if size > _LARGEST_JSON:
-            raise CheckpointInvalid(f"has {size} bytes, more than any configuration")
-        content = path.read_bytes()
-    try:
-        found = json.loads(content, parse_constant=_not_finite, parse_float=_finite)
-    except RecursionError:
-        raise CheckpointInvalid("is nested too deeply") from None
-    except ValueError as error:
-        raise CheckpointInvalid(f"is not JSON ({one_line(error)})") from error
+        try:
+            found = json_file.read_json(path)
+        except ValueError as error:
+            raise CheckpointInvalid(f"is not JSON ({one_line(error)})") from error
     if not isinstance(found, dict):
         raise CheckpointInvalid("expected a JSON object")
     return found
@@ -64,13 +56,3 @@ def readable() -> Iterator[None]:
 def one_line(error: object) -> str:
     """A message, at most 300 characters of it."""
     return " ".join(str(error).split())[:300]
-
-
-def _not_finite(name: str) -> float:
-    raise ValueError(f"{name} is no number in JSON")
-
-
-def _finite(text: str) -> float:
-    if not math.isfinite(value := float(text)):
-        raise ValueError(f"{text[:20]} is out of range")
-    return value

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from consisid_runtime.errors import CheckpointInvalid
+from consisid_runtime.files.json_file import read_json
 from consisid_runtime.files.ownership import is_inside
 from consisid_runtime.options import MAX_SEED
 
@@ -96,7 +97,7 @@ def read(folder: Path) -> Example:
 
 def _read(folder: Path) -> dict[str, Any]:
     try:
-        content = json.loads((folder / FILE).read_bytes())
+        content = read_json(folder / FILE)
     except ValueError as error:
         raise CheckpointInvalid(f"not JSON ({error})") from error
     if not isinstance(content, dict) or content.keys() != {*_ENTRIES}:

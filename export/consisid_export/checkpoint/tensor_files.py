@@ -19,6 +19,7 @@ from torch import Tensor
 
 from consisid_runtime.errors import CheckpointInvalid
 from consisid_runtime.files.atomic import replacing_file
+from consisid_runtime.files.json_file import parse_json
 
 DTYPES = {
     "F64": torch.float64,
@@ -57,7 +58,7 @@ def stored_tensors(file: Path) -> dict[str, Stored]:
         if size > _HEADER_LIMIT:
             raise CheckpointInvalid(f"{file} is not a safetensors file")
         try:
-            header: dict[str, Any] = json.loads(stream.read(size))
+            header: dict[str, Any] = parse_json(stream.read(size), most=size)
         except ValueError as error:
             raise CheckpointInvalid(f"{file} is not a safetensors file ({error})") from error
     header.pop("__metadata__", None)

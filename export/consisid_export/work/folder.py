@@ -26,6 +26,7 @@ from consisid_runtime.bundle import manifest_digest
 from consisid_runtime.errors import ConsisIDError, ExportCancelled, OutputBusy, OutputUnwritable
 from consisid_runtime.files.atomic import write_file
 from consisid_runtime.files.folders import disk_reason
+from consisid_runtime.files.json_file import read_json
 from consisid_runtime.files.ownership import require_ours
 
 Digest = Callable[[Path], str]
@@ -115,7 +116,7 @@ class WorkFolder:
 
 def _read_record(path: Path) -> dict[str, Any] | None:
     try:
-        record: dict[str, Any] = json.loads(path.read_bytes())
+        record: dict[str, Any] = read_json(path)
         return record if record["digest"] == manifest_digest(record) else None
     except (ValueError, KeyError, TypeError):
         return None

@@ -12,6 +12,7 @@ import typer
 from consisid_runtime.cli.output import Json, emit
 from consisid_runtime.cli.progress import Display
 from consisid_runtime.cli.request_options import OptionCommand, with_options
+from consisid_runtime.cli.threads import Threads
 from consisid_runtime.errors import ServerError
 from consisid_runtime.options import Options
 from consisid_runtime.video import Video, require_video_path
@@ -39,6 +40,7 @@ def generate(
     prompt: Prompt,
     out: Out,
     device: Device = "auto",
+    threads: Threads = None,
     as_json: Json = False,
     options: Options,
 ) -> None:
@@ -86,11 +88,12 @@ def serve(
     *,
     bundle: BundlePath,
     host: Annotated[
-        str, typer.Option("--host", help="Address to bind; other hosts can reach any address but loopback.")
+        str, typer.Option("--host", help="Address or name of this machine to bind; other hosts reach all but loopback.")
     ] = "127.0.0.1",
     grpc_port: Annotated[int, typer.Option("--grpc-port", help="0 chooses a free port.")] = 8001,
     http_port: Annotated[int, typer.Option("--http-port", help="0 chooses a free port.")] = 8000,
     metrics_port: Annotated[int, typer.Option("--metrics-port", help="0 chooses a free port.")] = 8002,
+    threads: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Serve a bundle with NVIDIA's Triton server until SIGINT or SIGTERM; its log goes to standard error."""

@@ -70,6 +70,7 @@ def main() -> None:
 
     Any other exception is printed by Python, after one JSON object where --json was given.
     """
+    output.open_standard_streams()
     try:
         _run()
     except ConsisIDError as error:

@@ -24,6 +24,20 @@ def _remember(chosen: bool) -> bool:
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.", callback=_remember)]
 
 
+def open_standard_streams() -> None:
+    """Open the standard streams that were closed by whoever started this process, on /dev/null.
+
+    Otherwise the next file or socket gets the number of one of them, and what a library prints is written into it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8", closefd=False))
+
+
 def emit(as_json: bool, data: dict[str, Any], text: str) -> None:
     """Print a command's result on standard output, as JSON or as text. Raises `OutputUnwritable`."""
     write(json.dumps(data) if as_json else text)

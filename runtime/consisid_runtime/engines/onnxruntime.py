@@ -11,12 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from consisid_runtime.cpus import default_threads
 from consisid_runtime.engines import check_device
 from consisid_runtime.errors import MissingExtra
 from consisid_runtime.signatures import Signature
 
 if TYPE_CHECKING:
     from consisid_runtime.bundle import Bundle
+
+# ONNX Runtime 1.32 would else give this user an identifier, in ~/.cache/Microsoft, and report sessions to Microsoft.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def load_module(bundle: Bundle, name: str) -> OnnxEngine:
@@ -57,7 +61,7 @@ class OnnxEngine:
                 "a bundle of ONNX engines needs ONNX Runtime: pip install 'consisid-runtime[cpu]' (or [gpu])"
             ) from missing
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or os.cpu_count() or 1
+        options.intra_op_num_threads = threads or default_threads()
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         if linked_weights:

@@ -15,6 +15,7 @@ from typing import Any, TypeGuard
 
 from consisid_runtime.errors import OutputUnwritable
 from consisid_runtime.files.atomic import write_file
+from consisid_runtime.files.json_file import read_json
 
 WORK = ".consisid"
 """What begins so in a folder that is written to belongs to a process that writes there, or was interrupted."""
@@ -51,10 +52,10 @@ def is_inside(name: object) -> TypeGuard[str]:
 def listed_files(marker: Path) -> dict[str, str] | None:
     """The files that a marker lists, with the SHA-256 of each; None where it is no marker of this project's."""
     try:
-        content = json.loads(marker.read_bytes())
+        content = read_json(marker)
         known = isinstance(content["format"], int) and content["digest"] == manifest_digest(content)
         files = {name: found if isinstance(found, str) else found["sha256"] for name, found in content["files"].items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
     return files if known and all(map(is_inside, files)) else None
 

@@ -21,7 +21,8 @@ class Server(TritonServer):
 
     Args:
         bundle: the bundle's folder.
-        settings: `host`, `grpc_port`, `http_port`, `metrics_port`, `log`, `ready_timeout` of `TritonServer`.
+        settings: `host`, `grpc_port`, `http_port`, `metrics_port`, `log`, `ready_timeout`, `threads` of
+            `TritonServer`.
     """
 
     def __init__(self, bundle: str | Path, **settings: Any) -> None:
@@ -29,6 +30,10 @@ class Server(TritonServer):
         super().__init__(model_repository(), folders={BUNDLE_VARIABLE: self._bundle}, **settings)
 
     def start(self) -> Self:
-        """Check every file of the bundle, then start. Raises what `Bundle.verify` and `TritonServer.start` do."""
+        """Check address and ports, then every file of the bundle, then start.
+
+        Raises what `Bundle.verify` and `TritonServer.start` do.
+        """
+        self.choose_address()
         Bundle.open(self._bundle).verify()
         return super().start()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from consisid_runtime.errors import InvalidOption
+from consisid_runtime.files.json_file import parse_json
 from consisid_runtime.options import Plan
 from consisid_runtime.signatures import Signature
 
@@ -17,6 +16,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from consisid_runtime.bundle import Bundle
+
+
+# Bytes, and seconds of one stage: no report of a stage comes near.
+_MOST_REPORTED, _LONGEST = 2**20, 1e9
 
 
 def checkpoint_dims(bundle: Bundle) -> dict[str, int]:
@@ -61,10 +64,16 @@ def check_tensors(signature: Signature, tensors: Mapping[str, NDArray[Any]]) -> 
 
 def read_report(stage: str, text: bytes) -> dict[str, Any]:
     """What a stage reported as JSON, with its `seconds`. Raises `InvalidOption` for anything else."""
+    problem = "an object with the number of its seconds"
     try:
-        report = json.loads(text)
-        if math.isfinite(report["seconds"]):
+        report = parse_json(text, most=_MOST_REPORTED)
+        seconds = report["seconds"]
+        if isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 <= seconds < _LONGEST:
             return dict(report)
-    except (ValueError, KeyError, TypeError):
+    except ValueError as error:
+        problem = str(error)
+    except (KeyError, TypeError):
         pass
-    raise InvalidOption(f"{stage}_info must be the JSON that the model {stage} answers with, got {text[:100]!r}")
+    raise InvalidOption(
+        f"{stage}_info must be the JSON that the model {stage} answers with ({problem}), got {text[:100]!r}"
+    )

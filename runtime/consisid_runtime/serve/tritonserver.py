@@ -11,7 +11,7 @@ import http.client
 import os
 import secrets
 import shutil
-import socket
+import signal
 import subprocess
 import sys
 import threading
@@ -22,15 +22,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from consisid_runtime.errors import ConsisIDError, InvalidOption, ServerError, from_wire
+from consisid_runtime.cpus import check_threads, default_threads, thread_variables
+from consisid_runtime.errors import ConsisIDError, ServerError, from_wire
 from consisid_runtime.files.temporary import temporary_folder
 from consisid_runtime.serve import guard
+from consisid_runtime.serve.address import Address, for_http, free_ports, in_url, reachable, resolve
 from consisid_runtime.serve.installation import Installation, backend_folder, environment, find, import_folder
 
 # APIs that can run code, map memory or write files in the server. Inference, health, metadata, configuration and
 # statistics stay open.
 _CLOSED = "shared-memory,model-repository,trace,logging"
 _GRACE = 10.0
+_LOADED_AT_ONCE = 4  # models, Triton server's own default
 _TAIL_LINES, _TAIL_WIDTH = 20, 300
 _LINES_KEPT = 1000
 
@@ -42,13 +45,17 @@ class TritonServer:
         repository: the model repository.
         environment: variables that its models need.
         folders: variables that name a folder that its models read; the models see a link to it.
-        host: the address to bind; anything but loopback opens inference to that network, unencrypted.
+        host: the address of this machine to bind, IPv4 or IPv6, or a name of one (its IPv4 address, if it has both);
+            anything but loopback opens inference to that network, unencrypted.
         grpc_port, http_port, metrics_port: 0 picks a free one.
-        log: the file that the server's log is appended to, or an open stream; None keeps its end for error messages.
+        log: the file that the server's log is appended to, or an open stream; None keeps its end for error messages. A
+            new file is readable for its owner alone.
         ready_timeout: seconds that loading the models may take.
+        threads: CPU threads of each computation of a model; None takes `cpus.default_threads`.
 
     Attributes:
-        grpc_url, http_url, metrics_url: where it listens; `transport.connect` takes the first two.
+        grpc_url, http_url, metrics_url: where it listens, once started; `transport.connect` takes the first two. Where
+            it listens at every address, they name loopback.
     """
 
     def __init__(
@@ -63,28 +70,43 @@ class TritonServer:
         metrics_port: int = 0,
         log: Path | IO[bytes] | None = None,
         ready_timeout: float = 300.0,
+        threads: int | None = None,
     ) -> None:
+        if threads is not None:
+            check_threads(threads)
         self._environment = dict(environment or {})
         self._links = {
             "models": repository.resolve(),
             **{k: Path(os.path.realpath(path)) for k, path in (folders or {}).items()},
         }
+        self._threads = threads
         self._host = host
+        self._address: Address | None = None
         self._ports = (grpc_port, http_port, metrics_port)
         self._log = log.resolve() if isinstance(log, Path) else log
         self._recent: deque[bytes] = deque(maxlen=_LINES_KEPT)
         self._reader: threading.Thread | None = None
         self._ready_timeout = ready_timeout
         self._guard: subprocess.Popen[bytes] | None = None
+        self._leaves = ("", "")
+
+    def choose_address(self) -> None:
+        """Find the address to bind and a free port for each service, before anything is loaded.
+
+        Raises `InvalidOption` for a host that this machine does not have, or a port in use.
+        """
+        self._address = resolve(self._host)
+        self._ports = free_ports(self._address, self._ports)
 
     def start(self) -> Self:
         """Start and wait until every model is loaded.
 
-        Raises `MissingExtra`, `InvalidOption` for a port in use, the typed error of a model that could not load, or
+        Raises `MissingExtra`, what `choose_address` raises, the typed error of a model that could not load, or
         `ServerError` with the end of the server's log.
         """
         installation = find()
-        self._ports = _free_ports(self._host, self._ports)
+        self.choose_address()
+        threads = self._threads or default_threads()
         folder = temporary_folder("consisid-server-", plain=True)
         try:
             # The Python backend starts its stub through a shell and decodes paths as ASCII: links with plain names.
@@ -92,7 +114,9 @@ class TritonServer:
             for name, link in links.items():
                 link.symlink_to(self._links[name])
             memory = f"consisid-{secrets.token_hex(8)}"
-            command = self._command(installation, links.pop("models"), backend_folder(installation, folder), memory)
+            self._leaves = (str(folder), memory)
+            backends = backend_folder(installation, folder)
+            command = self._command(installation, links.pop("models"), backends, memory, threads)
             self._guard = subprocess.Popen(
                 [
                     sys.executable,
@@ -107,7 +131,11 @@ class TritonServer:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                env=os.environ | environment() | {name: str(link) for name, link in links.items()} | self._environment,
+                env=os.environ
+                | environment()
+                | thread_variables(threads)
+                | {name: str(link) for name, link in links.items()}
+                | self._environment,
                 cwd=import_folder(folder),
                 start_new_session=True,
             )
@@ -134,7 +162,7 @@ class TritonServer:
         if self._guard is not None:
             code = self._guard.wait()
             self._join_reader()
-            raise ServerError(f"Triton server ended with exit status {code}; the end of its log:\n{self._tail()}")
+            raise ServerError(f"{_ended(code)}; the end of its log:\n{self._tail()}")
 
     @property
     def grpc_url(self) -> str:
@@ -158,7 +186,7 @@ class TritonServer:
 
     @property
     def _reachable(self) -> str:
-        return "127.0.0.1" if self._host == "0.0.0.0" else self._host
+        return self._host if self._address is None else in_url(reachable(self._address))
 
     def _end(self, *, at_once: bool) -> None:
         running, self._guard = self._guard, None
@@ -169,13 +197,17 @@ class TritonServer:
         running.stdin.close()
         running.wait()
         self._join_reader()
+        guard.clean(*self._leaves)  # a guard that was killed did not
 
     def _order(self, running: subprocess.Popen[bytes], order: bytes) -> None:
         if running.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 os.write(running.stdin.fileno(), order)
 
-    def _command(self, installation: Installation, models: Path, backends: Path, memory: str) -> list[str]:
+    def _command(
+        self, installation: Installation, models: Path, backends: Path, memory: str, threads: int
+    ) -> list[str]:
+        assert self._address is not None
         grpc, http, metrics = self._ports
         closed = f"{_CLOSED}:consisid-secret={secrets.token_urlsafe(32)}"
         return [
@@ -183,15 +215,18 @@ class TritonServer:
             f"--model-repository={models}",
             f"--backend-directory={backends}",
             f"--backend-config=python,shm-region-prefix-name={memory}",
+            # Of each model, for calls that a model makes to another: ours make none. The default is 32.
+            "--backend-config=python,thread-pool-size=1",
+            f"--model-load-thread-count={min(threads, _LOADED_AT_ONCE)}",
             "--model-control-mode=none",
             "--disable-auto-complete-config",
-            f"--grpc-address={self._host}",
+            f"--grpc-address={in_url(self._address)}",
             f"--grpc-port={grpc}",
             f"--grpc-restricted-protocol={closed}",
-            f"--http-address={self._host}",
+            f"--http-address={for_http(self._address)}",
             f"--http-port={http}",
             f"--http-restricted-api={closed}",
-            f"--metrics-address={self._host}",
+            f"--metrics-address={for_http(self._address)}",
             f"--metrics-port={metrics}",
             "--exit-timeout-secs=5",
             "--log-info=false",
@@ -210,7 +245,7 @@ class TritonServer:
             time.sleep(0.05)
 
     def _ready(self) -> bool:
-        connection = http.client.HTTPConnection(self._reachable, self._ports[1], timeout=5)
+        connection = http.client.HTTPConnection(f"{self._reachable}:{self._ports[1]}", timeout=5)
         try:
             connection.request("GET", "/v2/health/ready")
             return connection.getresponse().status == 200
@@ -237,7 +272,11 @@ class TritonServer:
     def _read_log(self, source: IO[bytes]) -> None:
         """Pass the log on and keep its last lines. Errors of the destination are ignored: the server must not block."""
         with contextlib.ExitStack() as stack:
-            out = stack.enter_context(self._log.open("ab")) if isinstance(self._log, Path) else self._log
+            out = (
+                stack.enter_context(open(self._log, "ab", opener=_private))
+                if isinstance(self._log, Path)
+                else self._log
+            )
             for line in stack.enter_context(source):
                 self._recent.append(line)
                 if out is not None:
@@ -250,24 +289,23 @@ class TritonServer:
             self._reader.join(timeout=5)
 
 
-def _free_ports(host: str, wanted: tuple[int, int, int]) -> tuple[int, int, int]:
-    """The ports, each 0 replaced by a free one. Raises `InvalidOption` for one in use, given twice or out of range."""
-    for port in wanted:
-        if not 0 <= port <= 65535:
-            raise InvalidOption(f"a port is from 0 to 65535, got {port}")
-        if port and wanted.count(port) > 1:
-            raise InvalidOption(f"port {port} was given for two services; choose three different ports, or 0")
-    with contextlib.ExitStack() as stack:
-        found = []
-        for name, port in zip(("gRPC", "HTTP", "metrics"), wanted, strict=True):
-            listener = stack.enter_context(socket.socket())
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                listener.bind((host, port))
-            except OSError as error:
-                raise InvalidOption(
-                    f"cannot listen on {host}:{port} for {name} ({error.strerror}); choose another port, or 0 for a "
-                    "free one"
-                ) from error
-            found.append(listener.getsockname()[1])
-    return found[0], found[1], found[2]
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _ended(status: int) -> str:
+    """How the server ended, from the exit status of its guard."""
+    number = status - guard.SIGNALLED
+    if status < 0:
+        return f"the process that guards Triton server was ended by {_signal(-status)}, and the server with it"
+    if number > 0:
+        hint = "; the kernel does this when memory runs out" if number == signal.SIGKILL else ""
+        return f"Triton server was ended by {_signal(number)}{hint}"
+    return f"Triton server ended with exit status {status}"
+
+
+def _signal(number: int) -> str:
+    try:
+        return f"signal {number} ({signal.Signals(number).name})"
+    except ValueError:
+        return f"signal {number}"

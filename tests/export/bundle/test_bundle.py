@@ -89,10 +89,17 @@ def test_another_versions_manifest_is_refused(copy: Path) -> None:
         Bundle.open(copy)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", f'{{"format": {FORMAT}}}'])
+@pytest.mark.parametrize("content", ["", "[]", "{", f'{{"format": {FORMAT}}}', "[" * 100_000, '{"format": ' * 100_000])
 def test_a_manifest_that_is_none_is_refused(copy: Path, content: str) -> None:
     (copy / MANIFEST).write_text(content)
     with pytest.raises(BundleCorrupt):
+        Bundle.open(copy)
+
+
+@pytest.mark.parametrize("entry", ["files", "modules", "config"])
+def test_a_manifest_without_its_parts_is_refused(copy: Path, entry: str) -> None:
+    rewrite(copy, **{entry: [1]})
+    with pytest.raises(BundleCorrupt, match="files, modules or config is missing"):
         Bundle.open(copy)
 
 

@@ -152,10 +152,10 @@ def test_a_pointer_in_place_of_an_optional_file_is_named_too(damaged: Path, file
     ("content", "said"),
     [
         (b"{" * 100_000, "is not JSON"),
-        (b"[" * 100_000, "is nested too deeply"),
+        (b"[" * 100_000, r"is not JSON \(it is nested deeper than 64"),
         (b"[1]", "expected a JSON object"),
-        (b'{"a": NaN}', r"is not JSON \(NaN is no number"),
-        (b'{"a": 1e999}', r"is not JSON \(1e999 is out of range"),
+        (b'{"a": NaN}', r"is not JSON \(NaN is not a finite number"),
+        (b'{"a": 1e999}', r"is not JSON \(1e999 is not a finite number"),
         (b'{"a": ' + b"9" * 5000 + b"}", "is not JSON"),
         (b"\xff\xfe\x00", "is not JSON"),
         (b"", "is empty"),
@@ -172,7 +172,7 @@ def test_every_json_file_may_be_malformed(damaged: Path) -> None:
     for file in files:
         (damaged / file).write_bytes(b"[" * 100_000)
     said = refusal(damaged)
-    assert [file for file in files if f"  {file}: is nested too deeply" not in said] == []
+    assert [file for file in files if f"  {file}: is not JSON (it is nested deeper" not in said] == []
 
 
 def test_a_folder_in_place_of_a_file_is_named(damaged: Path) -> None:

@@ -1,5 +1,8 @@
 """Devices: what is not one is refused, and nothing runs elsewhere than asked."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,28 @@ def test_a_device_that_there_is_not(device: Any, untrained_bundle: Path) -> None
         OnnxEngine(untrained_bundle / "absent.onnx", bundle.signature("text_encoder"), device=device)
     with pytest.raises(InvalidOption, match="device must be"):
         TorchEngine(nn.Identity(), bundle.signature("text_encoder"), device=device)
+
+
+def test_threads_of_onnx_runtime(untrained_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    signature = Bundle.open(untrained_bundle).signature("dit_modulate")
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    for asked, threads in ((None, 3), (2, 2)):
+        engine = OnnxEngine(untrained_bundle / "dit_modulate.onnx", signature, device="cpu", threads=asked)
+        assert engine._session.get_session_options().intra_op_num_threads == threads
+    with pytest.raises(InvalidOption, match="from 1 to 1024, got 0"):
+        Bundle.open(untrained_bundle, threads=0)
+
+
+def test_onnx_runtime_reports_to_nobody(untrained_bundle: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from consisid_runtime.bundle import Bundle; Bundle.open(sys.argv[1]).module('dit_modulate'); "
+        "import os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    )
+    environment = {**os.environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": ""}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    command = [sys.executable, "-c", code, str(untrained_bundle)]
+    assert subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout == "1\n"
+    assert not (tmp_path / ".cache" / "Microsoft").exists()
 
 
 def test_cuda_without_its_libraries_does_not_become_the_cpu(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -316,6 +317,15 @@ def test_what_went_wrong_is_for_the_log_only(serving: ModuleType) -> None:
     assert answer.error == f"INTERNAL: face failed; the server's log has it as error {reference}"
     (line,) = sys.modules["triton_python_backend_utils"].Logger.lines
     assert reference in line and "RuntimeError: /secret" in line
+
+
+def test_a_process_ends_without_taking_apart_its_libraries(
+    serving: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hooks: list[tuple[object, ...]] = []
+    monkeypatch.setattr("atexit.register", lambda *hook: hooks.append(hook))
+    model(serving, "text").finalize()
+    assert hooks == [(os._exit, 0)]
 
 
 def test_a_bundle_that_cannot_be_opened_says_so(serving: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

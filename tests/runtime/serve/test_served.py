@@ -49,8 +49,10 @@ def served(untrained_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="module")
 def server(served: Path) -> Iterator[Server]:
-    with Server(served) as started:
+    started = Server(served)
+    with started:
         yield started
+    assert not any(b"failed to stop server" in line for line in started._recent)
 
 
 @pytest.fixture(scope="module", params=["grpc", "http"])
@@ -276,6 +278,8 @@ INPUTS: dict[str, Callable[[tuple[int, ...]], Any]] = {
         ("decode", "latents", lambda good: good[:, :2]),
         ("decode", "latents", lambda good: np.full_like(good, np.nan)),
         ("decode", "face_info", lambda good: np.array([b"no JSON"], np.object_)),
+        ("decode", "text_info", lambda good: np.array([b'{"seconds": 1' + b"0" * 400 + b"}"], np.object_)),
+        ("decode", "denoise_info", lambda good: np.array([b"[" * 100_000 + b"]" * 100_000], np.object_)),
         ("denoise", "image_moments", lambda good: good.repeat(2, axis=1)),
         ("denoise", "text_states", lambda good: good[:1]),
         ("denoise", "face_tokens", lambda good: np.full_like(good, np.inf)),
