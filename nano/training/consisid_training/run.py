@@ -102,10 +102,10 @@ def run(folder: Path, processes: int, further: Path | None = None, first: int = 
         commands(folder, processes) if further is None else further_commands(folder, processes, further, first)
     ):
         print(" ".join(arguments), flush=True)
-        out = outputs.get(arguments[-1])
-        if out is None:
+        if arguments[-1] not in outputs:
             _run(arguments)
             continue
+        out = outputs[arguments[-1]]
         fresh = out.with_name(f".consisid-{out.name}.part")
         shutil.rmtree(fresh, ignore_errors=True)
         _run([*arguments[:-1], str(fresh)])

@@ -73,7 +73,7 @@ class AttentionLayer(nn.Module):
         self.layer_norm = Norm(config.width, config.eps)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        return cast(Tensor, x + at_least_float32(self.SelfAttention(self.layer_norm(x), bias)))
+        return x + at_least_float32(self.SelfAttention(self.layer_norm(x), bias))
 
 
 class FeedForward(nn.Module):
@@ -104,7 +104,7 @@ class FeedForwardLayer(nn.Module):
         self.layer_norm = Norm(config.width, config.eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, x + at_least_float32(self.DenseReluDense(self.layer_norm(x))))
+        return x + at_least_float32(self.DenseReluDense(self.layer_norm(x)))
 
 
 class Block(nn.Module):
