@@ -57,13 +57,13 @@ class Pipeline:
         the vocabulary is needed to see it; `ForkedProcess` in another process than the pipeline was opened in;
         `NotFinite` where the networks fail. The video's `info` is that of a served one.
         """
+        request = plan(Options() if options is None else options, self.bundle.config.geometry)
+        values: table.Values = {"prompt": check_prompt(prompt), "image": image_bytes(image)}
         if self._process != os.getpid():
             raise ForkedProcess(
                 f"the pipeline was opened in process {self._process}, and process {os.getpid()} was forked from it: "
                 "the engines' threads are missing here"
             )
-        request = plan(Options() if options is None else options, self.bundle.config.geometry)
-        values: table.Values = {"prompt": check_prompt(prompt), "image": image_bytes(image)}
         reports = table.run(self.stages, values, request, progress)
         return Video(
             mp4=values["video"],

@@ -1,6 +1,9 @@
 """`Pipeline.generate` refuses bad requests before any stage runs."""
 
 import re
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -37,3 +40,31 @@ def test_arguments_of_a_wrong_kind_are_typed_errors(changed: dict[str, Any], err
     pipeline.bundle = BUNDLE  # type: ignore[assignment]
     with pytest.raises(error):
         pipeline.generate(**{"image": b"", "prompt": "a man walks"} | changed)
+
+
+FORK = """
+import os, sys
+from consisid_runtime import Options, Pipeline
+from consisid_runtime.errors import ForkedProcess
+
+pipeline = Pipeline.open(sys.argv[1], device="cpu", threads=2)
+portrait = sys.stdin.buffer.read()
+pid = os.fork()
+if pid == 0:
+    try:
+        pipeline.generate(portrait, "a man", Options(steps=1))
+    except ForkedProcess as error:
+        print(error.code, error, flush=True)
+        os._exit(9)
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+def test_a_forked_process_is_told_to_open_its_own(untrained_bundle: Path, portrait: bytes) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORK, str(untrained_bundle)], input=portrait, capture_output=True, timeout=120
+    )
+    error, status = done.stdout.decode().splitlines()
+    assert status == "9", done.stderr
+    assert error.startswith("FORKED_PROCESS the pipeline was opened in process ")

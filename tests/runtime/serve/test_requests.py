@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
 import shutil
 import stat
 import subprocess
@@ -41,8 +43,22 @@ with grpc.insecure_channel(address) as channel:
 pytestmark = pytest.mark.server
 
 
-def run(block: str, folder: Path, url: str, **replacements: str) -> subprocess.CompletedProcess[str]:
-    (folder / "portrait.jpg").write_bytes(PHOTO)
+PROMPTS = (
+    "a man",
+    'a "quoted" man, \\ and \\n and %s and \\x41',
+    "it's $HOME `date` $(date) !!",
+    "two\nlines\n\n",
+    " spaces  around\t",
+    "ein Mädchen läuft, 海, 🌊",
+    "-n",
+    "long " * 10_000,
+)
+
+
+def run(
+    block: str, folder: Path, url: str, photo: bytes = PHOTO, name: str = "portrait.jpg", **replacements: str
+) -> subprocess.CompletedProcess[str]:
+    (folder / name).write_bytes(photo)
     script = re.sub(r"url=\S+", f"url={url}", block)
     for old, new in replacements.items():
         assert old in script
@@ -61,6 +77,32 @@ def test_curl(tiny_server: TritonServer, tmp_path: Path) -> None:
     assert (tmp_path / "out.mp4").read_bytes() == PHOTO
 
 
+def seen(folder: Path) -> str:
+    """The prompt in the `info` that was asked for instead of the video."""
+    sent = (folder / "out.mp4").read_bytes()
+    return str(json.loads(sent[4:])["prompt"])
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_curl_sends_any_prompt(tiny_server: TritonServer, tmp_path: Path, prompt: str) -> None:
+    curl, _, _ = BLOCKS
+    changes = {"'a man reading by the sea'": shlex.quote(prompt), '{"name": "video"': '{"name": "info"'}
+    done = run(curl, tmp_path, tiny_server.http_url, **changes)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert seen(tmp_path) == prompt
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_curl_sends_a_large_image_with_spaces_in_its_name(tiny_server: TritonServer, tmp_path: Path) -> None:
+    """At 8 MB of a form's type, curl's default, Triton server 2.51 would end."""
+    curl, _, _ = BLOCKS
+    photo = PHOTO * 32
+    done = run(curl, tmp_path, tiny_server.http_url, photo, "my $photo.jpg", **{"portrait.jpg": "'my $photo.jpg'"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "out.mp4").read_bytes() == photo
+
+
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 def test_curl_reports_an_error(tiny_server: TritonServer, tmp_path: Path) -> None:
     curl, _, _ = BLOCKS
@@ -72,12 +114,18 @@ def test_curl_reports_an_error(tiny_server: TritonServer, tmp_path: Path) -> Non
 
 
 @pytest.mark.skipif(shutil.which("jq") is None, reason="needs jq")
-def test_grpcurl(tiny_server: TritonServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("prompt", ["a man", PROMPTS[1], PROMPTS[3]])
+def test_grpcurl(tiny_server: TritonServer, tmp_path: Path, prompt: str) -> None:
     _, protoset, grpcurl = BLOCKS
     assert run(protoset + "\n# url=", tmp_path, "").returncode == 0
     stand_in = tmp_path / "grpcurl"
     stand_in.write_text(GRPCURL.format(python=sys.executable))
     stand_in.chmod(stand_in.stat().st_mode | stat.S_IXUSR)
-    done = run(grpcurl, tmp_path, tiny_server.grpc_url.removeprefix("grpc://"))
+    address = tiny_server.grpc_url.removeprefix("grpc://")
+    done = run(grpcurl, tmp_path, address)
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "out.mp4").read_bytes() == PHOTO
+    changes = {"'a man reading by the sea'": shlex.quote(prompt), '{name: "video"': '{name: "info"'}
+    done = run(grpcurl, tmp_path, address, **changes)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert seen(tmp_path) == prompt
