@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from consisid_runtime.serve import guard
 
+GRACE = "0.2"
 STARTS_ANOTHER = "import subprocess, sys; print(subprocess.Popen(['sleep', '300']).pid, flush=True); {then}"
 
 
@@ -17,7 +19,7 @@ def start(folder: Path, prefix: str, then: str) -> tuple[subprocess.Popen[str], 
     folder.mkdir()
     command = [sys.executable, "-c", STARTS_ANOTHER.format(then=then)]
     process = subprocess.Popen(
-        [sys.executable, "-I", "-S", guard.__file__, str(folder), prefix, "5", *command],
+        [sys.executable, "-I", "-S", guard.__file__, str(folder), prefix, GRACE, *command],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -34,19 +36,19 @@ def runs(pid: int) -> bool:
 
 
 def check_nothing_is_left(process: subprocess.Popen[str], pid: int, folder: Path, region: Path) -> None:
-    try:
-        process.wait(10)
-        deadline = time.monotonic() + 5
-        while runs(pid) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert not runs(pid)
-        assert not folder.exists() and not region.exists()
-    finally:
-        process.kill()
-        process.communicate()
-        if runs(pid):
-            os.kill(pid, 9)
-        region.unlink(missing_ok=True)
+    with process:
+        try:
+            process.wait(10)
+            deadline = time.monotonic() + 5
+            while runs(pid) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert not runs(pid)
+            assert not folder.exists() and not region.exists()
+        finally:
+            process.kill()
+            if runs(pid):
+                os.kill(pid, signal.SIGKILL)
+            region.unlink(missing_ok=True)
 
 
 def test_what_the_command_started_ends_with_it(tmp_path: Path) -> None:
