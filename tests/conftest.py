@@ -141,11 +141,7 @@ def building_alone() -> Callable[[str], AbstractContextManager[None]]:
 def proof(request: pytest.FixtureRequest) -> Callable[..., Any]:
     """Opens `benchmarks/results/proof/NAME.json`, whose trials are not repeated while the source files are the same.
 
-<<<<<<< HEAD
-    These are the test's file, the conftest files that apply to it, further files that a test gives, and what all of
-=======
     These are the test's file, the conftest files that apply to it, further files that the test names, and what all of
->>>>>>> h-mutants
     them import.
     """
     from consisid_measurement.proof import Proof

@@ -35,13 +35,6 @@ def value(x: Any) -> Value:
 
 
 @dataclass
-class Pending:
-    """An asynchronous product."""
-
-    finish: Callable[[], Value]
-
-
-@dataclass
 class Shared:
     """A view of shared memory."""
 
@@ -229,6 +222,8 @@ def interrupt() -> None:
 
 
 def multiply(a: Value, b: Shared, acc: Any, use_acc: bool = True, is_async: bool = False) -> Any:
+    """The product, or a function that computes it at its wait."""
+
     def finish() -> Value:
         interrupt()
         product = a.float() @ b.data.float()
@@ -236,13 +231,12 @@ def multiply(a: Value, b: Shared, acc: Any, use_acc: bool = True, is_async: bool
 
     own = threading.current_thread()
     late = is_async and isinstance(own, Warpgroup) and own.machine.random.random() < 0.5
-    found = None if late else finish()
-    return Pending(lambda: finish() if found is None else found) if is_async else found
+    return finish if late else finish()
 
 
 def wait_for(outstanding: int, deps: Iterable[Any]) -> tuple[Any, ...]:
     assert outstanding == 0
-    return tuple(x.finish() if isinstance(x, Pending) else x for x in deps)
+    return tuple(x() if callable(x) else x for x in deps)
 
 
 def allocate(dtype: torch.dtype, shape: list[int], layout: object) -> Any:

@@ -1,11 +1,6 @@
 """Wrong code makes tests fail: every mutation in `mutations.toml` is applied to a copy of the sources.
 
-<<<<<<< HEAD
-An entry has a name; a file; the exact old text, which occurs once in it; the new text; the tests of which one must
-fail.
-=======
 An entry has a name, a file, old text that occurs once in it, the new text, and tests of which at least one must fail.
->>>>>>> h-mutants
 """
 
 import os
