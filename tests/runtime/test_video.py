@@ -201,7 +201,7 @@ def test_a_video_that_cannot_be_put_into_its_place_is_kept(tmp_path: Path, monke
     path.write_bytes(b"older")
     monkeypatch.setattr(os, "replace", refuse(errno.EBUSY))
     monkeypatch.setattr(os, "posix_fallocate", refuse(errno.ENOSPC))
-    with pytest.raises(OutputUnwritable, match="No space left.*the content was kept in ") as error:
+    with pytest.raises(OutputUnwritable, match=r"No space left.*the content was kept in ") as error:
         Video(mp4=b"newer and longer", fps=8).save(path)
     assert path.read_bytes() == b"older"
     assert Path(str(error.value).rpartition(" ")[2]).read_bytes() == b"newer and longer"
