@@ -90,6 +90,8 @@ def _run() -> None:
     except OSError as error:
         # Typer prints help itself: if standard output cannot be written, another line fails with the typed error.
         output.write("")
-        if error.filename is None:
+        # Without a name it is no path; or, not found, Python's list of the places for temporary files.
+        if error.filename is None and not isinstance(error, FileNotFoundError):
             raise
-        raise FileInaccessible(f"{error.filename}: {error.strerror}") from error
+        place = "" if error.filename is None else f"{error.filename}: "
+        raise FileInaccessible(f"{place}{error.strerror}") from error

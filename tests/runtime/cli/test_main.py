@@ -1,5 +1,6 @@
 """Commands and modules of a distribution that is not installed, in this process."""
 
+import json
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -8,8 +9,9 @@ from types import SimpleNamespace
 import pytest
 import typer
 
-from consisid_runtime.cli import main
+from consisid_runtime.cli import main, output
 from consisid_runtime.cli.distributions import DISTRIBUTIONS
+from consisid_runtime.cli.output import Json
 
 Run = Callable[..., object]
 
@@ -18,7 +20,7 @@ Run = Callable[..., object]
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs the command without the sub-commands of other packages, plus `work`; returns the exit code."""
 
-    def start(*arguments: str, work: Callable[[], None] = lambda: None) -> object:
+    def start(*arguments: str, work: Callable[..., None] = lambda: None) -> object:
         def register(app: typer.Typer) -> None:
             app.command("work")(work)
 
@@ -67,3 +69,31 @@ def test_the_commands_of_a_distribution_are_those_it_registers() -> None:
         import_module(f"{found.package}.cli").register(app)
     registered = [command.callback.__name__ for command in app.registered_commands if command.callback]
     assert registered == [command for found in DISTRIBUTIONS for command in found.commands]
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (PermissionError(13, "Permission denied", "/closed/file"), "/closed/file: Permission denied"),
+        (FileNotFoundError(2, "No usable temporary directory found in ['/tmp']"), "No usable temporary directory"),
+    ],
+)
+def test_an_error_of_a_path_that_nothing_else_typed(
+    error: OSError, message: str, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work() -> None:
+        raise error
+
+    assert run("work", work=work) == 4
+    assert capsys.readouterr().err.startswith(f"FILE_INACCESSIBLE: {message}")
+
+
+def test_an_unexpected_error_is_json_too_where_that_was_asked_for(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    def work(as_json: Json = False) -> None:
+        raise ZeroDivisionError("by zero")
+
+    before = output._as_json.get()
+    with pytest.raises(ZeroDivisionError):
+        run("work", "--json", work=work)
+    output._as_json.set(before)
+    assert json.loads(capsys.readouterr().out)["error"] == {"code": "INTERNAL", "message": "ZeroDivisionError: by zero"}
