@@ -63,7 +63,9 @@ def request(
     image: Image,
     prompt: Prompt,
     out: Out,
-    timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait for the video.")] = 600.0,
+    timeout: Annotated[
+        float, typer.Option("--timeout", help="Seconds for the whole call, from resolving the name on.")
+    ] = 600.0,
     as_json: Json = False,
     options: Options,
 ) -> None:
