@@ -51,6 +51,7 @@ def test_everything_missing_is_named_at_once(damaged: Path) -> None:
         (damaged / file).unlink()
     message = refusal(damaged)
     assert [file for file in FILES if f"{file}: missing" not in message] == []
+    assert "missing; missing" not in message
 
 
 @pytest.mark.parametrize("file", [name for name in FILES if name != TOKENIZER])

@@ -76,7 +76,8 @@ class CheckpointConfig:
                 parse()
             except CheckpointInvalid as error:
                 wrong.add(component)
-                found.setdefault(FILES[component], []).append(str(error).removeprefix(f"{FILES[component]}: "))
+                said, problem = found.setdefault(FILES[component], []), str(error).removeprefix(f"{FILES[component]}: ")
+                said += [] if problem in said else [problem]
         for component, checks in (("vae", self._vae_misfits), ("text_encoder", self._text_misfits)):
             if not wrong & {"transformer", component}:
                 found.setdefault(FILES[component], []).extend(checks())

@@ -58,7 +58,7 @@ class Entries:
         """A finite number above 0, at most `high`."""
         value = self._get(name, default)
         limit = "" if high == math.inf else f", at most {high:g}"
-        return self._checked(name, value, default, _is_number(value) and 0 < value <= high, f"above 0{limit}")
+        return self._checked(name, value, default, _is_number(value) and 0 < value <= high, f"a number above 0{limit}")
 
     def flag(self, name: str, default: bool) -> bool:
         value = self._get(name, default)
