@@ -41,7 +41,7 @@ test: check
 	OMP_NUM_THREADS=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=8589934592 \
 	  $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not proof'
 
-# What takes longer than a test may: 40 minutes on 2 cores, and 25 GB of disk. What has a record is not repeated.
+# What takes longer than a test may: 50 minutes on 2 cores, and 25 GB of disk. What has a record is not repeated.
 proof: install
 	$(BIN)/pytest -m proof
 
