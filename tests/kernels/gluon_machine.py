@@ -2,8 +2,7 @@
 
 Triton has no interpreter for Gluon. This one exposes races and deadlocks. The target of a copy contains NaN until the
 copy ends; copies end in random order, and one in four only when all warpgroups wait; an asynchronous product reads its
-operands when it starts or at its wait; a warpgroup may be interrupted at every operation on a barrier and before and
-after every access to shared memory; a deadlock is an error.
+operands when it starts or at its wait; a warpgroup may be interrupted at every access to a barrier or shared memory.
 """
 
 from __future__ import annotations
@@ -187,8 +186,7 @@ class Machine:
                 raise self.error
 
     def wait(self, barrier: Barrier, phase: int) -> None:
-        phase = int(phase)
-        self.pause(lambda: barrier.phase != phase)
+        self.pause(lambda: barrier.phase != int(phase))
 
     def arrive(self, barrier: Barrier, count: int) -> None:
         assert count == 1
@@ -223,15 +221,15 @@ def interrupt() -> None:
 
 def multiply(a: Value, b: Shared, acc: Any, use_acc: bool = True, is_async: bool = False) -> Any:
     """The product, or a function that computes it at its wait."""
+    own = threading.current_thread()
 
     def finish() -> Value:
         interrupt()
         product = a.float() @ b.data.float()
         return value(acc + product if use_acc else product)
 
-    own = threading.current_thread()
-    late = is_async and isinstance(own, Warpgroup) and own.machine.random.random() < 0.5
-    return finish if late else finish()
+    assert isinstance(own, Warpgroup)
+    return finish if is_async and own.machine.random.random() < 0.5 else finish()
 
 
 def wait_for(outstanding: int, deps: Iterable[Any]) -> tuple[Any, ...]:
