@@ -10,11 +10,6 @@ from pathlib import Path, PurePosixPath
 
 from consisid_runtime.errors import InvalidOption
 
-VARIABLE = "OMP_NUM_THREADS"
-"""OpenMP's variable: libraries read it when they are loaded, `default_threads` whenever it is called."""
-
-_OPENCV = "OPENCV_FOR_THREADS_NUM"
-
 MAX_THREADS = 1024
 
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -23,7 +18,7 @@ _OWN_CGROUP = Path("/proc/self/cgroup")
 
 def default_threads() -> int:
     """CPU threads for one computation: `OMP_NUM_THREADS` where it is a number above 0, else `usable_cpus`."""
-    chosen = os.environ.get(VARIABLE, "").partition(",")[0].strip()
+    chosen = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     if chosen.isascii() and chosen.isdigit() and 1 <= len(chosen) <= 6 and int(chosen) > 0:
         return min(int(chosen), MAX_THREADS)
     return usable_cpus()
@@ -40,7 +35,7 @@ def usable_cpus() -> int:
 
 def thread_variables(count: int) -> dict[str, str]:
     """Environment variables with which a new process computes with this many threads."""
-    return {VARIABLE: str(count), _OPENCV: str(count)}
+    return {"OMP_NUM_THREADS": str(count), "OPENCV_FOR_THREADS_NUM": str(count)}
 
 
 def use_threads(count: int) -> None:
@@ -57,7 +52,7 @@ def use_threads(count: int) -> None:
 def limit_torch() -> None:
     """Lower PyTorch's threads to `usable_cpus`, unless `OMP_NUM_THREADS` chose: PyTorch itself sees no quota."""
     torch = sys.modules.get("torch")
-    if torch and VARIABLE not in os.environ and torch.get_num_threads() > usable_cpus():
+    if torch and "OMP_NUM_THREADS" not in os.environ and torch.get_num_threads() > usable_cpus():
         torch.set_num_threads(usable_cpus())
 
 

@@ -16,7 +16,7 @@ from consisid_runtime.errors import InvalidOption
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Eight CPUs, no cgroup, no variable; returns the folder of cgroups."""
-    monkeypatch.delenv(cpus.VARIABLE, raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
     monkeypatch.setattr(cpus, "_CGROUPS", tmp_path / "cgroup")
     monkeypatch.setattr(cpus, "_OWN_CGROUP", tmp_path / "own")
@@ -93,7 +93,7 @@ def test_a_path_above_the_mounted_cgroup_is_ignored(machine: Path) -> None:
     [("3", 3), (" 3 ", 3), ("3,2", 3), ("99", 99), ("0", 8), ("-1", 8), ("", 8), ("x", 8), ("³", 8), ("9" * 5000, 8)],
 )
 def test_the_variable_decides(monkeypatch: pytest.MonkeyPatch, value: str, count: int) -> None:
-    monkeypatch.setenv(cpus.VARIABLE, value)
+    monkeypatch.setenv("OMP_NUM_THREADS", value)
     assert cpus.default_threads() == count
 
 
@@ -146,10 +146,10 @@ def test_torch_is_lowered_to_a_quota(monkeypatch: pytest.MonkeyPatch, machine: P
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(5)
-        monkeypatch.setenv(cpus.VARIABLE, "5")
+        monkeypatch.setenv("OMP_NUM_THREADS", "5")
         cpus.limit_torch()
         assert torch.get_num_threads() == 5, "the variable chose"
-        monkeypatch.delenv(cpus.VARIABLE)
+        monkeypatch.delenv("OMP_NUM_THREADS")
         cpus.limit_torch()
         assert torch.get_num_threads() == 2
     finally:

@@ -44,6 +44,24 @@ def clean(folder: str, shared_memory: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def ended(status: int) -> str:
+    """How the server ended, in words, from the exit status of its guard."""
+    number = status - SIGNALLED
+    if status < 0:
+        return f"the process that guards Triton server was ended by {_signal(-status)}, and the server with it"
+    if number > 0:
+        hint = "; the kernel does this when memory runs out" if number == signal.SIGKILL else ""
+        return f"Triton server was ended by {_signal(number)}{hint}"
+    return f"Triton server ended with exit status {status}"
+
+
+def _signal(number: int) -> str:
+    try:
+        return f"signal {number} ({signal.Signals(number).name})"
+    except ValueError:
+        return f"signal {number}"
+
+
 class Guard:
     """One command, and what it leaves behind.
 

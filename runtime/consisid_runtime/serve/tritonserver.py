@@ -11,7 +11,6 @@ import http.client
 import os
 import secrets
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -159,7 +158,7 @@ class TritonServer:
         if self._guard is not None:
             code = self._guard.wait()
             self._join_reader()
-            raise ServerError(f"{_ended(code)}; the end of its log:\n{self._tail()}")
+            raise ServerError(f"{guard.ended(code)}; the end of its log:\n{self._tail()}")
 
     @property
     def grpc_url(self) -> str:
@@ -288,21 +287,3 @@ class TritonServer:
 
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
-
-
-def _ended(status: int) -> str:
-    """How the server ended, from the exit status of its guard."""
-    number = status - guard.SIGNALLED
-    if status < 0:
-        return f"the process that guards Triton server was ended by {_signal(-status)}, and the server with it"
-    if number > 0:
-        hint = "; the kernel does this when memory runs out" if number == signal.SIGKILL else ""
-        return f"Triton server was ended by {_signal(number)}{hint}"
-    return f"Triton server ended with exit status {status}"
-
-
-def _signal(number: int) -> str:
-    try:
-        return f"signal {number} ({signal.Signals(number).name})"
-    except ValueError:
-        return f"signal {number}"

@@ -22,7 +22,7 @@ from consisid_runtime.client.client import Client
 from consisid_runtime.errors import ConsisIDError, InvalidOption, ServerError, ServerUnreachable
 from consisid_runtime.serve import confined, guard
 from consisid_runtime.serve.server import Server
-from consisid_runtime.serve.tritonserver import TritonServer, _ended
+from consisid_runtime.serve.tritonserver import TritonServer
 
 
 def family(root: int) -> set[int]:
@@ -207,7 +207,7 @@ def test_the_guard_passes_on_how_its_command_ended(tmp_path: Path, end: str, sta
     ],
 )
 def test_a_signal_is_named(status: int, message: str) -> None:
-    assert _ended(status) == message
+    assert guard.ended(status) == message
 
 
 @pytest.fixture
