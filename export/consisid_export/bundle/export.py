@@ -10,7 +10,7 @@ from typing import Any
 from consisid_export.bundle.calibration import calibrated
 from consisid_export.bundle.copied_files import copy_files
 from consisid_export.bundle.export_options import ExportOptions
-from consisid_export.bundle.modules import Calibration
+from consisid_export.bundle.modules import Calibration, onnxruntime_version
 from consisid_export.bundle.sources import CALIBRATION, DENOISING_RUN, Parts
 from consisid_export.bundle.task import ModuleTask
 from consisid_export.checkpoint.checkpoint import Checkpoint
@@ -27,7 +27,7 @@ from consisid_runtime.files.folders import require_place, target_folder
 from consisid_runtime.models import networks
 from consisid_runtime.models.configs.checkpoint import COMPONENTS
 
-_VERSIONED = ("consisid-runtime", "torch", "onnx", "onnxscript", "onnxruntime")
+_VERSIONED = ("consisid-runtime", "torch", "onnx", "onnxscript")
 
 
 def export_bundle(
@@ -164,7 +164,8 @@ class _Export:
         known = {name: found for record in work.finished.values() for name, found in record["files"].items()}
         names = sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
         example, config = self._checkpoint.example(), self._checkpoint.config
-        versions = {package: version(package) for package in _VERSIONED} | dict(self._toolchain.versions)
+        versions = {package: version(package) for package in _VERSIONED} | {"onnxruntime": onnxruntime_version()}
+        versions |= self._toolchain.versions
         if self._options.plugins:
             versions["triton"] = version("triton")
         manifest: dict[str, Any] = {

@@ -52,7 +52,15 @@ class Calibration:
 
 def toolchain() -> Toolchain:
     """The libraries that trace and check a graph."""
-    return Toolchain({package: version(package) for package in ("torch", "onnx", "onnxscript", "onnxruntime")})
+    versions = {package: version(package) for package in ("torch", "onnx", "onnxscript")}
+    return Toolchain(versions | {"onnxruntime": onnxruntime_version()})
+
+
+def onnxruntime_version() -> str:
+    """Of the installed distribution: the one for CPUs or the one for GPUs."""
+    import onnxruntime
+
+    return onnxruntime.__version__
 
 
 def write(task: ModuleTask) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from consisid_runtime.signatures import Signature
 if TYPE_CHECKING:
     from consisid_runtime.bundle import Bundle
 
-# ONNX Runtime 1.32 would else give this user an identifier, in ~/.cache/Microsoft, and report sessions to Microsoft.
+# ONNX Runtime 1.32 would else keep an identifier of the user and a database for telemetry, in ~/.cache/Microsoft.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 

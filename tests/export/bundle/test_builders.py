@@ -1,15 +1,17 @@
 """An engine is offered, exported and opened once it has a record in the two tables."""
 
 import json
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import jsonschema
+import onnxruntime
 import pytest
 import typer
 from typer.testing import CliRunner
 
 import consisid_runtime
-from consisid_export.bundle import source_files
+from consisid_export.bundle import modules, source_files
 from consisid_export.bundle.builders import BUILDERS, Builder, Support, support
 from consisid_export.bundle.export import export_bundle
 from consisid_export.bundle.export_options import ExportOptions
@@ -112,3 +114,13 @@ def test_the_support_table_has_a_row_for_each_way_to_run() -> None:
     assert Support("torch", "kernels", ("fp16", "bf16"), "cuda") in rows
     assert [row.extra for row in rows if row.engine == "torch-tensorrt"] == ["tensorrt"]
     assert {row.engine for row in rows} == BUILDERS.keys()
+
+
+def test_onnx_runtime_may_be_the_distribution_for_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(distribution: str) -> str:
+        if distribution == "onnxruntime":
+            raise PackageNotFoundError(distribution)
+        return "1"
+
+    monkeypatch.setattr(modules, "version", version)
+    assert modules.toolchain().versions["onnxruntime"] == onnxruntime.__version__
