@@ -91,6 +91,7 @@ class Bundle:
 
     def verify(self) -> None:
         """Check the SHA-256 of every file now. Raises `BundleCorrupt` naming each file that differs."""
+        self._verified.clear()
         changed = [name for name in self.manifest["files"] if not self._intact(name)]
         if changed:
             raise _corrupt(self.path, changed)
