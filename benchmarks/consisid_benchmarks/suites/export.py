@@ -37,14 +37,19 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Time our export and torch.onnx.export on four layers of ConsisID-preview's width."""
-    from consisid_benchmarks.suites.full_checkpoint import require_free
     from consisid_export.checkpoint.checkpoint import Checkpoint
     from consisid_measurement import environment, harness
     from consisid_runtime.cpus import default_threads
+    from consisid_runtime.files.atomic import require_folder
 
     results = results_folder(out)
-    if full is not None and not require_free(full):
-        Checkpoint.open(full)
+    if full is not None:
+        try:
+            full.lstat()
+        except FileNotFoundError:
+            require_folder(full.parent)
+        else:
+            Checkpoint.open(full)
 
     def rows() -> list[Row]:
         from consisid_benchmarks.suites import full_checkpoint as sizes
@@ -158,8 +163,10 @@ def in_fresh_process(work: Callable[[Path], None], folder: Path) -> dict[str, fl
 
 def _written(folder: Path) -> Path:
     """`folder`; if missing, a checkpoint with random weights is written there, resuming an interrupted write."""
-    from consisid_benchmarks.suites.full_checkpoint import require_free, write_full_checkpoint
+    from consisid_benchmarks.suites.full_checkpoint import write_full_checkpoint
 
-    if require_free(folder):
-        write_full_checkpoint(folder)
+    if not folder.exists():
+        fresh = folder.with_name(f".{folder.name}.part")
+        write_full_checkpoint(fresh)
+        fresh.rename(folder)
     return folder

@@ -79,30 +79,18 @@ _BLOCK = 1 << 23
 _STRIDE = 1_299_709  # a prime, so that tensors start at different offsets of the block
 
 MARKER = ".random-weights"
-"""In the folder: says that its checkpoint was written here, and whether it is complete."""
-_INCOMPLETE, _COMPLETE = (
-    f"weights of consisid_benchmarks.suites.full_checkpoint, {state}" for state in ("begun", "all")
-)
+"""In the folder: says that its checkpoint was written here."""
+_WRITTEN_HERE = "weights of consisid_benchmarks.suites.full_checkpoint"
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-def require_free(folder: Path) -> bool:
-    """Whether a checkpoint is to be written into `folder`; False for one that holds something else, or all of it.
-
-    Raises `OutputUnwritable` where it is to be written and cannot.
-    """
-    try:
-        if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and _state(folder) != _INCOMPLETE)):
-            return False
-    except OSError as error:
-        raise OutputUnwritable(f"{folder} cannot be read: {error.strerror}") from error
+def _require_free(folder: Path) -> None:
     require_folder(folder)
-    return True
-
-
-def _state(folder: Path) -> str:
-    return (folder / MARKER).read_text(errors="replace") if (folder / MARKER).is_file() else ""
+    marker = folder / MARKER
+    written_here = marker.is_file() and marker.read_text(errors="replace") == _WRITTEN_HERE
+    if any(folder.iterdir()) and not written_here:
+        raise OutputUnwritable(f"{folder} has content that was not written here; choose another folder or remove it")
 
 
 def write_full_checkpoint(folder: Path, *, only: str | None = None, layers: int | None = None) -> None:
@@ -118,9 +106,8 @@ def write_full_checkpoint(folder: Path, *, only: str | None = None, layers: int 
 
     Raises `OutputUnwritable` for a folder with other content: it may be a checkpoint with weights that matter.
     """
-    if not require_free(folder) and _state(folder) != _COMPLETE:
-        raise OutputUnwritable(f"{folder} has content that was not written here; choose another folder or remove it")
-    write_file(folder / MARKER, _INCOMPLETE.encode())
+    _require_free(folder)
+    write_file(folder / MARKER, _WRITTEN_HERE.encode())
     noise = torch.randn(_BLOCK, generator=torch.Generator().manual_seed(0))
     transformer = TRANSFORMER if layers is None else TRANSFORMER | {"num_layers": layers}
     configs = {"transformer": transformer, "vae": VAE, "text_encoder": TEXT_ENCODER}
@@ -131,7 +118,6 @@ def write_full_checkpoint(folder: Path, *, only: str | None = None, layers: int 
             _write_shards(folder / SAFETENSORS[component], _shapes(parts), noise)
     if only is None:
         _write_rest(folder, noise)
-    write_file(folder / MARKER, _COMPLETE.encode())
 
 
 def _write_rest(folder: Path, noise: Tensor) -> None:

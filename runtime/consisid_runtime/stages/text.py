@@ -121,9 +121,10 @@ class TextReader:
         self._tokenizer = Tokenizer(str(bundle.file("tokenizer/spiece.model")), length)
 
     def __call__(self, prompt: str, plan: Plan) -> Text:
-        """Read a prompt that `options.check_prompt` accepts; with guidance also the plan's negative prompt.
+        """Read a prompt; with guidance also the plan's negative prompt.
 
-        Raises `EmptyPrompt` where the vocabulary knows nothing of a prompt.
+        Raises `EmptyPrompt` where the vocabulary knows nothing of a prompt. The empty one, which `check_prompt` refuses
+        in requests, is read: evaluations compare with it.
         """
         prompts = {"negative_prompt": plan.options.negative_prompt} if plan.guided else {}
         prompts["prompt"] = prompt
@@ -133,7 +134,7 @@ class TextReader:
             ids, cut = self._tokenizer(text)
             info[f"{name}_tokens"] = len(ids)
             info[f"{name}_unknown_tokens"] = unknown = self._tokenizer.unknown(ids)
-            if not self._tokenizer.says_something(ids) and (unknown or name == "prompt"):
+            if not self._tokenizer.says_something(ids) and (unknown or (name == "prompt" and text)):
                 raise EmptyPrompt(
                     f"the checkpoint's vocabulary knows nothing of the {name.replace('_', ' ')}; describe it in other "
                     "words or another language, English for ConsisID"

@@ -184,7 +184,7 @@ def test_a_bundle_in_a_hub_cache_is_opened_and_run(untrained_bundle: Path, tmp_p
     blob = (snapshot / "clip.onnx").resolve()
     flip(blob, 1000)
     with pytest.raises(BundleCorrupt, match=r"clip\.onnx"):
-        bundle.verify()
+        Bundle.open(snapshot).verify()
     blob.unlink()
     with pytest.raises(BundleCorrupt, match=r"clip\.onnx is missing"):
         Bundle.open(snapshot)

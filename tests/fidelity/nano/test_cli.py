@@ -39,6 +39,12 @@ class FakeRun:
         }
 
 
+@pytest.fixture(autouse=True)
+def usable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What these tests name need not exist: no network runs."""
+    monkeypatch.setattr(cli, "_require_usable", lambda *folders: None)
+
+
 @pytest.fixture
 def app(monkeypatch: pytest.MonkeyPatch) -> typer.Typer:
     monkeypatch.setattr(run, "ExperimentRun", FakeRun)
