@@ -98,9 +98,9 @@ def test_a_large_webp_file_has_the_bits_of_a_small_one(
 def test_a_colour_profile_costs_what_its_tables_cost() -> None:
     """One whose floating-point transform repeats a curve four thousand times: eight seconds for each thousand."""
     data = make.encode(make.photograph(96), "PNG", icc_profile=make.long_profile(4000))
-    begin = time.process_time()
+    begin = time.thread_time()
     assert np.abs(read_pixels(data).astype(int) - np.asarray(make.photograph(96))).max() <= 2
-    assert time.process_time() - begin < 1
+    assert time.thread_time() - begin < 1
 
 
 BOMBS: dict[str, Callable[[], bytes]] = {
@@ -125,9 +125,9 @@ def test_of_many_profiles_and_texts_one_is_inflated() -> None:
     """Each of a few kilobytes, and megabytes inside."""
     large = zlib.compress(bytes(8 * 2**20), 9)
     chunks = [make.chunk(b"iCCP", b"a\0\0" + large), make.chunk(b"zTXt", b"XML:com.adobe.xmp\0\0" + large)]
-    begin = time.process_time()
+    begin = time.thread_time()
     assert read_pixels(make.png(*chunks * 2000)).shape == (80, 80, 3)
-    assert time.process_time() - begin < 1
+    assert time.thread_time() - begin < 1
 
 
 def sequential_scans(edge: int, scans: int) -> bytes:
@@ -153,10 +153,10 @@ def webp_canvas(edge: int) -> bytes:
 @pytest.mark.parametrize("name", BOMBS)
 def test_what_asks_for_too_much_is_refused_before_it_is_decoded(name: str) -> None:
     data = BOMBS[name]()
-    begin = time.process_time()
+    begin = time.thread_time()
     with pytest.raises((ImageTooLarge, ImageUnreadable)):
         read_photo(data)
-    assert time.process_time() - begin < 1
+    assert time.thread_time() - begin < 1
 
 
 def test_scans_are_counted_as_the_decoder_finds_them() -> None:
