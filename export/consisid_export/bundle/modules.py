@@ -60,7 +60,7 @@ def onnxruntime_version() -> str:
     """Of the installed distribution: the one for CPUs or the one for GPUs."""
     import onnxruntime
 
-    return onnxruntime.__version__
+    return str(onnxruntime.__version__)
 
 
 def write(task: ModuleTask) -> dict[str, Any]:
