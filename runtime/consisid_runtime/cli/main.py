@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections.abc import Callable
+from functools import wraps
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -56,13 +58,24 @@ def _leave_paths_to_commands(app: typer.Typer) -> None:
         if group.typer_instance is not None:
             _leave_paths_to_commands(group.typer_instance)
     for command in app.registered_commands:
-        run: Any = command.callback
-        # Evaluated once: every evaluation of an annotation makes another object of its option.
-        run.__signature__ = inspect.signature(run, eval_str=True)
-        run.__annotations__ = {name: found.annotation for name, found in run.__signature__.parameters.items()}
-        for annotation in run.__annotations__.values():
-            for option in getattr(annotation, "__metadata__", ()):
-                option.readable = False
+        if command.callback is not None:
+            command.callback = _without_checked_paths(command.callback)
+
+
+def _without_checked_paths(run: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(run)
+    def command(*arguments: Any, **named: Any) -> Any:
+        return run(*arguments, **named)
+
+    # Evaluated once: every evaluation of an annotation makes another object of its option.
+    signature = inspect.signature(run, eval_str=True)
+    annotations = {name: parameter.annotation for name, parameter in signature.parameters.items()}
+    for annotation in annotations.values():
+        for option in getattr(annotation, "__metadata__", ()):
+            option.readable = False
+    vars(command).update(__signature__=signature)
+    command.__annotations__ = annotations
+    return command
 
 
 def main() -> None:
