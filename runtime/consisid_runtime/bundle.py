@@ -20,8 +20,6 @@ from consisid_runtime.files.ownership import is_inside, manifest_digest, sha256
 from consisid_runtime.models.configs.checkpoint import CheckpointConfig
 from consisid_runtime.signatures import Signature
 
-__all__ = ["FORMAT", "MANIFEST", "Bundle", "Modules", "manifest_digest", "sha256"]
-
 FORMAT = 4
 """Version of the manifest's format, which `manifest.schema.json` describes."""
 

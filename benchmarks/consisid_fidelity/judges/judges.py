@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from consisid_runtime.bundle import sha256
 from consisid_runtime.engines import check_device
 from consisid_runtime.errors import CheckpointInvalid, InvalidOption
+from consisid_runtime.files.ownership import sha256
 from consisid_runtime.stages.face.finder import THREADS
 from consisid_runtime.video import Frames
 

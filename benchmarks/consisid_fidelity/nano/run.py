@@ -20,10 +20,11 @@ from consisid_fidelity.nano.measure import Measurements, Measurer
 from consisid_fidelity.nano.setup import ExperimentSetup
 from consisid_fidelity.nano.variants import EXACT, VARIANTS
 from consisid_fidelity.nano.worker import Worker, load_gallery, measure_case, start_worker
-from consisid_runtime.bundle import Bundle, sha256
+from consisid_runtime.bundle import Bundle
 from consisid_runtime.errors import InvalidOption
 from consisid_runtime.events import Progress
 from consisid_runtime.files.atomic import require_folder
+from consisid_runtime.files.ownership import sha256
 
 Results = dict[tuple[str, int], Measurements]
 """(variant, number of the case) → its measurements."""

@@ -15,7 +15,8 @@ from consisid_fidelity.judges.judges import Judges
 from consisid_fidelity.judges.person_attributes import CLASSES, NETWORK
 from consisid_fidelity.nano.evaluation_set import GALLERY_SIZE
 from consisid_measurement import environment
-from consisid_runtime.bundle import Bundle, sha256
+from consisid_runtime.bundle import Bundle
+from consisid_runtime.files.ownership import sha256
 from consisid_runtime.options import Options
 
 SOURCES = (consisid_export, consisid_fidelity, consisid_nano.world, consisid_runtime)

@@ -14,13 +14,13 @@ from consisid_export.bundle.modules import too_large_to_run
 from consisid_export.checkpoint.checkpoint import Checkpoint
 from consisid_export.checkpoint.skeleton import Skeleton
 from consisid_export.onnx.fp8 import LARGEST_INPUT, Ranges, quantised_layers
+from consisid_export.resuming.folder import WorkFolder
 from consisid_export.verify.checkpoint_runs import STEPS, CheckpointRuns
-from consisid_export.work.folder import WorkFolder
-from consisid_runtime.bundle import manifest_digest
 from consisid_runtime.errors import ExportRefused, InvalidOption, InvalidRequest, NotFinite
 from consisid_runtime.events import Progress
 from consisid_runtime.files.atomic import write_file
 from consisid_runtime.files.json_file import read_json
+from consisid_runtime.files.ownership import manifest_digest
 from consisid_runtime.models import networks
 
 FILE = "calibration.json"

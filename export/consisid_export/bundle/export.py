@@ -15,15 +15,16 @@ from consisid_export.bundle.sources import CALIBRATION, DENOISING_RUN, Parts
 from consisid_export.bundle.task import ModuleTask
 from consisid_export.checkpoint.checkpoint import Checkpoint
 from consisid_export.checkpoint.licences import licences
+from consisid_export.resuming.folder import WorkFolder, file_record, resuming
+from consisid_export.resuming.place import finish, sweep
 from consisid_export.verify.checkpoint_runs import CheckpointRuns
 from consisid_export.verify.denoising_run import check_denoising_run
-from consisid_export.work.folder import WorkFolder, file_record, resuming
-from consisid_export.work.place import finish, sweep
-from consisid_runtime.bundle import FORMAT, MANIFEST, Bundle, manifest_digest, sha256
+from consisid_runtime.bundle import FORMAT, MANIFEST, Bundle
 from consisid_runtime.errors import BundleError
 from consisid_runtime.events import Progress, silent
 from consisid_runtime.files.atomic import write_file
 from consisid_runtime.files.folders import require_place, target_folder
+from consisid_runtime.files.ownership import manifest_digest, sha256
 from consisid_runtime.models import networks
 from consisid_runtime.models.configs.checkpoint import COMPONENTS
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from consisid_export.bundle.builders import BUILDERS, Builder, listed, taking
-from consisid_runtime.bundle import sha256
 from consisid_runtime.engines.table import PRECISIONS
 from consisid_runtime.errors import InvalidOption
+from consisid_runtime.files.ownership import sha256
 
 PLUGIN_MODULES = ("dit_step",)
 """Modules whose attention plugins compute."""

@@ -33,7 +33,7 @@ _SHAPES_NOTHING = (
     "consisid_runtime.errors",
     "consisid_runtime.files",
     "consisid_export.bundle.sources",
-    "consisid_export.work",
+    "consisid_export.resuming",
     "consisid_export.checkpoint.contents",
     "consisid_export.checkpoint.problems",
     "consisid_export.tensorrt.progress",

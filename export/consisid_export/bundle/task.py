@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from consisid_export.bundle.export_options import ExportOptions
     from consisid_export.bundle.modules import Calibration
     from consisid_export.checkpoint.checkpoint import Checkpoint
-    from consisid_export.work.folder import WorkFolder
+    from consisid_export.resuming.folder import WorkFolder
     from consisid_runtime.events import Progress
     from consisid_runtime.options import Geometry
     from consisid_runtime.signatures import Signature

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from consisid_runtime.errors import ServerError
+from consisid_runtime.files.json_file import parse_json
 from consisid_runtime.signatures import Port
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_DTYPES = {"UINT8": np.uint8, "FP32": np.float32, "INT64": np.int64, "BYTES": np.object_}
+DTYPES = {"UINT8": np.uint8, "FP32": np.float32, "INT64": np.int64, "BYTES": np.object_}
+"""KServe's names of the dtypes of a video's outputs → NumPy's."""
 
 
 def check_answer(ports: Iterable[Port], answer: Mapping[str, NDArray[Any]]) -> None:
@@ -26,7 +27,7 @@ def check_answer(ports: Iterable[Port], answer: Mapping[str, NDArray[Any]]) -> N
         fits = len(array.shape) == len(port.shape) and all(
             isinstance(wanted, str) or size == wanted for size, wanted in zip(array.shape, port.shape, strict=True)
         )
-        if not fits or array.dtype != _DTYPES[port.dtype]:
+        if not fits or array.dtype != DTYPES[port.dtype]:
             raise ServerError(
                 f"the server answered with {port.name!r} as {array.dtype} {list(array.shape)}; "
                 f"wanted {port.dtype} {list(port.shape)}"
@@ -38,8 +39,8 @@ def check_answer(ports: Iterable[Port], answer: Mapping[str, NDArray[Any]]) -> N
 def read_info(text: bytes | str) -> dict[str, Any]:
     """A video's `info`. Raises `ServerError` for anything but a JSON object."""
     try:
-        info = json.loads(text)
-    except (ValueError, TypeError, RecursionError):
+        info = parse_json(text)
+    except (ValueError, TypeError):
         info = None
     if not isinstance(info, dict):
         raise ServerError(f"the server answered with an info that is not a JSON object: {text[:200]!r}")

@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from consisid_runtime.client.answer import DTYPES
 from consisid_runtime.client.calls import Calls
 from consisid_runtime.client.exchange import Exchange, Request, Response
 from consisid_runtime.client.proxy import Proxy, authority
 from consisid_runtime.client.transport import PATIENCE, Parameters
 from consisid_runtime.errors import ConsisIDError, ServerError, from_wire
+from consisid_runtime.files.json_file import parse_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _LENGTH = "Inference-Header-Content-Length"
-_DTYPES = {"UINT8": np.uint8, "FP32": np.float32, "INT64": np.int64}
 
 
 class HttpTransport:
@@ -59,7 +60,7 @@ class HttpTransport:
             raise self._error(response)
         try:
             arrays = _arrays(response.body, int(response.headers.get(_LENGTH, len(response.body))))
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ServerError(f"{self._shown} did not answer as Triton server does: {_beginning(response)}") from error
         return {name: array for name, array in arrays.items() if name in outputs}
 
@@ -89,8 +90,8 @@ class HttpTransport:
 
     def _error(self, response: Response) -> ConsisIDError:
         try:
-            return from_wire(str(json.loads(response.body)["error"]))
-        except (ValueError, KeyError, TypeError, RecursionError):
+            return from_wire(str(parse_json(response.body)["error"]))
+        except (ValueError, KeyError, TypeError):
             return ServerError(f"{self._shown} answered with HTTP status {response.status}: {_beginning(response)}")
 
 
@@ -104,14 +105,14 @@ def _tensor(name: str, value: bytes | str) -> dict[str, Any]:
 def _arrays(answer: bytes, header: int) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any]] = {}
     start = header
-    for output in json.loads(answer[:header])["outputs"]:
+    for output in parse_json(answer[:header])["outputs"]:
         end = start + output["parameters"]["binary_data_size"]
         if not start <= end <= len(answer):
             raise ValueError("an output lies outside the body")
         if output["datatype"] == "BYTES":
             arrays[output["name"]] = _texts(answer[start:end], output["shape"])
         else:
-            values = np.frombuffer(answer[start:end], _DTYPES[output["datatype"]])
+            values = np.frombuffer(answer[start:end], DTYPES[output["datatype"]])
             arrays[output["name"]] = values.reshape(output["shape"])
         start = end
     return arrays

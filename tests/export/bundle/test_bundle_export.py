@@ -23,7 +23,7 @@ from consisid_export.bundle.task import ModuleTask
 from consisid_export.checkpoint.checkpoint import Checkpoint
 from consisid_export.tensorrt import build as tensorrt
 from consisid_export.verify import checkpoint_runs
-from consisid_runtime.bundle import MANIFEST, Bundle, sha256
+from consisid_runtime.bundle import MANIFEST, Bundle
 from consisid_runtime.engines import tensorrt as tensorrt_engine
 from consisid_runtime.errors import (
     BundleMissing,
@@ -35,6 +35,7 @@ from consisid_runtime.errors import (
     OutputBusy,
     OutputUnwritable,
 )
+from consisid_runtime.files.ownership import sha256
 from consisid_runtime.models import networks
 
 MODULES = list(networks.COMPONENTS)

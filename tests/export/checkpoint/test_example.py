@@ -13,8 +13,9 @@ from PIL import Image
 from consisid_export.bundle.export import export_bundle
 from consisid_export.checkpoint import example
 from consisid_export.checkpoint.checkpoint import Checkpoint
-from consisid_runtime.bundle import Bundle, sha256
+from consisid_runtime.bundle import Bundle
 from consisid_runtime.errors import CheckpointInvalid, NoFace
+from consisid_runtime.files.ownership import sha256
 from consisid_runtime.pipeline import Pipeline
 
 OWN: dict[str, Any] = {

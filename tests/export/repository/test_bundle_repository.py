@@ -14,9 +14,10 @@ from consisid_export.onnx.samples import TRACE_SIZES, sample_inputs
 from consisid_export.repository.bundle import write_bundle_repository
 from consisid_export.repository.native import FOUND, MODULES, engine_signature, native_config
 from consisid_export.tensorrt.ranges import profiles, relevant, shape_range
-from consisid_runtime.bundle import Bundle, manifest_digest
+from consisid_runtime.bundle import Bundle
 from consisid_runtime.engines.onnxruntime import OnnxEngine
 from consisid_runtime.errors import BundleCorrupt, ExportRefused, OutputUnwritable
+from consisid_runtime.files.ownership import manifest_digest
 from consisid_runtime.options import Geometry
 from consisid_runtime.serve.repository import repository
 from consisid_runtime.signatures import Signature

@@ -21,9 +21,10 @@ from PIL import Image
 from tritonclient.utils import InferenceServerException
 
 from consisid_runtime import Client, Options, Pipeline, Video
-from consisid_runtime.bundle import MANIFEST, Bundle, manifest_digest
+from consisid_runtime.bundle import MANIFEST, Bundle
 from consisid_runtime.client.connect import connect
 from consisid_runtime.errors import BundleCorrupt, ConsisIDError, ImageUnreadable, InvalidOption, from_wire
+from consisid_runtime.files.ownership import manifest_digest
 from consisid_runtime.options import plan
 from consisid_runtime.serve.server import Server
 from consisid_runtime.serve.tensor_checks import checkpoint_dims, request_dims

@@ -62,8 +62,8 @@ def test_a_temporary_folder_with_a_space(
 ) -> None:
     (tmp_path / "with space").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "with space"))
-    with TritonServer(tiny_repository, ready_timeout=60):
-        pass
+    with TritonServer(tiny_repository, ready_timeout=60) as server, Client(server.grpc_url) as client:
+        assert client.ready()
 
 
 def test_a_port_in_use_is_named(tmp_path: Path) -> None:

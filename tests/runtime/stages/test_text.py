@@ -180,7 +180,8 @@ def test_a_prompt_of_which_the_vocabulary_knows_nothing_is_refused(prompt: str, 
 
 @pytest.mark.parametrize("negative", ["", "  ", "\n"])
 def test_a_negative_prompt_may_be_empty(negative: str, model: Path) -> None:
-    TextReader(FakeBundle(model))("a man", a_plan(negative_prompt=negative))  # type: ignore[arg-type]
+    info = TextReader(FakeBundle(model))("a man", a_plan(negative_prompt=negative)).info  # type: ignore[arg-type]
+    assert info["negative_prompt_unknown_tokens"] == 0 and info["negative_prompt_tokens"] < info["prompt_tokens"]
 
 
 @pytest.mark.parametrize(

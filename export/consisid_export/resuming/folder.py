@@ -21,13 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from consisid_export.checkpoint.tensor_files import link
-from consisid_export.work.place import IDENTITY, PLACING, discard, identity_text, locked, place, usable_root
-from consisid_runtime.bundle import manifest_digest
+from consisid_export.resuming.place import IDENTITY, PLACING, discard, identity_text, locked, place, usable_root
 from consisid_runtime.errors import ConsisIDError, ExportCancelled, OutputBusy, OutputUnwritable
 from consisid_runtime.files.atomic import write_file
 from consisid_runtime.files.folders import disk_reason
 from consisid_runtime.files.json_file import read_json
-from consisid_runtime.files.ownership import require_ours
+from consisid_runtime.files.ownership import manifest_digest, require_ours
 
 Digest = Callable[[Path], str]
 
