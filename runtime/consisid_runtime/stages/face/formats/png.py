@@ -11,7 +11,8 @@ from consisid_runtime.stages.face.formats.orientation import orientation
 from consisid_runtime.stages.face.formats.profile import MAX_BYTES
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_MAX_CHUNKS = 100_000
+_MAX_CHUNKS = 20_000
+"""Writers put 8 KiB into a chunk of pixels, or more: a file of 64 MiB has 8,192 of them."""
 _MAX_TEXT = 2**20
 _XMP = b"XML:com.adobe.xmp"
 _RAW_EXIF = b"Raw profile type exif"
@@ -21,7 +22,7 @@ _RAW_EXIF = b"Raw profile type exif"
 def essentials(data: bytes) -> Essentials:
     """Header, palette, transparency and pixels of a PNG file: the default image of an animated one.
 
-    Raises `ImageUnreadable` for more than 100,000 chunks.
+    Raises `ImageUnreadable` for more than 20,000 chunks.
     """
     kept: dict[bytes, memoryview] = {}
     pixels: list[memoryview] = []
