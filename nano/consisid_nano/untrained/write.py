@@ -1,4 +1,4 @@
-"""Writes the untrained checkpoint in the official layout, deterministically."""
+"""Writes an untrained checkpoint in the official layout, deterministically."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from consisid_export.bundle.sources import files_digest
 from consisid_nano.marker import MARKER, is_intact
-from consisid_nano.untrained.configs import MODEL_INDEX, SCHEDULER, TEXT_ENCODER, TRANSFORMER, VAE
+from consisid_nano.untrained.configs import MODEL_INDEX, SCHEDULER, SIZES, Size, configs
 from consisid_nano.untrained.faces import write_face_encoder
 from consisid_nano.untrained.tokenizer import write_tokenizer
 from consisid_nano.untrained.weights import random_weights
@@ -32,32 +32,38 @@ WEIGHTS = {
 }
 
 
-def write_untrained(folder: Path, *, seed: int = 0, transformer: dict[str, Any] | None = None) -> bool:
+def write_untrained(
+    folder: Path, *, seed: int = 0, size: Size = "small", transformer: dict[str, Any] | None = None
+) -> bool:
     """Write the checkpoint atomically, unless `folder` already holds an intact copy of exactly this one.
 
     Args:
         seed: of the random weights; face detector, aligner and parser do not depend on it.
+        size: "small", or "mid" for one that is as wide as a CPU's speed is worth measuring at.
         transformer: entries to change in `transformer/config.json`, for tests of other configurations.
 
-    Returns whether it was written. Raises `InvalidOption` for a seed outside 0 to 2⁶³ - 1, and `OutputUnwritable`.
+    Returns whether it was written. Raises `InvalidOption` for a seed outside 0 to 2⁶³ - 1 or an unknown size, and
+    `OutputUnwritable`.
     """
     if not 0 <= seed <= MAX_SEED:
         raise InvalidOption(f"seed must be a whole number from 0 to {MAX_SEED}, got {seed}")
-    identity = {"sources": files_digest(__name__), "seed": seed, "transformer": transformer or {}}
+    if size not in SIZES:
+        raise InvalidOption(f"size must be one of {', '.join(SIZES)}, got {size!r}")
+    identity = {"sources": files_digest(__name__), "seed": seed, "size": size, "transformer": transformer or {}}
     if is_intact(folder, identity):
         return False
     with replacing(folder, MARKER) as fresh:
-        _write(fresh, seed, TRANSFORMER | (transformer or {}))
+        files = configs(size)
+        files["transformer"] |= transformer or {}
+        _write(fresh, seed, files)
         write_marker(fresh / MARKER, identity)
     return True
 
 
-def _write(folder: Path, seed: int, transformer: dict[str, Any]) -> None:
-    vocabulary = write_tokenizer(folder / "tokenizer")
-    text_encoder = TEXT_ENCODER | {"vocab_size": vocabulary}
-    configs = {"transformer": transformer, "vae": VAE, "text_encoder": text_encoder}
+def _write(folder: Path, seed: int, files: dict[str, dict[str, Any]]) -> None:
+    files["text_encoder"]["vocab_size"] = write_tokenizer(folder / "tokenizer")
     generator = torch.Generator().manual_seed(seed)
-    for component, parts in networks.skeletons(CheckpointConfig(configs.__getitem__)).items():
+    for component, parts in networks.skeletons(CheckpointConfig(files.__getitem__)).items():
         weights = {name: tensor for part in parts for name, tensor in random_weights(part, generator).items()}
         if DAMPED in weights:
             # Into the range of pixels: clipped frames would hide differences in what precedes.
@@ -68,7 +74,7 @@ def _write(folder: Path, seed: int, transformer: dict[str, Any]) -> None:
         path = folder / component
         path.mkdir(parents=True)
         save_file(weights, path / f"{WEIGHTS[component]}.safetensors", metadata={"format": "pt"})
-        _write_json(path / "config.json", configs[component])
+        _write_json(path / "config.json", files[component])
     (folder / "scheduler").mkdir()
     _write_json(folder / "scheduler" / "scheduler_config.json", SCHEDULER)
     _write_json(folder / "model_index.json", MODEL_INDEX)

@@ -148,7 +148,7 @@ def test_nano_refuses_a_seed_without_random_weights(tmp_path: Path) -> None:
     done = run("nano", tmp_path / "nano", "--seed", "0")
     assert done.returncode == 3, done.stderr
     assert done.stderr.startswith(
-        "INVALID_OPTION: --seed applies to the untrained checkpoint only, got 0 without --random"
+        "INVALID_OPTION: --seed applies to an untrained checkpoint only, got 0 without --random"
     )
 
 
