@@ -13,8 +13,10 @@ from consisid_runtime.engines import check_device
 from consisid_runtime.errors import MissingExtra
 from consisid_runtime.models import networks
 from consisid_runtime.models.blueprint import dtype_of
+from consisid_runtime.models.cpu_decoder import CpuDecoder
 from consisid_runtime.models.dit import Step
 from consisid_runtime.models.fused_step import FusedStep
+from consisid_runtime.models.vae import DecoderFirst, DecoderNext
 from consisid_runtime.signatures import Signature
 
 if TYPE_CHECKING:
@@ -35,7 +37,8 @@ def load_module(bundle: Bundle, name: str) -> TorchEngine:
 class TorchEngine:
     """One network in PyTorch; results stay on its device. It runs on the thread pool of PyTorch, one for the process.
 
-    On CUDA in fp16 and bf16 the denoiser's step runs this project's kernels.
+    On CUDA in fp16 and bf16 the denoiser's step runs this project's kernels, on a CPU in fp32 the decoder has a form of
+    its own.
 
     Raises `InvalidOption` for an unknown device, `MissingExtra` where "cuda" was asked for and is not available.
     """
@@ -44,7 +47,7 @@ class TorchEngine:
         self._device = torch_device(device)
         self._outputs = [port.name for port in signature.outputs]
         self._inputs = [port.name for port in signature.inputs]
-        self._network = _on_kernels(network.to(self._device), self._device)
+        self._network = _for_device(network.to(self._device), self._device)
 
     @torch.no_grad()
     def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -64,8 +67,11 @@ class BundleWeights:
         return load_file(self._bundle.file(f"{component}.safetensors"))
 
 
-def _on_kernels(network: nn.Module, device: torch.device) -> nn.Module:
-    if not isinstance(network, Step) or device.type != "cuda" or dtype_of(network) == torch.float32:
+def _for_device(network: nn.Module, device: torch.device) -> nn.Module:
+    wide = dtype_of(network) == torch.float32
+    if isinstance(network, (DecoderFirst, DecoderNext)) and device.type == "cpu" and wide:
+        return CpuDecoder(network)
+    if not isinstance(network, Step) or device.type != "cuda" or wide:
         return network
     try:
         from consisid_kernels import ops

@@ -145,11 +145,17 @@ class Chunk:
         return torch.cat([past, x], dim=2)
 
     def repeat(self, x: Tensor, time: int, space: int) -> Tensor:
-        """Nearest-neighbour enlargement; the video's very first frame is not repeated in time."""
-        if time == space == 1:
-            return x
-        x = F.interpolate(x, scale_factor=(float(time), float(space), float(space)))
-        return x[:, :, time - 1 :] if self.first else x
+        """Nearest-neighbour enlargement; the video's very first frame is not repeated in time.
+
+        One axis after the other, the longest runs of equal neighbours first: each copy but the last is of a smaller
+        tensor, and the last one moves whole rows. `F.interpolate` gives the same bits, and becomes ONNX's `Resize`,
+        which ONNX Runtime computes element by element for tensors of five axes.
+        """
+        if time > 1:
+            later = x[:, :, 1:] if self.first else x
+            later = later.repeat_interleave(time, 2)
+            x = torch.cat([x[:, :, :1], later], dim=2) if self.first else later
+        return x.repeat_interleave(space, 4).repeat_interleave(space, 3) if space > 1 else x
 
 
 class CausalConv(nn.Module):

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from consisid_runtime import signatures
 from consisid_runtime.errors import CheckpointInvalid
-from consisid_runtime.models.vae import DecoderFirst, DecoderNext, VAEConfig, VAEEncoder, decoder_caches
+from consisid_runtime.models.cpu_decoder import CpuDecoder
+from consisid_runtime.models.vae import Chunk, DecoderFirst, DecoderNext, VAEConfig, VAEEncoder, decoder_caches
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "4 levels": {"block_out_channels": (4, 4, 8, 8), "layers_per_block": 1},
@@ -88,6 +89,32 @@ def test_decoder(vae: Any, frames: int) -> None:
         chunks.append(video)
     assert [c.shape[2] for c in chunks] == [2 * config.temporal + 1] + [2 * config.temporal] * ((frames - 3) // 2)
     assert error(torch.cat(chunks, 2), vae.decode(latents).sample) < 2e-6
+
+
+@pytest.mark.parametrize("frames", [3, 5, 7])
+def test_the_form_for_processors_is_the_same_function(vae: Any, frames: int) -> None:
+    """In float64 rounding is out of the way: what is left would be another formula. 3 latents make an odd chunk."""
+    config = VAEConfig.from_dict(vae.config)
+    latents = torch.randn(1, config.latent_channels, frames, 3, 5, dtype=torch.float64)
+    plain = [part(kind(config), vae).double() for kind in (DecoderFirst, DecoderNext)]
+    own = [CpuDecoder(part(kind(config), vae).double()) for kind in (DecoderFirst, DecoderNext)]
+    found, caches = own[0](latents[:, :, :3]), plain[0](latents[:, :, :3])
+    for start in range(3, frames, 2):
+        chunk = latents[:, :, start : start + 2]
+        found, caches = own[1](chunk, *found[1:]), plain[1](chunk, *caches[1:])
+    # The plain form gives float32.
+    for ours, wanted in zip(found, caches, strict=True):
+        assert error(ours.float(), wanted) < 1e-7
+
+
+@pytest.mark.parametrize("time", [1, 2, 4])
+@pytest.mark.parametrize("space", [1, 2, 8])
+@pytest.mark.parametrize("first", [True, False])
+def test_repeating_is_interpolates_nearest_neighbour(time: int, space: int, first: bool) -> None:
+    latents = torch.randn(1, 3, 3, 2, 5)
+    chunk = Chunk(latents, () if first else (latents,))
+    wanted = torch.nn.functional.interpolate(latents, scale_factor=(float(time), float(space), float(space)))
+    assert torch.equal(chunk.repeat(latents, time, space), wanted[:, :, time - 1 :] if first else wanted)
 
 
 def test_full_size_carries_38_caches() -> None:

@@ -1,0 +1,169 @@
+"""The VAE's decoder for processors: the same function as `vae.DecoderFirst` and `vae.DecoderNext`, with less work.
+
+Features are [T, C, H, W], frame by frame, so that what joins and divides frames moves whole blocks of memory:
+
+- A causal convolution over frames is a filter of three taps in time, whose taps are convolutions of single frames.
+  Winograd's F(2, 3) makes two frames from four of them instead of six (Winograd 1980; Lavin & Gray, arXiv:1509.09308).
+- Norm, scale and shift are one multiplication and one addition, whose factors are made at the latents' size, enlarged
+  along rows only, and applied to all rows that share them.
+- Frames that an enlargement in time repeats are convolved once.
+
+In float32 the result differs from the original by rounding alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from consisid_runtime.models import vae
+from consisid_runtime.models.configs.vae import CACHE_FRAMES
+
+
+class CpuDecoder(nn.Module):
+    """One chunk decoder, with its signature: latents and caches in, frames and the next caches out.
+
+    Args:
+        original: `DecoderFirst` or `DecoderNext`, in float32; its convolutions over time are emptied.
+    """
+
+    def __init__(self, original: vae.DecoderFirst | vae.DecoderNext) -> None:
+        super().__init__()
+        self._original = original
+        self._convolutions = {conv: TimeConv(conv.conv) for conv in _causal(original)}
+
+    def forward(self, latents: Tensor, *caches: Tensor) -> tuple[Tensor, ...]:
+        """latents [1, C, T, h, w], caches [1, C, 2, h', w'] -> frames [1, 3, T', H, W], then the next caches."""
+        frames = self._original.post_quant_conv(latents)[0].transpose(0, 1).contiguous()
+        run = _Chunk(frames, caches, self._convolutions)
+        video = run.decode(self._original.decoder)
+        return (video.transpose(0, 1)[None], *run.left)
+
+
+class TimeConv:
+    """A causal 3×3×3 convolution of frames that begin with their past, [T + 2, C, H, W] -> [T, O, H, W]."""
+
+    def __init__(self, conv: nn.Conv3d) -> None:
+        taps = conv.weight.detach().unbind(2)
+        first, middle, last = taps
+        both = (first + last) / 2
+        self._filters = [t.contiguous() for t in (first, both + middle / 2, both - middle / 2, last)]
+        self._stacked = torch.cat(taps, dim=1)
+        self._bias = conv.bias
+        conv.weight = nn.Parameter(torch.empty(0), requires_grad=False)
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        count = len(frames) - CACHE_FRAMES
+        paired = count - count % 2
+        result = frames.new_empty(count, len(self._stacked), *frames.shape[2:])
+        if paired:
+            d0, d1, d2, d3 = (frames[k : k + paired - 1 : 2] for k in range(4))
+            filters = self._filters
+            first = F.conv2d(d0 - d2, filters[0], padding=1)
+            total = F.conv2d(d1 + d2, filters[1], self._bias, padding=1)
+            difference = F.conv2d(d2 - d1, filters[2], padding=1)
+            last = F.conv2d(d1 - d3, filters[3], padding=1)
+            torch.add(first.add_(total), difference, out=result[0:paired:2])
+            torch.sub(total.sub_(difference), last, out=result[1:paired:2])
+        if paired < count:
+            stacked = frames[-3:].flatten(0, 1)[None]
+            result[-1:] = F.conv2d(stacked, self._stacked, self._bias, padding=1)
+        return result
+
+
+class _Chunk:
+    """One chunk on its way through the network.
+
+    Args:
+        latents: [T, C, h, w], to which every norm refers.
+        caches: [1, C, 2, h', w'] in the network's order, what the chunk before left; empty for the first one.
+
+    Attributes:
+        left: what this chunk leaves, likewise.
+    """
+
+    def __init__(self, latents: Tensor, caches: Sequence[Tensor], convolutions: dict[vae.CausalConv, TimeConv]) -> None:
+        self.left: list[Tensor] = []
+        self._latents, self._caches, self._convolutions = latents, iter(caches), convolutions
+        self._first = not caches
+
+    def decode(self, decoder: vae._Decoder) -> Tensor:
+        """The decoder's frames, [T', 3, H, W]."""
+        buffer = self._buffer(self._latents.shape, self._latents)
+        buffer[CACHE_FRAMES:] = self._latents
+        x = self._convolve(decoder.conv_in, buffer)
+        for block in (decoder.mid_block, *decoder.up_blocks):
+            for layer in cast(vae.Block, block).resnets:
+                x = self._resnet(cast(vae.Resnet, layer), x)
+            for layer in cast(vae.Block, block).upsamplers:
+                x = self._upsample(cast(vae.Upsample, layer), x)
+        return self._convolve(decoder.conv_out, self._normed(decoder.norm_out, x))
+
+    def _resnet(self, layer: vae.Resnet, x: Tensor) -> Tensor:
+        h = self._convolve(layer.conv1, self._normed(layer.norm1, x))
+        h = self._convolve(layer.conv2, self._normed(layer.norm2, h))
+        shortcut = layer.conv_shortcut
+        return h.add_(_pointwise(shortcut, x) if isinstance(shortcut, nn.Conv3d) else x)
+
+    def _upsample(self, layer: vae.Upsample, x: Tensor) -> Tensor:
+        wider = x.repeat_interleave(2, 3).repeat_interleave(2, 2)
+        return self._in_time(layer.conv(wider), layer.time)
+
+    def _normed(self, norm: vae.SpatialNorm, x: Tensor) -> Tensor:
+        """The norm's SiLU behind two frames of room for the past, [T + 2, C, H, W]."""
+        factor, offset = (_rows(self._in_time(part, norm.time), norm.space) for part in self._affine(norm, x))
+        buffer = self._buffer(x.shape, x)
+        into = buffer[CACHE_FRAMES:]
+        rows = (2, (-1, norm.space))
+        torch.addcmul(offset, x.unflatten(*rows), factor, out=into.unflatten(*rows))
+        F.silu(into, inplace=True)
+        return buffer
+
+    def _affine(self, norm: vae.SpatialNorm, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Factor and offset of the norm, [T, C, h, w] of the latents, with the statistics of x in them."""
+        layer = norm.norm_layer
+        count, channels, height, width = x.shape
+        groups, eps = layer.num_groups, layer.eps
+        # Of each frame. `var_mean` is eight times slower; the normed frames are not used.
+        _, mean, scales = torch.native_group_norm(x, None, None, count, channels, height * width, groups, eps)
+        centre = mean.mean(0)
+        variance = (scales**-2 + (mean - centre) ** 2).mean(0)
+        repeat = channels // groups
+        gain = layer.weight * variance.rsqrt().repeat_interleave(repeat)
+        rest = layer.bias - centre.repeat_interleave(repeat) * gain
+        scale, shift = (_pointwise(conv.conv, self._latents) for conv in (norm.conv_y, norm.conv_b))
+        return scale * gain[:, None, None], shift.addcmul(scale, rest[:, None, None])
+
+    def _in_time(self, x: Tensor, times: int) -> Tensor:
+        """Every frame `times` times, but the video's very first once."""
+        if times == 1:
+            return x
+        first = [x[:1]] if self._first else []
+        return torch.cat([*first, x[len(first) :].repeat_interleave(times, 0)])
+
+    def _buffer(self, shape: Sequence[int], like: Tensor) -> Tensor:
+        return like.new_empty(shape[0] + CACHE_FRAMES, *shape[1:])
+
+    def _convolve(self, conv: vae.CausalConv, buffer: Tensor) -> Tensor:
+        """Put the past into the buffer's first frames, keep its last ones, convolve."""
+        past = buffer[CACHE_FRAMES] if self._first else next(self._caches)[0].transpose(0, 1)
+        buffer[:CACHE_FRAMES] = past
+        self.left.append(buffer[-CACHE_FRAMES:].transpose(0, 1)[None].contiguous())
+        return self._convolutions[conv](buffer)
+
+
+def _causal(network: nn.Module) -> list[vae.CausalConv]:
+    return [layer for layer in network.modules() if isinstance(layer, vae.CausalConv)]
+
+
+def _pointwise(conv: nn.Conv3d, x: Tensor) -> Tensor:
+    return F.conv2d(x, conv.weight.squeeze(2), conv.bias)
+
+
+def _rows(x: Tensor, space: int) -> Tensor:
+    """[T, C, h, w] -> [T, C, h, 1, w·space]: one row for all that are equal."""
+    return x.repeat_interleave(space, 3).unsqueeze(3)
