@@ -195,7 +195,7 @@ def test_the_exported_video_is_the_references(
     compare(Pipeline.open(untrained_bundle, device="cpu"), reference_of(), case, features)
 
 
-@pytest.mark.parametrize("engine", ["torch", "onnx"])
+@pytest.mark.parametrize("engine", ["torch", "onnx", pytest.param("mixed", marks=pytest.mark.proof)])
 def test_a_trained_checkpoints_video_is_the_references(
     engine: str, trained_bundle_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,4 @@
-"""Suite `pipeline`: times whole videos, ours on both engines and diffusers in eager mode."""
+"""Suite `pipeline`: times whole videos, ours by each way to run on a CPU and diffusers in eager mode."""
 
 from __future__ import annotations
 
@@ -31,12 +31,14 @@ GATE = "tests/runtime/test_parity.py"
 PACKAGES = ("consisid-runtime", "torch", "onnxruntime", "diffusers", "transformers", "numpy")
 PROMPT = "An astronaut smiles at the camera, a flag and a rocket behind her."
 MEMORY_RUNS = 3
+ENGINES = {"ours": "mixed", "ours-onnx": "onnx", "ours-torch-engine": "torch"}
+"""Variant → `consisid export --engine`."""
 
 
 def command(
     checkpoint: Annotated[
         Path | None,
-        typer.Option("--checkpoint", help="A ConsisID checkpoint; default: the untrained one, written for the run."),
+        typer.Option("--checkpoint", help="A ConsisID checkpoint; default: both untrained ones, written for the run."),
     ] = None,
     steps: Annotated[int, typer.Option("--steps", min=2, max=1000, help="Denoising steps of each video.")] = 10,
     rounds: Rounds = 11,
@@ -45,7 +47,7 @@ def command(
     out: Out = None,
     as_json: Json = False,
 ) -> None:
-    """Time whole videos: ours on both engines, and diffusers in eager mode."""
+    """Time whole videos: ours by each way to run on a CPU, and diffusers in eager mode."""
     from consisid_export.checkpoint.checkpoint import Checkpoint
     from consisid_measurement import environment, harness
     from consisid_runtime.cpus import default_threads
@@ -59,8 +61,11 @@ def command(
 
     def rows() -> list[Row]:
         with Display("bench pipeline") as display, tempfile.TemporaryDirectory() as folder:
-            name, paths = prepare(checkpoint, Path(folder), display.update)
-            return measure(name, paths, options, rounds=rounds, threads=threads, progress=display.update)
+            measured: list[Row] = []
+            for name, path in checkpoints(checkpoint, Path(folder)).items():
+                paths = prepare(path, Path(folder) / f"{name}-bundles", display.update)
+                measured += measure(name, paths, options, rounds=rounds, threads=threads, progress=display.update)
+            return measured
 
     record, reason = harness.run(
         SUITE,
@@ -74,22 +79,27 @@ def command(
     finish(record, reason, results, as_json)
 
 
-def prepare(checkpoint: Path | None, folder: Path, progress: Progress) -> tuple[str, dict[str, Path]]:
-    """Write the variants' bundles into `folder`; returns the checkpoint's name and variant → bundle or checkpoint."""
-    from consisid_export.bundle.export import export_bundle
-    from consisid_export.checkpoint.checkpoint import Checkpoint
+def checkpoints(given: Path | None, folder: Path) -> dict[str, Path]:
+    """Name → checkpoint: the given one, or the untrained ones, written into `folder`."""
     from consisid_nano.untrained.write import write_untrained
 
-    name = "untrained"
-    if checkpoint is None:
-        checkpoint = folder / "untrained"
-        write_untrained(checkpoint)
-    else:
-        name = re.sub(r"[^a-z0-9]+", "-", checkpoint.resolve().name.lower()).strip("-")
-    paths = {"ours": folder / "onnx", "ours-torch-engine": folder / "torch", "diffusers-eager": checkpoint}
-    for variant, engine in (("ours", "onnx"), ("ours-torch-engine", "torch")):
+    if given is not None:
+        return {re.sub(r"[^a-z0-9]+", "-", given.resolve().name.lower()).strip("-"): given}
+    written = {"untrained": folder / "untrained", "mid": folder / "mid"}
+    write_untrained(written["untrained"])
+    write_untrained(written["mid"], size="mid")
+    return written
+
+
+def prepare(checkpoint: Path, folder: Path, progress: Progress) -> dict[str, Path]:
+    """Write the variants' bundles into `folder`; returns variant → bundle or checkpoint."""
+    from consisid_export.bundle.export import export_bundle
+    from consisid_export.checkpoint.checkpoint import Checkpoint
+
+    paths = {variant: folder / engine for variant, engine in ENGINES.items()}
+    for variant, engine in ENGINES.items():
         export_bundle(Checkpoint.open(checkpoint), paths[variant], engine=engine, progress=progress)
-    return name, paths
+    return paths | {"diffusers-eager": checkpoint}
 
 
 def measure(

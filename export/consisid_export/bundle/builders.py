@@ -32,6 +32,7 @@ class Builder:
         options: "dynamic", "plugins" or "calibration" → the precisions in which it takes that option.
         traces: whether the network's definition shapes what is written.
         runs: whether what it writes is run here, and a whole denoising run with it.
+        others: modules that another builder writes → its name.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Builder:
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     traces: bool = True
     runs: bool = False
+    others: Mapping[str, str] = field(default_factory=dict)
 
     def file_name(self, module: str) -> str:
         """Of the file that the engine opens."""
@@ -68,6 +70,16 @@ BUILDERS = {
             ("cpu", "gpu"),
             options={"calibration": ("fp8",)},
             runs=True,
+        ),
+        # On a CPU the decoder is faster in PyTorch (record `pipeline`), and the rest in ONNX Runtime.
+        Builder(
+            "mixed",
+            "onnx",
+            "consisid_export.bundle.modules",
+            ("cpu",),
+            ("fp32",),
+            runs=True,
+            others={"vae_decoder_first": "torch", "vae_decoder_next": "torch"},
         ),
         Builder(
             "torch",

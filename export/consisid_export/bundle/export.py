@@ -51,7 +51,8 @@ def export_bundle(
 
     Args:
         engine: one of `builders.BUILDERS`: "onnx" for ONNX graphs, "torch" for the weights alone, run by PyTorch,
-            "tensorrt" or "torch-tensorrt" for TensorRT engines.
+            "mixed" for graphs but of the decoder, which is fastest on a CPU, "tensorrt" or "torch-tensorrt" for
+            TensorRT engines.
         precision: "fp32", "fp16", "bf16" or "fp8": of the weights, and of what matrices and convolutions compute.
         calibration: for fp8, `calibration.json` of another bundle of the same transformer; otherwise the checkpoint is
             run here, for which one of ConsisID's size needs a CUDA GPU.
@@ -149,7 +150,7 @@ class _Export:
         def building(phase: str, step: int, steps: int) -> None:
             self._progress(f"{name}, {phase} {step}/{steps}", done, len(self._signatures))
 
-        builder, signature = self._options.builder, self._signatures[name]
+        builder, signature = self._options.builder_of(name), self._signatures[name]
         options = self._options
         task = ModuleTask(name, signature, self._checkpoint, self._geometry, work, options, calibration, building)
         work.finish(name, {"engine": builder.engine, "signature": signature.to_json(), **builder.write(task)})

@@ -54,6 +54,10 @@ class ExportOptions:
     def builder(self) -> Builder:
         return BUILDERS[self.engine]
 
+    def builder_of(self, module: str) -> Builder:
+        """The builder that writes a module."""
+        return BUILDERS[self.builder.others.get(module, self.engine)]
+
     @property
     def fp8(self) -> bool:
         return self.precision == "fp8"

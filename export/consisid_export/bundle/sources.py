@@ -88,7 +88,8 @@ class Parts:
         return found
 
     def _module(self, name: str) -> str:
-        builder, plugins = self.options.builder, self.options.plugins_in(name)
+        builder, plugins = self.options.builder_of(name), self.options.plugins_in(name)
+        own = builder is self.options.builder
         fp8 = module_precision(name, self.options.precision) == "fp8"
         entries = [builder.module, Checkpoint.__module__]
         if builder.traces:
@@ -96,8 +97,8 @@ class Parts:
         features = [*(["fp8"] if fp8 else []), *(["plugins", "kernels"] if plugins else [])]
         return _digest(
             _files(entries, features) | (self._run(_CALIBRATE) if fp8 else {}),
-            versions=self._versions(plugins),
-            architectures=self.toolchain.architectures,
+            versions=self._versions(plugins) if own else builder.toolchain().versions,
+            architectures=self.toolchain.architectures if own else (),
             signature=self.signatures[name].to_json(),
             geometry=asdict(self.geometry),
         )

@@ -1,6 +1,7 @@
 """An engine is offered, exported and opened once it has a record in the two tables."""
 
 import json
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from consisid_runtime.bundle import Bundle
 from consisid_runtime.cli.doctor import extras
 from consisid_runtime.engines.table import ENGINES, PRECISIONS, EngineKind, Target
 from consisid_runtime.engines.tensorrt_library import LIBRARIES
-from consisid_runtime.engines.torch import DTYPES
+from consisid_runtime.engines.torch import DTYPES, TorchEngine
 from consisid_runtime.errors import BundleVersion, InvalidOption
 
 SCHEMA = Path(consisid_runtime.__file__).parent / "manifest.schema.json"
@@ -64,7 +65,7 @@ def test_an_engine_with_records_is_offered_exported_and_opened(echo: str, untrai
     app = typer.Typer()
     register(app)
     told = CliRunner().invoke(app, ["export", "--help"], env={"COLUMNS": "300"}).output
-    assert "onnx, torch, tensorrt, torch-tensorrt or echo" in told
+    assert "onnx, mixed, torch, tensorrt, torch-tensorrt or echo" in told
     with pytest.raises(InvalidOption, match="torch-tensorrt, echo, got 'nothing'"):
         ExportOptions("nothing")
     with pytest.raises(InvalidOption, match="'echo' has no bf16; onnx, torch, tensorrt or torch-tensorrt has"):
@@ -91,6 +92,19 @@ def test_a_bundle_for_an_engine_without_a_record_is_refused(
     monkeypatch.delitem(ENGINES, echo)
     with pytest.raises(BundleVersion, match="for engine 'echo', this version has onnx, torch, tensorrt; export"):
         Bundle.open(tmp_path / "bundle").module("parser")
+
+
+def test_a_builder_leaves_modules_to_another(
+    echo: str, untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = replace(BUILDERS[echo], name="half", others={"vae_decoder_next": "torch"})
+    monkeypatch.setitem(BUILDERS, "half", half)
+    export_bundle(Checkpoint.open(untrained), tmp_path / "bundle", engine="half")
+    bundle = Bundle.open(tmp_path / "bundle", device="cpu")
+    engines = {name: entry["engine"] for name, entry in bundle.manifest["modules"].items()}
+    assert {name for name, engine in engines.items() if engine == "torch"} == {"vae_decoder_next"}
+    assert set(engines.values()) == {"torch", echo}
+    assert isinstance(bundle.module("vae_decoder_next"), TorchEngine)
 
 
 def test_the_schema_has_the_names_of_the_tables() -> None:
