@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from consisid_runtime.engines import check_device
+from consisid_runtime.engines.full_float32 import full_float32
 from consisid_runtime.errors import MissingExtra
 from consisid_runtime.models import networks
 from consisid_runtime.models.blueprint import dtype_of
@@ -35,7 +36,7 @@ def load_module(bundle: Bundle, name: str) -> TorchEngine:
 class TorchEngine:
     """One network in PyTorch; results stay on its device. It runs on the thread pool of PyTorch, one for the process.
 
-    On CUDA in fp16 and bf16 the denoiser's step runs this project's kernels.
+    On CUDA in fp16 and bf16 the denoiser's step runs this project's kernels; float32 is never rounded to TF32.
 
     Raises `InvalidOption` for an unknown device, `MissingExtra` where "cuda" was asked for and is not available.
     """
@@ -48,7 +49,8 @@ class TorchEngine:
 
     @torch.no_grad()
     def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        results = self._network(*(inputs[name].to(self._device) for name in self._inputs))
+        with full_float32():
+            results = self._network(*(inputs[name].to(self._device) for name in self._inputs))
         results = (results,) if isinstance(results, Tensor) else results
         return dict(zip(self._outputs, results, strict=True))
 
