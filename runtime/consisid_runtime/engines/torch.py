@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from consisid_runtime.engines import check_device
+from consisid_runtime.engines.compiler import require_compiler
 from consisid_runtime.engines.full_float32 import full_float32
 from consisid_runtime.errors import MissingExtra
 from consisid_runtime.models import networks
@@ -27,8 +28,10 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def load_module(bundle: Bundle, name: str) -> TorchEngine:
-    """One module of a bundle. Raises what `TorchEngine` raises."""
+    """One module of a bundle. Raises what `TorchEngine` raises, and `require_compiler` where kernels are to run."""
     dtype = DTYPES[bundle.manifest["modules"][name]["precision"]]
+    if name == "dit_step" and dtype != torch.float32 and torch_device(bundle.device).type == "cuda":
+        require_compiler()
     network = networks.load(name, BundleWeights(bundle), dtype)
     return TorchEngine(network, bundle.signature(name), device=bundle.device)
 
