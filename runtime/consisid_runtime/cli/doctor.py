@@ -16,7 +16,7 @@ DISTRIBUTION = "consisid-runtime"
 _DEVICES = {"cpu": "a CPU", "cuda": "an NVIDIA GPU"}
 _NOTES = {
     "gpu": "cannot be combined with [cpu]",
-    "kernels": "beside [gpu]",
+    "kernels": "beside [gpu]; needs a C compiler and Python's headers when it runs",
     "tensorrt": "builds engines, too, on a GPU; from NVIDIA's package index",
     "tensorrt-rtx": "for GeForce and RTX cards; builds engines, too, without a GPU",
 }

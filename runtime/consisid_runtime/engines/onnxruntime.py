@@ -71,11 +71,13 @@ class OnnxEngine:
         self._outputs = [port.name for port in signature.outputs]
         from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NoKernel
 
+        chosen = providers(device)
         try:
-            self._session = onnxruntime.InferenceSession(path, options, providers=providers(device))
+            self._session = onnxruntime.InferenceSession(path, options, providers=chosen)
         except NoKernel as problem:
+            names = ", ".join(one if isinstance(one, str) else one[0] for one in chosen)
             raise MissingExtra(
-                f"{signature.name} cannot run here: this build of ONNX Runtime, on {', '.join(providers(device))}, "
+                f"{signature.name} cannot run here: this build of ONNX Runtime, on {names}, "
                 f"lacks an operator in the bundle's precision ({str(problem).splitlines()[0]}); bf16 runs on TensorRT, "
                 "or by engine 'torch'; on a CPU, ONNX Runtime runs fp32, fp16 and fp8"
             ) from problem
@@ -91,8 +93,11 @@ class OnnxEngine:
         return dict(zip(self._outputs, map(torch.from_numpy, self._session.run(self._outputs, arrays)), strict=True))
 
 
-def providers(device: str) -> list[str]:
-    """ONNX Runtime's execution providers for "cpu", "cuda" or "auto". Raises `MissingExtra` for a missing CUDA one."""
+def providers(device: str) -> list[str | tuple[str, dict[str, str]]]:
+    """ONNX Runtime's execution providers, with their options, for "cpu", "cuda" or "auto".
+
+    Its CUDA provider would else round float32 to TF32. Raises `MissingExtra` for a missing CUDA provider.
+    """
     import onnxruntime
 
     available = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
@@ -101,5 +106,5 @@ def providers(device: str) -> list[str]:
     return (
         ["CPUExecutionProvider"]
         if device == "cpu" or not available
-        else ["CUDAExecutionProvider", "CPUExecutionProvider"]
+        else [("CUDAExecutionProvider", {"use_tf32": "0"}), "CPUExecutionProvider"]
     )

@@ -10,6 +10,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from consisid_runtime.engines import check_device
+from consisid_runtime.engines.compiler import require_compiler
+from consisid_runtime.engines.full_float32 import full_float32
 from consisid_runtime.errors import MissingExtra
 from consisid_runtime.models import networks
 from consisid_runtime.models.blueprint import dtype_of
@@ -28,8 +30,10 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def load_module(bundle: Bundle, name: str) -> TorchEngine:
-    """One module of a bundle. Raises what `TorchEngine` raises."""
+    """One module of a bundle. Raises what `TorchEngine` raises, and `require_compiler` where kernels are to run."""
     dtype = DTYPES[bundle.manifest["modules"][name]["precision"]]
+    if name == "dit_step" and dtype != torch.float32 and torch_device(bundle.device).type == "cuda":
+        require_compiler()
     network = networks.load(name, BundleWeights(bundle), dtype)
     return TorchEngine(network, bundle.signature(name), device=bundle.device)
 
@@ -37,8 +41,8 @@ def load_module(bundle: Bundle, name: str) -> TorchEngine:
 class TorchEngine:
     """One network in PyTorch; results stay on its device. It runs on the thread pool of PyTorch, one for the process.
 
-    On CUDA in fp16 and bf16 the denoiser's step runs this project's kernels, on a CPU in fp32 the decoder has a form of
-    its own.
+    On CUDA in fp16 and bf16 the denoiser's step runs this project's kernels; on a CPU in fp32 the decoder has a form of
+    its own. float32 is never rounded to TF32.
 
     Raises `InvalidOption` for an unknown device, `MissingExtra` where "cuda" was asked for and is not available.
     """
@@ -51,7 +55,8 @@ class TorchEngine:
 
     @torch.no_grad()
     def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        results = self._network(*(inputs[name].to(self._device) for name in self._inputs))
+        with full_float32():
+            results = self._network(*(inputs[name].to(self._device) for name in self._inputs))
         results = (results,) if isinstance(results, Tensor) else results
         return dict(zip(self._outputs, results, strict=True))
 
@@ -68,10 +73,10 @@ class BundleWeights:
 
 
 def _for_device(network: nn.Module, device: torch.device) -> nn.Module:
-    wide = dtype_of(network) == torch.float32
-    if isinstance(network, (DecoderFirst, DecoderNext)) and device.type == "cpu" and wide:
-        return CpuDecoder(network)
-    if not isinstance(network, Step) or device.type != "cuda" or wide:
+    if isinstance(network, (DecoderFirst, DecoderNext)):
+        own = device.type == "cpu" and dtype_of(network) == torch.float32
+        return CpuDecoder(network) if own else network
+    if not isinstance(network, Step) or device.type != "cuda" or dtype_of(network) == torch.float32:
         return network
     try:
         from consisid_kernels import ops

@@ -9,13 +9,16 @@ from typing import Any
 import onnx
 import onnxruntime
 import pytest
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from consisid_runtime.bundle import Bundle
 from consisid_runtime.engines import check_device
-from consisid_runtime.engines.onnxruntime import OnnxEngine
+from consisid_runtime.engines.full_float32 import full_float32
+from consisid_runtime.engines.onnxruntime import OnnxEngine, providers
 from consisid_runtime.engines.torch import TorchEngine
 from consisid_runtime.errors import InvalidOption, MissingExtra
+from consisid_runtime.signatures import Port, Signature
 
 
 @pytest.mark.parametrize("device", ["tpu", "cuda:1", "CUDA", "", None])
@@ -79,3 +82,42 @@ def test_a_precision_that_onnx_runtime_lacks_is_named(tmp_path: Path, untrained_
     onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 23)], ir_version=10), path)
     with pytest.raises(MissingExtra, match=r"text_encoder cannot run here: .* lacks an operator .*Erf"):
         OnnxEngine(path, Bundle.open(untrained_bundle).signature("text_encoder"), device="cpu")
+
+
+def precisions() -> list[str]:
+    backends: Any = torch.backends
+    return [backends.cudnn.conv.fp32_precision, backends.cuda.matmul.fp32_precision]
+
+
+def test_float32_is_no_tf32_while_a_network_runs() -> None:
+    class Look(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(precisions())
+            return x
+
+    seen: list[list[str]] = []
+    port = Port("x", "FP32", (1,))
+    before = precisions()
+    assert before[0] == "tf32"  # PyTorch's default for convolutions
+    TorchEngine(Look(), Signature("look", (port,), (port,)), device="cpu")({"x": torch.zeros(1)})
+    assert seen == [["ieee", "ieee"]]
+    assert precisions() == before
+
+
+def test_settings_come_back_after_the_last_of_several_networks() -> None:
+    before = precisions()
+    first, second = full_float32(), full_float32()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert precisions() == ["ieee", "ieee"]
+    second.__exit__(None, None, None)
+    assert precisions() == before
+
+
+def test_onnx_runtime_is_asked_for_no_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    available = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: available)
+    for device in ("cuda", "auto"):
+        assert providers(device) == [("CUDAExecutionProvider", {"use_tf32": "0"}), "CPUExecutionProvider"]
+    assert providers("cpu") == ["CPUExecutionProvider"]
