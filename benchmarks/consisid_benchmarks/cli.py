@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from consisid_benchmarks.predict import command as predict
 from consisid_benchmarks.suites import export, kernels, pipeline
 from consisid_fidelity import cli as fidelity
 from consisid_fidelity.nano import cli as fidelity_nano
@@ -20,6 +21,7 @@ SUITES: dict[str, Callable[..., None]] = {
     fidelity_nano.GATE_COMMAND: fidelity_nano.gate_command,
     kernels.SUITE: kernels.command,
     pipeline.SUITE: pipeline.command,
+    predict.SUITE: predict.command,
 }
 """Name of a sub-command → its function."""
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from consisid_benchmarks import headline, proofs, stale, tables
+from consisid_benchmarks.predict import page as predictions
 from consisid_benchmarks.results import Results
 from consisid_benchmarks.stale import CELL
 from consisid_benchmarks.tables import RESULTS, compared, plot_path
@@ -112,6 +113,7 @@ def _blocks(results: Results) -> dict[str, dict[tuple[str, str], str]]:
     )
     names = {each.path.stem for each in results.proofs if results.stale_of(each)}
     contents |= {nano_record.SUITE: summaries, proof.FOLDER: proofs.table(results.proofs, names)}
+    contents[predictions.SUITE] = predictions.block(results.predictions, results.records)
     return {
         README: {_row_markers(suite): _rows(suite, results) for suite in headline.SUITES},
         BENCHMARKS: {_markers(suite): f"\n{content}\n" for suite, content in contents.items()},

@@ -67,11 +67,16 @@ def compile_for(variant: Variant, architecture: int) -> Any:
 
 def cost(compiled: Any, architecture: int) -> Cost:
     """The cost of a kernel that `compile_for` returned."""
-    match = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", _resources(compiled.asm["cubin"]))
+    matrix = compiled.asm["ptx"].count(MATRIX[architecture])
+    return Cost(*cubin_needs(compiled.asm["cubin"]), int(compiled.metadata.shared), matrix)
+
+
+def cubin_needs(cubin: bytes) -> tuple[int, int]:
+    """Registers of a thread, and bytes of its stack and local memory."""
+    match = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", _resources(cubin))
     assert match is not None
     registers, stack, local = (int(number) for number in match.groups())
-    matrix = compiled.asm["ptx"].count(MATRIX[architecture])
-    return Cost(registers, stack + local, int(compiled.metadata.shared), matrix)
+    return registers, stack + local
 
 
 def _resources(cubin: bytes) -> str:

@@ -1,0 +1,102 @@
+"""The two things that are counted: a whole request of nano's, and every stage at ConsisID-preview's size.
+
+`python -m consisid_benchmarks.fake_gpu.cases nano BUNDLE` or `full [STAGE]` prints the counts as JSON. It needs a
+process of its own, without a GPU and without `TRITON_INTERPRET`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from consisid_benchmarks.fake_gpu.driver import Launches
+from consisid_benchmarks.fake_gpu.full_size import FullSize
+from consisid_benchmarks.fake_gpu.machine import device_tensor, host_tensor, machine
+from consisid_benchmarks.fake_gpu.meter import Meter
+from consisid_benchmarks.fake_gpu.stages import run_stages
+from consisid_nano.demo.demo import OPTIONS
+from consisid_runtime.bundle import Bundle
+from consisid_runtime.engines import Engine
+from consisid_runtime.engines.torch import BundleWeights, TorchEngine
+from consisid_runtime.models import networks
+from consisid_runtime.pipeline import Pipeline
+
+NANO_STEPS = 11
+"""More than one block of modulations, so that a step within and one at the start of a block are both counted."""
+
+
+def full(only: str = "") -> dict[str, Any]:
+    """Every stage whose name begins with `only`, at ConsisID-preview's size. No image is read, no MP4 written."""
+    with machine() as (meter, launches), torch.no_grad():
+        # Made anew for each stage, so that a stage's memory is its own.
+        for stage in ("face", "text", "encode", "denoise", "decode"):
+            if stage.startswith(only):
+                bundle = FullSize(lambda name, shape, dtype: host_tensor(shape, dtype))
+                run_stages(bundle, lambda *shape: device_tensor(meter, *shape), _begin(meter), stage)
+                del bundle
+        return _found(meter, launches)
+
+
+def nano(folder: Path) -> dict[str, Any]:
+    """A bundle of nano's for the torch engine, in bf16, through `Pipeline.generate`, from a picture to an MP4."""
+    from consisid_nano.demo.demo import portrait, prompt
+
+    with machine() as (meter, launches):
+        pipeline = Pipeline(_Seeing.open(folder, device="auto"))
+        begin = _begin(meter)
+
+        def progress(stage: str, done: int, total: int) -> None:
+            begin(stage if stage != "denoise" or not done else "denoise/steps" if done < total else "")
+
+        pipeline.generate(portrait(0), prompt(0), replace(OPTIONS, steps=NANO_STEPS), progress=progress)
+        return _found(meter, launches)
+
+
+class _Seeing(Bundle):
+    """Its aligner answers with real numbers, computed on the CPU beside the counted run: zeros would be no face."""
+
+    def module(self, name: str) -> Engine:
+        engine = super().module(name)
+        if name != "aligner":
+            return engine
+        real = TorchEngine(networks.load(name, BundleWeights(self)), self.signature(name), device="cpu")
+
+        def answer(inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+            engine(inputs)
+            return real(inputs)
+
+        return answer
+
+
+def _begin(meter: Meter) -> Any:
+    return lambda stage: meter.begin(stage or "between")
+
+
+def _found(meter: Meter, launches: Launches) -> dict[str, Any]:
+    counts = {name: count.to_json() for name, count in meter.stages.items() if count.kernels}
+    counts.pop("between", None)
+    return {
+        "versions": {name: version(name) for name in ("torch", "triton")},
+        "stages": counts,
+        "compiled": launches.to_json(),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("case", choices=("nano", "full"))
+    parser.add_argument("what", nargs="?", default="", help="nano: folder of the bundle; full: one stage")
+    arguments = parser.parse_args()
+    found = nano(Path(arguments.what)) if arguments.case == "nano" else full(arguments.what)
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""ConsisID-preview's networks on the torch engine, in its size, with weights that another function makes.
+
+The weights come from a function of shape and dtype: on the fake GPU they have no values, on a real one they are random
+and made on the device, so that a bundle of 23 GB is neither written nor read.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from consisid_benchmarks.suites import full_faces
+from consisid_benchmarks.suites.full_checkpoint import TEXT_ENCODER, TRANSFORMER, VAE
+from consisid_nano.untrained import configs as untrained
+from consisid_runtime.engines.torch import TorchEngine
+from consisid_runtime.models import networks
+from consisid_runtime.models.configs.checkpoint import CheckpointConfig
+from consisid_runtime.signatures import Signature
+
+MakeWeight = Callable[[str, tuple[int, ...], torch.dtype], Tensor]
+"""Name, shape and dtype → a weight."""
+
+CONFIGS: dict[str, Mapping[str, Any]] = {
+    "transformer": TRANSFORMER | {"is_kps": False},
+    "vae": VAE,
+    "text_encoder": TEXT_ENCODER,
+    "scheduler": untrained.SCHEDULER,
+}
+FLOAT32 = ("aligner", "parser")
+"""Networks that are never rounded: a score of theirs decides whether there is a face, and where."""
+_FACES = {"aligner": full_faces.aligner, "parser": full_faces.parser, "clip": full_faces.clip}
+
+
+class FullSize:
+    """Stands in for an opened bundle: a `consisid_runtime.bundle.Modules`.
+
+    Args:
+        weight: makes each weight of a network that is loaded.
+        device: as `Bundle.device`.
+        configs: component → its configuration, instead of ConsisID-preview's.
+    """
+
+    world: str | None = None
+
+    def __init__(
+        self, weight: MakeWeight, *, device: str = "cuda", configs: Mapping[str, Mapping[str, Any]] = CONFIGS
+    ) -> None:
+        self.device = device
+        self.config = CheckpointConfig(configs.__getitem__)
+        self._weight = weight
+        self._modules: dict[str, TorchEngine] = {}
+        self._skeletons = networks.skeletons(self.config)
+        self._signatures = networks.signatures(_Meta(self))
+
+    def file(self, name: str) -> Path:
+        return Path(name)
+
+    def signature(self, module: str) -> Signature:
+        return self._signatures[module]
+
+    def module(self, name: str) -> TorchEngine:
+        if name not in self._modules:
+            dtype = torch.float32 if name in FLOAT32 else torch.bfloat16
+            network = networks.load(name, self, dtype)
+            self._modules[name] = TorchEngine(network, self.signature(name), device=self.device)
+            del network
+            gc.collect()
+        return self._modules[name]
+
+    def shapes(self, component: str) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of a component's weights."""
+        if component in _FACES:
+            return _FACES[component]()
+        return {
+            name: tuple(tensor.shape)
+            for part in self._skeletons[component]
+            for name, tensor in part.state_dict().items()
+        }
+
+    def tensors(self, component: str) -> dict[str, Tensor]:
+        """A component's weights, in the dtype that they are stored in."""
+        dtype = torch.float32 if component in FLOAT32 else torch.bfloat16
+        return {
+            name: self._weight(name, shape, torch.int64 if name.endswith("num_batches_tracked") else dtype)
+            for name, shape in self.shapes(component).items()
+        }
+
+
+class _Meta:
+    """The same without weights: signatures need their shapes only."""
+
+    def __init__(self, bundle: FullSize) -> None:
+        self.config, self._shapes = bundle.config, bundle.shapes
+
+    def tensors(self, component: str) -> dict[str, Tensor]:
+        return {name: torch.empty(shape, device="meta") for name, shape in self._shapes(component).items()}

@@ -1,0 +1,53 @@
+"""What a GPU does a second: published peaks, and the share of them that each kind of work is expected to reach."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Of a peak: at worst, likely, at best; and where that comes from."""
+
+    worst: float
+    likely: float
+    best: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Published peaks: dense products in TFLOP/s, memory in GB/s, capacity in bytes."""
+
+    name: str
+    tflops_bf16: float
+    gbps: float
+    memory: int
+    source: str
+
+
+DEVICES = {
+    "h200": Device("NVIDIA H200 SXM", 989.5, 4800, 141 * 10**9, "NVIDIA H200 datasheet; dense is half of sparse"),
+    "h100": Device("NVIDIA H100 SXM", 989.5, 3350, 80 * 10**9, "NVIDIA H100 datasheet; dense is half of sparse"),
+}
+"""Name of a prediction → the GPU."""
+
+SHARES = {
+    "product": Share(0.65, 0.72, 0.77, "guess: large bf16 products of cuBLAS on Hopper, published runs reach 600–800"),
+    "triton.ffn": Share(0.53, 0.61, 0.67, "guess: persistent Triton products with an epilogue; not measured"),
+    "triton.joint": Share(
+        0.36, 0.43, 0.51, "guess: FlashAttention-2 reaches 0.35, 3 reaches 0.50 of the peak at 64 channels a head"
+    ),
+    "triton.face": Share(0.20, 0.26, 0.33, "guess: not measured"),
+    "convolution": Share(0.25, 0.40, 0.55, "guess: cuDNN in bf16, channels first; not measured"),
+    "float32": Share(0.03, 0.045, 0.06, "datasheet: 67 TFLOP/s without tensor cores, 0.068 of the peak in bf16"),
+    "bytes": Share(0.58, 0.69, 0.77, "guess: element-wise passes over memory, published copies reach 0.9"),
+}
+"""Kind of work → share of the peak. No figure of these is measured on this project's kernels."""
+
+LAUNCH_SECONDS = Share(
+    60e-6, 20e-6, 6e-6, "guess: host time of an operator; a Triton launch takes 22 to 70 µs of Python"
+)
+WAIT_SECONDS = Share(100e-6, 40e-6, 15e-6, "guess: a wait of the host, and the idle device after it")
+PAGEABLE_GBPS = 8.0
+"""A copy from or to pageable host memory: guess."""

@@ -1,0 +1,56 @@
+"""The goals of a GPU, each beside its prediction, and what is expected to reach those that it misses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+_GIB = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """At most `limit`, in `unit`, of what `best`, `likely` or `worst` gives."""
+
+    what: str
+    limit: float
+    unit: str
+    predicted: Callable[[Mapping[str, Any], str], float]
+    would: str
+
+
+def _seconds(stage: str) -> Callable[[Mapping[str, Any], str], float]:
+    return lambda found, end: float(found["stages"][stage]["seconds"][end])
+
+
+GOALS = (
+    Goal(
+        "`exact`, 50 steps", 62, "s", lambda found, end: float(found["request"]["seconds"][end]),
+        "attention at 500 TFLOP/s or more: the Gluon form for Hopper, once a GPU has shown that it is right",
+    ),
+    Goal("face networks", 0.08, "s", _seconds("face"), "fewer launches: the four networks as CUDA graphs"),
+    Goal("text", 0.05, "s", _seconds("text"), "the negative prompt's states cached"),
+    Goal("decode", 1.0, "s", _seconds("decode"), "channels last with the fused norm, caches in their own dtype"),
+    Goal(
+        "decode, peak", 8, "GiB", lambda found, end: float(found["stages"]["decode"]["peak_bytes"] / _GIB),
+        "caches kept in bf16 and reused in place, fused norms",
+    ),
+    Goal(
+        "`exact`, one process", 24, "GiB", lambda found, end: float(found["request"]["resident_bytes"] / _GIB),
+        "decode's peak, and the text encoder sent away while the denoiser runs",
+    ),
+)  # fmt: skip
+NOT_PREDICTED = (
+    "Not predicted: the tiers `fp8`, `fast` and `draft`, and every ratio to diffusers, since the counted engine is "
+    "`exact` and no peer is counted; the host's own arithmetic, such as the positions of `denoise/start`; and "
+    "attention's rate, whose goal is 560 TFLOP/s: it is an assumption here, and the Gluon form is what would reach it."
+)
+
+
+def verdict(goal: Goal, found: Mapping[str, Any]) -> str:
+    """Whether a prediction reaches a goal: even at worst, likely, only at best, or not; and what would."""
+    best, likely, worst = (goal.predicted(found, end) for end in ("best", "likely", "worst"))
+    if likely <= goal.limit:
+        return "reached" if worst <= goal.limit else "likely reached"
+    return f"**{'reached at best only' if best <= goal.limit else 'not reached'}**; would: {goal.would}"

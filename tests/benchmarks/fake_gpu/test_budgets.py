@@ -1,0 +1,107 @@
+"""What the torch engine makes a GPU do, counted without one, is what `budgets.json` says; planted faults are seen."""
+
+import copy
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from consisid_benchmarks.fake_gpu import budgets, device
+from consisid_benchmarks.fake_gpu.budgets import WRITE, differences
+from consisid_benchmarks.fake_gpu.count import Count, Work
+from consisid_runtime.stages.table import STAGES
+
+BUDGET = budgets.read()
+FAULTS = Path(__file__).with_name("faults.py")
+FAST_SYSTEM_BYTES = 141 * 10**9
+"""Memory of an H200, the GPU that the fake one stands for."""
+
+
+def test_nano_is_as_in_its_budget(fake_gpu: None) -> None:
+    found = budgets.measure("nano")
+    assert list(differences(found, BUDGET["nano"])) == [], f"where it is meant: {WRITE}"
+
+
+@pytest.mark.proof
+def test_every_stage_at_full_size_is_as_in_its_budget(fake_gpu: None, proof: Callable[..., Any]) -> None:
+    record = proof("fake-gpu")
+    if "full" in record.trials:
+        return
+    found = budgets.measure("full")
+    assert list(differences(found, BUDGET["full"])) == [], f"where it is meant: {WRITE}"
+    record.record(
+        "full",
+        versions=found["versions"],
+        stages={name: {**stage["total"], "peak_bytes": stage["peak_bytes"]} for name, stage in found["stages"].items()},
+    )
+
+
+def test_budgets_have_every_stage_no_spills_and_fit_the_device() -> None:
+    named = {stage.name for stage in STAGES if stage.name != "mp4"}
+    for case in budgets.CASES:
+        stages = BUDGET[case]["stages"]
+        assert named <= {name.partition("/")[0] for name in stages}
+        assert max(stage["peak_bytes"] for stage in stages.values()) < FAST_SYSTEM_BYTES
+        assert BUDGET[case]["compiled"]
+        assert not any(form["spills"] for form in BUDGET[case]["compiled"].values())
+
+
+@pytest.fixture(scope="module")
+def seen(fake_gpu: None) -> dict[str, Any]:
+    """Fault → what the fake GPU saw of it."""
+    found: dict[str, Any] = json.loads(budgets.run_fake("-P", str(FAULTS)))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("conditions on the CPU", ("denoise/step: waits 1 times, its budget is 0: ", "engines/torch.py")),
+        ("hidden copy", ("denoise/step", "(clone.default")),
+        ("wait in the loop", ("denoise/step: waits 2 times, its budget is 0: ", "block.feed_forward", "[a value]")),
+        ("memory held", ("denoise/step", "peak bytes")),
+        ("spill", ("joint._attention", "bytes of spills")),
+    ],
+)
+def test_a_planted_fault_is_seen(seen: dict[str, Any], fault: str, words: tuple[str, ...]) -> None:
+    found = list(differences(seen[fault], seen["none"]))
+    assert [text for text in found if all(word in text for word in words)], found
+
+
+def test_a_weight_left_on_the_cpu_stops_the_run(seen: dict[str, Any]) -> None:
+    assert "on cpu; wanted" in seen["weight on the CPU"]["error"]
+    assert "error" not in seen["none"]
+
+
+def test_without_a_fault_nothing_differs(seen: dict[str, Any]) -> None:
+    assert list(differences(seen["none"], seen["none"])) == []
+
+
+def test_less_than_the_budget_is_a_difference_too() -> None:
+    better = copy.deepcopy(BUDGET["nano"])
+    name, stage = next(iter(better["stages"].items()))
+    stage["total"]["launches"] -= 1
+    assert next(differences(better, BUDGET["nano"])).startswith(f"{name}: {stage['total']['launches']} launches, its")
+    del better["stages"][name]
+    assert next(differences(better, BUDGET["nano"])) == f"{name}: not run"
+    assert next(differences(BUDGET["nano"], better)) == f"{name}: no budget"
+
+
+def test_a_count_survives_json() -> None:
+    count = Count(waits={"a line": 2}, start_bytes=1, peak_bytes=512, peak_at="there")
+    count.add("mm.default", 12, 100)
+    count.add("mm.default", 12, 100)
+    assert count.total == Work(2, 24, 200)
+    assert Count.from_json(json.loads(json.dumps(count.to_json()))) == count
+
+
+def test_without_a_compiler_the_reason_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert "install g++" in device.missing()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert "a real GPU" in device.missing()
