@@ -152,8 +152,8 @@ CHANGES: dict[Size, dict[str, dict[str, Any]]] = {
         "text_encoder": {"d_ff": 512, "d_kv": 64, "d_model": 256, "num_heads": 4, "num_layers": 4},
     },
 }
-"""What each size changes. "small" makes 17 frames of 128×192; "mid" has a step of 1,066 tokens and width 576, and makes 17
-frames of 192×224: large enough that arithmetic, not calls, takes the time, as at ConsisID's size."""
+"""What each size changes. "small" makes 17 frames of 128×192; "mid" has a step of 1,066 tokens and width 576, and makes
+17 frames of 192×224: large enough that arithmetic, not calls, takes the time, as at ConsisID's size."""
 
 
 def configs(size: Size) -> dict[str, dict[str, Any]]:
