@@ -53,11 +53,11 @@ def nano(
         written = write_untrained(folder, seed=seed or 0, size=cast("Size", size or "small"))
     else:
         written = unpack_nano(folder)
-    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    taken = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     emit(
         as_json,
-        {"checkpoint": str(folder), "weights": "random" if random else "trained", "written": written, "bytes": size},
-        f"{folder}: {'written' if written else 'already there and intact'}, {size / 2**20:.1f} MiB",
+        {"checkpoint": str(folder), "weights": "random" if random else "trained", "written": written, "bytes": taken},
+        f"{folder}: {'written' if written else 'already there and intact'}, {taken / 2**20:.1f} MiB",
     )
 
 

@@ -118,8 +118,7 @@ class _Chunk:
         factor, offset = (_rows(self._in_time(part, norm.time), norm.space) for part in self._affine(norm, x))
         buffer = self._buffer(x.shape, x)
         into = buffer[CACHE_FRAMES:]
-        rows = (2, (-1, norm.space))
-        torch.addcmul(offset, x.unflatten(*rows), factor, out=into.unflatten(*rows))
+        torch.addcmul(offset, _divided(x, norm.space), factor, out=_divided(into, norm.space))
         F.silu(into, inplace=True)
         return buffer
 
@@ -162,6 +161,12 @@ def _causal(network: nn.Module) -> list[vae.CausalConv]:
 
 def _pointwise(conv: nn.Conv3d, x: Tensor) -> Tensor:
     return F.conv2d(x, conv.weight.squeeze(2), conv.bias)
+
+
+def _divided(x: Tensor, space: int) -> Tensor:
+    """[T, C, H, W] -> [T, C, H/space, space, W], a view."""
+    count, channels, height, width = x.shape
+    return x.view(count, channels, height // space, space, width)
 
 
 def _rows(x: Tensor, space: int) -> Tensor:
