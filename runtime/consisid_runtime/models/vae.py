@@ -144,18 +144,13 @@ class Chunk:
         self.left.append(x[:, :, -CACHE_FRAMES:].clone())
         return torch.cat([past, x], dim=2)
 
-    def repeat(self, x: Tensor, time: int, space: int) -> Tensor:
-        """Nearest-neighbour enlargement; the video's very first frame is not repeated in time.
-
-        One axis after the other, the longest runs of equal neighbours first: each copy but the last is of a smaller
-        tensor, and the last one moves whole rows. `F.interpolate` gives the same bits, and becomes ONNX's `Resize`,
-        which ONNX Runtime computes element by element for tensors of five axes.
-        """
-        if time > 1:
-            later = x[:, :, 1:] if self.first else x
-            later = later.repeat_interleave(time, 2)
-            x = torch.cat([x[:, :, :1], later], dim=2) if self.first else later
-        return x.repeat_interleave(space, 4).repeat_interleave(space, 3) if space > 1 else x
+    def in_time(self, x: Tensor, times: int) -> Tensor:
+        """Every frame of x [B, C, T, H, W] `times` times; the video's very first once."""
+        if times == 1:
+            return x
+        if not self.first:
+            return x.repeat_interleave(times, 2)
+        return torch.cat([x[:, :, :1], x[:, :, 1:].repeat_interleave(times, 2)], dim=2)
 
 
 class CausalConv(nn.Module):
@@ -193,9 +188,14 @@ class SpatialNorm(nn.Module):
         self.time, self.space = time, space
 
     def forward(self, x: Tensor, chunk: Chunk) -> Tensor:
-        scale = chunk.repeat(self.conv_y(chunk.latents), self.time, self.space)
-        shift = chunk.repeat(self.conv_b(chunk.latents), self.time, self.space)
-        return cast(Tensor, self.norm_layer(x) * scale + shift)
+        scale, shift = (
+            chunk.in_time(conv(chunk.latents), self.time).repeat_interleave(self.space, 4).unsqueeze(4)
+            for conv in (self.conv_y, self.conv_b)
+        )
+        normed = self.norm_layer(x)
+        # All rows of one latent's share scale and shift, which are never made at the features' height.
+        rows = normed.reshape(*normed.shape[:3], -1, self.space, normed.shape[4])
+        return cast(Tensor, (rows * scale + shift).flatten(3, 4))
 
 
 class Resnet(nn.Module):
@@ -214,7 +214,10 @@ class Resnet(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Doubles height and width, and frames where `time` is 2."""
+    """Doubles height and width by the nearest neighbour, and frames where `time` is 2, which are convolved once.
+
+    `F.interpolate` would give the same bits, but becomes ONNX's `Resize`: ONNX Runtime computes it element by element.
+    """
 
     def __init__(self, channels: int, time: int) -> None:
         super().__init__()
@@ -222,9 +225,9 @@ class Upsample(nn.Module):
         self.time = time
 
     def forward(self, x: Tensor, chunk: Chunk) -> Tensor:
-        frames = chunk.repeat(x, self.time, 2).transpose(1, 2)
+        frames = x.transpose(1, 2).repeat_interleave(2, 4).repeat_interleave(2, 3)
         wider: Tensor = self.conv(frames.flatten(0, 1))
-        return wider.reshape(*frames.shape[:2], *wider.shape[1:]).transpose(1, 2)
+        return chunk.in_time(wider.reshape(*frames.shape[:2], *wider.shape[1:]).transpose(1, 2), self.time)
 
 
 class Block(nn.Module):
