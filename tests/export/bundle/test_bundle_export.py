@@ -353,7 +353,7 @@ def test_of_two_exports_to_one_folder_one_wins(checkpoint: Checkpoint, tmp_path:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"engine": "trt"}, "one of onnx, torch, tensorrt, torch-tensorrt, got 'trt'"),
+        ({"engine": "trt"}, "one of onnx, mixed, torch, tensorrt, torch-tensorrt, got 'trt'"),
         ({"precision": "fp4"}, "precision must be one of fp32, fp16, bf16, fp8, got 'fp4'"),
         ({"engine": "torch-tensorrt", "precision": "fp8"}, "'torch-tensorrt' has no fp8"),
         ({"calibration": "c.json"}, "calibration: for engine onnx or tensorrt, in fp8; got engine 'onnx' in fp32"),

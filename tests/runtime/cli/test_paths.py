@@ -69,7 +69,14 @@ def path_parameters(app: typer.Typer, names: tuple[str, ...] = ()) -> Iterator[P
 PARAMETERS = {" ".join((*found.command, found.name)): found for found in path_parameters(make_app())}
 WRITTEN = {
     *("generate out", "request out", "export out", "repository out", "nano folder", "demo folder", "demo out"),
-    *("bench export out", "bench pipeline out", "bench kernels out", "bench fidelity out", "bench fidelity-nano out"),
+    *(
+        "bench export out",
+        "bench pipeline out",
+        "bench kernels out",
+        "bench predict out",
+        "bench fidelity out",
+        "bench fidelity-nano out",
+    ),
     *("bench fidelity-videos out", "bench fidelity-nano work", "bench gate work", "bench export full"),
 }
 """What is written to; the other paths are read."""
