@@ -39,9 +39,9 @@ def full(only: str = "") -> dict[str, Any]:
         for stage in ("face", "text", "encode", "denoise", "decode"):
             if stage.startswith(only):
                 bundle = FullSize(lambda name, shape, dtype: host_tensor(shape, dtype))
-                run_stages(bundle, lambda *shape: device_tensor(meter, *shape), _begin(meter), stage)
+                run_stages(bundle, lambda *shape: device_tensor(meter, *shape), begin_stage(meter), stage)
                 del bundle
-        return _found(meter, launches)
+        return counted(meter, launches)
 
 
 def nano(folder: Path) -> dict[str, Any]:
@@ -50,13 +50,13 @@ def nano(folder: Path) -> dict[str, Any]:
 
     with machine() as (meter, launches):
         pipeline = Pipeline(_Seeing.open(folder, device="auto"))
-        begin = _begin(meter)
+        begin = begin_stage(meter)
 
         def progress(stage: str, done: int, total: int) -> None:
             begin(stage if stage != "denoise" or not done else "denoise/steps" if done < total else "")
 
         pipeline.generate(portrait(0), prompt(0), replace(OPTIONS, steps=NANO_STEPS), progress=progress)
-        return _found(meter, launches)
+        return counted(meter, launches)
 
 
 class _Seeing(Bundle):
@@ -75,11 +75,11 @@ class _Seeing(Bundle):
         return answer
 
 
-def _begin(meter: Meter) -> Any:
+def begin_stage(meter: Meter) -> Any:
     return lambda stage: meter.begin(stage or "between")
 
 
-def _found(meter: Meter, launches: Launches) -> dict[str, Any]:
+def counted(meter: Meter, launches: Launches) -> dict[str, Any]:
     counts = {name: count.to_json() for name, count in meter.stages.items() if count.kernels}
     counts.pop("between", None)
     return {

@@ -1,7 +1,6 @@
 """ConsisID-preview's networks on the torch engine, in its size, with weights that another function makes.
 
-The weights come from a function of shape and dtype: on the fake GPU they have no values, on a real one they are random
-and made on the device, so that a bundle of 23 GB is neither written nor read.
+The weights come from a function of shape and dtype, so that a bundle of 23 GB is neither written nor read.
 """
 
 from __future__ import annotations
@@ -41,16 +40,13 @@ class FullSize:
 
     Args:
         weight: makes each weight of a network that is loaded.
-        device: as `Bundle.device`.
         configs: component → its configuration, instead of ConsisID-preview's.
     """
 
+    device = "cuda"
     world: str | None = None
 
-    def __init__(
-        self, weight: MakeWeight, *, device: str = "cuda", configs: Mapping[str, Mapping[str, Any]] = CONFIGS
-    ) -> None:
-        self.device = device
+    def __init__(self, weight: MakeWeight, *, configs: Mapping[str, Mapping[str, Any]] = CONFIGS) -> None:
         self.config = CheckpointConfig(configs.__getitem__)
         self._weight = weight
         self._modules: dict[str, TorchEngine] = {}

@@ -28,7 +28,7 @@ MakeInput = Callable[..., Tensor]
 """Sizes → a float32 tensor on the device."""
 
 
-def run_stages(bundle: FullSize, given: MakeInput, begin: Begin, only: str = "", steps: int = STEPS) -> None:
+def run_stages(bundle: FullSize, given: MakeInput, begin: Begin, only: str = "") -> None:
     """Loads and runs the stages whose name begins with `only`, one after the other; each is freed before the next.
 
     Args:
@@ -40,11 +40,11 @@ def run_stages(bundle: FullSize, given: MakeInput, begin: Begin, only: str = "",
     request = plan(Options(), bundle.config.geometry)
     for name, stage in STAGES.items():
         if name.startswith(only):
-            for _ in stage(bundle, request, given, begin, steps):
+            for _ in stage(bundle, request, given, begin):
                 begin("")
 
 
-def _face(bundle: FullSize, request: Plan, given: MakeInput, begin: Begin, steps: int) -> Iterator[None]:
+def _face(bundle: FullSize, request: Plan, given: MakeInput, begin: Begin) -> Iterator[None]:
     """The four networks on this project's engines; insightface's detector and recogniser run on the CPU."""
     begin("load/face")
     networks = {name: bundle.module(name) for name in ("aligner", "parser", "clip", "local_extractor")}
@@ -59,7 +59,7 @@ def _face(bundle: FullSize, request: Plan, given: MakeInput, begin: Begin, steps
     yield
 
 
-def _text(bundle: FullSize, request: Plan, given: MakeInput, begin: Begin, steps: int) -> Iterator[None]:
+def _text(bundle: FullSize, request: Plan, given: MakeInput, begin: Begin) -> Iterator[None]:
     begin("load/text")
     encoder = bundle.module("text_encoder")
     yield
@@ -69,7 +69,7 @@ def _text(bundle: FullSize, request: Plan, given: MakeInput, begin: Begin, steps
     yield
 
 
-def _encode(bundle: FullSize, request: Plan, given: MakeInput, begin: Begin, steps: int) -> Iterator[None]:
+def _encode(bundle: FullSize, request: Plan, given: MakeInput, begin: Begin) -> Iterator[None]:
     begin("load/encode")
     encoder = Encoder(bundle)
     yield
@@ -78,7 +78,7 @@ def _encode(bundle: FullSize, request: Plan, given: MakeInput, begin: Begin, ste
     yield
 
 
-def _denoise(bundle: FullSize, request: Plan, given: MakeInput, begin: Begin, steps: int) -> Iterator[None]:
+def _denoise(bundle: FullSize, request: Plan, given: MakeInput, begin: Begin) -> Iterator[None]:
     transformer = bundle.config.transformer
     length = transformer.max_text_seq_length
     tokens = request.latent_frames * request.rows * request.columns
@@ -94,14 +94,14 @@ def _denoise(bundle: FullSize, request: Plan, given: MakeInput, begin: Begin, st
     begin("denoise/start")
     conditions, noise, state, schedule = denoiser.start(text, face, moments, request)
     yield
-    labels = ["denoise/first-step", *[""] * (steps - 2), "denoise/step", ""]
+    labels = ["denoise/first-step", *[""] * (STEPS - 2), "denoise/step", ""]
     begin(labels[0])
     progress = lambda stage, done, total: begin(labels[done])  # noqa: E731
-    denoiser.run(conditions, noise, state, request, schedule, range(steps), progress)
+    denoiser.run(conditions, noise, state, request, schedule, range(STEPS), progress)
     yield
 
 
-def _decode(bundle: FullSize, request: Plan, given: MakeInput, begin: Begin, steps: int) -> Iterator[None]:
+def _decode(bundle: FullSize, request: Plan, given: MakeInput, begin: Begin) -> Iterator[None]:
     begin("load/decode")
     decoder = Decoder(bundle)
     yield
@@ -117,7 +117,7 @@ def _latents(bundle: FullSize, request: Plan) -> tuple[int, ...]:
     return 1, request.latent_frames, channels, request.height // spatial, request.width // spatial
 
 
-STAGES: dict[str, Callable[[FullSize, Plan, MakeInput, Begin, int], Iterator[Any]]] = {
+STAGES: dict[str, Callable[[FullSize, Plan, MakeInput, Begin], Iterator[Any]]] = {
     "face": _face,
     "text": _text,
     "encode": _encode,

@@ -71,7 +71,7 @@ BUILDERS = {
             options={"calibration": ("fp8",)},
             runs=True,
         ),
-        # On a CPU the decoder is faster in PyTorch (record `pipeline`), and the rest in ONNX Runtime.
+        # For CPUs: PyTorch has a form of the decoder for them (`cpu_decoder`).
         Builder(
             "mixed",
             "onnx",

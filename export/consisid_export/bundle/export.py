@@ -51,8 +51,8 @@ def export_bundle(
 
     Args:
         engine: one of `builders.BUILDERS`: "onnx" for ONNX graphs, "torch" for the weights alone, run by PyTorch,
-            "mixed" for graphs but of the decoder, which is fastest on a CPU, "tensorrt" or "torch-tensorrt" for
-            TensorRT engines.
+            "mixed" for graphs, and PyTorch's form of the decoder for CPUs, "tensorrt" or "torch-tensorrt" for TensorRT
+            engines.
         precision: "fp32", "fp16", "bf16" or "fp8": of the weights, and of what matrices and convolutions compute.
         calibration: for fp8, `calibration.json` of another bundle of the same transformer; otherwise the checkpoint is
             run here, for which one of ConsisID's size needs a CUDA GPU.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -55,7 +56,8 @@ class TorchEngine:
 
     @torch.no_grad()
     def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        with full_float32():
+        # A CPU has no TF32, and the settings belong to the whole process.
+        with nullcontext() if self._device.type == "cpu" else full_float32():
             results = self._network(*(inputs[name].to(self._device) for name in self._inputs))
         results = (results,) if isinstance(results, Tensor) else results
         return dict(zip(self._outputs, results, strict=True))

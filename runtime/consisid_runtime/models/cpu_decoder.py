@@ -93,7 +93,7 @@ class _Chunk:
 
     def decode(self, decoder: vae._Decoder) -> Tensor:
         """The decoder's frames, [T', 3, H, W]."""
-        buffer = self._buffer(self._latents.shape, self._latents)
+        buffer = _behind_past(self._latents)
         buffer[CACHE_FRAMES:] = self._latents
         x = self._convolve(decoder.conv_in, buffer)
         for block in (decoder.mid_block, *decoder.up_blocks):
@@ -111,12 +111,15 @@ class _Chunk:
 
     def _upsample(self, layer: vae.Upsample, x: Tensor) -> Tensor:
         wider = x.repeat_interleave(2, 3).repeat_interleave(2, 2)
-        return self._in_time(layer.conv(wider), layer.time)
+        return vae.repeat_frames(layer.conv(wider), layer.time, dim=0, first=self._first)
 
     def _normed(self, norm: vae.SpatialNorm, x: Tensor) -> Tensor:
         """The norm's SiLU behind two frames of room for the past, [T + 2, C, H, W]."""
-        factor, offset = (_rows(self._in_time(part, norm.time), norm.space) for part in self._affine(norm, x))
-        buffer = self._buffer(x.shape, x)
+        factor, offset = (
+            _rows(vae.repeat_frames(part, norm.time, dim=0, first=self._first), norm.space)
+            for part in self._affine(norm, x)
+        )
+        buffer = _behind_past(x)
         into = buffer[CACHE_FRAMES:]
         torch.addcmul(offset, _divided(x, norm.space), factor, out=_divided(into, norm.space))
         F.silu(into, inplace=True)
@@ -137,22 +140,17 @@ class _Chunk:
         scale, shift = (_pointwise(conv.conv, self._latents) for conv in (norm.conv_y, norm.conv_b))
         return scale * gain[:, None, None], shift.addcmul(scale, rest[:, None, None])
 
-    def _in_time(self, x: Tensor, times: int) -> Tensor:
-        """Every frame `times` times, but the video's very first once."""
-        if times == 1:
-            return x
-        first = [x[:1]] if self._first else []
-        return torch.cat([*first, x[len(first) :].repeat_interleave(times, 0)])
-
-    def _buffer(self, shape: Sequence[int], like: Tensor) -> Tensor:
-        return like.new_empty(shape[0] + CACHE_FRAMES, *shape[1:])
-
     def _convolve(self, conv: vae.CausalConv, buffer: Tensor) -> Tensor:
         """Put the past into the buffer's first frames, keep its last ones, convolve."""
         past = buffer[CACHE_FRAMES] if self._first else next(self._caches)[0].transpose(0, 1)
         buffer[:CACHE_FRAMES] = past
         self.left.append(buffer[-CACHE_FRAMES:].transpose(0, 1)[None].contiguous())
         return self._convolutions[conv](buffer)
+
+
+def _behind_past(x: Tensor) -> Tensor:
+    """Memory for frames like those of x behind two of the past, [T + 2, C, H, W]."""
+    return x.new_empty(len(x) + CACHE_FRAMES, *x.shape[1:])
 
 
 def _causal(network: nn.Module) -> list[vae.CausalConv]:

@@ -20,7 +20,8 @@ from consisid_runtime.models.local_extractor import PREFIX as EXTRACTOR
 from consisid_runtime.models.local_extractor import LocalExtractor
 from consisid_runtime.models.retinaface import RetinaFace
 from consisid_runtime.models.t5 import T5Encoder
-from consisid_runtime.models.vae import DecoderFirst, DecoderNext, VAEEncoder
+from consisid_runtime.models.vae import DecoderFirst, DecoderNext
+from consisid_runtime.models.vae_encoder import VAEEncoder
 from consisid_runtime.signatures import Signature
 
 CROP = 512

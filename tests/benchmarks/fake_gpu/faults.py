@@ -11,7 +11,7 @@ from unittest import mock
 
 import torch
 
-from consisid_benchmarks.fake_gpu.cases import _begin, _found
+from consisid_benchmarks.fake_gpu.cases import begin_stage, counted
 from consisid_benchmarks.fake_gpu.full_size import CONFIGS, FullSize
 from consisid_benchmarks.fake_gpu.machine import device_tensor, host_tensor, machine
 from consisid_benchmarks.fake_gpu.stages import run_stages
@@ -69,8 +69,8 @@ FAULTS: dict[str, AbstractContextManager[Any]] = {
 def run() -> dict[str, Any]:
     with machine() as (meter, launches), torch.no_grad():
         bundle = FullSize(lambda name, shape, dtype: host_tensor(shape, dtype), configs=LAYERS)
-        run_stages(bundle, lambda *shape: device_tensor(meter, *shape), _begin(meter), "denoise")
-        return _found(meter, launches)
+        run_stages(bundle, lambda *shape: device_tensor(meter, *shape), begin_stage(meter), "denoise")
+        return counted(meter, launches)
 
 
 if __name__ == "__main__":

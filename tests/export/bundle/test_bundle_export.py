@@ -1,7 +1,6 @@
 """An export leaves a whole bundle, or none; interrupted, it goes on where it ended."""
 
 import errno
-import json
 import os
 import shutil
 import signal
@@ -11,39 +10,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 
-import consisid_runtime
-from consisid_export.bundle import modules
 from consisid_export.bundle.builders import Builder
 from consisid_export.bundle.copied_files import POSITIONS
 from consisid_export.bundle.export import export_bundle
 from consisid_export.bundle.task import ModuleTask
 from consisid_export.checkpoint.checkpoint import Checkpoint
-from consisid_export.tensorrt import build as tensorrt
-from consisid_export.verify import checkpoint_runs
 from consisid_runtime.bundle import MANIFEST, Bundle
-from consisid_runtime.engines import tensorrt as tensorrt_engine
 from consisid_runtime.errors import (
     BundleMissing,
-    ConsisIDError,
     ExportCancelled,
     ExportRefused,
-    InvalidOption,
-    MissingExtra,
     OutputBusy,
     OutputUnwritable,
 )
-from consisid_runtime.files.ownership import sha256
+from consisid_runtime.events import Progress
 from consisid_runtime.models import networks
 
 MODULES = list(networks.COMPONENTS)
-
-
-@pytest.fixture
-def checkpoint(untrained: Path) -> Checkpoint:
-    return Checkpoint.open(untrained)
+FailingAt = Callable[[str, BaseException], Progress]
 
 
 @pytest.fixture
@@ -68,14 +54,6 @@ def flip(path: Path, offset: int) -> None:
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def failing_at(module: str, error: BaseException) -> Callable[[str, int, int], None]:
-    def progress(name: str, done: int, total: int) -> None:
-        if name == module:
-            raise error
-
-    return progress
 
 
 def test_a_valid_bundle_is_kept_and_a_damaged_one_replaced(checkpoint: Checkpoint, tmp_path: Path) -> None:
@@ -123,7 +101,11 @@ export_bundle(Checkpoint.open({str(checkpoint.path)!r}), {str(out)!r}, engine="t
 
 
 def test_what_was_damaged_between_two_runs_is_redone(
-    checkpoint: Checkpoint, torch_bundle_of: Callable[..., Path], tmp_path: Path, written: list[str]
+    checkpoint: Checkpoint,
+    torch_bundle_of: Callable[..., Path],
+    tmp_path: Path,
+    written: list[str],
+    failing_at: FailingAt,
 ) -> None:
     out, partial = tmp_path / "bundle", tmp_path / ".bundle.partial"
     with pytest.raises(ExportCancelled, match=r"12 finished parts are kept in .*\.partial"):
@@ -139,7 +121,11 @@ def test_what_was_damaged_between_two_runs_is_redone(
 
 
 def test_what_another_checkpoint_left_is_not_taken_over(
-    checkpoint: Checkpoint, checkpoint_of: Callable[..., Path], tmp_path: Path, written: list[str]
+    checkpoint: Checkpoint,
+    checkpoint_of: Callable[..., Path],
+    tmp_path: Path,
+    written: list[str],
+    failing_at: FailingAt,
 ) -> None:
     other = Checkpoint.open(checkpoint_of(is_kps=True))
     with pytest.raises(ExportCancelled):
@@ -151,7 +137,7 @@ def test_what_another_checkpoint_left_is_not_taken_over(
 
 @pytest.mark.parametrize("there_before", [False, True], ids=["nothing there", "a bundle there"])
 def test_a_full_disk_leaves_what_was_there_and_what_is_finished(
-    checkpoint: Checkpoint, tmp_path: Path, written: list[str], there_before: bool
+    checkpoint: Checkpoint, tmp_path: Path, written: list[str], there_before: bool, failing_at: FailingAt
 ) -> None:
     out = tmp_path / "bundle"
     if there_before:
@@ -172,14 +158,16 @@ def test_a_full_disk_leaves_what_was_there_and_what_is_finished(
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
-def test_a_disk_that_is_full_at_once_leaves_nothing(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_a_disk_that_is_full_at_once_leaves_nothing(
+    checkpoint: Checkpoint, tmp_path: Path, failing_at: FailingAt
+) -> None:
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with pytest.raises(OutputUnwritable, match="No space left on device; nothing was left behind"):
         export_bundle(checkpoint, tmp_path / "b", engine="torch", progress=failing_at(MODULES[0], full))
     assert not list(tmp_path.iterdir())
 
 
-def test_a_refused_module_leaves_no_bundle(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_a_refused_module_leaves_no_bundle(checkpoint: Checkpoint, tmp_path: Path, failing_at: FailingAt) -> None:
     with pytest.raises(ExportRefused, match="too far"):
         export_bundle(
             checkpoint, tmp_path / "b", engine="torch", progress=failing_at(MODULES[3], ExportRefused("too far"))
@@ -240,7 +228,12 @@ def test_an_export_into_the_current_folder(
 @pytest.mark.parametrize("there_before", [False, True], ids=["an empty one", "a bundle there"])
 @pytest.mark.parametrize("refused", ["mount point", "closed parent"])
 def test_a_folder_that_cannot_be_reached_from_outside_is_written_inside(
-    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str, there_before: bool
+    checkpoint: Checkpoint,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    refused: str,
+    there_before: bool,
+    failing_at: FailingAt,
 ) -> None:
     out = tmp_path / "out"
     if there_before:
@@ -348,142 +341,6 @@ def test_of_two_exports_to_one_folder_one_wins(checkpoint: Checkpoint, tmp_path:
     Bundle.open(tmp_path / "b").verify()
     assert len(refused) == 1
     assert refused[0].startswith(f"process {os.getpid()} on ") and "wait for it, or choose another folder" in refused[0]
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"engine": "trt"}, "one of onnx, mixed, torch, tensorrt, torch-tensorrt, got 'trt'"),
-        ({"precision": "fp4"}, "precision must be one of fp32, fp16, bf16, fp8, got 'fp4'"),
-        ({"engine": "torch-tensorrt", "precision": "fp8"}, "'torch-tensorrt' has no fp8"),
-        ({"calibration": "c.json"}, "calibration: for engine onnx or tensorrt, in fp8; got engine 'onnx' in fp32"),
-        ({"engine": "torch", "precision": "fp8"}, "'torch' has no fp8"),
-        ({"dynamic": True}, "dynamic: for engine tensorrt or torch-tensorrt, in .* got engine 'onnx' in fp32"),
-        ({"plugins": True}, "plugins: for engine tensorrt, in fp16 or bf16; got engine 'onnx' in fp32"),
-    ],
-    ids=lambda value: str(value) if isinstance(value, dict) else "",
-)
-def test_what_does_not_exist_or_fit_is_named(
-    checkpoint: Checkpoint, tmp_path: Path, options: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(InvalidOption, match=message):
-        export_bundle(checkpoint, tmp_path / "bundle", **options)
-
-
-@pytest.fixture
-def pretended(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """ONNX graphs and TensorRT engines without the work; collects what the engines were built with."""
-    built: list[dict[str, Any]] = []
-
-    def write_module(name: str, checkpoint: Checkpoint, folder: Path, signature: Any, **options: Any) -> dict[str, Any]:
-        (folder / f"{name}.onnx").write_text(name)
-        check = {"kind": "numeric", "error": 0.5e-6, "limit": 1e-5}
-        return {"files": [f"{name}.onnx"], "opset": 23, "check": check}
-
-    def build_engine(graph: Path, signature: Any, sizes: Any, out: Path, **options: Any) -> dict[str, Any]:
-        built.append({"graph": graph.read_text(), "sizes": sizes, **options})
-        out.write_text(f"engine of {graph.read_text()}")
-        options["progress"]("building", 1, 2)
-        found = {"library": "tensorrt-rtx", "version": "1.7", "architectures": ["sm_89"]}
-        return {**found, "profiles": [{}], "layers": 1, "log": [], "seconds": 1.5}
-
-    monkeypatch.setattr(modules, "write_module", write_module)
-    monkeypatch.setattr(tensorrt, "build_engine", build_engine)
-    monkeypatch.setattr(tensorrt, "target", lambda library=None: ("tensorrt-rtx", "1.7", ["sm_89"]))
-    return built
-
-
-def test_a_bundle_of_tensorrt_engines_holds_engines_and_says_what_they_are(
-    checkpoint: Checkpoint, tmp_path: Path, pretended: list[dict[str, Any]]
-) -> None:
-    told: list[str] = []
-    out = tmp_path / "bundle"
-    options: dict[str, Any] = {"engine": "tensorrt", "precision": "fp16", "dynamic": True}
-    export_bundle(checkpoint, out, **options, progress=lambda module, done, total: told.append(module))
-    assert [build["graph"] for build in pretended] == MODULES
-    assert all(build["dynamic"] and build["sizes"] == Bundle.open(out).config.geometry for build in pretended)
-    assert "dit_step, building 1/2" in told
-    manifest = Bundle.open(out).manifest
-    jsonschema.validate(
-        manifest, json.loads((Path(consisid_runtime.__file__).parent / "manifest.schema.json").read_text())
-    )
-    assert {module["engine"] for module in manifest["modules"].values()} == {"tensorrt"}
-    assert manifest["options"]["engine"] == "tensorrt" and manifest["architectures"] == ["sm_89"]
-    assert manifest["versions"]["tensorrt-rtx"] == "1.7"
-    step, parser = manifest["modules"]["dit_step"], manifest["modules"]["parser"]
-    assert (step["precision"], parser["precision"]) == ("fp16", "fp32")
-    assert step["files"] == ["dit_step.engine"] and step["tensorrt"]["version"] == "1.7"
-    assert step["check"]["kind"] == "structural" and "GPU" in step["check"]["reason"]
-    assert step["graph"]["check"]["error"] == 0.5e-6
-    assert not list(out.rglob("dit_step.onnx"))
-    assert not export_bundle(checkpoint, out, **options)
-    assert export_bundle(checkpoint, out, **options | {"dynamic": False}), "other options, another bundle"
-
-
-def test_a_bundle_in_fp8_keeps_its_calibration_and_one_run_is_enough(
-    checkpoint: Checkpoint,
-    tmp_path: Path,
-    pretended: list[dict[str, Any]],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(checkpoint_runs, "STEPS", 2)
-    options: dict[str, Any] = {"engine": "tensorrt", "precision": "fp8"}
-    with pytest.raises(ExportCancelled):
-        export_bundle(checkpoint, tmp_path / "b", **options, progress=failing_at(MODULES[3], KeyboardInterrupt()))
-    told: list[str] = []
-    export_bundle(checkpoint, tmp_path / "b", **options, progress=lambda phase, *_: told.append(phase))
-    assert not [phase for phase in told if phase.startswith("calibration")]
-    manifest = Bundle.open(tmp_path / "b").manifest
-    assert {name: manifest["modules"][name]["precision"] for name in ("dit_step", "dit_prepare", "parser")} == {
-        "dit_step": "fp8",
-        "dit_prepare": "fp16",
-        "parser": "fp32",
-    }
-    assert manifest["denoising_run"]["check"]["kind"] == "structural"
-    given = tmp_path / "b" / "calibration.json"
-    monkeypatch.setattr(checkpoint_runs.CheckpointRuns, "largest_inputs", None)
-    export_bundle(checkpoint, tmp_path / "c", **options, calibration=given)
-    assert (tmp_path / "c" / "calibration.json").read_bytes() == given.read_bytes()
-    assert Bundle.open(tmp_path / "c").manifest["options"]["calibration"] == sha256(given)
-
-
-def test_the_bundle_runs_each_engine_with_its_record(
-    checkpoint: Checkpoint, tmp_path: Path, pretended: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    export_bundle(checkpoint, tmp_path / "b", engine="tensorrt")
-    monkeypatch.setattr(tensorrt_engine, "TensorRTEngine", lambda *given, **named: (given, named))
-    bundle = Bundle.open(tmp_path / "b", device="cuda")
-    for module in ("clip", "dit_step"):
-        (path, signature, record), named = bundle.module(module)  # type: ignore[misc]
-        assert (path, signature.name) == (tmp_path / "b" / f"{module}.engine", module)
-        assert record == bundle.manifest["modules"][module]["tensorrt"]
-        assert named == {"device": "cuda", "capture": module == "dit_step"}
-
-
-def test_a_cancelled_build_keeps_the_engines_that_are_finished(
-    checkpoint: Checkpoint, tmp_path: Path, pretended: list[dict[str, Any]]
-) -> None:
-    with pytest.raises(ExportCancelled, match="nothing was written; 10 finished parts are kept"):
-        export_bundle(
-            checkpoint,
-            tmp_path / "b",
-            engine="tensorrt",
-            progress=failing_at(MODULES[-1], ExportCancelled("dit_step: cancelled; nothing was written")),
-        )
-    pretended.clear()
-    assert export_bundle(checkpoint, tmp_path / "b", engine="tensorrt")
-    assert [build["graph"] for build in pretended] == MODULES[-1:]
-
-
-def test_a_missing_library_is_named_before_anything_is_done(
-    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for library in ("tensorrt", "tensorrt_rtx", "torch_tensorrt"):
-        monkeypatch.setitem(sys.modules, library, None)
-    for engine in ("tensorrt", "torch-tensorrt"):
-        with pytest.raises(MissingExtra, match=rf"pip install 'consisid-runtime\[{engine}\]'"):
-            export_bundle(checkpoint, tmp_path / "b", engine=engine, progress=failing_at("", ConsisIDError()))
-    assert not list(tmp_path.iterdir())
 
 
 def test_positions_are_readable_by_everyone(torch_bundle_of: Callable[..., Path]) -> None:

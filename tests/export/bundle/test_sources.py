@@ -59,6 +59,7 @@ STALE: dict[str, dict[str, tuple[str, ...]]] = {
     "consisid_runtime/errors.py": {},
     "consisid_runtime/cli/commands.py": {},
     "consisid_runtime/serve/models.py": {},
+    "consisid_runtime/models/cpu_decoder.py": {},
     "consisid_export/onnx/trace.py": GRAPHS,
     "consisid_export/onnx/fp8.py": {"onnx fp8": FP8},
     "consisid_export/verify/module.py": GRAPHS,
@@ -104,6 +105,17 @@ def digests(untrained: Path) -> Callable[..., dict[str, str]]:
 def before(digests: Callable[..., dict[str, str]]) -> dict[str, dict[str, str]]:
     """The digests of every case, of the files as they are."""
     return {case: digests(case) for case in CASES}
+
+
+def test_each_part_of_a_mixed_bundle_has_its_own_builders_digest(untrained: Path) -> None:
+    checkpoint = Checkpoint.open(untrained)
+    signatures, sizes = networks.signatures(checkpoint), checkpoint.config.geometry
+    mixed, onnx, torch = (
+        Parts(options, options.builder.toolchain(), signatures, sizes).digests()
+        for options in map(ExportOptions, ("mixed", "onnx", "torch"))
+    )
+    decoders = ("vae_decoder_first", "vae_decoder_next")
+    assert mixed == onnx | {name: torch[name] for name in decoders}
 
 
 @pytest.fixture

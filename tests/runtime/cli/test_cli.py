@@ -144,11 +144,12 @@ def test_nano_refuses_a_seed_out_of_range(tmp_path: Path) -> None:
     assert done.stderr.startswith("INVALID_OPTION: seed must be")
 
 
-def test_nano_refuses_a_seed_without_random_weights(tmp_path: Path) -> None:
-    done = run("nano", tmp_path / "nano", "--seed", "0")
+@pytest.mark.parametrize(("flag", "value"), [("--seed", "0"), ("--size", "mid")])
+def test_nano_refuses_what_belongs_to_random_weights(tmp_path: Path, flag: str, value: str) -> None:
+    done = run("nano", tmp_path / "nano", flag, value)
     assert done.returncode == 3, done.stderr
     assert done.stderr.startswith(
-        "INVALID_OPTION: --seed applies to an untrained checkpoint only, got 0 without --random"
+        f"INVALID_OPTION: {flag} applies to an untrained checkpoint only, got {value} without --random"
     )
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from consisid_runtime.bundle import Bundle
 from consisid_runtime.engines import check_device
+from consisid_runtime.engines import torch as torch_engine
 from consisid_runtime.engines.full_float32 import full_float32
 from consisid_runtime.engines.onnxruntime import OnnxEngine, providers
 from consisid_runtime.engines.torch import TorchEngine
@@ -89,7 +90,9 @@ def precisions() -> list[str]:
     return [backends.cudnn.conv.fp32_precision, backends.cuda.matmul.fp32_precision]
 
 
-def test_float32_is_no_tf32_while_a_network_runs() -> None:
+def test_float32_is_no_tf32_while_a_network_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensors without memory stand in for a GPU's."""
+
     class Look(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             seen.append(precisions())
@@ -99,8 +102,11 @@ def test_float32_is_no_tf32_while_a_network_runs() -> None:
     port = Port("x", "FP32", (1,))
     before = precisions()
     assert before[0] == "tf32"  # PyTorch's default for convolutions
-    TorchEngine(Look(), Signature("look", (port,), (port,)), device="cpu")({"x": torch.zeros(1)})
-    assert seen == [["ieee", "ieee"]]
+    signature = Signature("look", (port,), (port,))
+    TorchEngine(Look(), signature, device="cpu")({"x": torch.zeros(1)})
+    monkeypatch.setattr(torch_engine, "torch_device", torch.device)
+    TorchEngine(Look(), signature, device="meta")({"x": torch.zeros(1)})
+    assert seen == [before, ["ieee", "ieee"]]
     assert precisions() == before
 
 

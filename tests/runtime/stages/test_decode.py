@@ -9,7 +9,8 @@ from torch import Tensor
 
 from consisid_runtime.errors import NotFinite
 from consisid_runtime.models.configs.checkpoint import CheckpointConfig
-from consisid_runtime.models.vae import DecoderFirst, DecoderNext, VAEConfig
+from consisid_runtime.models.configs.vae import VAEConfig
+from consisid_runtime.models.vae import DecoderFirst, DecoderNext
 from consisid_runtime.options import Geometry, Options, plan
 from consisid_runtime.stages.decode import Decoder
 

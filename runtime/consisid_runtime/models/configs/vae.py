@@ -13,6 +13,8 @@ FILE = "vae/config.json"
 # A causal kernel of 3 frames looks back at 2.
 CACHE_FRAMES = 2
 MID_RESNETS = 2
+# Fixed upstream for the norms before the last convolution and SpatialNorm, whatever the configuration says.
+NORM_OUT_EPS = 1e-6
 _PIXELS = 3
 
 _NOT_USED = ("force_upcast", "invert_scale_latents", "latents_mean", "latents_std")
