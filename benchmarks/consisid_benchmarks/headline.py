@@ -1,9 +1,11 @@
-"""Writes one row for each record: the README's table of figures.
+"""Writes the rows of each record: the README's table of figures.
 
 Its columns are: what was measured, ours, what it is compared with, the ratio.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 from consisid_benchmarks.tables import spell
 from consisid_fidelity.nano.record import NanoRecord
@@ -19,8 +21,8 @@ SUITES = (*_CHOSEN, "fidelity")
 _SIMILARITY = "facesim_arc"
 
 
-def row(record: Record) -> str | None:
-    """The cells of a record's row, " | " between them; None without the metric of both ours and the peer."""
+def rows(record: Record) -> Iterator[str]:
+    """The cells of a record's rows, " | " between them: one for each case with the metric of both ours and the peer."""
     words, metric, peer = _CHOSEN[record.suite]
     found = {(each.case, each.variant): each for each in record.rows if each.metric == metric}
     for (case, variant), other in found.items():
@@ -28,8 +30,7 @@ def row(record: Record) -> str | None:
             place = record.machine.gpu or f"CPU, {record.machine.cores} cores"
             what = f"{record.suite}, {words} ({case.replace('/', ', ')}; {place})"
             ours = spell(found[case, OURS].median, metric)
-            return " | ".join([what, ours, f"{peer} {spell(other.median, metric)}", f"{ratio:.1f} ×"])
-    return None
+            yield " | ".join([what, ours, f"{peer} {spell(other.median, metric)}", f"{ratio:.1f} ×"])
 
 
 def people_row(record: NanoRecord) -> str:

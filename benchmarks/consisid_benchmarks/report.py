@@ -122,15 +122,20 @@ def _blocks(results: Results) -> dict[str, dict[tuple[str, str], str]]:
 
 
 def _rows(suite: str, results: Results) -> str:
-    """The cells of README's rows, one for each machine; the outermost bars belong to the markers."""
-    rows = [_marked_row(results, each, headline.row(each)) for each in results.records if each.suite == suite]
+    """The cells of README's rows, for each machine and case; the outermost bars belong to the markers."""
+    rows = [
+        _marked_row(results, each, row)
+        for each in results.records
+        if each.suite == suite
+        for row in headline.rows(each)
+    ]
     if suite == nano_record.SUITE:
         rows = [_marked_row(results, each, headline.people_row(each)) for each in results.people]
-    return " |\n| ".join(filter(None, rows)) or f"{suite} | not measured yet | – | –"
+    return " |\n| ".join(rows) or f"{suite} | not measured yet | – | –"
 
 
-def _marked_row(results: Results, record: Record | NanoRecord, row: str | None) -> str | None:
-    if row is None or not results.stale_of(record):
+def _marked_row(results: Results, record: Record | NanoRecord, row: str) -> str:
+    if not results.stale_of(record):
         return row
     what, _, cells = row.partition(" | ")
     return f"{what} ({CELL}) | {cells}"

@@ -151,6 +151,18 @@ def test_readme_has_a_row_of_cells_for_each_benchmark(root: Path) -> None:
     )
 
 
+def test_each_case_with_a_peer_has_a_row(root: Path, make_record: MakeRecord) -> None:
+    record = make_record()
+    larger = tuple(
+        replace(each, case="mid/17", median=3 * each.median, p20=3 * each.p20, p80=3 * each.p80) for each in record.rows
+    )
+    write(root, replace(record, rows=(*record.rows, *larger)))
+    update(root)
+    text = page(root, README)
+    assert row(root, "pipeline").endswith("(untrained, 17; CPU, 2 cores) | 250 ms | diffusers-eager 1 s | 4.0 × |")
+    assert "\n| pipeline, seconds a video (mid, 17; CPU, 2 cores) | 750 ms | diffusers-eager 3 s | 4.0 ×" in text
+
+
 def test_each_machine_has_a_row_and_a_failed_gate_none(root: Path, make_record: MakeRecord) -> None:
     write(root, make_record(machine=Machine("h200", "A CPU", 16, 128, "NVIDIA H200")))
     update(root)
