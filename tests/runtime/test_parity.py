@@ -197,7 +197,7 @@ def test_the_exported_video_is_the_references(
     assert error <= LIMIT and levels <= 1
 
 
-@pytest.mark.parametrize("engine", ["torch", "onnx", pytest.param("mixed", marks=pytest.mark.proof)])
+@pytest.mark.parametrize("engine", ["torch", "mixed", pytest.param("onnx", marks=pytest.mark.proof)])
 def test_a_trained_checkpoints_video_is_the_references(
     engine: str, trained_bundle_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

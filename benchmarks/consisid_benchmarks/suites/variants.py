@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from consisid_runtime.allocator import keep_freed_memory
 from consisid_runtime.bundle import Bundle
 from consisid_runtime.engines import Engine
 from consisid_runtime.options import Plan
@@ -134,7 +135,11 @@ def video_maker(variant: str, path: Path, threads: int) -> Ours | DiffusersEager
 
 
 def generate_once(variant: str, path: Path, threads: int, features: Features, prompt: str, plan: Plan) -> None:
-    """Load a variant and generate one video; runs in a fresh process whose peak memory is measured."""
+    """Load a variant and generate one video; runs in a fresh process whose peak memory is measured.
+
+    Memory is kept as in the process that takes the times (`cli.threads`).
+    """
+    keep_freed_memory()
     video_maker(variant, path, threads)(features, prompt, plan)
 
 

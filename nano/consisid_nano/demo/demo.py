@@ -45,7 +45,9 @@ def run_demo(folder: Path, out: Path, say: Callable[[str], None], *, people: int
     written = unpack_nano(checkpoint)
     done(f"{'unpacked' if written else 'reused, still valid:'} checkpoint {checkpoint}")
     with Display("export") as display:
-        exported = export_bundle(Checkpoint.open(checkpoint), folder / "bundle", progress=display.update)
+        exported = export_bundle(
+            Checkpoint.open(checkpoint), folder / "bundle", engine="mixed", progress=display.update
+        )
     done(f"{'exported' if exported else 'reused, still valid:'} bundle {folder / 'bundle'}")
     subjects = [PersonVideos(portrait(number)) for number in range(people)]
     texts = [prompt(number) for number in range(prompts)]

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+from consisid_runtime.allocator import keep_freed_memory
 from consisid_runtime.bundle import Bundle
 from consisid_runtime.errors import ConsisIDError, ServerError
 from consisid_runtime.events import silent
@@ -111,6 +112,7 @@ class StageModel(Model):
     stage: ClassVar[Stage]
 
     def load(self) -> Geometry:
+        keep_freed_memory()
         self.bundle = Bundle.open(os.environ[BUNDLE_VARIABLE])
         self.dims = checkpoint_dims(self.bundle)
         self.loaded = self.stage.load(self.bundle)

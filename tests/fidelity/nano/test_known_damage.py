@@ -23,7 +23,7 @@ ALL_CASES = (EXACT, "8-bit-weights")
 @pytest.fixture(scope="module", params=[FEWEST, pytest.param(SMALL, marks=pytest.mark.proof)], ids="{}-cases".format)
 def findings(request: pytest.FixtureRequest, trained_bundle_of: Callable[[str], Path]) -> Findings:
     """The findings of the small set; measurements of the same bundle, judges and source code are reused."""
-    setup = ExperimentSetup(trained_bundle_of("onnx"), consisid_nano.checkpoint(), consisid_nano.judges())
+    setup = ExperimentSetup(trained_bundle_of("mixed"), consisid_nano.checkpoint(), consisid_nano.judges())
     run = ExperimentRun(experiments.small_setup(setup), WORK)
     counts = experiments.small_case_counts()
     counts |= {name: request.param for name in counts if name not in ALL_CASES}

@@ -175,6 +175,7 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     loaded = importlib.import_module("consisid_runtime.serve.models")
     bundle = FakeBundle()
     monkeypatch.setattr(loaded, "Bundle", SimpleNamespace(open=lambda path: bundle if path == "/bundle" else None))
+    monkeypatch.setattr(loaded, "keep_freed_memory", lambda: None)  # it would hold for the other tests too
     yield loaded
     del sys.modules["consisid_runtime.serve.models"]
 
@@ -187,6 +188,13 @@ def model(serving: ModuleType, name: str) -> Any:
 
 def image(content: bytes) -> NDArray[np.uint8]:
     return np.frombuffer(content, np.uint8)
+
+
+def test_a_models_process_keeps_the_memory_that_it_frees(serving: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(serving, "keep_freed_memory", lambda: asked.append("kept"))
+    model(serving, "decode")
+    assert asked == ["kept"]
 
 
 def test_parameters_and_back() -> None:
