@@ -13,24 +13,27 @@ from consisid_fidelity.nano.variants import EXACT, RECONSTRUCTED
 from consisid_measurement.record import OURS, Record, relative
 
 _CHOSEN = {
-    "pipeline": ("seconds a video", "total_seconds", "diffusers-eager"),
-    "export": ("peak memory", "peak_rss_bytes", "torch-onnx-export"),
+    "pipeline": ("seconds a video", "total_seconds", ("diffusers-eager", "diffusers-compiled/memory-kept")),
+    "export": ("peak memory", "peak_rss_bytes", ("torch-onnx-export",)),
 }
-"""Suite → words for the metric, the metric, the peer."""
+"""Suite → words for the metric, the metric, the peers."""
 SUITES = (*_CHOSEN, "fidelity")
 _SIMILARITY = "facesim_arc"
 
 
 def rows(record: Record) -> Iterator[str]:
-    """The cells of a record's rows, " | " between them: one for each case with the metric of both ours and the peer."""
-    words, metric, peer = _CHOSEN[record.suite]
+    """The cells of a record's rows, " | " between them: one for each case with the metric of both ours and a peer."""
+    words, metric, peers = _CHOSEN[record.suite]
     found = {(each.case, each.variant): each for each in record.rows if each.metric == metric}
-    for (case, variant), other in found.items():
-        if variant == peer and (ratio := relative(other, record.rows)):
-            place = record.machine.gpu or f"CPU, {record.machine.cores} cores"
+    place = record.machine.gpu or f"CPU, {record.machine.cores} cores"
+    for case in dict.fromkeys(case for case, _ in found):
+        others = {peer: found[case, peer] for peer in peers if (case, peer) in found}
+        ratios = [ratio for other in others.values() if (ratio := relative(other, record.rows))]
+        if ratios:
             what = f"{record.suite}, {words} ({case.replace('/', ', ')}; {place})"
             ours = spell(found[case, OURS].median, metric)
-            yield " | ".join([what, ours, f"{peer} {spell(other.median, metric)}", f"{ratio:.1f} ×"])
+            beside = "; ".join(f"{peer} {spell(other.median, metric)}" for peer, other in others.items())
+            yield " | ".join([what, ours, beside, "; ".join(f"{ratio:.1f} ×" for ratio in ratios)])
 
 
 def people_row(record: NanoRecord) -> str:

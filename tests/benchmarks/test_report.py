@@ -163,6 +163,16 @@ def test_each_case_with_a_peer_has_a_row(root: Path, make_record: MakeRecord) ->
     assert "\n| pipeline, seconds a video (mid, 17; CPU, 2 cores) | 750 ms | diffusers-eager 3 s | 4.0 ×" in text
 
 
+def test_a_row_names_every_peer_that_was_measured(root: Path, make_record: MakeRecord) -> None:
+    record = make_record()
+    strongest = Row("untrained/17", "diffusers-compiled/memory-kept", "total_seconds", 0.5, 0.5, 0.5, 3)
+    write(root, replace(record, rows=(*record.rows, strongest)))
+    update(root)
+    assert row(root, "pipeline").endswith(
+        "| diffusers-eager 1 s; diffusers-compiled/memory-kept 500 ms | 4.0 ×; 2.0 ×<!-- /headline:pipeline --> |"
+    )
+
+
 def test_each_machine_has_a_row_and_a_failed_gate_none(root: Path, make_record: MakeRecord) -> None:
     write(root, make_record(machine=Machine("h200", "A CPU", 16, 128, "NVIDIA H200")))
     update(root)

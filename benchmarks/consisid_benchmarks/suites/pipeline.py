@@ -1,11 +1,14 @@
-"""Suite `pipeline`: times whole videos, ours by each way to run on a CPU and diffusers in eager mode."""
+"""Suite `pipeline`: times whole videos, ours by each way to run on a CPU, and diffusers eager and compiled."""
 
 from __future__ import annotations
 
+import functools
 import re
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from consisid_benchmarks.suites.variant_processes import Variant
     from consisid_benchmarks.suites.variants import Features, TimedVideo
     from consisid_measurement.record import Row
     from consisid_runtime.events import Progress
@@ -30,15 +34,25 @@ SUITE = "pipeline"
 GATE = "tests/runtime/test_parity.py"
 PACKAGES = ("consisid-runtime", "torch", "onnxruntime", "diffusers", "transformers", "numpy")
 PROMPT = "An astronaut smiles at the camera, a flag and a rocket behind her."
-MEMORY_RUNS = 3
-ENGINES = {"ours": "mixed", "ours-onnx": "onnx", "ours-torch-engine": "torch"}
-"""Variant → `consisid export --engine`."""
+FLOOR = "arithmetic-floor"
+"""Not a variant: the reference's arithmetic at the rate of this machine's large matrix products."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A checkpoint, and the number of frames of its videos; None for its own."""
+
+    name: str
+    checkpoint: Path
+    frames: int | None = None
 
 
 def command(
     checkpoint: Annotated[
         Path | None,
-        typer.Option("--checkpoint", help="A ConsisID checkpoint; default: both untrained ones, written for the run."),
+        typer.Option(
+            "--checkpoint", help="A ConsisID checkpoint; default: nano and both untrained ones, in several sizes."
+        ),
     ] = None,
     steps: Annotated[int, typer.Option("--steps", min=2, max=1000, help="Denoising steps of each video.")] = 10,
     rounds: Rounds = 11,
@@ -47,7 +61,8 @@ def command(
     out: Out = None,
     as_json: Json = False,
 ) -> None:
-    """Time whole videos: ours by each way to run on a CPU, and diffusers in eager mode."""
+    """Time whole videos: ours by each way to run on a CPU, and diffusers, eager and compiled (needs a C++ compiler)."""
+    from consisid_benchmarks.suites.variant_processes import VARIANTS
     from consisid_export.checkpoint.checkpoint import Checkpoint
     from consisid_measurement import environment, harness
     from consisid_runtime.cpus import default_threads
@@ -57,14 +72,22 @@ def command(
     if checkpoint is not None:
         Checkpoint.open(checkpoint)
     threads = default_threads()
-    options = Options(steps=steps)
+    ceilings = functools.cache(partial(environment.cpu_ceilings, threads))
 
     def rows() -> list[Row]:
         with Display("bench pipeline") as display, tempfile.TemporaryDirectory() as folder:
             measured: list[Row] = []
-            for name, path in checkpoints(checkpoint, Path(folder)).items():
-                paths = prepare(path, Path(folder) / f"{name}-bundles", display.update)
-                measured += measure(name, paths, options, rounds=rounds, threads=threads, progress=display.update)
+            for case in cases(checkpoint, Path(folder)):
+                paths = prepare(case.checkpoint, Path(folder) / f"{case.name}-bundles", VARIANTS, display.update)
+                measured += measure(
+                    case.name,
+                    paths,
+                    Options(steps=steps, frames=case.frames),
+                    rounds=rounds,
+                    threads=threads,
+                    tflops=ceilings()["matmul_fp32_tflops"],
+                    progress=display.update,
+                )
             return measured
 
     record, reason = harness.run(
@@ -74,71 +97,104 @@ def command(
         root=environment.checkout(),
         machine=environment.machine(machine),
         packages=PACKAGES,
-        ceilings=partial(environment.cpu_ceilings, threads),
+        ceilings=ceilings,
     )
     finish(record, reason, results, as_json)
 
 
-def checkpoints(given: Path | None, folder: Path) -> dict[str, Path]:
-    """Name → checkpoint: the given one, or the untrained ones, written into `folder`."""
+def cases(given: Path | None, folder: Path) -> list[Case]:
+    """The given checkpoint, or nano and the untrained ones, which are written into `folder`."""
+    import consisid_nano
     from consisid_nano.untrained.write import write_untrained
 
     if given is not None:
-        return {re.sub(r"[^a-z0-9]+", "-", given.resolve().name.lower()).strip("-"): given}
-    written = {"untrained": folder / "untrained", "mid": folder / "mid"}
-    write_untrained(written["untrained"])
-    write_untrained(written["mid"], size="mid")
-    return written
+        return [Case(re.sub(r"[^a-z0-9]+", "-", given.resolve().name.lower()).strip("-"), given)]
+    untrained, mid = folder / "untrained", folder / "mid"
+    write_untrained(untrained)
+    write_untrained(mid, size="mid")
+    return [
+        Case("nano", consisid_nano.checkpoint()),
+        Case("untrained", untrained),
+        Case("untrained", untrained, frames=33),
+        Case("mid", mid, frames=9),
+        Case("mid", mid),
+    ]
 
 
-def prepare(checkpoint: Path, folder: Path, progress: Progress) -> dict[str, Path]:
-    """Write the variants' bundles into `folder`; returns variant → bundle or checkpoint."""
+def prepare(checkpoint: Path, folder: Path, variants: Sequence[Variant], progress: Progress) -> dict[Variant, Path]:
+    """Write the variants' bundles into `folder`, unless they are there; returns variant → bundle or checkpoint."""
     from consisid_export.bundle.export import export_bundle
     from consisid_export.checkpoint.checkpoint import Checkpoint
 
-    paths = {variant: folder / engine for variant, engine in ENGINES.items()}
-    for variant, engine in ENGINES.items():
-        export_bundle(Checkpoint.open(checkpoint), paths[variant], engine=engine, progress=progress)
-    return paths | {"diffusers-eager": checkpoint}
+    paths = {variant: folder / variant.engine if variant.engine else checkpoint for variant in variants}
+    for variant in variants:
+        if variant.engine:
+            export_bundle(Checkpoint.open(checkpoint), paths[variant], engine=variant.engine, progress=progress)
+    return paths
 
 
 def measure(
     name: str,
-    paths: Mapping[str, Path],
+    paths: Mapping[Variant, Path],
     options: Options,
     *,
     rounds: int,
     threads: int,
+    tflops: float | None,
     progress: Progress,
     warmup: int = 1,
-    memory_runs: int = MEMORY_RUNS,
+    memory: bool = True,
 ) -> list[Row]:
-    """All rows of the suite. Raises `Mismatch` when the variants do not generate the same video.
+    """All rows of a case. Raises `Mismatch` when the variants do not generate the same video.
 
-    Every variant gets the same face features and prompt and generates uint8 frames. "request_seconds" and the times of
-    the stages belong to a whole request to our pipeline, from the photograph to the MP4, which "decode" encodes.
+    Every variant gets the same face features and prompt and generates uint8 frames, in a process of its own.
+    "request_seconds" and the times of the stages belong to a whole request to our pipeline, from the photograph to the
+    MP4, which "decode" encodes. The peak memory is that of a fresh process that generates one video; a compiled variant
+    has none, it would count the compiler.
+
+    Args:
+        paths: of the variants, ours first, with `variant_processes.EAGER` among them.
+        tflops: of this machine's large products, for the row `FLOOR`.
     """
-    from consisid_benchmarks.suites.variants import generate_once, read_features, video_maker
+    from consisid_benchmarks.suites.variant_processes import EAGER, VariantProcess, count_flop
+    from consisid_benchmarks.suites.variants import read_features
     from consisid_export.checkpoint.checkpoint import Checkpoint
-    from consisid_measurement.harness import Arm, interleave
+    from consisid_measurement.harness import Arm, interleave, summarise
+    from consisid_measurement.memory import in_fresh_process
     from consisid_runtime.bundle import Bundle
     from consisid_runtime.options import plan
     from consisid_runtime.pipeline import Pipeline
 
-    request = plan(options, Bundle.open(paths["ours"]).config.geometry)
-    photo = Checkpoint.open(paths["diffusers-eager"]).example().portrait
-    inputs = (read_features(paths["ours"], photo, request, threads=threads), PROMPT, request)
-    makers = {variant: video_maker(variant, path, threads) for variant, path in paths.items()}
-    require_same_video({variant: make(*inputs).frames for variant, make in makers.items()})
-
-    whole = Pipeline.open(paths["ours"], device="cpu", threads=threads)
-    arms = [Arm(variant, partial(_seconds, make, inputs)) for variant, make in makers.items()]
-    arms.append(Arm("ours", partial(_request_seconds, whole, photo, options)))
+    ours = next(iter(paths.values()))
+    request = plan(options, Bundle.open(ours).config.geometry)
+    photo = Checkpoint.open(paths[EAGER]).example().portrait
+    inputs = (read_features(ours, photo, request, threads=threads), PROMPT, request)
     case = f"{name}/{request.frames}x{request.height}x{request.width}/{options.steps}-steps"
-    rows = interleave(case, arms, rounds=rounds, warmup=warmup, progress=progress)
-    for variant, path in paths.items():
-        progress(f"memory, {variant}", 0, 1)
-        rows += _memory(case, variant, partial(generate_once, variant, path, threads, *inputs), memory_runs)
+    with ExitStack() as running:
+        makers = {
+            variant.name: running.enter_context(VariantProcess(variant, path, threads))
+            for variant, path in paths.items()
+        }
+        first: dict[str, TimedVideo] = {}
+        for done, (label, make) in enumerate(makers.items()):
+            progress(f"first video, {label}", done, len(makers))
+            first[label] = make(*inputs)
+        require_same_video({label: video.frames for label, video in first.items()})
+        whole = Pipeline.open(ours, device="cpu", threads=threads)
+        arms = [Arm(label, partial(_seconds, make, inputs)) for label, make in makers.items()]
+        arms.append(Arm("ours", partial(_request_seconds, whole, photo, options)))
+        rows = interleave(case, arms, rounds=rounds, warmup=warmup, progress=progress)
+    rows += [
+        summarise(case, label, "first_video_seconds", [video.seconds["total_seconds"]])
+        for label, video in first.items()
+    ]
+    if tflops:
+        flop, _ = in_fresh_process(partial(count_flop, paths[EAGER], threads, *inputs))
+        rows.append(summarise(case, FLOOR, "total_seconds", [flop / tflops / 1e12]))
+    for variant, path in paths.items() if memory else ():
+        if not variant.compiled:
+            progress(f"memory, {variant.name}", 0, 1)
+            rows += _memory(case, variant, path, threads, inputs)
     return rows
 
 
@@ -166,9 +222,10 @@ def _request_seconds(pipeline: Pipeline, photo: bytes, options: Options) -> Mapp
     return {"request_seconds": total, **{f"{stage}_seconds": took for stage, took in video.info["seconds"].items()}}
 
 
-def _memory(case: str, variant: str, work: Callable[[], object], runs: int) -> list[Row]:
+def _memory(case: str, variant: Variant, path: Path, threads: int, inputs: tuple[Features, str, Plan]) -> list[Row]:
+    from consisid_benchmarks.suites.variant_processes import generate
     from consisid_measurement.harness import summarise
     from consisid_measurement.memory import peak_rss_bytes
 
-    peaks = [peak for peak in (peak_rss_bytes(work) for _ in range(runs)) if peak is not None]
-    return [summarise(case, variant, "peak_rss_bytes", peaks)] if peaks else []
+    peak = peak_rss_bytes(partial(generate, variant, path, threads, *inputs))
+    return [] if peak is None else [summarise(case, variant.name, "peak_rss_bytes", [peak])]

@@ -1,4 +1,4 @@
-"""The variants of suite `pipeline`: each generates the same uint8 frames from the same face features and prompt."""
+"""Ours and diffusers, as suite `pipeline` runs them: the same frames from the same face features and prompt."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from consisid_runtime.allocator import keep_freed_memory
 from consisid_runtime.bundle import Bundle
 from consisid_runtime.engines import Engine
 from consisid_runtime.options import Plan
@@ -85,10 +84,15 @@ class Ours:
         return clock.stop(self._stages["decode"](values["latents"], plan))
 
 
-class DiffusersEager:
-    """`ConsisIDPipeline` in eager mode, in fp32 on the same number of threads, without autograd."""
+class Diffusers:
+    """`ConsisIDPipeline` in fp32 on the same number of threads, without autograd.
 
-    def __init__(self, checkpoint: Path, *, threads: int) -> None:
+    Args:
+        compiled: compile transformer and decoder with `torch.compile`; the first video then takes minutes, and needs a
+            C++ compiler.
+    """
+
+    def __init__(self, checkpoint: Path, *, threads: int, compiled: bool = False) -> None:
         import diffusers
         import transformers
 
@@ -98,6 +102,9 @@ class DiffusersEager:
         load: Any = diffusers.ConsisIDPipeline.from_pretrained
         self._pipeline = load(checkpoint, dtype=torch.float32, local_files_only=True, low_cpu_mem_usage=False)
         self._pipeline.set_progress_bar_config(disable=True)
+        if compiled:
+            self._pipeline.transformer = torch.compile(self._pipeline.transformer)
+            self._pipeline.vae.decoder = torch.compile(self._pipeline.vae.decoder)
 
     @torch.inference_mode()
     def __call__(self, features: Features, prompt: str, plan: Plan) -> TimedVideo:
@@ -127,20 +134,6 @@ class DiffusersEager:
         ).frames[0]
         frames = (video * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
         return clock.stop(frames)
-
-
-def video_maker(variant: str, path: Path, threads: int) -> Ours | DiffusersEager:
-    """The named variant, loaded; `path` is a checkpoint for the reference and a bundle for ours."""
-    return DiffusersEager(path, threads=threads) if variant == "diffusers-eager" else Ours(path, threads=threads)
-
-
-def generate_once(variant: str, path: Path, threads: int, features: Features, prompt: str, plan: Plan) -> None:
-    """Load a variant and generate one video; runs in a fresh process whose peak memory is measured.
-
-    Memory is kept as in the process that takes the times (`cli.threads`).
-    """
-    keep_freed_memory()
-    video_maker(variant, path, threads)(features, prompt, plan)
 
 
 class _Clock:
