@@ -51,7 +51,7 @@ class Bundle:
         fingerprint: SHA-256 of the manifest's content, hence of every file it names.
         config: the checkpoint's configuration.
         world: the drawn world that it was trained on; None for photographs of people.
-        device: where its modules run: "cpu", "cuda" or "auto".
+        device: where its modules run: one of `engines.DEVICES`.
         threads: CPU threads of each ONNX Runtime engine; None for `cpus.default_threads`.
     """
 
@@ -71,7 +71,7 @@ class Bundle:
         """Open the bundle at `path`.
 
         Args:
-            device: "cpu", "cuda", or "auto" for CUDA where the engine finds it.
+            device: "cpu", "cuda", "cuda:N" for GPU number N, or "auto" for CUDA where the engine finds it.
             threads: CPU threads of each ONNX Runtime engine; None takes `cpus.default_threads`. PyTorch's are the
                 process's own, lowered to the CPUs that it may use.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
@@ -11,13 +12,31 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-DEVICES = ("cpu", "cuda", "auto")
+DEVICES = ("cpu", "cuda", "cuda:N", "auto")
+"""Where a module may run: "cuda" is the current GPU, "cuda:N" the GPU of that number, "auto" CUDA where it is there."""
+
+_DEVICE = re.compile(r"cpu|auto|cuda(?::(0|[1-9][0-9]*))?")
 
 
 def check_device(name: str) -> None:
     """Raises `InvalidOption` for a device that is none of `DEVICES`."""
-    if name not in DEVICES:
+    if not isinstance(name, str) or _DEVICE.fullmatch(name) is None:
         raise InvalidOption(f"device must be one of {', '.join(DEVICES)}, got {name!r}")
+
+
+def gpu_number(name: str) -> int | None:
+    """N of "cuda:N", None for another device. Raises `InvalidOption` as `check_device`."""
+    check_device(name)
+    _, _, number = name.partition(":")
+    return int(number) if number else None
+
+
+def require_gpu(name: str, count: int) -> None:
+    """Raises `InvalidOption` for a device "cuda:N" where only `count` GPUs are seen."""
+    number = gpu_number(name)
+    if number is not None and number >= count:
+        seen = "is 1 GPU, cuda:0" if count == 1 else f"are {count} GPUs, cuda:0 to cuda:{count - 1}"
+        raise InvalidOption(f"device {name!r}: here {seen} (as far as CUDA_VISIBLE_DEVICES shows them)")
 
 
 class Engine(Protocol):

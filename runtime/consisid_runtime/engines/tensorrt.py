@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, cuda
 
+from consisid_runtime.engines import check_device, require_gpu
 from consisid_runtime.engines.tensorrt_library import load, log_of, reasons
 from consisid_runtime.errors import BundleCorrupt, BundleVersion, InvalidOption, MissingExtra
 from consisid_runtime.signatures import Signature
@@ -61,7 +62,7 @@ class TensorRTEngine:
         capture: record the calls of one shape as a CUDA graph and replay it; inputs are then copied, outputs too.
 
     Raises `BundleVersion` for an engine of another GPU or TensorRT version, `MissingExtra` without CUDA or TensorRT,
-    `InvalidOption` for a device other than a GPU, `BundleCorrupt` where TensorRT cannot load the file,
+    `InvalidOption` for a device other than a GPU of this machine, `BundleCorrupt` where TensorRT cannot load the file,
     `torch.OutOfMemoryError` before loading more than the device has free.
     """
 
@@ -227,14 +228,16 @@ class _Captured:
 
 
 def _cuda_device(name: str) -> torch.device:
+    check_device(name)
     if name == "auto":
         name = "cuda"
-    if not name.startswith("cuda"):
+    if name == "cpu":
         raise InvalidOption(f"TensorRT engines run on NVIDIA GPUs only, got device {name!r}")
     if not cuda.is_available():
         raise MissingExtra(
             "a bundle of TensorRT engines needs an NVIDIA GPU and a CUDA build of PyTorch; not both are here"
         )
+    require_gpu(name, cuda.device_count())
     device = torch.device(name)
     return device if device.index is not None else torch.device("cuda", cuda.current_device())
 

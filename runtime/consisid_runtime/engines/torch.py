@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from consisid_runtime.engines import check_device
+from consisid_runtime.engines import check_device, require_gpu
 from consisid_runtime.engines.compiler import require_compiler
 from consisid_runtime.engines.full_float32 import full_float32
 from consisid_runtime.errors import MissingExtra
@@ -45,7 +45,7 @@ class TorchEngine:
     On CUDA in fp16 and bf16 the denoiser's step runs this project's kernels; on a CPU in fp32 the decoder has a form of
     its own. float32 is never rounded to TF32.
 
-    Raises `InvalidOption` for an unknown device, `MissingExtra` where "cuda" was asked for and is not available.
+    Raises `InvalidOption` for an unknown device, `MissingExtra` where CUDA was asked for and is not available.
     """
 
     def __init__(self, network: nn.Module, signature: Signature, *, device: str = "auto") -> None:
@@ -88,12 +88,17 @@ def _for_device(network: nn.Module, device: torch.device) -> nn.Module:
 
 
 def torch_device(name: str) -> torch.device:
-    """PyTorch's for "cpu", "cuda" or "auto". Raises `MissingExtra` where CUDA is not available."""
+    """PyTorch's for one of `engines.DEVICES`.
+
+    Raises `InvalidOption` for an unknown device or a GPU that is not there, `MissingExtra` where CUDA is not available.
+    """
     check_device(name)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise MissingExtra(
-            "device 'cuda' needs a CUDA build of PyTorch and an NVIDIA GPU; this environment has neither or one"
-        )
+    if name != "cpu":
+        if not torch.cuda.is_available():
+            raise MissingExtra(
+                f"device {name!r} needs a CUDA build of PyTorch and an NVIDIA GPU; this environment has neither or one"
+            )
+        require_gpu(name, torch.cuda.device_count())
     return torch.device(name)

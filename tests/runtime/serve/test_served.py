@@ -23,7 +23,14 @@ from tritonclient.utils import InferenceServerException
 from consisid_runtime import Client, Options, Pipeline, Video
 from consisid_runtime.bundle import MANIFEST, Bundle
 from consisid_runtime.client.connect import connect
-from consisid_runtime.errors import BundleCorrupt, ConsisIDError, ImageUnreadable, InvalidOption, from_wire
+from consisid_runtime.errors import (
+    BundleCorrupt,
+    ConsisIDError,
+    ImageUnreadable,
+    InvalidOption,
+    MissingExtra,
+    from_wire,
+)
 from consisid_runtime.files.ownership import manifest_digest
 from consisid_runtime.options import plan
 from consisid_runtime.serve.server import Server
@@ -54,6 +61,12 @@ def server(served: Path) -> Iterator[Server]:
     with started:
         yield started
     assert not any(b"failed to stop server" in line for line in started._recent)
+
+
+def test_the_models_get_the_servers_device(served: Path) -> None:
+    """No machine has it: without a GPU another error names it than with one."""
+    with pytest.raises((MissingExtra, InvalidOption), match="device 'cuda:99'"):
+        Server(served, device="cuda:99").start()
 
 
 @pytest.fixture(scope="module", params=["grpc", "http"])
