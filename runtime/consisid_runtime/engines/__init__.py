@@ -40,6 +40,10 @@ def require_gpu(name: str, count: int) -> None:
 
 
 class Engine(Protocol):
-    """A loaded module. Takes and returns tensors by port name; dtypes and shapes are those of its signature."""
+    """A loaded module. Takes and returns tensors by port name; dtypes and shapes are those of its signature.
+
+    The caches of the VAE's decoder belong to the engine that made them: they may have another dtype, and the call that
+    takes them may overwrite them.
+    """
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]: ...

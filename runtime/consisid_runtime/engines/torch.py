@@ -19,6 +19,7 @@ from consisid_runtime.models.blueprint import dtype_of
 from consisid_runtime.models.cpu_decoder import CpuDecoder
 from consisid_runtime.models.dit import Step
 from consisid_runtime.models.fused_step import FusedStep
+from consisid_runtime.models.in_place_decoder import InPlaceDecoder
 from consisid_runtime.models.vae import DecoderFirst, DecoderNext
 from consisid_runtime.signatures import Signature
 
@@ -43,7 +44,8 @@ class TorchEngine:
     """One network in PyTorch; results stay on its device. It runs on the thread pool of PyTorch, one for the process.
 
     On CUDA in fp16 and bf16 the denoiser's step runs this project's kernels; on a CPU in fp32 the decoder has a form of
-    its own. float32 is never rounded to TF32.
+    its own, elsewhere one that takes little memory: its caches have the weights' dtype, and those that it gets are
+    overwritten. float32 is never rounded to TF32.
 
     Raises `InvalidOption` for an unknown device, `MissingExtra` where CUDA was asked for and is not available.
     """
@@ -77,7 +79,7 @@ class BundleWeights:
 def _for_device(network: nn.Module, device: torch.device) -> nn.Module:
     if isinstance(network, (DecoderFirst, DecoderNext)):
         own = device.type == "cpu" and dtype_of(network) == torch.float32
-        return CpuDecoder(network) if own else network
+        return CpuDecoder(network) if own else InPlaceDecoder(network)
     if not isinstance(network, Step) or device.type != "cuda" or dtype_of(network) == torch.float32:
         return network
     try:
