@@ -53,6 +53,7 @@ class Bundle:
         world: the drawn world that it was trained on; None for photographs of people.
         device: where its modules run: one of `engines.DEVICES`.
         threads: CPU threads of each ONNX Runtime engine; None for `cpus.default_threads`.
+        loaded: name → engine of the modules that were used so far.
     """
 
     def __init__(self, path: Path, manifest: dict[str, Any], *, device: str, threads: int | None) -> None:
@@ -64,7 +65,7 @@ class Bundle:
         self.device = device
         self.threads = threads
         self._verified: set[str] = set()
-        self._modules: dict[str, Engine] = {}
+        self.loaded: dict[str, Engine] = {}
 
     @classmethod
     def open(cls, path: str | Path, *, device: str = "auto", threads: int | None = None) -> Bundle:
@@ -111,9 +112,9 @@ class Bundle:
 
         Raises `BundleVersion` for an engine that this version does not know, and what loading the engine raises.
         """
-        if name not in self._modules:
-            self._modules[name] = self._load(name)
-        return self._modules[name]
+        if name not in self.loaded:
+            self.loaded[name] = self._load(name)
+        return self.loaded[name]
 
     def _load(self, name: str) -> Engine:
         record = self.manifest["modules"][name]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from consisid_runtime.errors import InvalidOption
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 
@@ -42,8 +43,15 @@ def require_gpu(name: str, count: int) -> None:
 class Engine(Protocol):
     """A loaded module. Takes and returns tensors by port name; dtypes and shapes are those of its signature.
 
+    An engine that takes tensors where it runs, without a copy, has the attribute `device`.
     The caches of the VAE's decoder belong to the engine that made them: they may have another dtype, and the call that
     takes them may overwrite them.
     """
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]: ...
+
+
+def place_of(engine: Engine) -> torch.device | str:
+    """Where a tensor that `engine` takes at every request should lie."""
+    place: torch.device | str = getattr(engine, "device", "cpu")
+    return place

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,10 +19,14 @@ from consisid_runtime.engines import check_device, tensorrt
 from consisid_runtime.engines import torch as torch_engine
 from consisid_runtime.engines.full_float32 import full_float32
 from consisid_runtime.engines.onnxruntime import OnnxEngine, providers
-from consisid_runtime.engines.torch import TorchEngine
+from consisid_runtime.engines.torch import BundleWeights, TorchEngine
 from consisid_runtime.errors import InvalidOption, MissingExtra
+from consisid_runtime.models.cpu_decoder import CpuDecoder
+from consisid_runtime.models.in_place_decoder import InPlaceDecoder
+from consisid_runtime.options import Options, plan
 from consisid_runtime.signatures import Port, Signature
 from consisid_runtime.stages import table
+from consisid_runtime.stages.decode import Decoder
 
 
 @pytest.mark.parametrize(
@@ -176,6 +181,37 @@ def test_a_precision_that_onnx_runtime_lacks_is_named(tmp_path: Path, untrained_
     onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 23)], ir_version=10), path)
     with pytest.raises(MissingExtra, match=r"text_encoder cannot run here: .* lacks an operator .*Erf"):
         OnnxEngine(path, Bundle.open(untrained_bundle).signature("text_encoder"), device="cpu")
+
+
+@pytest.mark.parametrize("form", [CpuDecoder, InPlaceDecoder])
+def test_both_decoders_hold_their_weights_once(
+    form: type[nn.Module], torch_bundle_of: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = Bundle.open(torch_bundle_of(), device="cpu")
+    reads: list[str] = []
+    load = torch_engine.networks.load
+    monkeypatch.setattr(torch_engine.networks, "load", lambda name, *more: reads.append(name) or load(name, *more))
+    if form is InPlaceDecoder:
+        monkeypatch.setattr(torch_engine, "CpuDecoder", InPlaceDecoder)  # as on a GPU
+    request = plan(Options(frames=17), bundle.config.geometry)
+    vae = bundle.config.vae
+    latents = torch.randn(1, 5, vae.latent_channels, request.height // vae.spatial, request.width // vae.spatial)
+    shared = Decoder(bundle)
+    assert reads == ["vae_decoder_first"]
+    first, following = (bundle.module(name) for name in ("vae_decoder_first", "vae_decoder_next"))
+    assert isinstance(first, TorchEngine) and isinstance(following, TorchEngine)
+    assert first.network is following.network and isinstance(first.network, form)
+    apart = Decoder(bundle)
+    for name in ("first", "next"):
+        network = load(f"vae_decoder_{name}", BundleWeights(bundle))
+        setattr(apart, f"_{name}", TorchEngine(network, bundle.signature(f"vae_decoder_{name}"), device="cpu"))
+    assert (shared(latents, request) == apart(latents, request)).all()
+    bundle.loaded["vae_decoder_next"] = TorchEngine(
+        nn.Linear(1, 1).double(), bundle.signature("vae_decoder_next"), device="cpu"
+    )
+    del bundle.loaded["vae_decoder_first"]
+    bundle.module("vae_decoder_first")
+    assert reads == ["vae_decoder_first"] * 2, "another dtype is another network"
 
 
 def precisions() -> list[str]:
