@@ -32,6 +32,7 @@ from consisid_runtime.wire import (
     DEVICE_VARIABLE,
     INFO,
     PACKAGE_VARIABLE,
+    VERIFIED_VARIABLE,
     array_of,
     describe,
     read_parameters,
@@ -116,6 +117,8 @@ class StageModel(Model):
 
     def load(self) -> Geometry:
         self.bundle = Bundle.open(os.environ[BUNDLE_VARIABLE], device=self.device)
+        if verified := os.environ.get(VERIFIED_VARIABLE):
+            self.bundle.accept(verified)
         self.dims = checkpoint_dims(self.bundle)
         self.loaded = self.stage.load(self.bundle)
         return self.bundle.config.geometry

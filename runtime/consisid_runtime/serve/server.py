@@ -8,7 +8,7 @@ from typing import Any, Self
 from consisid_runtime.bundle import Bundle
 from consisid_runtime.engines import check_device
 from consisid_runtime.serve.tritonserver import TritonServer
-from consisid_runtime.wire import BUNDLE_VARIABLE, DEVICE_VARIABLE
+from consisid_runtime.wire import BUNDLE_VARIABLE, DEVICE_VARIABLE, VERIFIED_VARIABLE
 
 
 def model_repository() -> Path:
@@ -38,10 +38,12 @@ class Server(TritonServer):
         )
 
     def start(self) -> Self:
-        """Check address and ports, then every file of the bundle, then start.
+        """Check address and ports, then every file of the bundle, then start; the models do not hash the files again.
 
         Raises what `Bundle.open`, `Bundle.verify` and `TritonServer.start` do.
         """
         self.choose_address()
-        Bundle.open(self._bundle).verify()
+        bundle = Bundle.open(self._bundle)
+        bundle.verify()
+        self._environment[VERIFIED_VARIABLE] = bundle.handover()
         return super().start()

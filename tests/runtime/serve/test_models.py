@@ -31,7 +31,14 @@ from consisid_runtime.files.image_file import MAX_BYTES
 from consisid_runtime.options import Geometry, Options, Plan
 from consisid_runtime.signatures import DIT_PREPARE, DIT_STEP, PARSER, Signature
 from consisid_runtime.stages.table import STAGES
-from consisid_runtime.wire import BUNDLE_VARIABLE, DEVICE_VARIABLE, PACKAGE_VARIABLE, read_parameters, write_parameters
+from consisid_runtime.wire import (
+    BUNDLE_VARIABLE,
+    DEVICE_VARIABLE,
+    PACKAGE_VARIABLE,
+    VERIFIED_VARIABLE,
+    read_parameters,
+    write_parameters,
+)
 
 GEOMETRY = Geometry(frames=9, height=32, width=32, spatial=8, temporal=4, patch=2, fixed_size=False)
 PROMPT = np.array([b"a man walks"], np.object_)
@@ -68,6 +75,12 @@ class FakeBundle:
     config = SimpleNamespace(geometry=GEOMETRY, transformer=SimpleNamespace(patch_size=2, is_kps=False))
     fingerprint = "abc"
     device = ""
+
+    def __init__(self) -> None:
+        self.accepted: list[str] = []
+
+    def accept(self, handover: str) -> None:
+        self.accepted.append(handover)
 
     def signature(self, module: str) -> Signature:
         dims = {
@@ -317,6 +330,13 @@ def test_models_of_another_package_than_the_launchers_refuse(
     monkeypatch.setenv(PACKAGE_VARIABLE, "/elsewhere/consisid_runtime")
     with pytest.raises(BackendError, match=r"^SERVER_ERROR: the server was launched from /elsewhere"):
         model(serving, "decode")
+
+
+def test_a_model_believes_what_the_launcher_verified(serving: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VERIFIED_VARIABLE, raising=False)
+    assert model(serving, "decode").bundle.accepted == []
+    monkeypatch.setenv(VERIFIED_VARIABLE, "handed on")
+    assert model(serving, "decode").bundle.accepted == ["handed on"]
 
 
 @pytest.mark.parametrize("stage", [stage.name for stage in STAGES])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import struct
 import threading
@@ -31,10 +32,12 @@ from consisid_runtime.errors import (
     MissingExtra,
     from_wire,
 )
+from consisid_runtime.files import identity
 from consisid_runtime.files.ownership import manifest_digest
 from consisid_runtime.options import plan
 from consisid_runtime.serve.server import Server
 from consisid_runtime.serve.tensor_checks import checkpoint_dims, request_dims
+from consisid_runtime.serve.tritonserver import TritonServer
 from consisid_runtime.signatures import ENSEMBLE
 from consisid_runtime.stages.table import STAGES
 
@@ -320,13 +323,42 @@ def test_a_stage_called_directly_checks_its_inputs(
         assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
 
 
-def test_one_flipped_byte_keeps_the_server_from_starting(untrained_bundle: Path, tmp_path: Path) -> None:
+def flip_a_byte(untrained_bundle: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """A copy of the bundle, and the file in it that is damaged."""
     damaged = tmp_path / "bundle"
     shutil.copytree(untrained_bundle, damaged)
     victim = max((path for path in damaged.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
     content = bytearray(victim.read_bytes())
     content[len(content) // 2] ^= 1
     victim.write_bytes(content)
+    return damaged, victim
+
+
+def test_one_flipped_byte_keeps_the_server_from_starting(untrained_bundle: Path, tmp_path: Path) -> None:
+    damaged, victim = flip_a_byte(untrained_bundle, tmp_path)
+    with pytest.raises(BundleCorrupt, match=victim.name):
+        Server(damaged).start()
+
+
+def test_models_believe_the_launcher_until_a_file_is_touched(
+    untrained_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The launcher is made to accept a damaged file: only models that do not hash it start."""
+    damaged, victim = flip_a_byte(untrained_bundle, tmp_path)
+
+    def accept(bundle: Bundle) -> None:
+        bundle._verified = {name: identity.identity(bundle.path / name) for name in bundle.manifest["files"]}
+
+    def touch(server: TritonServer) -> TritonServer:
+        os.utime(victim)
+        return start(server)
+
+    start = TritonServer.start
+    monkeypatch.setattr(Bundle, "verify", accept)
+    monkeypatch.setattr(identity, "SETTLED", 0)
+    with Server(damaged):
+        pass
+    monkeypatch.setattr(TritonServer, "start", touch)
     with pytest.raises(BundleCorrupt, match=victim.name):
         Server(damaged).start()
 
