@@ -25,6 +25,7 @@ from consisid_runtime.errors import ConsisIDError, ServerError
 from consisid_runtime.events import silent
 from consisid_runtime.options import Geometry, Plan, plan
 from consisid_runtime.serve.tensor_checks import check_tensors, checkpoint_dims, read_report, request_dims
+from consisid_runtime.serve.warm_up import warm_up
 from consisid_runtime.signatures import Signature
 from consisid_runtime.stages.table import STAGES, Info, Stage, Values
 from consisid_runtime.wire import (
@@ -121,6 +122,7 @@ class StageModel(Model):
             self.bundle.accept(verified)
         self.dims = checkpoint_dims(self.bundle)
         self.loaded = self.stage.load(self.bundle)
+        warm_up(self.bundle)
         return self.bundle.config.geometry
 
     def run(self, inputs: Arrays, plan: Plan, *, raw_frames: bool) -> Mapping[str, NDArray[Any]]:

@@ -78,6 +78,8 @@ class FakeBundle:
 
     def __init__(self) -> None:
         self.accepted: list[str] = []
+        self.warmed: list[dict[str, str]] = []
+        self.loaded: dict[str, str] = {}
 
     def accept(self, handover: str) -> None:
         self.accepted.append(handover)
@@ -151,7 +153,8 @@ class Denoise:
 
 
 class Decode:
-    def __init__(self, bundle: Any) -> None: ...
+    def __init__(self, bundle: Any) -> None:
+        bundle.loaded["vae_decoder_first"] = "loaded"
 
     def __call__(self, latents: torch.Tensor, plan: Plan) -> NDArray[np.uint8]:
         return np.full((plan.frames, plan.height, plan.width, 3), int(latents.max()), np.uint8)
@@ -189,6 +192,7 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     monkeypatch.delitem(sys.modules, "consisid_runtime.serve.models", raising=False)
     loaded = importlib.import_module("consisid_runtime.serve.models")
     bundle = FakeBundle()
+    monkeypatch.setattr(loaded, "warm_up", lambda bundle: bundle.warmed.append(dict(bundle.loaded)))
     monkeypatch.setattr(loaded, "Bundle", SimpleNamespace(open=partial(_open, bundle)))
     yield loaded
     del sys.modules["consisid_runtime.serve.models"]
@@ -330,6 +334,10 @@ def test_models_of_another_package_than_the_launchers_refuse(
     monkeypatch.setenv(PACKAGE_VARIABLE, "/elsewhere/consisid_runtime")
     with pytest.raises(BackendError, match=r"^SERVER_ERROR: the server was launched from /elsewhere"):
         model(serving, "decode")
+
+
+def test_a_model_is_warm_before_it_is_ready(serving: ModuleType) -> None:
+    assert model(serving, "decode").bundle.warmed == [{"vae_decoder_first": "loaded"}]
 
 
 def test_a_model_believes_what_the_launcher_verified(serving: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
