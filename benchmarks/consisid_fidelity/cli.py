@@ -37,7 +37,7 @@ def command(
         int | None,
         typer.Option("--frames", min=1, help="Frames per video for faces and CLIPScore; default: all."),
     ] = None,
-    device: Annotated[str, typer.Option("--device", help="cpu, cuda or auto.")] = "auto",
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:N or auto.")] = "auto",
     out: Annotated[Path | None, typer.Option("--out", help="Also write all scores to this JSON file.")] = None,
     threads: Threads = None,
     as_json: Json = False,
@@ -66,7 +66,7 @@ def videos_command(
     out: Annotated[Path, typer.Argument(help="Folder for the videos; an interrupted run is resumed.")],
     steps: Annotated[int, typer.Option("--steps", help="Denoising steps.")] = 50,
     guidance: Annotated[float, typer.Option("--guidance", help="Guidance scale.")] = 6.0,
-    device: Annotated[str, typer.Option("--device", help="cpu, cuda or auto.")] = "auto",
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:N or auto.")] = "auto",
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:

@@ -1,13 +1,15 @@
 """Opens a bundle: the folder of engines that `consisid export` writes, with a manifest of what each file must be.
 
 Opening checks the manifest against its own digest and every file's size; a file's SHA-256 is checked when it is first
-used, or for all files at once by `verify`. The manifest names files below its folder only; each may be a link, as in
-the cache of the Hugging Face hub: its content is what the digest says, wherever it lies.
+used, or for all files at once by `verify`, and a process hands on to those it starts what it checked. The manifest
+names files below its folder only; each may be a link, as in the cache of the Hugging Face hub: its content is what the
+digest says, wherever it lies.
 """
 
 from __future__ import annotations
 
 import errno
+import json
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +17,7 @@ from consisid_runtime.cpus import check_threads, limit_torch
 from consisid_runtime.engines import Engine, check_device
 from consisid_runtime.engines.table import engine_kind
 from consisid_runtime.errors import BundleCorrupt, BundleMissing, BundleVersion
+from consisid_runtime.files.identity import identity, is_settled
 from consisid_runtime.files.json_file import read_json
 from consisid_runtime.files.ownership import is_inside, manifest_digest, sha256
 from consisid_runtime.models.configs.checkpoint import CheckpointConfig
@@ -51,8 +54,9 @@ class Bundle:
         fingerprint: SHA-256 of the manifest's content, hence of every file it names.
         config: the checkpoint's configuration.
         world: the drawn world that it was trained on; None for photographs of people.
-        device: where its modules run: "cpu", "cuda" or "auto".
+        device: where its modules run: one of `engines.DEVICES`.
         threads: CPU threads of each ONNX Runtime engine; None for `cpus.default_threads`.
+        loaded: name → engine of the modules that were used so far.
     """
 
     def __init__(self, path: Path, manifest: dict[str, Any], *, device: str, threads: int | None) -> None:
@@ -63,15 +67,16 @@ class Bundle:
         self.world: str | None = manifest.get("world")
         self.device = device
         self.threads = threads
-        self._verified: set[str] = set()
-        self._modules: dict[str, Engine] = {}
+        self._verified: dict[str, list[int]] = {}
+        self._accepted: dict[str, list[int]] = {}
+        self.loaded: dict[str, Engine] = {}
 
     @classmethod
     def open(cls, path: str | Path, *, device: str = "auto", threads: int | None = None) -> Bundle:
         """Open the bundle at `path`.
 
         Args:
-            device: "cpu", "cuda", or "auto" for CUDA where the engine finds it.
+            device: "cpu", "cuda", "cuda:N" for GPU number N, or "auto" for CUDA where the engine finds it.
             threads: CPU threads of each ONNX Runtime engine; None takes `cpus.default_threads`. PyTorch's are the
                 process's own, lowered to the CPUs that it may use.
 
@@ -90,9 +95,24 @@ class Bundle:
     def verify(self) -> None:
         """Check the SHA-256 of every file now. Raises `BundleCorrupt` naming each file that differs."""
         self._verified.clear()
+        self._accepted.clear()
         changed = [name for name in self.manifest["files"] if not self._intact(name)]
         if changed:
             raise _corrupt(self.path, changed)
+
+    def handover(self) -> str:
+        """Which files this process has verified, for `accept` in a process that trusts it."""
+        settled = {name: seen for name, seen in self._verified.items() if is_settled(seen)}
+        return json.dumps({"bundle": self.fingerprint, "files": settled})
+
+    def accept(self, handover: str) -> None:
+        """Do not hash what another process verified and nobody has touched since. Text of another bundle has no effect.
+
+        The text decides which files are believed: it must come from the process that started this one.
+        """
+        found = json.loads(handover)
+        if found["bundle"] == self.fingerprint:
+            self._accepted = found["files"]
 
     def file(self, name: str) -> Path:
         """The path of one file, its digest checked. Raises `BundleCorrupt` if it changed since the export."""
@@ -111,9 +131,9 @@ class Bundle:
 
         Raises `BundleVersion` for an engine that this version does not know, and what loading the engine raises.
         """
-        if name not in self._modules:
-            self._modules[name] = self._load(name)
-        return self._modules[name]
+        if name not in self.loaded:
+            self.loaded[name] = self._load(name)
+        return self.loaded[name]
 
     def _load(self, name: str) -> Engine:
         record = self.manifest["modules"][name]
@@ -125,13 +145,15 @@ class Bundle:
 
     def _intact(self, name: str) -> bool:
         if name not in self._verified:
+            path = self.path / name
             try:
-                found = sha256(self.path / name)
+                seen = identity(path)  # before its content: what changes meanwhile has another one
+                found = None if self._accepted.get(name) == seen else sha256(path)
             except OSError as error:
-                raise _unreadable(self.path / name, error) from error
-            if found != self.manifest["files"][name]["sha256"]:
+                raise _unreadable(path, error) from error
+            if found not in (None, self.manifest["files"][name]["sha256"]):
                 return False
-            self._verified.add(name)
+            self._verified[name] = seen
         return True
 
 

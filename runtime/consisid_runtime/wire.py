@@ -21,6 +21,12 @@ from consisid_runtime.signatures import Port
 BUNDLE_VARIABLE = "CONSISID_BUNDLE"
 """The environment variable with the bundle's path for the served models; `Server` sets it."""
 
+DEVICE_VARIABLE = "CONSISID_DEVICE"
+"""The environment variable with the device of the served models, one of `engines.DEVICES`; `Server` sets it."""
+
+VERIFIED_VARIABLE = "CONSISID_VERIFIED"
+"""The environment variable with the files that `Server` has verified, for the served models: `Bundle.handover`."""
+
 PACKAGE_VARIABLE = "CONSISID_PACKAGE"
 """The environment variable with the launcher's package folder; served models of another folder refuse to load."""
 

@@ -48,7 +48,7 @@ def test_every_variable_that_the_code_reads_is_documented(root: Path, pages: dic
             text = path.read_text(encoding="utf-8")
             if "os." in text:
                 read |= {name for node in ast.walk(ast.parse(text)) if (name := _variable(node))}
-    assert {"CONSISID_BUNDLE", "CONSISID_PACKAGE", "XDG_CACHE_HOME"} <= read
+    assert {"CONSISID_BUNDLE", "CONSISID_DEVICE", "CONSISID_PACKAGE", "CONSISID_VERIFIED", "XDG_CACHE_HOME"} <= read
     assert [name for name in sorted(read) if f"`{name}`" not in pages["docs/environment.md"]] == []
 
 

@@ -41,6 +41,6 @@ def test_the_torch_engine_uses_kernels_on_a_gpu(untrained: Path) -> None:
     checkpoint = Checkpoint.open(untrained)
     signature = networks.signatures(checkpoint)["dit_step"]
     engine = TorchEngine(networks.load("dit_step", checkpoint, torch.bfloat16), signature, device="cuda")
-    assert isinstance(engine._network, FusedStep)
+    assert isinstance(engine.network, FusedStep)
     found = engine(sample_inputs(signature, SIZES))["velocity"]
     assert found.is_cuda and found.isfinite().all()

@@ -49,7 +49,7 @@ def nano(folder: Path) -> dict[str, Any]:
     from consisid_nano.demo.demo import portrait, prompt
 
     with machine() as (meter, launches):
-        pipeline = Pipeline(_Seeing.open(folder, device="auto"))
+        pipeline = Pipeline(Seeing.open(folder, device="auto"))
         begin = begin_stage(meter)
 
         def progress(stage: str, done: int, total: int) -> None:
@@ -59,7 +59,7 @@ def nano(folder: Path) -> dict[str, Any]:
         return counted(meter, launches)
 
 
-class _Seeing(Bundle):
+class Seeing(Bundle):
     """Its aligner answers with real numbers, computed on the CPU beside the counted run: zeros would be no face."""
 
     def module(self, name: str) -> Engine:

@@ -16,7 +16,8 @@ from torch import Tensor
 from consisid_benchmarks.suites import full_faces
 from consisid_benchmarks.suites.full_checkpoint import TEXT_ENCODER, TRANSFORMER, VAE
 from consisid_nano.untrained import configs as untrained
-from consisid_runtime.engines.torch import TorchEngine
+from consisid_runtime.engines import Engine
+from consisid_runtime.engines.torch import make_engine
 from consisid_runtime.models import networks
 from consisid_runtime.models.configs.checkpoint import CheckpointConfig
 from consisid_runtime.signatures import Signature
@@ -49,7 +50,7 @@ class FullSize:
     def __init__(self, weight: MakeWeight, *, configs: Mapping[str, Mapping[str, Any]] = CONFIGS) -> None:
         self.config = CheckpointConfig(configs.__getitem__)
         self._weight = weight
-        self._modules: dict[str, TorchEngine] = {}
+        self.loaded: dict[str, Engine] = {}
         self._skeletons = networks.skeletons(self.config)
         self._signatures = networks.signatures(_Meta(self))
 
@@ -59,14 +60,12 @@ class FullSize:
     def signature(self, module: str) -> Signature:
         return self._signatures[module]
 
-    def module(self, name: str) -> TorchEngine:
-        if name not in self._modules:
+    def module(self, name: str) -> Engine:
+        if name not in self.loaded:
             dtype = torch.float32 if name in FLOAT32 else torch.bfloat16
-            network = networks.load(name, self, dtype)
-            self._modules[name] = TorchEngine(network, self.signature(name), device=self.device)
-            del network
+            self.loaded[name] = make_engine(name, self, self.signature(name), dtype, self.device, self.loaded)
             gc.collect()
-        return self._modules[name]
+        return self.loaded[name]
 
     def shapes(self, component: str) -> dict[str, tuple[int, ...]]:
         """Names and shapes of a component's weights."""

@@ -30,7 +30,7 @@ class ClipJudge:
 
     Args:
         folder: the CLIP folder.
-        device: "cpu", "cuda" or "auto".
+        device: one of `engines.DEVICES`.
 
     Raises `CheckpointInvalid` when the folder cannot be loaded, `MissingExtra` without transformers, or when CUDA is
     requested but unavailable.

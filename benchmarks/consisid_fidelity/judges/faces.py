@@ -66,7 +66,7 @@ class FaceJudge:
     Args:
         detector: SCRFD with keypoints, an ONNX file.
         recognisers: name → ONNX file with ArcFace's input and output; at least one.
-        device: "cpu", "cuda" or "auto".
+        device: one of `engines.DEVICES`.
         threads: CPU threads of each network.
 
     Raises `CheckpointInvalid` for a file that is not such a network, `MissingExtra` without insightface.

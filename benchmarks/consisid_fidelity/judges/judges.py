@@ -67,7 +67,7 @@ class Judges:
         Args:
             folder: holds any of detector.onnx, arcface.onnx, curricular.onnx, clip/, inception.onnx and
                 attributes.onnx with attributes.json.
-            device: "cpu", "cuda" or "auto".
+            device: one of `engines.DEVICES`.
             threads: CPU threads of each ONNX network; fixed, so that figures do not depend on the number of cores.
 
         Raises `CheckpointInvalid` for a missing folder or one without any judge, `InvalidOption` for an unknown device.

@@ -19,7 +19,7 @@ class OnnxNetwork:
 
     Args:
         path: the file.
-        device: "cpu", "cuda" or "auto".
+        device: one of `engines.DEVICES`.
         threads: CPU threads.
 
     Attributes:

@@ -22,7 +22,7 @@ class PersonAttributeJudge:
 
     Args:
         folder: holds both files.
-        device: "cpu", "cuda" or "auto".
+        device: one of `engines.DEVICES`.
         threads: CPU threads.
 
     Attributes:

@@ -21,7 +21,7 @@ class AttributeJudge:
     Args:
         network: ONNX file with fixed F, H and W.
         classes: JSON file, name of an output → [name of each class].
-        device: "cpu", "cuda" or "auto".
+        device: one of `engines.DEVICES`.
         threads: CPU threads.
 
     Attributes:

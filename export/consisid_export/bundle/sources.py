@@ -39,6 +39,7 @@ _SHAPES_NOTHING = (
     "consisid_export.tensorrt.progress",
     "consisid_runtime.events",
     "consisid_runtime.models.cpu_decoder",
+    "consisid_runtime.models.in_place_decoder",
     "consisid_runtime.stages.decode",
     "consisid_runtime.video",
     "consisid_nano.marker",

@@ -21,7 +21,7 @@ BundlePath = Annotated[Path, typer.Option("--bundle", help="Folder written by `c
 Image = Annotated[Path, typer.Option("--image", help="The portrait: JPEG, PNG, WebP, …")]
 Prompt = Annotated[str, typer.Option("--prompt", help="What the video shows.")]
 Out = Annotated[Path, typer.Option("--out", help="MP4 file to write.")]
-Device = Annotated[str, typer.Option("--device", help="cpu, cuda or auto.")]
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:N or auto.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -95,6 +95,7 @@ def serve(
     grpc_port: Annotated[int, typer.Option("--grpc-port", help="0 chooses a free port.")] = 8001,
     http_port: Annotated[int, typer.Option("--http-port", help="0 chooses a free port.")] = 8000,
     metrics_port: Annotated[int, typer.Option("--metrics-port", help="0 chooses a free port.")] = 8002,
+    device: Device = "auto",
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
@@ -106,7 +107,7 @@ def serve(
 
     signal.signal(signal.SIGTERM, end)
     ports = {"grpc_port": grpc_port, "http_port": http_port, "metrics_port": metrics_port}
-    with Server(bundle, host=host, log=sys.stderr.buffer, **ports) as server:
+    with Server(bundle, device=device, host=host, log=sys.stderr.buffer, **ports) as server:
         urls = {"grpc": server.grpc_url, "http": server.http_url, "metrics": server.metrics_url}
         emit(as_json, urls, "\n".join(f"{name:8}{url}" for name, url in urls.items()))
         server.wait()

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from consisid_runtime.cpus import default_threads
-from consisid_runtime.engines import check_device
-from consisid_runtime.errors import MissingExtra
+from consisid_runtime.engines import check_device, gpu_number, require_gpu
+from consisid_runtime.errors import InvalidOption, MissingExtra
 from consisid_runtime.signatures import Signature
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class OnnxEngine:
         linked_weights: files beside the graph that this process reads, because links lead to them: ONNX Runtime reads
             no weights outside of the graph's folder.
 
-    Raises `InvalidOption` for an unknown device, and `MissingExtra` where "cuda" was asked for and is not available, or
+    Raises `InvalidOption` for an unknown device, and `MissingExtra` where CUDA was asked for and is not available, or
     an operator has no kernel in the graph's precision; the error's cause is then ONNX Runtime's `NotImplemented`.
     """
 
@@ -73,7 +73,9 @@ class OnnxEngine:
 
         chosen = providers(device)
         try:
-            self._session = onnxruntime.InferenceSession(path, options, providers=chosen)
+            # Where a device was named, ONNX Runtime must not try again on the CPU.
+            named = {} if device == "auto" else {"enable_fallback": 0}
+            self._session = onnxruntime.InferenceSession(path, options, providers=chosen, **named)
         except NoKernel as problem:
             names = ", ".join(one if isinstance(one, str) else one[0] for one in chosen)
             raise MissingExtra(
@@ -81,12 +83,12 @@ class OnnxEngine:
                 f"lacks an operator in the bundle's precision ({str(problem).splitlines()[0]}); bf16 runs on TensorRT, "
                 "or by engine 'torch'; on a CPU, ONNX Runtime runs fp32, fp16 and fp8"
             ) from problem
-        # ONNX Runtime goes on without a provider that fails to load.
-        if device == "cuda" and "CUDAExecutionProvider" not in self._session.get_providers():
-            raise MissingExtra(
-                "device 'cuda': ONNX Runtime could not load its CUDA provider, CUDA or cuDNN libraries are missing: "
-                "install those that this onnxruntime-gpu was built for"
-            )
+        except RuntimeError as problem:
+            if gpu_number(device) is None or "invalid device" not in str(problem).lower():
+                raise
+            reason = str(problem).splitlines()[0]
+            raise InvalidOption(f"device {device!r}: ONNX Runtime has no such GPU ({reason})") from problem
+        require_provider(device, self._session.get_providers())
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         arrays = {name: tensor.contiguous().numpy(force=True) for name, tensor in inputs.items()}
@@ -94,17 +96,32 @@ class OnnxEngine:
 
 
 def providers(device: str) -> list[str | tuple[str, dict[str, str]]]:
-    """ONNX Runtime's execution providers, with their options, for "cpu", "cuda" or "auto".
+    """ONNX Runtime's execution providers, with their options, for one of `engines.DEVICES`.
 
-    Its CUDA provider would else round float32 to TF32. Raises `MissingExtra` for a missing CUDA provider.
+    Its CUDA provider would else round float32 to TF32. Raises `MissingExtra` for a missing CUDA provider,
+    `InvalidOption` for an unknown device, and for a GPU that is not there where PyTorch sees others.
     """
     import onnxruntime
 
+    number = gpu_number(device)
     available = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
-    if device == "cuda" and not available:
-        raise MissingExtra("device 'cuda' needs ONNX Runtime for GPUs: pip install 'consisid-runtime[gpu]'")
-    return (
-        ["CPUExecutionProvider"]
-        if device == "cpu" or not available
-        else [("CUDAExecutionProvider", {"use_tf32": "0"}), "CPUExecutionProvider"]
-    )
+    if device == "cpu" or (device == "auto" and not available):
+        return ["CPUExecutionProvider"]
+    if not available:
+        raise MissingExtra(f"device {device!r} needs ONNX Runtime for GPUs: pip install 'consisid-runtime[gpu]'")
+    if torch.cuda.is_available():  # PyTorch may be built for CPUs here, and then counts none
+        require_gpu(device, torch.cuda.device_count())
+    chosen = {} if number is None else {"device_id": str(number)}
+    return [("CUDAExecutionProvider", {"use_tf32": "0", **chosen}), "CPUExecutionProvider"]
+
+
+def require_provider(device: str, loaded: Sequence[str]) -> None:
+    """Raises `MissingExtra` where CUDA was named and a session has only these providers.
+
+    ONNX Runtime goes on without a provider that fails to load.
+    """
+    if device not in ("cpu", "auto") and "CUDAExecutionProvider" not in loaded:
+        raise MissingExtra(
+            f"device {device!r}: ONNX Runtime could not load its CUDA provider, CUDA or cuDNN libraries are missing: "
+            "install those that this onnxruntime-gpu was built for"
+        )

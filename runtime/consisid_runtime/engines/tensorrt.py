@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, cuda
 
+from consisid_runtime.engines import check_device, require_gpu
 from consisid_runtime.engines.tensorrt_library import load, log_of, reasons
 from consisid_runtime.errors import BundleCorrupt, BundleVersion, InvalidOption, MissingExtra
 from consisid_runtime.signatures import Signature
@@ -60,8 +61,11 @@ class TensorRTEngine:
         device: "cuda", "cuda:1", … or "auto" for the current GPU.
         capture: record the calls of one shape as a CUDA graph and replay it; inputs are then copied, outputs too.
 
+    Attributes:
+        device: where it runs.
+
     Raises `BundleVersion` for an engine of another GPU or TensorRT version, `MissingExtra` without CUDA or TensorRT,
-    `InvalidOption` for a device other than a GPU, `BundleCorrupt` where TensorRT cannot load the file,
+    `InvalidOption` for a device other than a GPU of this machine, `BundleCorrupt` where TensorRT cannot load the file,
     `torch.OutOfMemoryError` before loading more than the device has free.
     """
 
@@ -75,18 +79,18 @@ class TensorRTEngine:
         capture: bool = False,
     ) -> None:
         self._name = signature.name
-        self._device = _cuda_device(device)
+        self.device = _cuda_device(device)
         _, self._trt = load(record["library"])
-        _require_same(signature.name, record, self._trt.__version__, self._device)
+        _require_same(signature.name, record, self._trt.__version__, self.device)
         self._profiles: list[Mapping[str, Any]] = record["profiles"]
         self._bindings: Mapping[str, str] = record.get("bindings", {})
         self._capture = capture
         self._captured: _Captured | None = None
         self._contexts: dict[int, Any] = {}
         self._lock = threading.Lock()
-        _require_memory(signature.name, path, self._device)
+        _require_memory(signature.name, path, self.device)
         log = log_of(self._trt)
-        with cuda.device(self._device):
+        with cuda.device(self.device):
             self._side = cuda.Stream()  # type: ignore[no-untyped-call]
             self._runtime = self._trt.Runtime(log)
             with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as plan:
@@ -116,9 +120,9 @@ class TensorRTEngine:
     @torch.no_grad()
     def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Raises `InvalidOption` for a shape outside of what the engine was built for."""
-        bound = {name: inputs[name].to(self._device, dtype).contiguous() for name, dtype in self._inputs.items()}
+        bound = {name: inputs[name].to(self.device, dtype).contiguous() for name, dtype in self._inputs.items()}
         profile = self._profile_for(bound)
-        with self._lock, cuda.device(self._device):
+        with self._lock, cuda.device(self.device):
             caller = cuda.current_stream()
             # On the default stream TensorRT would wait for the whole device at every call.
             stream = caller if caller.cuda_stream else self._side
@@ -143,13 +147,13 @@ class TensorRTEngine:
             self._require(context.set_input_shape(self._binding(name), shape), f"take {name} {list(shape)}")
         self._require(not context.infer_shapes(), "infer its output shapes")
         outputs = {
-            name: torch.empty(tuple(context.get_tensor_shape(self._binding(name))), dtype=dtype, device=self._device)
+            name: torch.empty(tuple(context.get_tensor_shape(self._binding(name))), dtype=dtype, device=self.device)
             for name, dtype in self._outputs.items()
         }
         for name, tensor in {**bound, **outputs}.items():
             self._require(context.set_tensor_address(self._binding(name), tensor.data_ptr()), f"bind {name}")
         # From PyTorch's allocator, so that modules which run one after the other share it.
-        workspace = torch.empty(context.update_device_memory_size_for_shapes(), dtype=torch.uint8, device=self._device)
+        workspace = torch.empty(context.update_device_memory_size_for_shapes(), dtype=torch.uint8, device=self.device)
         context.set_device_memory(workspace.data_ptr(), workspace.numel())
         self._require(context.execute_async_v3(stream.cuda_stream), "run")
         return outputs, workspace
@@ -227,14 +231,16 @@ class _Captured:
 
 
 def _cuda_device(name: str) -> torch.device:
+    check_device(name)
     if name == "auto":
         name = "cuda"
-    if not name.startswith("cuda"):
+    if name == "cpu":
         raise InvalidOption(f"TensorRT engines run on NVIDIA GPUs only, got device {name!r}")
     if not cuda.is_available():
         raise MissingExtra(
             "a bundle of TensorRT engines needs an NVIDIA GPU and a CUDA build of PyTorch; not both are here"
         )
+    require_gpu(name, cuda.device_count())
     device = torch.device(name)
     return device if device.index is not None else torch.device("cuda", cuda.current_device())
 

@@ -12,7 +12,10 @@ from consisid_runtime.models.dit import Attention, Block, FeedForward, Step, mod
 
 
 class FusedBlock(nn.Module):
-    """One block's weights as the operators take them: queries, keys and values in one matrix."""
+    """One block's weights as the operators take them: queries, keys and values in one matrix.
+
+    The block's own three matrices are emptied: a checkpoint's are held once, all but those of one block.
+    """
 
     def __init__(self, block: Block) -> None:
         super().__init__()
@@ -23,6 +26,9 @@ class FusedBlock(nn.Module):
         self.qkv.weight = nn.Parameter(torch.cat([part.weight for part in parts]), requires_grad=False)
         if attention.to_q.bias is not None:
             self.qkv.bias = nn.Parameter(torch.cat([part.bias for part in parts]), requires_grad=False)
+        for part in parts:
+            part.weight = nn.Parameter(torch.empty(0), requires_grad=False)
+            part.register_parameter("bias", None)
         self.norm_q, self.norm_k, self.out = attention.norm_q, attention.norm_k, attention.to_out[0]
         self.norms = nn.ModuleList(norm["norm"] for norm in (block.norm1, block.norm2))
         self.inner, self.outer = cast(nn.ModuleDict, feed_forward.net["0"])["proj"], feed_forward.net["2"]
@@ -47,6 +53,7 @@ class FusedStep(nn.Module):
     """Takes and returns what `dit.Step` does; text and video are one sequence throughout.
 
     Args:
+        step: its queries', keys' and values' matrices are emptied.
         operators: `consisid_kernels.reference`, or a module of kernels with the same names and arguments.
     """
 

@@ -47,6 +47,10 @@ COMPONENTS = {
 """Module → the component of the checkpoint that holds its weights."""
 
 
+SAME = {"vae_decoder_first": "vae_decoder_next", "vae_decoder_next": "vae_decoder_first"}
+"""Module → another with the same parameters, whose network answers for it as well: without caches, and with them."""
+
+
 class WeightReader(Protocol):
     """Configuration and weights of a checkpoint: its folder, or a bundle for the torch engine."""
 

@@ -41,7 +41,8 @@ def added_positions(
     Learned positions hold at the trained size only; at any other, diffusers' transformer takes sinusoids instead.
 
     Args:
-        learned: `patch_embed.pos_embedding` [1, text_length + tokens, dim] of a checkpoint that has it.
+        learned: `patch_embed.pos_embedding` [1, text_length + tokens, dim] of a checkpoint that has it; not copied
+            where it is float32.
 
     Raises:
         CheckpointInvalid: learned positions are announced and missing, or do not have the announced size.

@@ -26,12 +26,15 @@ from consisid_runtime.errors import ConsisIDError, ServerError
 from consisid_runtime.events import silent
 from consisid_runtime.options import Geometry, Plan, plan
 from consisid_runtime.serve.tensor_checks import check_tensors, checkpoint_dims, read_report, request_dims
+from consisid_runtime.serve.warm_up import warm_up
 from consisid_runtime.signatures import Signature
 from consisid_runtime.stages.table import STAGES, Info, Stage, Values
 from consisid_runtime.wire import (
     BUNDLE_VARIABLE,
+    DEVICE_VARIABLE,
     INFO,
     PACKAGE_VARIABLE,
+    VERIFIED_VARIABLE,
     array_of,
     describe,
     read_parameters,
@@ -58,6 +61,8 @@ class Model:
     """
 
     signature: ClassVar[Signature]
+    device: str
+    """Where it computes, one of `engines.DEVICES`; set before `load`."""
     dims: Mapping[str, int] = MappingProxyType({})
     """The checkpoint's sizes by their symbols, as far as the inputs have them."""
 
@@ -65,6 +70,7 @@ class Model:
         """Called by the server once, before the first request."""
         try:
             _require_package(os.environ.get(PACKAGE_VARIABLE))
+            self.device = _device(args)
             self.geometry = self.load()
         except ConsisIDError as error:
             raise pb_utils.TritonModelException(error.wire()) from error
@@ -113,9 +119,12 @@ class StageModel(Model):
 
     def load(self) -> Geometry:
         keep_freed_memory()
-        self.bundle = Bundle.open(os.environ[BUNDLE_VARIABLE])
+        self.bundle = Bundle.open(os.environ[BUNDLE_VARIABLE], device=self.device)
+        if verified := os.environ.get(VERIFIED_VARIABLE):
+            self.bundle.accept(verified)
         self.dims = checkpoint_dims(self.bundle)
         self.loaded = self.stage.load(self.bundle)
+        warm_up(self.bundle)
         return self.bundle.config.geometry
 
     def run(self, inputs: Arrays, plan: Plan, *, raw_frames: bool) -> Mapping[str, NDArray[Any]]:
@@ -155,6 +164,13 @@ def _require_package(launcher: str | None) -> None:
     here = Path(__file__).resolve().parents[1]
     if launcher is not None and Path(launcher) != here:
         raise ServerError(f"the server was launched from {launcher}, its models import {here}; keep one of the two")
+
+
+def _device(instance: Mapping[str, str]) -> str:
+    """That of the launcher; the GPU of the instance where a repository has instances of kind KIND_GPU."""
+    if instance.get("model_instance_kind") == "GPU":
+        return f"cuda:{instance['model_instance_device_id']}"
+    return os.environ.get(DEVICE_VARIABLE, "auto")
 
 
 def _json(content: Mapping[str, object]) -> NDArray[np.object_]:

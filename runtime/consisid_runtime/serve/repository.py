@@ -20,7 +20,7 @@ _TYPES = {"BYTES": "TYPE_STRING"}
 
 
 def stage_config(signature: Signature) -> str:
-    """`config.pbtxt` of a Python model; it chooses its own device, hence no GPU instance of Triton server's."""
+    """`config.pbtxt` of a Python model; the launcher says where it runs, hence no GPU instance of Triton server's."""
     return (
         f'{_NOTE}name: "{signature.name}"\nbackend: "python"\nmax_batch_size: 0\n'
         f"{_ports(signature)}instance_group [ {{ kind: KIND_CPU count: 1 }} ]\n"

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from consisid_runtime.bundle import Bundle
+from consisid_runtime.engines import check_device
 from consisid_runtime.serve.tritonserver import TritonServer
-from consisid_runtime.wire import BUNDLE_VARIABLE
+from consisid_runtime.wire import BUNDLE_VARIABLE, DEVICE_VARIABLE, VERIFIED_VARIABLE
 
 
 def model_repository() -> Path:
@@ -21,19 +22,28 @@ class Server(TritonServer):
 
     Args:
         bundle: the bundle's folder.
+        device: of every model, one of `engines.DEVICES`.
         settings: `host`, `grpc_port`, `http_port`, `metrics_port`, `log`, `ready_timeout`, `threads` of
             `TritonServer`.
     """
 
-    def __init__(self, bundle: str | Path, **settings: Any) -> None:
+    def __init__(self, bundle: str | Path, *, device: str = "auto", **settings: Any) -> None:
+        check_device(device)
         self._bundle = Path(bundle)
-        super().__init__(model_repository(), folders={BUNDLE_VARIABLE: self._bundle}, **settings)
+        super().__init__(
+            model_repository(),
+            environment={DEVICE_VARIABLE: device},
+            folders={BUNDLE_VARIABLE: self._bundle},
+            **settings,
+        )
 
     def start(self) -> Self:
-        """Check address and ports, then every file of the bundle, then start.
+        """Check address and ports, then every file of the bundle, then start; the models do not hash the files again.
 
-        Raises what `Bundle.verify` and `TritonServer.start` do.
+        Raises what `Bundle.open`, `Bundle.verify` and `TritonServer.start` do.
         """
         self.choose_address()
-        Bundle.open(self._bundle).verify()
+        bundle = Bundle.open(self._bundle)
+        bundle.verify()
+        self._environment[VERIFIED_VARIABLE] = bundle.handover()
         return super().start()

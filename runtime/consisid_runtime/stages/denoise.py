@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from consisid_runtime.engines import Engine
+from consisid_runtime.engines import Engine, place_of
 from consisid_runtime.errors import InvalidOption
 from consisid_runtime.events import Progress, silent
 from consisid_runtime.models.positions import added_positions, rope
@@ -120,7 +120,9 @@ class Denoiser:
         self._step = bundle.module("dit_step")
         self._learned: Tensor | None = None
         if self._config.use_learned_positional_embeddings:
-            self._learned = load_file(bundle.file("positions.safetensors"))["pos_embedding"]
+            learned = load_file(bundle.file("positions.safetensors"))["pos_embedding"]
+            # 55 million values of ConsisID-preview: converted and sent once, not for each request.
+            self._learned = learned.float().to(place_of(self._prepare))
 
     def __call__(
         self,

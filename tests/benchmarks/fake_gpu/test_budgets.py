@@ -17,7 +17,7 @@ from consisid_benchmarks.predict.ceilings import DEVICES
 from consisid_runtime.stages.table import STAGES
 
 BUDGET = budgets.read()
-FAULTS = Path(__file__).with_name("faults.py")
+FAULTS, WARM = (Path(__file__).with_name(name) for name in ("faults.py", "warm.py"))
 
 
 def test_nano_is_as_in_its_budget(fake_gpu: None) -> None:
@@ -74,6 +74,12 @@ def test_a_planted_fault_is_seen(seen: dict[str, Any], fault: str, words: tuple[
 def test_a_weight_left_on_the_cpu_stops_the_run(seen: dict[str, Any]) -> None:
     assert "on cpu; wanted" in seen["weight on the CPU"]["error"]
     assert "error" not in seen["none"]
+
+
+def test_a_warm_server_compiles_nothing_for_its_first_request(fake_gpu: None) -> None:
+    found = json.loads(budgets.run_fake("-P", str(WARM), str(budgets.nano_bundle())))
+    assert found["cold"] == [] and len(found["warm"]) > 5
+    assert found["after"] == found["warm"]
 
 
 def test_less_than_the_budget_is_a_difference_too() -> None:

@@ -60,6 +60,7 @@ STALE: dict[str, dict[str, tuple[str, ...]]] = {
     "consisid_runtime/cli/commands.py": {},
     "consisid_runtime/serve/models.py": {},
     "consisid_runtime/models/cpu_decoder.py": {},
+    "consisid_runtime/models/in_place_decoder.py": {},
     "consisid_export/onnx/trace.py": GRAPHS,
     "consisid_export/onnx/fp8.py": {"onnx fp8": FP8},
     "consisid_export/verify/module.py": GRAPHS,

@@ -54,7 +54,7 @@ def test_ranges_are_what_enters_the_layers_of_real_requests(
     pipeline = Pipeline.open(torch_bundle_of(), device="cpu")
     seen: list[dict[str, Tensor]] = []
     step = pipeline.bundle.module("dit_step")
-    pipeline.bundle._modules["dit_step"] = lambda inputs: (seen.append(dict(inputs)), step(inputs))[1]
+    pipeline.bundle.loaded["dit_step"] = lambda inputs: (seen.append(dict(inputs)), step(inputs))[1]
     pipeline.stages["denoise"] = Denoiser(pipeline.bundle)
     shown = runs._checkpoint.example().calibration
     for prompt, seed in shown:

@@ -54,6 +54,12 @@ def test_only_where_kernels_run(
     headers.unlink()
     monkeypatch.setattr(subject.networks, "load", load)
     monkeypatch.setattr(subject, "torch_device", torch.device)
-    bundle: Any = SimpleNamespace(device=device, config=None, manifest={"modules": {name: {"precision": precision}}})
+    bundle: Any = SimpleNamespace(
+        device=device,
+        config=None,
+        loaded={},
+        signature=lambda name: None,
+        manifest={"modules": {name: {"precision": precision}}},
+    )
     with pytest.raises(MissingExtra if asked else Loading):
         subject.load_module(bundle, name)

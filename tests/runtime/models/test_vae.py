@@ -14,6 +14,7 @@ from consisid_runtime import signatures
 from consisid_runtime.errors import CheckpointInvalid
 from consisid_runtime.models.configs.vae import VAEConfig, decoder_caches
 from consisid_runtime.models.cpu_decoder import CpuDecoder
+from consisid_runtime.models.in_place_decoder import InPlaceDecoder
 from consisid_runtime.models.vae import Chunk, DecoderFirst, DecoderNext
 from consisid_runtime.models.vae_encoder import VAEEncoder
 
@@ -107,6 +108,33 @@ def test_the_form_for_processors_is_the_same_function(vae: Any, frames: int) -> 
     # The plain form gives float32.
     for ours, wanted in zip(found, caches, strict=True):
         assert error(ours.float(), wanted) < 1e-7
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_the_form_of_little_memory_is_the_same_function(vae: Any, dtype: torch.dtype) -> None:
+    """Seven latents: the first chunk, the next one, and one that gets caches in memory that was used before.
+
+    A CPU's SiLU differs in its last bit between memory that is contiguous and memory that is not.
+    """
+    config = VAEConfig.from_dict(vae.config)
+    latents = torch.randn(1, config.latent_channels, 7, 3, 5)
+    kinds = DecoderFirst, DecoderNext
+    plain, exact = ([part(kind(config), vae).to(to) for kind in kinds] for to in (dtype, torch.float64))
+    lean = [InPlaceDecoder(part(kind(config), vae).to(dtype)) for kind in kinds]
+    found, wanted, true = (form[0](latents[:, :, :3]) for form in (lean, plain, exact))
+    places = [cache.data_ptr() for cache in found[1:]]
+    for start in (3, 5, None):
+        for ours, theirs, right in zip(found, wanted, true, strict=True):
+            assert error(ours.float(), theirs) <= max(error(theirs, right), 1e-7)
+        assert found[0].dtype == torch.float32 and {cache.dtype for cache in found[1:]} == {dtype}
+        assert [cache.data_ptr() for cache in found[1:]] == places
+        # No cache keeps the features alive that it was cut from.
+        assert all(c.untyped_storage().nbytes() == c.nbytes for c in found[1:])
+        if start is not None:
+            chunk = latents[:, :, start : start + 2]
+            found, wanted, true = (
+                form[1](chunk, *of[1:]) for form, of in ((lean, found), (plain, wanted), (exact, true))
+            )
 
 
 @pytest.mark.parametrize("time", [1, 2, 4])

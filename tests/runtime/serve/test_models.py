@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -30,7 +31,14 @@ from consisid_runtime.files.image_file import MAX_BYTES
 from consisid_runtime.options import Geometry, Options, Plan
 from consisid_runtime.signatures import DIT_PREPARE, DIT_STEP, PARSER, Signature
 from consisid_runtime.stages.table import STAGES
-from consisid_runtime.wire import BUNDLE_VARIABLE, PACKAGE_VARIABLE, read_parameters, write_parameters
+from consisid_runtime.wire import (
+    BUNDLE_VARIABLE,
+    DEVICE_VARIABLE,
+    PACKAGE_VARIABLE,
+    VERIFIED_VARIABLE,
+    read_parameters,
+    write_parameters,
+)
 
 GEOMETRY = Geometry(frames=9, height=32, width=32, spatial=8, temporal=4, patch=2, fixed_size=False)
 PROMPT = np.array([b"a man walks"], np.object_)
@@ -66,6 +74,15 @@ class Failure(str):
 class FakeBundle:
     config = SimpleNamespace(geometry=GEOMETRY, transformer=SimpleNamespace(patch_size=2, is_kps=False))
     fingerprint = "abc"
+    device = ""
+
+    def __init__(self) -> None:
+        self.accepted: list[str] = []
+        self.warmed: list[dict[str, str]] = []
+        self.loaded: dict[str, str] = {}
+
+    def accept(self, handover: str) -> None:
+        self.accepted.append(handover)
 
     def signature(self, module: str) -> Signature:
         dims = {
@@ -136,7 +153,8 @@ class Denoise:
 
 
 class Decode:
-    def __init__(self, bundle: Any) -> None: ...
+    def __init__(self, bundle: Any) -> None:
+        bundle.loaded["vae_decoder_first"] = "loaded"
 
     def __call__(self, latents: torch.Tensor, plan: Plan) -> NDArray[np.uint8]:
         return np.full((plan.frames, plan.height, plan.width, 3), int(latents.max()), np.uint8)
@@ -174,15 +192,22 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     monkeypatch.delitem(sys.modules, "consisid_runtime.serve.models", raising=False)
     loaded = importlib.import_module("consisid_runtime.serve.models")
     bundle = FakeBundle()
-    monkeypatch.setattr(loaded, "Bundle", SimpleNamespace(open=lambda path: bundle if path == "/bundle" else None))
     monkeypatch.setattr(loaded, "keep_freed_memory", lambda: None)  # it would hold for the other tests too
+    monkeypatch.setattr(loaded, "warm_up", lambda bundle: bundle.warmed.append(dict(bundle.loaded)))
+    monkeypatch.setattr(loaded, "Bundle", SimpleNamespace(open=partial(_open, bundle)))
     yield loaded
     del sys.modules["consisid_runtime.serve.models"]
 
 
-def model(serving: ModuleType, name: str) -> Any:
+def _open(bundle: FakeBundle, path: str, *, device: str) -> FakeBundle:
+    assert path == "/bundle"
+    bundle.device = device
+    return bundle
+
+
+def model(serving: ModuleType, name: str, **instance: str) -> Any:
     made = serving.served(name)()
-    made.initialize({})
+    made.initialize(instance)
     return made
 
 
@@ -317,6 +342,35 @@ def test_models_of_another_package_than_the_launchers_refuse(
     monkeypatch.setenv(PACKAGE_VARIABLE, "/elsewhere/consisid_runtime")
     with pytest.raises(BackendError, match=r"^SERVER_ERROR: the server was launched from /elsewhere"):
         model(serving, "decode")
+
+
+def test_a_model_is_warm_before_it_is_ready(serving: ModuleType) -> None:
+    assert model(serving, "decode").bundle.warmed == [{"vae_decoder_first": "loaded"}]
+
+
+def test_a_model_believes_what_the_launcher_verified(serving: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VERIFIED_VARIABLE, raising=False)
+    assert model(serving, "decode").bundle.accepted == []
+    monkeypatch.setenv(VERIFIED_VARIABLE, "handed on")
+    assert model(serving, "decode").bundle.accepted == ["handed on"]
+
+
+@pytest.mark.parametrize("stage", [stage.name for stage in STAGES])
+@pytest.mark.parametrize(
+    ("launcher", "instance", "device"),
+    [
+        (None, {"model_instance_kind": "CPU", "model_instance_device_id": "0"}, "auto"),
+        ("cuda:1", {"model_instance_kind": "CPU", "model_instance_device_id": "0"}, "cuda:1"),
+        ("auto", {"model_instance_kind": "GPU", "model_instance_device_id": "3"}, "cuda:3"),
+    ],
+)
+def test_a_model_computes_on_the_device_it_is_told(
+    serving: ModuleType, monkeypatch: pytest.MonkeyPatch, stage: str, launcher: str | None, instance: Any, device: str
+) -> None:
+    monkeypatch.delenv(DEVICE_VARIABLE, raising=False)
+    if launcher is not None:
+        monkeypatch.setenv(DEVICE_VARIABLE, launcher)
+    assert model(serving, stage, **instance).bundle.device == device
 
 
 def test_what_went_wrong_is_for_the_log_only(serving: ModuleType) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import struct
 import threading
@@ -23,11 +24,20 @@ from tritonclient.utils import InferenceServerException
 from consisid_runtime import Client, Options, Pipeline, Video
 from consisid_runtime.bundle import MANIFEST, Bundle
 from consisid_runtime.client.connect import connect
-from consisid_runtime.errors import BundleCorrupt, ConsisIDError, ImageUnreadable, InvalidOption, from_wire
+from consisid_runtime.errors import (
+    BundleCorrupt,
+    ConsisIDError,
+    ImageUnreadable,
+    InvalidOption,
+    MissingExtra,
+    from_wire,
+)
+from consisid_runtime.files import identity
 from consisid_runtime.files.ownership import manifest_digest
 from consisid_runtime.options import plan
 from consisid_runtime.serve.server import Server
 from consisid_runtime.serve.tensor_checks import checkpoint_dims, request_dims
+from consisid_runtime.serve.tritonserver import TritonServer
 from consisid_runtime.signatures import ENSEMBLE
 from consisid_runtime.stages.table import STAGES
 
@@ -54,6 +64,12 @@ def server(served: Path) -> Iterator[Server]:
     with started:
         yield started
     assert not any(b"failed to stop server" in line for line in started._recent)
+
+
+def test_the_models_get_the_servers_device(served: Path) -> None:
+    """No machine has it: without a GPU another error names it than with one."""
+    with pytest.raises((MissingExtra, InvalidOption), match="device 'cuda:99'"):
+        Server(served, device="cuda:99").start()
 
 
 @pytest.fixture(scope="module", params=["grpc", "http"])
@@ -307,13 +323,42 @@ def test_a_stage_called_directly_checks_its_inputs(
         assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
 
 
-def test_one_flipped_byte_keeps_the_server_from_starting(untrained_bundle: Path, tmp_path: Path) -> None:
+def flip_a_byte(untrained_bundle: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """A copy of the bundle, and the file in it that is damaged."""
     damaged = tmp_path / "bundle"
     shutil.copytree(untrained_bundle, damaged)
     victim = max((path for path in damaged.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
     content = bytearray(victim.read_bytes())
     content[len(content) // 2] ^= 1
     victim.write_bytes(content)
+    return damaged, victim
+
+
+def test_one_flipped_byte_keeps_the_server_from_starting(untrained_bundle: Path, tmp_path: Path) -> None:
+    damaged, victim = flip_a_byte(untrained_bundle, tmp_path)
+    with pytest.raises(BundleCorrupt, match=victim.name):
+        Server(damaged).start()
+
+
+def test_models_believe_the_launcher_until_a_file_is_touched(
+    untrained_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The launcher is made to accept a damaged file: only models that do not hash it start."""
+    damaged, victim = flip_a_byte(untrained_bundle, tmp_path)
+
+    def accept(bundle: Bundle) -> None:
+        bundle._verified = {name: identity.identity(bundle.path / name) for name in bundle.manifest["files"]}
+
+    def touch(server: TritonServer) -> TritonServer:
+        os.utime(victim)
+        return start(server)
+
+    start = TritonServer.start
+    monkeypatch.setattr(Bundle, "verify", accept)
+    monkeypatch.setattr(identity, "SETTLED", 0)
+    with Server(damaged):
+        pass
+    monkeypatch.setattr(TritonServer, "start", touch)
     with pytest.raises(BundleCorrupt, match=victim.name):
         Server(damaged).start()
 

@@ -93,6 +93,11 @@ def test_the_committed_repository_is_the_one_served() -> None:
     assert model_repository() == Path(__file__).parents[3] / "model_repository"
 
 
+def test_a_device_that_there_is_not_is_noticed_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(InvalidOption, match=r"device must be one of .* got 'cuda:x'"):
+        Server(tmp_path, device="cuda:x")
+
+
 @pytest.mark.server
 def test_a_model_that_cannot_load_gives_its_own_error(tiny_repository: Path) -> None:
     server = TritonServer(tiny_repository, environment={"TINY_LOAD": "second"}, ready_timeout=60)
@@ -223,7 +228,7 @@ from pathlib import Path
 import consisid_runtime.serve.server
 from consisid_runtime.cli.main import main
 from consisid_runtime.serve.tritonserver import TritonServer
-consisid_runtime.serve.server.Server = lambda bundle, **settings: TritonServer(bundle, **settings)
+consisid_runtime.serve.server.Server = lambda bundle, device, **settings: TritonServer(bundle, **settings)
 ports = ["--grpc-port", "0", "--http-port", "0", "--metrics-port", "0"]
 sys.argv = ["consisid", "serve", "--json", "--bundle", sys.argv[1], *ports]
 main()

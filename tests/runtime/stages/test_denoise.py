@@ -18,7 +18,7 @@ from diffusers import (
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from diffusers.pipelines.consisid.pipeline_consisid import draw_kps
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from consisid_runtime.errors import InvalidOption
 from consisid_runtime.models.configs.checkpoint import CheckpointConfig
@@ -150,6 +150,30 @@ def make(tmp_path_factory):
         )
 
     return functools.cache(build)
+
+
+def test_learned_positions_are_converted_once_and_lie_where_the_engine_is(make, tmp_path):
+    case, engines = make(), {}
+    saved = load_file(case.bundle.folder / "positions.safetensors")["pos_embedding"].bfloat16()
+    save_file({"pos_embedding": saved}, tmp_path / "positions.safetensors")
+    bundle = FakeBundle(case.bundle.dit, case.bundle.transformer, tmp_path)
+    denoiser = Denoiser(bundle)
+    for seed in (1, 2):
+        request = plan(Options(seed=seed, steps=1), GEOMETRY)
+        denoiser(case.text_states, case.face_tokens, case.image_moments, request)
+    both = [inputs for name, inputs in bundle.calls if name == "dit_prepare"]
+    found = torch.cat([both[0]["text_positions"], both[0]["video_positions"].flatten(0, 2)])
+    assert found.dtype == torch.float32 and torch.equal(found, saved[0].float())
+    for port in ("text_positions", "video_positions"):
+        assert both[0][port].data_ptr() == both[1][port].data_ptr()
+
+    def module(name):
+        engines[name] = FakeBundle.module(bundle, name)
+        engines[name].device = torch.device("meta")
+        return engines[name]
+
+    bundle.module = module
+    assert Denoiser(bundle)._learned.device.type == "meta"
 
 
 def ours(case, options, **more):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from consisid_runtime.engines.onnxruntime import providers
+from consisid_runtime.engines.onnxruntime import providers, require_provider
 from consisid_runtime.errors import BundleCorrupt, MissingExtra
 from consisid_runtime.stages.face.geometry import Floats, arcface_transform, warp
 from consisid_runtime.stages.face.image import Pixels
@@ -32,10 +32,11 @@ class FaceFinder:
 
     Args:
         detector, recogniser: ONNX files, SCRFD with keypoints and ArcFace.
-        device: "cpu", "cuda" or "auto".
+        device: one of `engines.DEVICES`.
         threads: CPU threads of each.
 
-    Raises `MissingExtra` without insightface, `BundleCorrupt` when a file holds another kind of network.
+    Raises `MissingExtra` without insightface or, where CUDA is named, without ONNX Runtime's provider for it,
+    `InvalidOption` for an unknown device, `BundleCorrupt` when a file holds another kind of network.
     """
 
     def __init__(self, detector: Path, recogniser: Path, device: str = "auto", threads: int = THREADS) -> None:
@@ -56,6 +57,7 @@ class FaceFinder:
             model = get_model(str(path), providers=providers(device), sess_options=options)
             if model is None or model.taskname != kind:
                 raise BundleCorrupt(f"{path} holds no face {kind} network; export the checkpoint again")
+            require_provider(device, model.session.get_providers())
             return model
 
         self._detector = load(detector, "detection")
