@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from consisid_benchmarks.predict import command as predict
-from consisid_benchmarks.suites import export, kernels, pipeline
+from consisid_benchmarks.suites import export, kernels, peers, pipeline, stages, whole
 from consisid_fidelity import cli as fidelity
 from consisid_fidelity.nano import cli as fidelity_nano
 from consisid_runtime.cli.output import Json, emit
@@ -20,8 +20,11 @@ SUITES: dict[str, Callable[..., None]] = {
     fidelity_nano.COMMAND: fidelity_nano.command,
     fidelity_nano.GATE_COMMAND: fidelity_nano.gate_command,
     kernels.SUITE: kernels.command,
+    peers.SUITE: peers.command,
     pipeline.SUITE: pipeline.command,
     predict.SUITE: predict.command,
+    stages.SUITE: stages.command,
+    whole.SUITE: whole.command,
 }
 """Name of a sub-command → its function."""
 
