@@ -1,5 +1,6 @@
 """What is measured on a GPU, at small sizes on a CPU with a clock that counts its readings."""
 
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -8,10 +9,14 @@ import torch
 
 from consisid_benchmarks.fake_gpu.count import Count, Work
 from consisid_benchmarks.fake_gpu.full_size import FullSize
-from consisid_benchmarks.gpu_run import full_size, width_check
+from consisid_benchmarks.fake_gpu.stages import STAGES
+from consisid_benchmarks.gpu_run import full_size, stopwatch, width_check
 from consisid_benchmarks.gpu_run.stopwatch import Gauge, Lap, Stopwatch
+from consisid_benchmarks.predict.seconds import RUN
 from consisid_benchmarks.suites import peers, stages, whole
+from consisid_measurement import harness
 from consisid_measurement.harness import Mismatch
+from consisid_measurement.record import Row, read
 from consisid_runtime.engines.torch import TorchEngine
 from consisid_runtime.errors import MissingExtra
 
@@ -67,8 +72,6 @@ def test_every_stage_has_its_time_memory_and_rates(tiny: Configs, gauge: Gauge, 
 
 def without_faces() -> Any:
     """The face networks have one size, which a CPU takes seconds for."""
-    from consisid_benchmarks.fake_gpu.stages import STAGES
-
     return mock.patch.dict(STAGES, {"face": STAGES["text"]})
 
 
@@ -126,3 +129,28 @@ def test_without_a_gpu_a_suite_says_what_it_needs(suite: Any, monkeypatch: pytes
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(MissingExtra, match=f"benchmark '{suite.SUITE}' needs an NVIDIA GPU"):
         suite.command()
+
+
+@pytest.mark.parametrize("suite", [stages, whole, peers])
+def test_a_suites_command_writes_its_record_after_its_gates(
+    suite: Any, tiny: Configs, gauge: Gauge, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    bundle, inputs, gates = full_size.bundle, full_size.inputs, []
+    monkeypatch.setattr(suite, "require_gpu", lambda name: None)
+    monkeypatch.setattr(suite, "ceilings", lambda: {"matmul_bf16_tflops": 700.0, "copy_gbps": 4000.0})
+    monkeypatch.setattr(harness, "passes", lambda test, root: (gates.append(test), True)[1])
+    monkeypatch.setattr(full_size, "bundle", lambda device: bundle("cpu", tiny))
+    monkeypatch.setattr(full_size, "inputs", lambda device: inputs("cpu"))
+    monkeypatch.setattr(stopwatch, "cuda", lambda: gauge)
+    monkeypatch.setattr(width_check, "require_same_step", gates.append)
+    row = Row("denoise/step", "ours", "step_seconds", 1.0, 1.0, 1.0, 1)
+    monkeypatch.setattr(peers, "measure", lambda *_: [row])
+    monkeypatch.delitem(STAGES, "face")
+    suite.command(**{} if suite is whole else {"rounds": 1}, machine="h200", out=tmp_path)
+    found = read(tmp_path / "h200" / f"{suite.SUITE}.json")
+    assert gates == ["tests/kernels/test_engine.py", *(["cuda"] if suite is not peers else [])]
+    assert found.ceilings["copy_gbps"] == 4000.0 and found.gate.passed and found.sources
+    if suite is stages:
+        assert {row.case for row in found.rows if row.metric == "matmul_percent"} == {*RUN} - {"face"}
+    else:
+        assert found.rows
