@@ -46,19 +46,14 @@ proof: install
 	$(BIN)/pytest -m proof
 
 # On a machine with an NVIDIA GPU, in the environment of PYTHON, which has a CUDA build of PyTorch: nothing is installed. Parts
-# that have a record of these source files are not repeated. `make gpu-PART` runs one of them: gpu-ceilings, gpu-stages,
-# gpu-whole, gpu-peers, gpu-kernels, gpu-tests; gpu-sanitizer alone: compute-sanitizer needs more rights than some virtual
-# machines give.
+# that have a record of these source files are not repeated. PART='stages whole' runs these alone; PART=sanitizer is asked for
+# in this way only, since compute-sanitizer needs more rights than some virtual machines give.
+ON_GPU := PYTHONPATH=$(CURDIR)/runtime:$(CURDIR)/export:$(CURDIR)/kernels:$(CURDIR)/benchmarks:$(CURDIR)/nano$(if $(PYTHONPATH),:$(PYTHONPATH)) $(PYTHON)
 OUT ?= benchmarks/results
 BUDGET ?= 480
-ON_GPU := PYTHONPATH=$(CURDIR)/runtime:$(CURDIR)/export:$(CURDIR)/kernels:$(CURDIR)/benchmarks:$(CURDIR)/nano $(PYTHON)
-GPU_RUN := $(ON_GPU) -P -m consisid_benchmarks.gpu_run --budget $(BUDGET) --out $(OUT)
-
+PART ?=
 gpu:
-	$(GPU_RUN)
-
-gpu-%:
-	$(GPU_RUN) --only $*
+	$(ON_GPU) -P -m consisid_benchmarks.gpu_run --budget $(BUDGET) --out $(OUT) $(addprefix --only ,$(PART))
 
 # Writes the tables of tiles of this GPU; then `make gpu` again.
 tune:

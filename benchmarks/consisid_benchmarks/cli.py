@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from consisid_benchmarks.gpu_run import peers, stages, whole
 from consisid_benchmarks.predict import command as predict
-from consisid_benchmarks.suites import export, kernels, peers, pipeline, stages, whole
+from consisid_benchmarks.suites import export, kernels, pipeline
 from consisid_fidelity import cli as fidelity
 from consisid_fidelity.nano import cli as fidelity_nano
 from consisid_runtime.cli.output import Json, emit

@@ -69,9 +69,9 @@ def absent(packages: tuple[str, ...]) -> list[str]:
     return [name for name in packages if find_spec(name) is None]
 
 
-def _suite(name: str, seconds: float, *more: str, packages: tuple[str, ...] = ()) -> Part:
-    run = f"import typer; from consisid_benchmarks.suites.{name} import command; typer.run(command)"
-    entry = f"benchmarks/consisid_benchmarks/suites/{name}.py"
+def _suite(name: str, seconds: float, *more: str, folder: str = "gpu_run", packages: tuple[str, ...] = ()) -> Part:
+    run = f"import typer; from consisid_benchmarks.{folder}.{name} import command; typer.run(command)"
+    entry = f"benchmarks/consisid_benchmarks/{folder}/{name}.py"
     return Part(name, seconds, ("-c", run, "--out", OUT, *more), (entry,), name, packages)
 
 
@@ -89,7 +89,7 @@ PARTS = (
     _suite("stages", 150),
     _suite("whole", 170, "--seconds", "90"),
     _suite("peers", 120, packages=("diffusers",)),
-    _suite("kernels", 200, "--rounds", "10"),
+    _suite("kernels", 200, "--rounds", "10", folder="suites"),
     Part("tests", 150, (*_PYTEST, SIDE_BY_SIDE, _KERNELS, _TENSORRT, "-m", "not proof"), (_KERNELS, _TENSORRT)),
     Part(
         "sanitizer",

@@ -13,9 +13,8 @@ import torch
 
 from consisid_benchmarks.fake_gpu.full_size import CONFIGS, FullSize
 from consisid_benchmarks.fake_gpu.machine import device_tensor, machine
-from consisid_benchmarks.gpu_run import width_check
+from consisid_benchmarks.gpu_run import stages, whole, width_check
 from consisid_benchmarks.gpu_run.stopwatch import Gauge
-from consisid_benchmarks.suites import stages, whole
 from consisid_measurement.record import Row
 
 
