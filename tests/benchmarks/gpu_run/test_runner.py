@@ -3,7 +3,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -178,9 +178,10 @@ def test_tests_use_the_cores_that_there_are(bench: Bench, monkeypatch: pytest.Mo
 
 
 @pytest.fixture
-def complete(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every package is there, and no part may start."""
     monkeypatch.setattr(table, "find_spec", lambda name: True)
-    yield
+    monkeypatch.setattr(command, "_run", lambda given: pytest.fail("a part was started"))
 
 
 def test_without_a_gpu_it_ends_at_once_and_says_what_is_needed(
@@ -194,6 +195,7 @@ def test_without_a_gpu_it_ends_at_once_and_says_what_is_needed(
 def test_without_a_package_it_ends_at_once_and_names_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(command, "_run", lambda given: pytest.fail("a part was started"))
     monkeypatch.setattr(table, "find_spec", lambda name: None if name in ("triton", "onnx") else find_spec(name))
     assert command.main([]) == 7
     assert "lacks triton, onnx" in capsys.readouterr().err
