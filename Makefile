@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test proof check release-check gpu gpu-test gpu-sanitize gpu-bench tune bench generate clean
+.PHONY: install demo test proof check release-check gpu tune bench generate clean
 
 install: $(STAMP)
 
@@ -45,21 +45,15 @@ test: check
 proof: install
 	$(BIN)/pytest -m proof
 
-# On a machine with an NVIDIA GPU, in the environment of PYTHON, which has a CUDA build of PyTorch, pytest and typer: nothing
-# is installed. Red tests stop it before anything is measured.
-ON_GPU := PYTHONPATH=$(CURDIR)/runtime:$(CURDIR)/export:$(CURDIR)/kernels:$(CURDIR)/benchmarks:$(CURDIR)/nano $(PYTHON)
-gpu: gpu-test gpu-sanitize gpu-bench
-
-gpu-test:
-	$(ON_GPU) -P -m pytest -q tests/kernels tests/runtime/engines/test_engine_tensorrt.py -m 'not proof' -o filterwarnings=default
-
-# Of small sizes; compute-sanitizer needs more rights than some virtual machines give.
-gpu-sanitize:
-	compute-sanitizer --error-exitcode 1 --target-processes all \
-	  env $(ON_GPU) -P -m pytest -q tests/kernels -m 'not proof and not gpu' -o filterwarnings=default
-
-gpu-bench:
-	$(ON_GPU) -P -c 'import typer; from consisid_benchmarks.suites.kernels import command; typer.run(command)'
+# On a machine with an NVIDIA GPU, in the environment of PYTHON, which has a CUDA build of PyTorch: nothing is installed. Parts
+# that have a record of these source files are not repeated. PART='stages whole' runs these alone; PART=sanitizer is asked for
+# in this way only, since compute-sanitizer needs more rights than some virtual machines give.
+ON_GPU := PYTHONPATH=$(CURDIR)/runtime:$(CURDIR)/export:$(CURDIR)/kernels:$(CURDIR)/benchmarks:$(CURDIR)/nano$(if $(PYTHONPATH),:$(PYTHONPATH)) $(PYTHON)
+OUT ?= benchmarks/results
+BUDGET ?= 480
+PART ?=
+gpu:
+	$(ON_GPU) -P -m consisid_benchmarks.gpu_run --budget $(BUDGET) --out $(OUT) $(addprefix --only ,$(PART))
 
 # Writes the tables of tiles of this GPU; then `make gpu` again.
 tune:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from consisid_benchmarks.gpu_run import peers, stages, whole
 from consisid_benchmarks.predict import command as predict
 from consisid_benchmarks.suites import export, kernels, pipeline
 from consisid_fidelity import cli as fidelity
@@ -20,8 +21,11 @@ SUITES: dict[str, Callable[..., None]] = {
     fidelity_nano.COMMAND: fidelity_nano.command,
     fidelity_nano.GATE_COMMAND: fidelity_nano.gate_command,
     kernels.SUITE: kernels.command,
+    peers.SUITE: peers.command,
     pipeline.SUITE: pipeline.command,
     predict.SUITE: predict.command,
+    stages.SUITE: stages.command,
+    whole.SUITE: whole.command,
 }
 """Name of a sub-command → its function."""
 

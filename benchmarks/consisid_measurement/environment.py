@@ -57,8 +57,8 @@ def neutral_name(gpu: str | None, count: int) -> str:
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
-    """Versions of Python and of those of `packages` that are installed."""
-    found = {"python": platform.python_version()}
+    """Versions of Python, of NVIDIA's driver where there is one, and of those of `packages` that are installed."""
+    found = {"python": platform.python_version()} | _driver()
     for package in packages:
         try:
             found[package] = version(package)
@@ -68,10 +68,13 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 
 
 def commit(root: Path) -> str:
-    """The commit checked out at `root`, "-dirty" appended when code differs from it; "unknown" outside a repository."""
+    """The commit checked out at `root`, "-dirty" appended when code differs from it.
+
+    Outside a repository what `CONSISID_COMMIT` says, for a copy of the files on another machine, else "unknown".
+    """
     head = _git(root, "rev-parse", "--short=12", "--verify", "HEAD")
     if not head:
-        return "unknown"
+        return os.environ.get("CONSISID_COMMIT") or "unknown"
     return f"{head}-dirty" if _git(root, "status", "--porcelain", "--", ".", *_NOT_CODE) else head
 
 
@@ -112,6 +115,15 @@ def _gpu() -> str | None:
     except ImportError:
         return None
     return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+
+
+def _driver() -> dict[str, str]:
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+    return {"nvidia-driver": done.stdout.split()[0]} if done.stdout.split() else {}
 
 
 def _cpu() -> str:

@@ -19,12 +19,13 @@ PLOT = "benchmarks/results/cpu-2core/pipeline.png"
 ROWS = "".join(
     f"| <!-- headline:{name} --> <!-- /headline:{name} --> |\n" for name in ("pipeline", "export", "fidelity")
 )
+GPU = ("stages", "whole", "peers", "kernels")
 PAGES = {
     README: f"# Title\n\n| what | ours | beside | ratio |\n|---|---:|---:|---:|\n{ROWS}\nAfter.\n",
     BENCHMARKS: "# Figures\n\n"
     + "\n".join(
         f"<!-- bench:{name} -->\nold\n<!-- /bench:{name} -->\n"
-        for name in ("fidelity", "pipeline", "export", "kernels", "predict", "proof")
+        for name in ("fidelity", "pipeline", "export", *GPU, "predict", "proof")
     )
     + "\nAfter.\n",
     PEOPLE: "<!-- bench:fidelity --><!-- /bench:fidelity -->\n",

@@ -57,3 +57,22 @@ def test_a_commit_is_dirty_when_code_changed_but_not_when_results_did(tmp_path: 
     assert environment.commit(tmp_path) == head
     (tmp_path / "code.py").write_text("2\n")
     assert environment.commit(tmp_path) == f"{head}-dirty"
+
+
+def test_a_copy_without_a_repository_is_told_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONSISID_COMMIT", "0123456789ab")
+    assert environment.commit(tmp_path) == "0123456789ab"
+    assert environment.commit(environment.checkout()) != "0123456789ab"
+
+
+def test_the_driver_is_among_the_versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 580.159.04\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert environment.versions(["no-such-package"]) == {
+        "python": platform.python_version(),
+        "nvidia-driver": "580.159.04",
+    }
+    program.unlink()
+    assert "nvidia-driver" not in environment.versions([])

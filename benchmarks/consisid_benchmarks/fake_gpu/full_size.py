@@ -42,13 +42,19 @@ class FullSize:
     Args:
         weight: makes each weight of a network that is loaded.
         configs: component → its configuration, instead of ConsisID-preview's.
+        device: where its modules run.
     """
 
-    device = "cuda"
     world: str | None = None
 
-    def __init__(self, weight: MakeWeight, *, configs: Mapping[str, Mapping[str, Any]] = CONFIGS) -> None:
-        self.config = CheckpointConfig(configs.__getitem__)
+    def __init__(
+        self,
+        weight: MakeWeight,
+        *,
+        configs: Mapping[str, Mapping[str, Any]] = CONFIGS,
+        device: str = "cuda",
+    ) -> None:
+        self.config, self.device = CheckpointConfig(configs.__getitem__), device
         self._weight = weight
         self.loaded: dict[str, Engine] = {}
         self._skeletons = networks.skeletons(self.config)

@@ -1,4 +1,7 @@
-"""Runs every stage of a bundle alone, its networks loaded first, as a request of 50 steps with guidance does."""
+"""Runs every stage of a bundle alone, its networks loaded first, as a request of 50 steps with guidance does.
+
+No input is constant: a GPU is faster at zeros.
+"""
 
 from __future__ import annotations
 
@@ -19,32 +22,35 @@ from consisid_runtime.stages.denoise import Denoiser
 from consisid_runtime.stages.encode import Encoder
 
 STEPS = 3
-"""Denoising steps that are run: the first of a block of modulations, one more, and the one that is counted."""
+"""Denoising steps: the first of a block of modulations, one more, and the one that is counted or timed."""
 PHOTOGRAPH = 1024
 """Edge of the picture that the aligner sees: the largest that the runtime gives it."""
+_TOKENS = 32
+"""Token ids that every vocabulary has."""
 
 Begin = Callable[[str], None]
 MakeInput = Callable[..., Tensor]
 """Sizes → a float32 tensor on the device."""
 
 
-def run_stages(bundle: FullSize, given: MakeInput, begin: Begin, only: str = "") -> None:
+def run_stages(bundle: FullSize, given: MakeInput, begin: Begin, only: str = "", steps: int = STEPS) -> None:
     """Loads and runs the stages whose name begins with `only`, one after the other; each is freed before the next.
 
     Args:
         given: makes the inputs that another stage would leave on the device.
         begin: called with "load/STAGE" before a stage's networks are loaded, with "STAGE" before it runs, and with ""
             when its work is done. Denoising is "denoise/start", "denoise/first-step" (with the modulations of a block
-            of steps) and "denoise/step".
+            of steps) and "denoise/step", the last one; those between are "".
+        steps: denoising steps that are run, of the request's 50; at least 2.
     """
     request = plan(Options(), bundle.config.geometry)
     for name, stage in STAGES.items():
         if name.startswith(only):
-            for _ in stage(bundle, request, given, begin):
+            for _ in stage(bundle, request, given, begin, steps):
                 begin("")
 
 
-def _face(bundle: FullSize, request: Plan, given: MakeInput, begin: Begin) -> Iterator[None]:
+def _face(bundle: FullSize, request: Plan, given: MakeInput, begin: Begin, steps: int) -> Iterator[None]:
     """The four networks on this project's engines; insightface's detector and recogniser run on the CPU."""
     begin("load/face")
     networks = {name: bundle.module(name) for name in ("aligner", "parser", "clip", "local_extractor")}
@@ -52,33 +58,34 @@ def _face(bundle: FullSize, request: Plan, given: MakeInput, begin: Begin) -> It
     identity, hidden = (port.shape for port in bundle.signature("local_extractor").inputs)
     yield
     begin("face")
-    networks["aligner"]({"image": torch.zeros(1, 3, PHOTOGRAPH, PHOTOGRAPH)})["scores"].cpu()
-    networks["parser"]({"image": torch.zeros(1, 3, CROP, CROP)})["labels"].cpu()
-    networks["clip"]({"image": torch.zeros(1, 3, size, size)})
+    networks["aligner"]({"image": torch.rand(1, 3, PHOTOGRAPH, PHOTOGRAPH)})["scores"].cpu()
+    networks["parser"]({"image": torch.rand(1, 3, CROP, CROP)})["labels"].cpu()
+    networks["clip"]({"image": torch.rand(1, 3, size, size)})
     networks["local_extractor"]({"identity": given(*identity), "clip_hidden": given(*hidden)})
     yield
 
 
-def _text(bundle: FullSize, request: Plan, given: MakeInput, begin: Begin) -> Iterator[None]:
+def _text(bundle: FullSize, request: Plan, given: MakeInput, begin: Begin, steps: int) -> Iterator[None]:
     begin("load/text")
     encoder = bundle.module("text_encoder")
     yield
     begin("text")
     length = bundle.config.transformer.max_text_seq_length
-    encoder({"token_ids": torch.zeros(2, length, dtype=torch.int64)})
+    encoder({"token_ids": torch.arange(2 * length).remainder(_TOKENS).reshape(2, length)})
     yield
 
 
-def _encode(bundle: FullSize, request: Plan, given: MakeInput, begin: Begin) -> Iterator[None]:
+def _encode(bundle: FullSize, request: Plan, given: MakeInput, begin: Begin, steps: int) -> Iterator[None]:
     begin("load/encode")
     encoder = Encoder(bundle)
+    portrait = np.random.default_rng(0).integers(256, size=(CROP, CROP, 3), dtype=np.uint8)
     yield
     begin("encode")
-    encoder(np.zeros((CROP, CROP, 3), np.uint8), np.zeros((5, 2), np.float32), request)
+    encoder(portrait, np.zeros((5, 2), np.float32), request)
     yield
 
 
-def _denoise(bundle: FullSize, request: Plan, given: MakeInput, begin: Begin) -> Iterator[None]:
+def _denoise(bundle: FullSize, request: Plan, given: MakeInput, begin: Begin, steps: int) -> Iterator[None]:
     transformer = bundle.config.transformer
     length = transformer.max_text_seq_length
     tokens = request.latent_frames * request.rows * request.columns
@@ -94,14 +101,14 @@ def _denoise(bundle: FullSize, request: Plan, given: MakeInput, begin: Begin) ->
     begin("denoise/start")
     conditions, noise, state, schedule = denoiser.start(text, face, moments, request)
     yield
-    labels = ["denoise/first-step", *[""] * (STEPS - 2), "denoise/step", ""]
+    labels = ["denoise/first-step", *[""] * (steps - 2), "denoise/step", ""]
     begin(labels[0])
     progress = lambda stage, done, total: begin(labels[done])  # noqa: E731
-    denoiser.run(conditions, noise, state, request, schedule, range(STEPS), progress)
+    denoiser.run(conditions, noise, state, request, schedule, range(steps), progress)
     yield
 
 
-def _decode(bundle: FullSize, request: Plan, given: MakeInput, begin: Begin) -> Iterator[None]:
+def _decode(bundle: FullSize, request: Plan, given: MakeInput, begin: Begin, steps: int) -> Iterator[None]:
     begin("load/decode")
     decoder = Decoder(bundle)
     yield
@@ -117,7 +124,7 @@ def _latents(bundle: FullSize, request: Plan) -> tuple[int, ...]:
     return 1, request.latent_frames, channels, request.height // spatial, request.width // spatial
 
 
-STAGES: dict[str, Callable[[FullSize, Plan, MakeInput, Begin], Iterator[Any]]] = {
+STAGES: dict[str, Callable[[FullSize, Plan, MakeInput, Begin, int], Iterator[Any]]] = {
     "face": _face,
     "text": _text,
     "encode": _encode,

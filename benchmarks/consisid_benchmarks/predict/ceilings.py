@@ -1,8 +1,10 @@
-"""What a GPU does a second: published peaks, and the share of them that each kind of work is expected to reach."""
+"""What a GPU does a second: published or measured peaks, and the share of them that each kind of work should reach."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from consisid_measurement.record import Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,12 +19,12 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Published peaks: dense products in TFLOP/s, memory in GB/s, capacity in bytes."""
+    """Peaks: dense products in TFLOP/s, memory in GB/s; capacity in bytes, None where it is not known."""
 
     name: str
     tflops_bf16: float
     gbps: float
-    memory: int
+    memory: int | None
     source: str
 
 
@@ -45,9 +47,26 @@ SHARES = {
 }
 """Kind of work → share of the peak. No figure of these is measured on this project's kernels."""
 
+MEASURED_PRODUCT, MEASURED_COPY = SHARES["product"].best, 0.9
+"""Shares of the peak that a record's ceilings are taken to be: a product of large square matrices is the best case of
+products, and published copies reach 0.9."""
+
 LAUNCH_SECONDS = Share(
     60e-6, 20e-6, 6e-6, "guess: host time of an operator; a Triton launch takes 22 to 70 µs of Python"
 )
 WAIT_SECONDS = Share(100e-6, 40e-6, 15e-6, "guess: a wait of the host, and the idle device after it")
 PAGEABLE_GBPS = 8.0
 """A copy from or to pageable host memory: guess."""
+
+
+def measured(record: Record) -> Device | None:
+    """The device of a record, its peaks from the ceilings measured in the same run; None where these are missing."""
+    product, copy = (record.ceilings.get(name) for name in ("matmul_bf16_tflops", "copy_gbps"))
+    if not product or not copy:
+        return None
+    source = (
+        f"from the product of {product:g} TFLOP/s and the copy of {copy:,g} GB/s that suite {record.suite} measured at "
+        f"commit {record.commit}, {record.when}"
+    )
+    name = record.machine.gpu or record.machine.name
+    return Device(name, round(product / MEASURED_PRODUCT, 1), round(copy / MEASURED_COPY, 1), None, source)

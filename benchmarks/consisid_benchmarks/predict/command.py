@@ -10,13 +10,19 @@ SUITE = "predict"
 
 
 def command(out: Out = None, as_json: Json = False) -> None:
-    """Predict every stage's seconds and memory on an H200 and an H100 from counted work. Nothing is measured."""
+    """Predict every stage's seconds and memory on an H200 and an H100 from counted work. Nothing is measured.
+
+    Where the results have a record of suite `stages`, a second prediction takes the ceilings measured with it.
+    """
     from consisid_benchmarks.fake_gpu import budgets
     from consisid_benchmarks.predict import record
     from consisid_benchmarks.predict.seconds import predict
+    from consisid_measurement.record import read
 
-    results = results_folder(out)
-    found = {name: predict(budgets.read()["full"], device) for name, device in DEVICES.items()}
+    results, budget = results_folder(out), budgets.read()["full"]
+    found = {name: predict(budget, device) for name, device in DEVICES.items()}
+    records = [read(path) for path in sorted(results.glob(f"*/{record.MEASURED}.json"))]
+    found |= record.from_measured(budget, records)
     lines = []
     for name, prediction in found.items():
         path = record.write(results, name, prediction)

@@ -35,10 +35,10 @@ def _section(device: str, found: Mapping[str, Any], records: list[Record]) -> st
         f"A request of 50 steps, warm: {_range(request['seconds'])}, without insightface's networks and the MP4, which "
         f"run on the CPU; {spell(request['resident_bytes'], 'peak_bytes')} of tensors in one process."
     )
-    published = found["device"]
+    peaks = found["device"]
     head = (
-        f"**Predicted, not measured: {device}** ({published['name']}: {published['tflops_bf16']:g} TFLOP/s in bf16, "
-        f"{published['gbps']:,g} GB/s; {published['source']}). Likely, and from best to worst."
+        f"**Predicted, not measured: {device}** ({peaks['name']}: {peaks['tflops_bf16']:g} TFLOP/s in bf16, "
+        f"{peaks['gbps']:,g} GB/s; {peaks['source']}). Likely, and from best to worst."
     )
     differing = list(deviations(found, device, records))
     measured = ["Measured otherwise by more than 15 %:\n\n" + "\n".join(f"- {text}" for text in differing)]

@@ -1,1 +1,1 @@
-"""The benchmark suites (`export`, `kernels`, `pipeline`) with their variants and cases, and the tuner of tiles."""
+"""The benchmark suites, a file each with its variants and cases in others, and the tuner of tiles."""

@@ -170,14 +170,19 @@ def _holds(file: Path, layout: Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
     return file.exists() and {name: (t.dtype, t.shape) for name, t in stored_tensors(file).items()} == layout
 
 
+def distribution(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
+    """Mean and standard deviation of a random weight: matrices preserve variance, weights of norms are around 1."""
+    matrix = len(shape) > 1
+    mean = 1.0 if not matrix and name.endswith(("weight", "running_var")) else 0.0
+    return mean, 1 / math.sqrt(math.prod(shape[1:])) if matrix else 0.1 if mean else 0.05
+
+
 def _values(name: str, shape: tuple[int, ...], dtype: torch.dtype, noise: Tensor) -> Iterator[Tensor]:
     """The values of a tensor in pieces, with the distributions of `consisid_nano.untrained.weights`."""
     if name.endswith("num_batches_tracked"):
         yield torch.ones(1, dtype=torch.int64)
         return
-    matrix = len(shape) > 1
-    mean = 1.0 if not matrix and name.endswith(("weight", "running_var")) else 0.0
-    spread = 1 / math.sqrt(math.prod(shape[1:])) if matrix else 0.1 if mean else 0.05
+    mean, spread = distribution(name, shape)
     start = sum(name.encode()) * _STRIDE % _BLOCK
     left = math.prod(shape)
     while left:

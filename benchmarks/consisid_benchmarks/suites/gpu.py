@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import time
 from collections.abc import Callable
 from statistics import median
+
+from consisid_runtime.errors import MissingExtra
+
+
+def require_gpu(suite: str) -> None:
+    """Raises `MissingExtra` where PyTorch sees no NVIDIA GPU."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise MissingExtra(f"benchmark {suite!r} needs an NVIDIA GPU and a CUDA build of PyTorch")
 
 
 def seconds(call: Callable[[], object], repeats: int) -> float:
@@ -71,3 +82,8 @@ def _clocks() -> tuple[float | None, float | None]:
         return float(current), float(largest)
     except (OSError, subprocess.CalledProcessError, ValueError, IndexError):
         return None, None
+
+
+if __name__ == "__main__":
+    require_gpu("ceilings")
+    print(json.dumps(ceilings()))

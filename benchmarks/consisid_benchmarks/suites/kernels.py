@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
-from consisid_benchmarks.suites.gpu import captured, ceilings, seconds
+from consisid_benchmarks.suites.gpu import captured, ceilings, require_gpu, seconds
 from consisid_measurement.commands import Json, MachineName, Out, Rounds, finish, results_folder
 from consisid_runtime.cli.progress import Display
 
@@ -24,14 +24,10 @@ _LEAST_SECONDS = 0.02
 
 def command(rounds: Rounds = 20, machine: MachineName = None, out: Out = None, as_json: Json = False) -> None:
     """Time every kernel at ConsisID-preview's size against PyTorch's back-ends and compiler. Needs a GPU."""
-    import torch
-
+    require_gpu(SUITE)
     from consisid_benchmarks.suites.kernel_case_types import Size
     from consisid_measurement import environment, harness
-    from consisid_runtime.errors import MissingExtra
 
-    if not torch.cuda.is_available():
-        raise MissingExtra("benchmark 'kernels' needs an NVIDIA GPU and a CUDA build of PyTorch")
     results = results_folder(out)
     bounds: dict[str, float | None] = {}
 

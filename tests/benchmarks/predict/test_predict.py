@@ -8,7 +8,7 @@ import pytest
 
 from consisid_benchmarks.fake_gpu import budgets
 from consisid_benchmarks.fake_gpu.count import Count, Work
-from consisid_benchmarks.predict import goals, page, record
+from consisid_benchmarks.predict import command, goals, page, record
 from consisid_benchmarks.predict.ceilings import DEVICES, LAUNCH_SECONDS, SHARES, WAIT_SECONDS
 from consisid_benchmarks.predict.seconds import RUN, STEPS, TIMES, predict, resident_bytes, stage_seconds
 from consisid_measurement import environment
@@ -84,6 +84,49 @@ def test_the_page_calls_it_predicted_and_tells_where_a_gpu_differs(
     assert "- decode, `stage_seconds`: measured" in text("h200", 0.8)
     assert "more than 15 %" not in text("h100", 2.0)
     assert "Not predicted yet" in page.block({}, [])
+
+
+def test_ceilings_of_a_record_make_a_second_prediction(
+    make_record: Callable[..., Record], found: dict[str, Any]
+) -> None:
+    ceilings = {"matmul_bf16_tflops": 0.5 * SHARES["product"].best * H200.tflops_bf16, "copy_gbps": 0.45 * H200.gbps}
+    on_h200 = measured(make_record, "h200", 1.6, found)
+    slow = replace(on_h200, ceilings=ceilings)
+    assert record.from_measured(budgets.read()["full"], [on_h200, make_record()]) == {}
+    (name, second), *none = record.from_measured(budgets.read()["full"], [slow, make_record()]).items()
+    assert (name, none) == ("h200-measured", [])
+    assert second["device"]["tflops_bf16"] == pytest.approx(H200.tflops_bf16 / 2, rel=1e-3)
+    assert second["device"]["gbps"] == pytest.approx(H200.gbps / 2, rel=1e-3)
+    doubled = (
+        second["stages"]["denoise/step"]["seconds"]["likely"] / found["stages"]["denoise/step"]["seconds"]["likely"]
+    )
+    assert doubled == pytest.approx(2, rel=1e-2)
+    first, *_ = record.deviations(found, "h200", [slow])
+    assert first.startswith("decode, `stage_seconds`: measured") and first.endswith("1.60 × predicted")
+    (against_its_own,) = record.deviations(second, "h200-measured", [slow])
+    assert against_its_own.endswith(" 0.80 × predicted")
+    assert list(record.deviations(second, "h100-measured", [slow])) == []
+    assert "**Predicted, not measured: h200-measured** (h200: " in page.block({name: second}, [slow])
+
+
+def test_a_whole_request_is_compared_too(make_record: Callable[..., Record], found: dict[str, Any]) -> None:
+    seconds, held = found["request"]["seconds"]["likely"], found["request"]["resident_bytes"]
+    rows = (
+        Row("request/50-steps", "ours", "total_seconds", 1.3 * seconds, 1.3 * seconds, 1.3 * seconds, 1),
+        Row("request/50-steps", "ours", "peak_bytes", 1.1 * held, 1.1 * held, 1.1 * held, 1),
+    )
+    whole = make_record(suite="whole", machine=replace(make_record().machine, name="h200"), rows=rows)
+    (only,) = record.deviations(found, "h200", [whole])
+    assert only.startswith("request/50-steps, `total_seconds`: ") and only.endswith("1.30 × predicted")
+
+
+def test_the_command_reads_the_records_beside_which_it_writes(
+    make_record: Callable[..., Record], found: dict[str, Any], tmp_path: Path
+) -> None:
+    ceilings = {"matmul_bf16_tflops": 700.0, "copy_gbps": 4000.0}
+    replace(measured(make_record, "h200", 1.0, found), ceilings=ceilings).write(tmp_path)
+    command.command(out=tmp_path)
+    assert set(record.read_all(tmp_path)) == {*DEVICES, "h200-measured"}
 
 
 def test_what_is_no_prediction_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,170 @@
+"""Suite `peers`: a denoising step at ConsisID-preview's size on a GPU, ours and diffusers', with the same weights."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from consisid_benchmarks.suites.gpu import ceilings, require_gpu
+from consisid_measurement.commands import Json, MachineName, Out, Rounds, finish, results_folder
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from consisid_benchmarks.fake_gpu.full_size import FullSize
+    from consisid_benchmarks.gpu_run.stopwatch import Gauge
+    from consisid_measurement.record import Row
+
+SUITE = "peers"
+GATE = "tests/kernels/test_engine.py"
+PACKAGES = ("consisid-runtime", "torch", "triton", "diffusers", "transformers")
+PEER = "diffusers-eager"
+LAYERS = 2
+"""Of the transformer's 42, where the results are compared."""
+_POSITIONS = "patch_embed.pos_embedding"
+
+Configs = Mapping[str, Mapping[str, Any]]
+Given = Mapping[str, "Tensor"]
+
+
+def command(rounds: Rounds = 5, machine: MachineName = None, out: Out = None, as_json: Json = False) -> None:
+    """Time a denoising step at ConsisID-preview's size, ours and diffusers', with the same weights. Needs a GPU."""
+    require_gpu(SUITE)
+    from consisid_benchmarks.fake_gpu.full_size import CONFIGS
+    from consisid_benchmarks.gpu_run import stopwatch
+    from consisid_measurement import environment, harness
+
+    results = results_folder(out)
+
+    def rows() -> list[Row]:
+        return measure("cuda", CONFIGS, stopwatch.cuda(), rounds)
+
+    record, reason = harness.run(
+        SUITE,
+        GATE,
+        rows,
+        root=environment.checkout(),
+        machine=environment.machine(machine),
+        packages=PACKAGES,
+        ceilings=ceilings,
+    )
+    finish(record, reason, results, as_json)
+
+
+def measure(device: str, configs: Configs, gauge: Gauge, rounds: int) -> list[Row]:
+    """Both in bf16, in turn. Diffusers reads the face anew in each step; ours has done that before the first.
+
+    Raises `Mismatch` where, with two layers, ours is more than twice as far from float32 as diffusers is.
+    """
+    import torch
+
+    from consisid_benchmarks.gpu_run import full_size
+    from consisid_measurement.harness import Arm, interleave
+
+    with torch.no_grad():
+        few = {**configs, "transformer": {**configs["transformer"], "num_layers": LAYERS}}
+        require_same(full_size.bundle(device, few), few, device)
+        bundle = full_size.bundle(device, configs)
+        given = _given(bundle, device)
+        calls = {"ours": _ours(bundle, given), PEER: _diffusers(bundle, configs, given, torch.bfloat16)}
+        arms = [Arm(name, lambda call=call: _lap(call, gauge)) for name, call in calls.items()]  # type: ignore[misc]
+        return interleave("denoise/step", arms, rounds=rounds)
+
+
+def require_same(bundle: FullSize, configs: Configs, device: str) -> None:
+    """Raises `Mismatch`."""
+    import torch
+
+    from consisid_export.verify.module import OWN_ERROR_FACTOR, relative_error
+    from consisid_measurement.harness import Mismatch
+
+    given = _given(bundle, device)
+    exact, narrow = (_diffusers(bundle, configs, given, dtype)().cpu() for dtype in (torch.float32, torch.bfloat16))
+    own, error = relative_error(narrow, exact), relative_error(_ours(bundle, given)().cpu(), exact)
+    gc.collect()
+    if not error <= OWN_ERROR_FACTOR * own:
+        raise Mismatch(
+            f"a step of {LAYERS} layers is {error:.1e} (relative L2) from diffusers' in float32, diffusers' in bf16 "
+            f"{own:.1e}; twice that is allowed"
+        )
+
+
+def _given(bundle: FullSize, device: str) -> Given:
+    """What a step of a request with guidance depends on, under names of ours."""
+    import torch
+
+    from consisid_benchmarks.gpu_run import full_size
+    from consisid_runtime.models.positions import rope
+    from consisid_runtime.options import Options, plan
+
+    draw, config = full_size.inputs(device), bundle.config
+    request = plan(Options(), config.geometry)
+    frames, rows, columns = request.latent_frames, request.rows, request.columns
+    size = request.height // config.vae.spatial, request.width // config.vae.spatial
+    text = config.transformer.max_text_seq_length, config.transformer.text_embed_dim
+    identity, hidden = (port.shape for port in bundle.signature("local_extractor").inputs)
+    cos, sin = (tensor.to(device) for tensor in rope(config.transformer, frames, rows, columns))
+    return {
+        "latents": draw(1, frames, config.vae.latent_channels, *size),
+        "image_latents": draw(1, frames, config.vae.latent_channels, *size),
+        "text_states": draw(2, *text),
+        "identity": draw(*identity),
+        "clip_hidden": draw(*hidden),
+        "timesteps": torch.tensor([500], device=device),
+        "rope_cos": cos,
+        "rope_sin": sin,
+    }
+
+
+def _ours(bundle: FullSize, given: Given) -> Callable[[], Tensor]:
+    """A step alone: what a request prepares is prepared. No positions are added."""
+    import torch
+
+    config, shape = bundle.config.transformer, given["rope_cos"].shape[:3]
+    positions = {
+        "text_positions": torch.zeros(config.max_text_seq_length, config.dim),
+        "video_positions": torch.zeros(*shape, config.dim),
+    }
+    face = bundle.module("local_extractor")(given)
+    prepared = bundle.module("dit_prepare")({**given, **face, **positions})
+    tables = bundle.module("dit_modulate")(given)
+    modulations = {f"{name}_modulation": tables[f"{name}_modulations"][0] for name in ("block", "final")}
+    step, inputs = bundle.module("dit_step"), {**given, **prepared, **modulations}
+    return lambda: step(inputs)["velocity"]
+
+
+def _diffusers(bundle: FullSize, configs: Configs, given: Given, dtype: Any) -> Callable[[], Tensor]:
+    import torch
+    from diffusers import ConsisIDTransformer3DModel
+
+    make: Any = ConsisIDTransformer3DModel
+    with torch.device("meta"):
+        network = make(**{name: value for name, value in configs["transformer"].items() if not name.startswith("_")})
+    tensors = bundle.tensors("transformer")
+    positions = network.state_dict().get(_POSITIONS)
+    if positions is not None:
+        tensors[_POSITIONS] = torch.zeros(positions.shape, device=given["latents"].device)
+    network.load_state_dict({name: tensor.to(dtype) for name, tensor in tensors.items()}, assign=True)
+    network.eval().requires_grad_(False)
+    both = torch.cat([given["latents"], given["image_latents"]], dim=2).expand(2, -1, -1, -1, -1).to(dtype)
+    arguments = {
+        "hidden_states": both.contiguous(),
+        "encoder_hidden_states": given["text_states"].to(dtype),
+        "timestep": given["timesteps"].expand(2),
+        "image_rotary_emb": tuple(given[name].flatten(0, 2) for name in ("rope_cos", "rope_sin")),
+        "id_cond": given["identity"].to(dtype),
+        "id_vit_hidden": list(given["clip_hidden"].to(dtype)),
+        "return_dict": False,
+    }
+    return lambda: network(**arguments)[0].float()
+
+
+def _lap(call: Callable[[], object], gauge: Gauge) -> Mapping[str, float]:
+    from consisid_benchmarks.gpu_run.stopwatch import Stopwatch
+
+    watch = Stopwatch(gauge)
+    watch("step")
+    call()
+    watch("")
+    return {"step_seconds": watch.laps[0].seconds}  # the memory is that of both

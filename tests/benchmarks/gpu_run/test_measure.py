@@ -1,0 +1,154 @@
+"""What is measured on a GPU, at small sizes on a CPU with a clock that counts its readings."""
+
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+
+from consisid_benchmarks.fake_gpu.count import Count, Work
+from consisid_benchmarks.fake_gpu.full_size import FullSize
+from consisid_benchmarks.fake_gpu.stages import STAGES
+from consisid_benchmarks.gpu_run import full_size, peers, stages, stopwatch, whole, width_check
+from consisid_benchmarks.gpu_run.stopwatch import Gauge, Lap, Stopwatch
+from consisid_benchmarks.predict.seconds import RUN
+from consisid_measurement import harness
+from consisid_measurement.harness import Mismatch
+from consisid_measurement.record import Row, read
+from consisid_runtime.engines.torch import TorchEngine
+from consisid_runtime.errors import MissingExtra
+
+Configs = dict[str, dict[str, Any]]
+
+
+def test_weights_depend_on_name_and_shape_alone(tiny: Configs) -> None:
+    first, second = (FullSize.tensors(full_size.bundle("cpu", tiny), "vae") for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert len({tensor.flatten()[0].item() for tensor in first.values()}) > len(first) / 2
+    aligner = full_size.bundle("cpu", tiny).tensors("aligner")
+    variances = [tensor for name, tensor in aligner.items() if name.endswith("running_var")]
+    assert variances and all(bool((tensor > 0).all()) for tensor in variances)
+
+
+def test_a_lap_waits_for_the_device_before_the_clock_is_read() -> None:
+    events: list[str] = []
+    gauge = Gauge(
+        lambda: events.append("wait"),
+        lambda: events.append("reset"),
+        lambda: len(events),
+        lambda: (events.append("read"), float(len(events)))[1],
+    )
+    watch = Stopwatch(gauge)
+    watch("a")
+    watch("")
+    assert events == ["wait", "reset", "read", "wait", "read", "reset", "read"]
+    assert watch.laps == [Lap("a", 2.0, 5)]
+
+
+@pytest.mark.parametrize("stage", ["text", "encode", "denoise", "decode"])
+def test_every_stage_has_its_time_memory_and_rates(tiny: Configs, gauge: Gauge, stage: str) -> None:
+    made: list[object] = []
+
+    def bundle() -> Any:
+        made.append(full_size.bundle("cpu", tiny))
+        return made[-1]
+
+    counts = {"denoise/step": Count(kernels={"mm": Work(1, 10**9, 2 * 10**12)})}
+    bounds = {"matmul_bf16_tflops": 10.0, "copy_gbps": None}
+    rows = stages.measure(bundle, full_size.inputs("cpu"), gauge, counts, bounds, 2, lambda *_: None, stage)
+    assert len(made) == 1
+    found = {(row.case, row.metric): (row.median, row.n) for row in rows}
+    wanted = {"denoise": ["denoise/start", "denoise/first-step", "denoise/step"]}.get(stage, [stage])
+    assert [row.case for row in rows if row.metric == "stage_seconds"] == wanted
+    assert found[wanted[-1], "stage_seconds"] == (1.0, 2)
+    assert found[wanted[-1], "peak_bytes"] == (8.0, 2)
+    rates = {
+        metric: value for (case, metric), (value, _) in found.items() if metric not in ("stage_seconds", "peak_bytes")
+    }
+    assert rates == ({"tflops": 2.0, "matmul_percent": 20.0, "gbps": 1.0} if stage == "denoise" else {})
+
+
+def without_faces() -> Any:
+    """The face networks have one size, which a CPU takes seconds for."""
+    return mock.patch.dict(STAGES, {"face": STAGES["text"]})
+
+
+def test_a_whole_request_counts_every_step_once(tiny: Configs, gauge: Gauge) -> None:
+    with without_faces():
+        rows = whole.measure(full_size.bundle("cpu", tiny), full_size.inputs("cpu"), gauge, 1000)
+    # Four stages and the start of denoising, and 50 steps.
+    assert [(row.case, row.metric, row.median) for row in rows] == [
+        ("request/50-steps", "total_seconds", 55.0),
+        ("request/50-steps", "peak_bytes", 8.0),
+    ]
+
+
+def test_where_time_is_short_the_request_is_said_to_be_extrapolated(tiny: Configs, gauge: Gauge) -> None:
+    with without_faces():
+        rows = whole.measure(full_size.bundle("cpu", tiny), full_size.inputs("cpu"), gauge, 27)
+    assert [(row.case, row.metric, row.median) for row in rows][:1] == [
+        ("request/20-of-50-steps", "extrapolated_seconds", 55.0)
+    ]
+
+
+def test_a_step_that_differs_at_full_width_is_refused(tiny: Configs) -> None:
+    error, own = width_check.require_same_step("cpu", tiny)
+    assert 0 < error <= 2 * own
+    run = TorchEngine.__call__
+
+    def wrong(self: TorchEngine, inputs: Any) -> dict[str, torch.Tensor]:
+        found = run(self, inputs)
+        narrow = next(self._network.parameters()).dtype == torch.bfloat16
+        return {name: tensor * 1.05 if narrow else tensor for name, tensor in found.items()}
+
+    with mock.patch.object(TorchEngine, "__call__", wrong), pytest.raises(Mismatch, match="twice that is allowed"):
+        width_check.require_same_step("cpu", tiny)
+
+
+def test_diffusers_is_timed_in_turn_with_ours_at_the_same_weights(tiny: Configs, gauge: Gauge) -> None:
+    rows = peers.measure("cpu", tiny, gauge, 1)
+    assert [(row.variant, row.metric, row.median, row.n) for row in rows] == [
+        ("ours", "step_seconds", 1.0, 1),
+        ("diffusers-eager", "step_seconds", 1.0, 1),
+    ]
+
+
+def test_another_result_than_diffusers_is_refused(tiny: Configs) -> None:
+    bundle = full_size.bundle("cpu", tiny)
+    module = bundle.module("dit_step")
+    bundle._modules["dit_step"] = lambda inputs: {n: 1.05 * t for n, t in module(inputs).items()}  # type: ignore[assignment]
+    with pytest.raises(Mismatch, match="from diffusers' in float32"):
+        peers.require_same(bundle, tiny, "cpu")
+
+
+@pytest.mark.parametrize("suite", [stages, whole, peers])
+def test_without_a_gpu_a_suite_says_what_it_needs(suite: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(MissingExtra, match=f"benchmark '{suite.SUITE}' needs an NVIDIA GPU"):
+        suite.command()
+
+
+@pytest.mark.parametrize("suite", [stages, whole, peers])
+def test_a_suites_command_writes_its_record_after_its_gates(
+    suite: Any, tiny: Configs, gauge: Gauge, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    bundle, inputs, gates = full_size.bundle, full_size.inputs, []
+    monkeypatch.setattr(suite, "require_gpu", lambda name: None)
+    monkeypatch.setattr(suite, "ceilings", lambda: {"matmul_bf16_tflops": 700.0, "copy_gbps": 4000.0})
+    monkeypatch.setattr(harness, "passes", lambda test, root: (gates.append(test), True)[1])
+    monkeypatch.setattr(full_size, "bundle", lambda device: bundle("cpu", tiny))
+    monkeypatch.setattr(full_size, "inputs", lambda device: inputs("cpu"))
+    monkeypatch.setattr(stopwatch, "cuda", lambda: gauge)
+    monkeypatch.setattr(width_check, "require_same_step", gates.append)
+    row = Row("denoise/step", "ours", "step_seconds", 1.0, 1.0, 1.0, 1)
+    monkeypatch.setattr(peers, "measure", lambda *_: [row])
+    monkeypatch.delitem(STAGES, "face")
+    suite.command(**{} if suite is whole else {"rounds": 1}, machine="h200", out=tmp_path)
+    found = read(tmp_path / "h200" / f"{suite.SUITE}.json")
+    assert gates == ["tests/kernels/test_engine.py", *(["cuda"] if suite is not peers else [])]
+    assert found.ceilings["copy_gbps"] == 4000.0 and found.gate.passed and found.sources
+    if suite is stages:
+        assert {row.case for row in found.rows if row.metric == "matmul_percent"} == {*RUN} - {"face"}
+    else:
+        assert found.rows
