@@ -99,7 +99,7 @@ def test_a_step_that_differs_at_full_width_is_refused(tiny: Configs) -> None:
 
     def wrong(self: TorchEngine, inputs: Any) -> dict[str, torch.Tensor]:
         found = run(self, inputs)
-        narrow = next(self._network.parameters()).dtype == torch.bfloat16
+        narrow = next(self.network.parameters()).dtype == torch.bfloat16
         return {name: tensor * 1.05 if narrow else tensor for name, tensor in found.items()}
 
     with mock.patch.object(TorchEngine, "__call__", wrong), pytest.raises(Mismatch, match="twice that is allowed"):
@@ -117,7 +117,7 @@ def test_diffusers_is_timed_in_turn_with_ours_at_the_same_weights(tiny: Configs,
 def test_another_result_than_diffusers_is_refused(tiny: Configs) -> None:
     bundle = full_size.bundle("cpu", tiny)
     module = bundle.module("dit_step")
-    bundle._modules["dit_step"] = lambda inputs: {n: 1.05 * t for n, t in module(inputs).items()}  # type: ignore[assignment]
+    bundle.loaded["dit_step"] = lambda inputs: {n: 1.05 * t for n, t in module(inputs).items()}  # type: ignore[assignment]
     with pytest.raises(Mismatch, match="from diffusers' in float32"):
         peers.require_same(bundle, tiny, "cpu")
 
