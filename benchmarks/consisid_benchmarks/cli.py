@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from consisid_benchmarks.predict import command as predict
-from consisid_benchmarks.suites import export, kernels, pipeline
+from consisid_benchmarks.suites import export, kernels, pipeline, tiers
 from consisid_fidelity import cli as fidelity
 from consisid_fidelity.nano import cli as fidelity_nano
 from consisid_runtime.cli.output import Json, emit
@@ -22,6 +22,7 @@ SUITES: dict[str, Callable[..., None]] = {
     kernels.SUITE: kernels.command,
     pipeline.SUITE: pipeline.command,
     predict.SUITE: predict.command,
+    tiers.SUITE: tiers.command,
 }
 """Name of a sub-command → its function."""
 

@@ -17,7 +17,7 @@ from consisid_measurement.sources import Sources
 
 HEAVY = {"torch", "matplotlib", "numpy", "diffusers", "transformers", "onnxruntime"}
 HEADLINES = ("pipeline", "export", "fidelity")
-BLOCKS = (*HEADLINES, "kernels", "predict", "proof")
+BLOCKS = (*HEADLINES, "tiers", "kernels", "predict", "proof")
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ PAGES = {
     BENCHMARKS: "# Figures\n\n"
     + "\n".join(
         f"<!-- bench:{name} -->\nold\n<!-- /bench:{name} -->\n"
-        for name in ("fidelity", "pipeline", "export", "kernels", "predict", "proof")
+        for name in ("fidelity", "tiers", "pipeline", "export", "kernels", "predict", "proof")
     )
     + "\nAfter.\n",
     PEOPLE: "<!-- bench:fidelity --><!-- /bench:fidelity -->\n",

@@ -122,10 +122,9 @@ def measure(
     from consisid_export.checkpoint.checkpoint import Checkpoint
     from consisid_measurement.harness import Arm, interleave
     from consisid_runtime.bundle import Bundle
-    from consisid_runtime.options import plan
     from consisid_runtime.pipeline import Pipeline
 
-    request = plan(options, Bundle.open(paths["ours"]).config.geometry)
+    request = Bundle.open(paths["ours"]).plan(options)
     photo = Checkpoint.open(paths["diffusers-eager"]).example().portrait
     inputs = (read_features(paths["ours"], photo, request, threads=threads), PROMPT, request)
     makers = {variant: video_maker(variant, path, threads) for variant, path in paths.items()}
@@ -134,7 +133,7 @@ def measure(
     whole = Pipeline.open(paths["ours"], device="cpu", threads=threads)
     arms = [Arm(variant, partial(_seconds, make, inputs)) for variant, make in makers.items()]
     arms.append(Arm("ours", partial(_request_seconds, whole, photo, options)))
-    case = f"{name}/{request.frames}x{request.height}x{request.width}/{options.steps}-steps"
+    case = f"{name}/{request.frames}x{request.height}x{request.width}/{request.steps}-steps"
     rows = interleave(case, arms, rounds=rounds, warmup=warmup, progress=progress)
     for variant, path in paths.items():
         progress(f"memory, {variant}", 0, 1)
