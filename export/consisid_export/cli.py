@@ -1,4 +1,4 @@
-"""The commands that need the export extra: export, repository."""
+"""The commands that need the export extra: export, curve, repository."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from consisid_runtime.engines.table import PRECISIONS
 def register(app: typer.Typer) -> None:
     """Add this package's commands to `consisid`."""
     app.command()(export)
+    app.command()(curve)
     app.command()(repository)
 
 
@@ -66,6 +67,24 @@ def export(
         {"bundle": str(out), "written": written, "modules_compared": checks.count("numeric"), "modules": len(checks)},
         f"{out}: {'exported' if written else 'already there, made from these files by these tools; kept'}; {measured}",
     )
+
+
+def curve(
+    checkpoint: Annotated[Path, typer.Argument(help="Folder in the official ConsisID layout.")], as_json: Json = False
+) -> None:
+    """Measure how far a checkpoint's clean latents move over its own runs, and store that in it.
+
+    Bundles that are exported then have the tiers that skip steps. A checkpoint of ConsisID's size needs a CUDA GPU.
+    """
+    from consisid_export.change_curve import measure_curve
+    from consisid_export.checkpoint import change_curve
+    from consisid_export.checkpoint.checkpoint import Checkpoint
+
+    with Display("curve") as display:
+        found = measure_curve(Checkpoint.open(checkpoint), display.update)
+    path = change_curve.write(checkpoint, found)
+    moved = f"over {len(found.timesteps)} timesteps the clean latents move by {found.change[-1]:.2f} times their size"
+    emit(as_json, {"file": str(path), **found.to_json()}, f"{path}: {moved}")
 
 
 def repository(

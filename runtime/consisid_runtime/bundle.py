@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import json
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,9 +22,12 @@ from consisid_runtime.files.identity import identity, is_settled
 from consisid_runtime.files.json_file import read_json
 from consisid_runtime.files.ownership import is_inside, manifest_digest, sha256
 from consisid_runtime.models.configs.checkpoint import CheckpointConfig
+from consisid_runtime.models.configs.scheduler import SchedulerConfig
+from consisid_runtime.options import Options, Plan, plan
 from consisid_runtime.signatures import Signature
+from consisid_runtime.tiers import TierSet
 
-FORMAT = 4
+FORMAT = 5
 """Version of the manifest's format, which `manifest.schema.json` describes."""
 
 MANIFEST = "manifest.json"
@@ -91,6 +95,15 @@ class Bundle:
         for name, record in manifest["files"].items():
             _check_file(folder, name, record["bytes"])
         return cls(folder, manifest, device=device, threads=threads)
+
+    @cached_property
+    def tiers(self) -> TierSet:
+        """The tiers that it can run."""
+        return TierSet.from_manifest(self.manifest, SchedulerConfig.from_dict(self.config.scheduler).timesteps)
+
+    def plan(self, options: Options) -> Plan:
+        """Options resolved against this bundle. Raises `InvalidOption` or `TierUnavailable`."""
+        return plan(options, self.config.geometry, self.tiers)
 
     def verify(self) -> None:
         """Check the SHA-256 of every file now. Raises `BundleCorrupt` naming each file that differs."""

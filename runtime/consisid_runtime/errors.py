@@ -51,6 +51,13 @@ class InvalidOption(InvalidRequest):
     remedy = "Correct the value; the message names the values that are possible."
 
 
+class TierUnavailable(InvalidRequest):
+    """The bundle cannot run the tier."""
+
+    code = "TIER_UNAVAILABLE"
+    remedy = "Choose a tier that the message names, or leave it out; `consisid inspect` lists a bundle's tiers."
+
+
 class EmptyPrompt(InvalidRequest):
     """The prompt contains no text, or none that the checkpoint's vocabulary knows."""
 

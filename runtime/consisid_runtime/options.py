@@ -13,8 +13,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from consisid_runtime.errors import EmptyPrompt, InvalidOption
+from consisid_runtime.errors import EmptyPrompt, InvalidOption, TierUnavailable
 from consisid_runtime.option_names import meant
+from consisid_runtime.tiers import GUIDANCE, TIERS, TierSet
 
 SCHEDULERS = ("dpm", "ddim")
 KEYPOINTS = ("crop", "source")
@@ -55,8 +56,11 @@ class Options:
     Attributes:
         negative_prompt: what the video should not show, at most 64 KiB; used when `guidance` is above 1.
         seed: the same seed gives the same bytes on the same engine and hardware.
+        tier: "exact", "fp8", "fast" or "draft"; None takes the bundle's first. A bundle lists those that it can run.
         steps: denoising steps, 1 to 1000; never one more, as diffusers takes at 62 of these numbers (61 is the first).
-        guidance: classifier-free guidance scale; at 1 or below there is no guidance.
+            None takes the tier's own: 50, and 25 in "draft".
+        guidance: classifier-free guidance scale; at 1 or below there is no guidance. None takes 6, which "draft"
+            applies in its first steps alone.
         dynamic_guidance: the reference's cosine ramp of the guidance scale (`use_dynamic_cfg`).
         frames: frames of the video, 8k + 1; None takes the checkpoint's own number.
         height: height of the video in pixels; None takes the checkpoint's own.
@@ -73,8 +77,9 @@ class Options:
 
     negative_prompt: str = ""
     seed: int = 0
-    steps: int = 50
-    guidance: float = 6.0
+    tier: str | None = None
+    steps: int | None = None
+    guidance: float | None = None
     dynamic_guidance: bool = False
     frames: int | None = None
     height: int | None = None
@@ -92,8 +97,12 @@ class Options:
             object.__setattr__(self, field.name, _plain(getattr(self, field.name)))
         _text("negative_prompt", self.negative_prompt)
         _whole("seed", self.seed, 0, MAX_SEED)
-        _whole("steps", self.steps, 1, MAX_STEPS)
-        _number("guidance", self.guidance, 0.0, MAX_GUIDANCE)
+        if self.tier is not None:
+            _choice("tier", self.tier, tuple(TIERS))
+        if self.steps is not None:
+            _whole("steps", self.steps, 1, MAX_STEPS)
+        if self.guidance is not None:
+            _number("guidance", self.guidance, 0.0, MAX_GUIDANCE)
         _whole("fps", self.fps, 1, MAX_FPS)
         _number("face_scale", self.face_scale, 0.0, MAX_FACE_SCALE)
         _choice("scheduler", self.scheduler, SCHEDULERS)
@@ -148,6 +157,12 @@ class Plan:
 
     `latent_frames` counts latent frames, `rows` and `columns` count tokens. Latents are
     [1, latent_frames, C, rows·patch, columns·patch].
+
+    Attributes:
+        options: as they were asked for.
+        tier, steps, guidance: the options', resolved.
+        computed: for each step, whether it is computed; the others keep the clean latents of the one before.
+        guided_steps: how many steps, from the first, have guidance.
     """
 
     options: Options
@@ -157,19 +172,36 @@ class Plan:
     latent_frames: int
     rows: int
     columns: int
+    tier: str
+    steps: int
+    guidance: float
+    computed: tuple[bool, ...]
+    guided_steps: int
 
     @property
     def guided(self) -> bool:
-        """Whether classifier-free guidance doubles the batch: for a scale above 1, as in diffusers' pipeline."""
-        return self.options.guidance > 1.0
+        """Whether classifier-free guidance doubles the batch in a step."""
+        return self.guided_steps > 0
 
 
-def plan(options: Options, geometry: Geometry) -> Plan:
-    """Resolve the sizes. A pure function. Raises `InvalidOption` for sizes that the checkpoint does not support."""
+def plan(options: Options, geometry: Geometry, tiers: TierSet = TierSet()) -> Plan:  # noqa: B008  it is frozen
+    """Resolve tier, steps and sizes. A pure function.
+
+    Raises `TierUnavailable` for a tier that is not in `tiers`, `InvalidOption` for sizes that the checkpoint does not
+    support.
+    """
     if not isinstance(options, Options):
         raise InvalidOption(
             f"options must be an Options object, got {type(options).__name__}; see Options.from_mapping"
         )
+    tier = TIERS[options.tier or tiers.names[0]]
+    if tier.name not in tiers.names:
+        raise TierUnavailable(f"the bundle has no tier {tier.name!r}; it has {', '.join(tiers.names)}")
+    steps = options.steps or tier.steps
+    guidance = GUIDANCE if options.guidance is None else options.guidance
+    # A guidance, or a ramp of it, that was asked for applies to every step.
+    asked = options.guidance is not None or options.dynamic_guidance
+    guided = steps if asked else tier.guided_steps(steps)
     frames = options.frames or geometry.frames
     height = options.height or geometry.height
     width = options.width or geometry.width
@@ -200,6 +232,11 @@ def plan(options: Options, geometry: Geometry) -> Plan:
         latent_frames=(frames - 1) // geometry.temporal + 1,
         rows=height // cell,
         columns=width // cell,
+        tier=tier.name,
+        steps=steps,
+        guidance=guidance,
+        computed=tiers.computed(tier, steps),
+        guided_steps=guided if guidance > 1.0 else 0,  # as in diffusers' pipeline
     )
 
 

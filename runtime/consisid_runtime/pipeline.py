@@ -10,7 +10,7 @@ from consisid_runtime.bundle import Bundle
 from consisid_runtime.errors import ForkedProcess
 from consisid_runtime.events import Progress, silent
 from consisid_runtime.files.image_file import image_bytes
-from consisid_runtime.options import Options, check_prompt, plan
+from consisid_runtime.options import Options, check_prompt
 from consisid_runtime.stages import table
 from consisid_runtime.video import Video
 from consisid_runtime.wire import describe
@@ -57,7 +57,7 @@ class Pipeline:
         the vocabulary is needed to see it; `ForkedProcess` in another process than the pipeline was opened in;
         `NotFinite` where the networks fail. The video's `info` is that of a served one.
         """
-        request = plan(Options() if options is None else options, self.bundle.config.geometry)
+        request = self.bundle.plan(Options() if options is None else options)
         values: table.Values = {"prompt": check_prompt(prompt), "image": image_bytes(image)}
         if self._process != os.getpid():
             raise ForkedProcess(

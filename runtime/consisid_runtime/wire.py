@@ -103,7 +103,7 @@ def describe(plan: Plan, fingerprint: str, stages: Mapping[str, Mapping[str, Any
         stages: the report of each stage by its name, including `seconds`, its wall time.
     """
     reports = {name: {k: v for k, v in report.items() if k != "seconds"} for name, report in stages.items()}
-    resolved = {"frames": plan.frames, "height": plan.height, "width": plan.width}
+    resolved = {name: getattr(plan, name) for name in ("tier", "steps", "guidance", "frames", "height", "width")}
     return {
         "seed": plan.options.seed,
         "bundle": fingerprint,

@@ -172,7 +172,7 @@ class Spy:
 
 def differences(pipeline: Pipeline, reference: Any, case: Case, features: Features) -> tuple[float, int]:
     """The latents' error relative to the reference's, and by how many levels the frames differ at most."""
-    options = Options(**{"steps": 4, "seed": 7, **case.options})
+    options = Options(**{"steps": 4, "seed": 7, "guidance": 6.0, **case.options})
     latents, frames = run_ours(pipeline, case, options, features)
     wanted, pictures = run_reference(reference, case, options, features)
     error = float((latents - wanted).norm() / wanted.norm())

@@ -11,11 +11,12 @@ import pytest
 
 from consisid_runtime import errors
 from consisid_runtime.files.image_file import MAX_BYTES
-from consisid_runtime.options import Geometry
+from consisid_runtime.options import Geometry, Options, plan
 from consisid_runtime.pipeline import Pipeline
 
-BUNDLE = SimpleNamespace(config=SimpleNamespace(geometry=Geometry(9, 32, 32, 8, 4, 2, fixed_size=False)))
-"""A geometry; any use of a network would fail."""
+GEOMETRY = Geometry(9, 32, 32, 8, 4, 2, fixed_size=False)
+BUNDLE = SimpleNamespace(plan=lambda options: plan(options, GEOMETRY))
+"""Options can be resolved; any use of a network would fail."""
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,7 @@ BUNDLE = SimpleNamespace(config=SimpleNamespace(geometry=Geometry(9, 32, 32, 8, 
     [
         ({"options": {}}, errors.InvalidOption),
         ({"options": {"steps": 1}}, errors.InvalidOption),
+        ({"options": Options(tier="draft")}, errors.TierUnavailable),
         ({"prompt": "a man\0walks"}, errors.InvalidOption),
         ({"prompt": None}, errors.InvalidOption),
         ({"prompt": ""}, errors.EmptyPrompt),

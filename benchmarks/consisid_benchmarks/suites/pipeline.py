@@ -162,14 +162,13 @@ def measure(
     from consisid_measurement.harness import Arm, interleave, summarise
     from consisid_measurement.memory import in_fresh_process
     from consisid_runtime.bundle import Bundle
-    from consisid_runtime.options import plan
     from consisid_runtime.pipeline import Pipeline
 
     ours = next(iter(paths.values()))
-    request = plan(options, Bundle.open(ours).config.geometry)
+    request = Bundle.open(ours).plan(options)
     photo = Checkpoint.open(paths[EAGER]).example().portrait
     inputs = (read_features(ours, photo, request, threads=threads), PROMPT, request)
-    case = f"{name}/{request.frames}x{request.height}x{request.width}/{options.steps}-steps"
+    case = f"{name}/{request.frames}x{request.height}x{request.width}/{request.steps}-steps"
     with ExitStack() as running:
         makers = {
             variant.name: running.enter_context(VariantProcess(variant, path, threads))

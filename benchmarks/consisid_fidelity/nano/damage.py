@@ -13,8 +13,10 @@ from consisid_export.onnx.fp8 import quantised_layers
 from consisid_runtime.engines import Engine
 from consisid_runtime.engines.torch import TorchEngine
 from consisid_runtime.models import networks
+from consisid_runtime.options import Plan
 from consisid_runtime.signatures import Signature
 from consisid_runtime.stages.denoise import Conditions
+from consisid_runtime.tiers import TierSet
 
 
 def permuted_tokens(tokens: Tensor) -> Tensor:
@@ -36,6 +38,18 @@ def without_injection(share: float) -> Callable[[Conditions], Conditions]:
         return replace(conditions, face_values=values)
 
     return drop
+
+
+def skipping(*steps: int) -> Callable[[Plan, TierSet], Plan]:
+    """Skips these steps, whatever the checkpoint's curve says of them."""
+    return lambda request, _: replace(
+        request, computed=tuple(computed and i not in steps for i, computed in enumerate(request.computed))
+    )
+
+
+def skipping_where_it_matters(request: Plan, _: TierSet) -> Plan:
+    """As many steps as planned, in the reverse order: skips where the clean latents move most."""
+    return replace(request, computed=request.computed[::-1])
 
 
 def rounded_step(checkpoint: networks.WeightReader, signature: Signature, bits: int | None) -> Engine:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -28,15 +29,33 @@ LIMITS = Limits(
     psnr=Limit(40.0, "an error of 2.5 levels, a hundredth of the range"),
 )
 
+TIER_LIMITS = {
+    "fast": replace(
+        LIMITS,
+        latents=Limit(0.15, "half of what half as many steps cost"),
+        worst_latents=Limit(0.3, "twice as much as the mean may be"),
+        clip=Limit(0.05, "a third of what half as many steps cost"),
+        psnr=Limit(25.0, "an error of 14 levels: other fine motion, the same scene"),
+    ),
+    "draft": replace(
+        LIMITS,
+        latents=Limit(0.6, "another video of the same person and scene"),
+        worst_latents=Limit(0.9, "below that of another person's video"),
+        clip=Limit(0.2, "another video of the same person and scene"),
+        psnr=Limit(15.0, "another video of the same person and scene"),
+    ),
+}
+"""Tier → how far it may be from `exact` on the same people, with each tier's own steps and guidance."""
 
-def variant_verdict(results: Results, name: str, count: int) -> Verdict:
+
+def variant_verdict(results: Results, name: str, count: int, limits: Limits = LIMITS) -> Verdict:
     """The verdict on the first `count` cases of a variant whose reference is `exact`.
 
     A video that was not finite fails every criterion.
     """
     columns = (_column(results, name, metric, count) for metric in ("latents", "psnr", "clip_distance"))
     return compare_runs(
-        run_metrics(results, name, count), run_metrics(results, EXACT, count), Distances(*columns), LIMITS
+        run_metrics(results, name, count), run_metrics(results, EXACT, count), Distances(*columns), limits
     )
 
 

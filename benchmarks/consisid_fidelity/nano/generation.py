@@ -17,7 +17,7 @@ from consisid_runtime.bundle import Bundle
 from consisid_runtime.engines import Engine
 from consisid_runtime.errors import NoFace
 from consisid_runtime.models.networks import WeightReader
-from consisid_runtime.options import Options, Plan, plan
+from consisid_runtime.options import Options, Plan
 from consisid_runtime.pipeline import Pipeline
 from consisid_runtime.stages import table
 from consisid_runtime.stages.denoise import denoise
@@ -62,6 +62,21 @@ class VideoGenerator:
     def generate(self, case: Case, variant: Variant) -> GeneratedVideo:
         """Generate one video. Raises `NoFace` for a portrait in which the bundle finds no face, and `NotFinite`."""
         request = self._plan(case, variant)
+        leftover = (
+            self._latents(case.donor(), Variant(EXACT), self._plan(case.donor(), Variant(EXACT)))[0]
+            if variant.leaked
+            else None
+        )
+        latents, denoise_seconds = self._latents(case, variant, request, leftover)
+        begin = time.perf_counter()
+        frames = self.pipeline.stages["decode"](latents, request)
+        seconds = {"denoise_seconds": denoise_seconds, "decode_seconds": time.perf_counter() - begin}
+        return GeneratedVideo(latents.numpy(force=True), frames, seconds)
+
+    def _latents(
+        self, case: Case, variant: Variant, request: Plan, leftover: Tensor | None = None
+    ) -> tuple[Tensor, float]:
+        """The last latents, and the seconds of denoising."""
         own = self.signals(case)
         other = self.signals(case.donor()) if "other" in (variant.tokens, variant.moments) else own
         tokens = other.tokens if variant.tokens == "other" else own.tokens
@@ -70,11 +85,8 @@ class VideoGenerator:
         if variant.face is not None:
             tokens = variant.face(tokens)
         begin = time.perf_counter()
-        latents = self._denoise(text, tokens, moments, request, variant)
-        middle = time.perf_counter()
-        frames = self.pipeline.stages["decode"](latents, request)
-        seconds = {"denoise_seconds": middle - begin, "decode_seconds": time.perf_counter() - middle}
-        return GeneratedVideo(latents.numpy(force=True), frames, seconds)
+        latents = self._denoise(text, tokens, moments, request, variant, leftover)
+        return latents, time.perf_counter() - begin
 
     def signals(self, case: Case) -> IdentitySignals:
         """The outputs of the face and encode stages for the case's portrait. Raises `NoFace`, naming the case."""
@@ -92,7 +104,8 @@ class VideoGenerator:
 
     def _plan(self, case: Case, variant: Variant) -> Plan:
         changes: dict[str, Any] = {"seed": case.seed, **variant.options}
-        return plan(replace(self._options, **changes), self.bundle.config.geometry)
+        request = self.bundle.plan(replace(self._options, **changes))
+        return request if variant.plan is None else variant.plan(request, self.bundle.tiers)
 
     def _text(self, case: Case, variant: Variant, request: Plan) -> Tensor:
         values: table.Values = {"prompt": case.prompt if variant.prompt else ""}
@@ -100,13 +113,23 @@ class VideoGenerator:
         states: Tensor = values["text_states"]
         return states
 
-    def _denoise(self, text: Tensor, tokens: Tensor, moments: Tensor, request: Plan, variant: Variant) -> Tensor:
+    def _denoise(
+        self,
+        text: Tensor,
+        tokens: Tensor,
+        moments: Tensor,
+        request: Plan,
+        variant: Variant,
+        leftover: Tensor | None,
+    ) -> Tensor:
         conditions, latents, state, schedule = self.pipeline.stages["denoise"].start(text, tokens, moments, request)
+        if leftover is not None:
+            state = replace(state, x0=leftover)
         if variant.conditions is not None:
             conditions = variant.conditions(conditions)
         if variant.scheduler:
             config = {**self.bundle.config.scheduler, **variant.scheduler}
-            schedule = Schedule.from_config(config, request.options.scheduler, request.options.steps)
+            schedule = Schedule.from_config(config, request.options.scheduler, request.steps)
         step, modulate = self._step(variant), self.bundle.module("dit_modulate")
         span = range(len(schedule.steps))
         return denoise(step, modulate, conditions, latents, state, request, schedule, span)[0]

@@ -27,6 +27,7 @@ from consisid_runtime.files.folders import require_place, target_folder
 from consisid_runtime.files.ownership import manifest_digest, sha256
 from consisid_runtime.models import networks
 from consisid_runtime.models.configs.checkpoint import COMPONENTS
+from consisid_runtime.tiers import available
 
 _VERSIONED = ("consisid-runtime", "torch", "onnx", "onnxscript")
 
@@ -118,9 +119,9 @@ class _Export:
     def is_current(self, bundle: Bundle) -> bool:
         """Whether no part of a bundle, and nothing that its manifest says of the checkpoint, would differ now."""
         manifest, example = bundle.manifest, self._checkpoint.example()
-        stated = licences(self.digest.checkpoint, example.licence), example.world
+        stated = licences(self.digest.checkpoint, example.licence), example.world, self._tiers()
         parts = {part: entry["sources"] for part, entry in _parts(bundle).items()}
-        return parts == self.sources and stated == (manifest["licences"], manifest.get("world"))
+        return parts == self.sources and stated == (manifest["licences"], manifest.get("world"), manifest["tiers"])
 
     def write(self, work: WorkFolder) -> None:
         """Write what is not finished, and the manifest."""
@@ -161,6 +162,9 @@ class _Export:
         arguments = self._checkpoint, work.folder, self._signatures, checks, runs
         return check_denoising_run(*arguments, precision=self._options.precision, ranges=ranges)
 
+    def _tiers(self) -> list[str]:
+        return [*available(self._options.precision, self._checkpoint.curve())]
+
     def _write_manifest(self, work: WorkFolder) -> None:
         folder = work.folder
         known = {name: found for record in work.finished.values() for name, found in record["files"].items()}
@@ -175,6 +179,7 @@ class _Export:
             **self.identity,
             "versions": versions,
             "architectures": list(self._toolchain.architectures),
+            "tiers": self._tiers(),
             "config": {component: config.file(component) for component in COMPONENTS},
             "licences": licences(self.digest.checkpoint, example.licence),
             "modules": {name: work.finished[name]["entry"] for name in self._signatures},
@@ -183,6 +188,8 @@ class _Export:
         }
         if example.world is not None:
             manifest["world"] = example.world
+        if (curve := self._checkpoint.curve()) is not None:
+            manifest["curve"] = curve.to_json()
         manifest["digest"] = manifest_digest(manifest)
         text = json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False)
         write_file(folder / MANIFEST, text.encode())

@@ -14,6 +14,7 @@ from pathlib import Path
 from consisid_export.bundle.builders import BUILDERS
 from consisid_runtime.engines.table import ENGINES, PRECISIONS
 from consisid_runtime.engines.tensorrt_library import LIBRARIES
+from consisid_runtime.tiers import TIERS
 
 
 def with_names(schema: str) -> str:
@@ -23,6 +24,7 @@ def with_names(schema: str) -> str:
         "builder": BUILDERS,
         "precision": PRECISIONS,
         "library": LIBRARIES,
+        "tier": TIERS,
     }
     for name, table in tables.items():
         enumeration = f'"{name}": {{"enum": {json.dumps(list(table))}'

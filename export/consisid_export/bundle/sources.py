@@ -34,6 +34,7 @@ _SHAPES_NOTHING = (
     "consisid_runtime.files",
     "consisid_export.bundle.sources",
     "consisid_export.resuming",
+    "consisid_export.checkpoint.change_curve",
     "consisid_export.checkpoint.contents",
     "consisid_export.checkpoint.problems",
     "consisid_export.tensorrt.progress",
@@ -44,10 +45,12 @@ _SHAPES_NOTHING = (
     "consisid_runtime.video",
     "consisid_nano.marker",
 )
-"""Messages, atomic writing, this decision and what records it, progress; no run of the exporter decodes."""
+"""Messages, atomic writing, this decision and what records it, the curve, which stands in the manifest alone, progress;
+no run of the exporter decodes."""
 
 _SHAPES_RUNS = (
     "consisid_runtime.options",
+    "consisid_runtime.tiers",
     "consisid_runtime.models.configs.checkpoint",
     "consisid_export.checkpoint.example",
 )

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from consisid_export.checkpoint import example
+from consisid_export.checkpoint import change_curve, example
 from consisid_export.checkpoint.contents import read_json
 from consisid_export.checkpoint.example import Example
 from consisid_export.checkpoint.layout import CONFIGS, DETECTOR, PICKLES, RECOGNISER, SAFETENSORS, TOKENIZER
@@ -23,6 +23,7 @@ from consisid_export.checkpoint.problems import find_problems
 from consisid_export.checkpoint.shards import index_of, shard_names
 from consisid_runtime.errors import CheckpointInvalid
 from consisid_runtime.models.configs.checkpoint import CheckpointConfig
+from consisid_runtime.tiers import Curve
 
 
 class Checkpoint:
@@ -71,10 +72,15 @@ class Checkpoint:
         """Portrait and prompts to run this checkpoint on: its own example, or the default for photographs."""
         return example.read(self.path)
 
+    def curve(self) -> Curve | None:
+        """How far its clean latents move over a run, where that was measured."""
+        return change_curve.read(self.path)
+
     def files(self) -> list[Path]:
         """Every file that shapes a bundle, in a fixed order."""
         weights = [shard for component in SAFETENSORS for shard in self.shards(component)]
         others = [*CONFIGS.values(), *PICKLES.values(), TOKENIZER, DETECTOR, RECOGNISER]
+        others += [change_curve.FILE] if (self.path / change_curve.FILE).is_file() else []
         return sorted({*weights, *(self.path / name for name in others), *example.files(self.path)})
 
     def shards(self, component: str) -> list[Path]:

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from consisid_export.checkpoint import example
+from consisid_export.checkpoint import change_curve, example
 from consisid_export.checkpoint.contents import one_line, readable, require_content
 from consisid_export.checkpoint.layout import (
     CONFIGS,
@@ -60,6 +60,7 @@ def find_problems(checkpoint: Opened) -> dict[str, list[str]]:
         search.attempt(file, lambda component=component: search.weights(component))  # type: ignore[misc]
     search.faces()
     search.attempt(example.FILE, lambda: example.read(checkpoint.path))
+    search.attempt(change_curve.FILE, lambda: change_curve.read(checkpoint.path))
     return search.found
 
 

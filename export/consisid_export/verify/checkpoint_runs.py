@@ -103,6 +103,31 @@ class CheckpointRuns:
         (request,) = self._requests([(prompt, Options(seed=seed, steps=STEPS))])
         return [_run(self._denoiser(load), request) for load in loads]
 
+    def changes(self, steps: int, progress: Progress) -> tuple[tuple[int, ...], list[list[float]]]:
+        """Timesteps of the calibration runs with "ddim", and how far the clean latents move between them in each run.
+
+        These are relative L2 distances, one fewer than timesteps. Raises what the stages raise.
+        """
+        requests = self._requests(
+            (prompt, Options(seed=seed, steps=steps, scheduler="ddim")) for prompt, seed in self._example.calibration
+        )
+        denoise = self._denoiser(self._original)
+        moved, timesteps = [], ()
+        for number, request in enumerate(requests, start=1):
+            start = denoise.start(request.text_states, request.face_tokens, request.image_moments, request.plan)
+            conditions, latents, state, schedule = start
+            timesteps, distances, before = tuple(schedule.timesteps.tolist()), [], None
+            for step in range(steps):
+                span = range(step, step + 1)
+                latents, state = denoise.run(conditions, latents, state, request.plan, schedule, span)
+                assert state.x0 is not None
+                if before is not None:
+                    distances.append(float((state.x0 - before).norm() / state.x0.norm()))
+                before = state.x0
+                progress(f"run {number} of {len(requests)}", step + 1, steps)
+            moved.append(distances)
+        return timesteps, moved
+
     def engine(self, name: str, network: nn.Module) -> Engine:
         """Runs `network`, one module of the checkpoint."""
         return TorchEngine(network, self._signatures[name], device=self.device)

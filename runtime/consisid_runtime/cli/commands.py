@@ -114,12 +114,17 @@ def serve(
 
 
 def inspect(
-    bundle: Annotated[Path, typer.Argument(help="Folder written by `consisid export`.")], as_json: Json = False
+    bundle: Annotated[Path, typer.Argument(help="Folder written by `consisid export`.")],
+    tier: Annotated[str | None, typer.Option("--tier", help="The tier of --steps. Default: the first.")] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", help="List the steps that a run of so many computes. Default: the tier's.")
+    ] = None,
+    as_json: Json = False,
 ) -> None:
-    """Verify a bundle and describe its content."""
+    """Verify a bundle and describe its content, and the steps that one of its tiers computes."""
     from consisid_runtime.cli.inspection import summary, table
 
-    found = summary(bundle)
+    found = summary(bundle, Options(tier=tier, steps=steps))
     emit(as_json, found, table(found))
 
 
@@ -136,6 +141,9 @@ def _save(video: Video, out: Path, as_json: bool) -> None:
     info = video.info
     chosen, face = info["options"], info["face"]
     lines = [f"{out}: {chosen['frames']} frames of {chosen['height']}×{chosen['width']}, seed {info['seed']}"]
+    if "tier" in chosen:  # an older server has none
+        computed = info["denoise"]["computed_steps"]
+        lines.append(f"tier {chosen['tier']}, {computed} of {chosen['steps']} steps computed")
     lines += info.get("warnings", [])  # an older server sends none
     if face["faces"] > 1:
         lines.append(f"{face['faces']} faces found, face {face['face_index']} used (0 is the largest)")

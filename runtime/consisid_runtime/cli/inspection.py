@@ -7,13 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from consisid_runtime.bundle import Bundle
+from consisid_runtime.options import Options
+from consisid_runtime.tiers import TIERS
 
 LICENCE_NOTE = "as documented for the files of the official checkpoint; files of another origin may have other licences"
 
 
-def summary(path: Path) -> dict[str, Any]:
-    """The facts in the manifest, after the digest of every file is verified. Raises subclasses of `BundleError`."""
+def summary(path: Path, options: Options | None = None) -> dict[str, Any]:
+    """The facts in the manifest, after the digest of every file is verified, and the steps of a run with `options`.
+
+    Raises subclasses of `BundleError`, `TierUnavailable` and `InvalidOption`.
+    """
     bundle = Bundle.open(path)
+    request = bundle.plan(options or Options())
     bundle.verify()
     manifest = bundle.manifest
     modules, run = manifest["modules"], manifest["denoising_run"]
@@ -38,6 +44,13 @@ def summary(path: Path) -> dict[str, Any]:
             for name, module in modules.items()
         },
         "denoising_run": {"steps": run["steps"], **run["check"]},
+        "tiers": list(bundle.tiers.names),
+        "run": {
+            "tier": request.tier,
+            "steps": request.steps,
+            "computed": [step for step, computed in enumerate(request.computed) if computed],
+            "guided_steps": request.guided_steps,
+        },
         "world": manifest.get("world"),
         "licences": manifest["licences"],
         "verified": True,
@@ -61,7 +74,16 @@ def table(found: dict[str, Any]) -> str:
         lines += [f"    {side[:-1]:7} {port}" for side in ("inputs", "outputs") for port in module[side]]
     lines.append("errors: relative L2 distance to the network in float32 (docs/bundles.md)")
     lines.append(f"{found['denoising_run']['steps']} denoising steps: {_check(found['denoising_run'])}")
+    lines += ["", *(f"tier {name}: {TIERS[name].meaning}" for name in found["tiers"]), _run(found["run"])]
     return "\n".join([*lines, "", f"licences of the weights, {LICENCE_NOTE}:", *_licences(found["licences"])])
+
+
+def _run(run: dict[str, Any]) -> str:
+    steps = ", ".join(map(str, run["computed"]))
+    return (
+        f"{run['steps']} steps in tier {run['tier']}: computes {len(run['computed'])} (from 0: {steps}), "
+        f"with guidance in the first {run['guided_steps']}"
+    )
 
 
 def _check(module: dict[str, Any]) -> str:

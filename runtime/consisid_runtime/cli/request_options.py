@@ -13,12 +13,14 @@ from typer.core import TyperCommand
 from consisid_runtime.errors import InvalidOption
 from consisid_runtime.option_names import meant
 from consisid_runtime.options import KEYPOINTS, SCHEDULERS, Options
+from consisid_runtime.tiers import TIERS
 
 _FLAGS: dict[str, tuple[Any, str]] = {
     "negative_prompt": (str, "What the video should not show."),
     "seed": (int, "The same seed gives the same video."),
-    "steps": (int, "Denoising steps, 1 to 1000."),
-    "guidance": (float, "Guidance scale; at 1 or below there is no guidance."),
+    "tier": (str, f"One of {', '.join(TIERS)}. Default: the bundle's first."),
+    "steps": (int, "Denoising steps, 1 to 1000. Default: the tier's."),
+    "guidance": (float, "Guidance scale; at 1 or below there is no guidance. Default: the tier's."),
     "dynamic_guidance": (bool, "Increase the guidance scale over the steps as the reference does."),
     "frames": (int, "Frames, 8k + 1. Default: the checkpoint's."),
     "height": (int, "Height in pixels. Default: the checkpoint's."),

@@ -12,7 +12,7 @@ import os
 import secrets
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -24,7 +24,7 @@ from consisid_runtime.allocator import keep_freed_memory
 from consisid_runtime.bundle import Bundle
 from consisid_runtime.errors import ConsisIDError, ServerError
 from consisid_runtime.events import silent
-from consisid_runtime.options import Geometry, Plan, plan
+from consisid_runtime.options import Options, Plan
 from consisid_runtime.serve.tensor_checks import check_tensors, checkpoint_dims, read_report, request_dims
 from consisid_runtime.serve.warm_up import warm_up
 from consisid_runtime.signatures import Signature
@@ -71,7 +71,7 @@ class Model:
         try:
             _require_package(os.environ.get(PACKAGE_VARIABLE))
             self.device = _device(args)
-            self.geometry = self.load()
+            self.plan = self.load()
         except ConsisIDError as error:
             raise pb_utils.TritonModelException(error.wire()) from error
 
@@ -86,8 +86,8 @@ class Model:
         """
         atexit.register(os._exit, 0)
 
-    def load(self) -> Geometry:
-        """Open what the stage needs; returns the checkpoint's sizes."""
+    def load(self) -> Callable[[Options], Plan]:
+        """Open what the stage needs; returns what resolves a request's options."""
         raise NotImplementedError
 
     def run(self, inputs: Arrays, plan: Plan, *, raw_frames: bool) -> Mapping[str, NDArray[Any]]:
@@ -97,7 +97,7 @@ class Model:
     def _answer(self, request: Any) -> Any:
         try:
             options, raw_frames = read_parameters(request.parameters())
-            resolved = plan(options, self.geometry)
+            resolved = self.plan(options)
             inputs = _inputs(self.signature, request)
             check_tensors(self.signature.bind(self.dims).bind(request_dims(resolved)), inputs)
             outputs = self.run(inputs, resolved, raw_frames=raw_frames)
@@ -117,7 +117,7 @@ class StageModel(Model):
 
     stage: ClassVar[Stage]
 
-    def load(self) -> Geometry:
+    def load(self) -> Callable[[Options], Plan]:
         keep_freed_memory()
         self.bundle = Bundle.open(os.environ[BUNDLE_VARIABLE], device=self.device)
         if verified := os.environ.get(VERIFIED_VARIABLE):
@@ -125,7 +125,7 @@ class StageModel(Model):
         self.dims = checkpoint_dims(self.bundle)
         self.loaded = self.stage.load(self.bundle)
         warm_up(self.bundle)
-        return self.bundle.config.geometry
+        return self.bundle.plan
 
     def run(self, inputs: Arrays, plan: Plan, *, raw_frames: bool) -> Mapping[str, NDArray[Any]]:
         values: Values = {}

@@ -61,7 +61,7 @@ def denoise(
     span: range,
     progress: Progress = silent,
 ) -> tuple[Tensor, SolverState]:
-    """Take the steps in `span`.
+    """Take the steps in `span`: those that the plan computes, by the network; the others keep the state's x0.
 
     Args:
         step, modulate: engines of `dit_step` and `dit_modulate`.
@@ -78,16 +78,21 @@ def denoise(
     fixed = {name: getattr(conditions, name) for name in Conditions.__slots__}
     generator = torch.Generator()
     generator.set_state(state.generator)
-    x0, tables = state.x0, {}
+    unguided = {**fixed, "text_tokens": conditions.text_tokens[-1:]}
+    x0, block, tables = state.x0, None, {}
     for i in span:
-        row = i % MODULATION_BLOCK
-        if row == 0 or i == span.start:
-            tables = modulate({"timesteps": schedule.timesteps[i - row : i - row + MODULATION_BLOCK]})
-        modulations = {f"{name}_modulation": tables[f"{name}_modulations"][row] for name in ("block", "final")}
-        velocity = step({"latents": latents, **modulations, **fixed})["velocity"]
-        if plan.guided:
-            negative, positive = velocity.chunk(2)
-            velocity = negative + guidance(plan, schedule.steps[i].timestep) * (positive - negative)
+        velocity = None
+        if plan.computed[i]:
+            number, row = divmod(i, MODULATION_BLOCK)
+            if number != block:
+                block, first = number, i - row
+                tables = modulate({"timesteps": schedule.timesteps[first : first + MODULATION_BLOCK]})
+            modulations = {f"{name}_modulation": tables[f"{name}_modulations"][row] for name in ("block", "final")}
+            guided = i < plan.guided_steps
+            velocity = step({"latents": latents, **modulations, **(fixed if guided else unguided)})["velocity"]
+            if guided:
+                negative, positive = velocity.chunk(2)
+                velocity = negative + guidance(plan, schedule.steps[i].timestep) * (positive - negative)
         draw = None
         for _ in range(schedule.steps[i].draws):
             draw = torch.randn(latents.shape, generator=generator)
@@ -102,7 +107,7 @@ def guidance(plan: Plan, timestep: int) -> float:
 
     The reference's ramp compares the timestep, not the step's index, with the number of steps. It is kept as it is.
     """
-    scale, steps = plan.options.guidance, plan.options.steps
+    scale, steps = plan.guidance, plan.steps
     if not plan.options.dynamic_guidance:
         return scale
     return 1 + scale * ((1 - math.cos(math.pi * ((steps - timestep) / steps) ** 5.0)) / 2)
@@ -153,10 +158,10 @@ class Denoiser:
         options = plan.options
         if text_states.shape[0] != 1 + plan.guided:
             raise InvalidOption(
-                f"guidance {options.guidance:g} needs text states of {1 + plan.guided} prompts, got "
+                f"guidance {plan.guidance:g} needs text states of {1 + plan.guided} prompts, got "
                 f"{text_states.shape[0]}; give text and denoise the same options"
             )
-        schedule = Schedule.from_config(self._scheduler, options.scheduler, options.steps)
+        schedule = Schedule.from_config(self._scheduler, options.scheduler, plan.steps)
         generator = torch.Generator().manual_seed(options.seed)
         frames, rows, columns = plan.latent_frames, plan.rows, plan.columns
         # All draws are made also where a path is switched off, so that an ablation changes nothing else.

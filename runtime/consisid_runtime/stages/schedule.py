@@ -6,6 +6,9 @@ One step of either is
     target  = x0, or current·x0 − previous·x0 of the step before        (second order)
     latents = keep·latents − pull·target + noise·draw
 
+A skipped step keeps the x0 of the one before. With the same x0, steps of either solver compose to one longer step, so
+that a run with skipped steps is one of fewer, uneven steps.
+
 "dpm" is DPM-Solver++(2M) SDE (Lu et al. 2022, diffusers' `CogVideoXDPMScheduler`), "ddim" is DDIM (Song et al. 2021,
 `CogVideoXDDIMScheduler`), on the SNR-shifted schedule with zero terminal SNR (Lin et al. 2024).
 """
@@ -16,11 +19,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from consisid_runtime.errors import InvalidOption
 from consisid_runtime.models.configs.scheduler import SchedulerConfig
 
 
@@ -67,7 +68,7 @@ class Schedule:
         trained = SchedulerConfig.from_dict(config)
         alphas = _alphas(trained)
         final = torch.ones_like(alphas[0]) if trained.set_alpha_to_one else alphas[0]
-        timesteps = _timesteps(trained, count)
+        timesteps = trained.timesteps(count)
         stride = len(alphas) // count
         steps = []
         for i, timestep in enumerate(timesteps):
@@ -84,36 +85,43 @@ class Schedule:
         return torch.tensor([step.timestep for step in self.steps], dtype=torch.int64)
 
     def advance(
-        self, index: int, output: Tensor, latents: Tensor, previous: Tensor | None, draw: Tensor | None
+        self, index: int, output: Tensor | None, latents: Tensor, previous: Tensor | None, draw: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Apply step `index`; pure. All tensors float32 of one shape.
 
         Args:
-            output: what the network returned for `latents`, after guidance.
-            previous: x0 of the step before; needed where the step is of second order.
+            output: what the network returned for `latents`, after guidance; None where the step is skipped.
+            previous: x0 of the step before; needed where the step is skipped or of second order.
             draw: standard normal noise; needed where the step draws.
 
         Returns:
             The next latents, and x0.
         """
         step = self.steps[index]
-        if self.prediction == "v_prediction":
-            x0 = step.signal * latents - step.sigma * output
-        elif self.prediction == "epsilon":
-            x0 = (latents - step.sigma * output) / step.signal
-        else:
-            x0 = output
-        target = x0
-        if step.second_order:
+        if output is None:
             if previous is None:
-                raise ValueError(f"step {index} is of second order: it needs x0 of the step before")
-            target = step.current * x0 - step.previous * previous
+                raise ValueError(f"step {index} is skipped: it needs x0 of the step before")
+            x0 = target = previous
+        else:
+            x0 = target = self._clean(step, output, latents)
+            if step.second_order:
+                if previous is None:
+                    raise ValueError(f"step {index} is of second order: it needs x0 of the step before")
+                target = step.current * x0 - step.previous * previous
         moved = step.keep * latents - step.pull * target
         if step.draws:
             if draw is None:
                 raise ValueError(f"step {index} adds noise: it needs a draw")
             moved = moved + step.noise * draw
         return moved, x0
+
+    def _clean(self, step: Step, output: Tensor, latents: Tensor) -> Tensor:
+        """The clean latents that the network's output implies."""
+        if self.prediction == "v_prediction":
+            return step.signal * latents - step.sigma * output
+        if self.prediction == "epsilon":
+            return (latents - step.sigma * output) / step.signal
+        return output
 
 
 def _dpm(timestep: int, level: Tensor, goal: Tensor, before: Tensor | None) -> Step:
@@ -165,20 +173,3 @@ def _alphas(config: SchedulerConfig) -> Tensor:
         root = alphas.sqrt()
         alphas = ((root - root[-1]) * (root[0] / (root[0] - root[-1]))) ** 2
     return alphas
-
-
-def _timesteps(config: SchedulerConfig, count: int) -> list[int]:
-    trained, spacing = config.num_train_timesteps, config.timestep_spacing
-    offset = config.steps_offset if spacing == "leading" else 0
-    places: np.ndarray[Any, np.dtype[Any]]
-    if spacing == "leading":
-        places = (np.arange(count) * (trained // count) + offset)[::-1]
-    elif spacing == "linspace":
-        places = np.linspace(0, trained - 1, count)[::-1].round()
-    else:
-        # At 62 counts `arange` overshoots by rounding (docs/troubleshooting.md lists them). The reference then takes
-        # one step more, at timestep −1: the table's last entry, pure noise, and the finished video is thrown away.
-        places = np.round(np.arange(trained, 0, -trained / count))[:count] - 1
-    if count > trained or places[0] >= trained:
-        raise InvalidOption(f"steps may be at most {trained - offset} with this checkpoint, got {count}")
-    return [int(place) for place in places]

@@ -126,7 +126,11 @@ def _load_denoise(modules: Modules) -> Any:
 
 def _denoise(denoiser: Any, values: Values, plan: Plan, progress: Progress) -> tuple[Values, Info]:
     conditions = (values[name] for name in ("text_states", "face_tokens", "image_moments"))
-    return {"latents": denoiser(*conditions, plan, progress)}, {}
+    latents = denoiser(*conditions, plan, progress)
+    return {"latents": latents}, {
+        "computed_steps": sum(plan.computed),
+        "guided_steps": sum(plan.computed[: plan.guided_steps]),
+    }
 
 
 def _load_decode(modules: Modules) -> Any:

@@ -72,10 +72,7 @@ def test_the_floor_counts_products_convolutions_and_attentions_of_each_step(
     checkpoint = Checkpoint.open(untrained)
     sizes, request = checkpoint.config.transformer, plan(Options(steps=2, frames=9), checkpoint.config.geometry)
     inputs = (read_features(torch_bundle_of(), checkpoint.example().portrait, request, threads=1), "a man walks")
-    two, four = (
-        count_flop(untrained, 1, *inputs, replace(request, options=replace(request.options, steps=steps)))
-        for steps in (2, 4)
-    )
+    two, four = (count_flop(untrained, 1, *inputs, replace(request, steps=steps)) for steps in (2, 4))
     width = sizes.num_attention_heads * sizes.attention_head_dim
     tokens = sizes.max_text_seq_length + request.latent_frames * request.rows * request.columns
     block = 2 * tokens * width * (4 + 8) * width + 4 * tokens**2 * width  # q, k, v, out; feed-forward; scores

@@ -86,7 +86,7 @@ def test_a_longer_file_is_found_when_opening(copy: Path) -> None:
 
 def test_another_versions_manifest_is_refused(copy: Path) -> None:
     rewrite(copy, format=99)
-    with pytest.raises(BundleVersion, match="has format 99, this version reads 4; export the checkpoint again"):
+    with pytest.raises(BundleVersion, match="has format 99, this version reads 5; export the checkpoint again"):
         Bundle.open(copy)
 
 

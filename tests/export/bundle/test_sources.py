@@ -56,6 +56,7 @@ STALE: dict[str, dict[str, tuple[str, ...]]] = {
     "consisid_runtime/stages/schedule.py": RUNS,
     "consisid_runtime/stages/decode.py": {},
     "consisid_runtime/options.py": RUNS,
+    "consisid_runtime/tiers.py": RUNS,
     "consisid_runtime/errors.py": {},
     "consisid_runtime/cli/commands.py": {},
     "consisid_runtime/serve/models.py": {},
@@ -73,6 +74,7 @@ STALE: dict[str, dict[str, tuple[str, ...]]] = {
     "consisid_export/checkpoint/tensor_files.py": {name: (*GRAPHS.get(name, MODULES), RUN) for name in CASES}
     | {"torch-tensorrt": (RUN,)},
     "consisid_export/checkpoint/licences.py": {},
+    "consisid_export/checkpoint/change_curve.py": {},
     "consisid_export/bundle/write_weights.py": {"torch": MODULES},
     "consisid_export/bundle/copied_files.py": dict.fromkeys(CASES, (RUN,)),
     "consisid_export/bundle/export.py": {},

@@ -6,6 +6,7 @@ import re
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -196,7 +197,20 @@ def test_a_request_shows_the_elapsed_time_on_a_terminal(photo: Path, tmp_path: P
 def test_inspect_describes_a_bundle(untrained_bundle: Path) -> None:
     found = json.loads(run("inspect", untrained_bundle, "--json").stdout)
     assert found["verified"] and found["engine"] == "onnx"
+    assert found["tiers"] == ["exact"]
     assert "non-commercial" in run("inspect", untrained_bundle).stdout
+
+
+def test_inspect_prints_the_steps_that_a_tier_computes(trained_bundle_of: Callable[[str], Path]) -> None:
+    shown = ("inspect", trained_bundle_of("torch"), "--steps", 20, "--tier", "fast")
+    found = json.loads(run(*shown, "--json").stdout)
+    steps = found["run"]["computed"]
+    assert found["tiers"] == ["exact", "fast", "draft"] and found["run"]["guided_steps"] == 20
+    assert (steps[0], steps[-1]) == (0, 19) and len(steps) < 20
+    line = f"20 steps in tier fast: computes {len(steps)} (from 0: {', '.join(map(str, steps))})"
+    assert line in run(*shown).stdout
+    refused = run("inspect", trained_bundle_of("torch"), "--tier", "fp8")
+    assert refused.returncode == 3 and refused.stderr.startswith("TIER_UNAVAILABLE: ")
 
 
 def test_doctor_lists_what_is_missing() -> None:

@@ -76,8 +76,15 @@ WRITTEN = {
         "bench predict out",
         "bench fidelity out",
         "bench fidelity-nano out",
+        "bench tiers out",
     ),
-    *("bench fidelity-videos out", "bench fidelity-nano work", "bench gate work", "bench export full"),
+    *(
+        "bench fidelity-videos out",
+        "bench fidelity-nano work",
+        "bench gate work",
+        "bench tiers work",
+        "bench export full",
+    ),
 }
 """What is written to; the other paths are read."""
 

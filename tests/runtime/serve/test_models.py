@@ -24,11 +24,12 @@ from consisid_runtime.errors import (
     NoFace,
     NotFinite,
     ServerTimeout,
+    TierUnavailable,
     from_wire,
 )
 from consisid_runtime.events import Progress
 from consisid_runtime.files.image_file import MAX_BYTES
-from consisid_runtime.options import Geometry, Options, Plan
+from consisid_runtime.options import Geometry, Options, Plan, plan
 from consisid_runtime.signatures import DIT_PREPARE, DIT_STEP, PARSER, Signature
 from consisid_runtime.stages.table import STAGES
 from consisid_runtime.wire import (
@@ -83,6 +84,9 @@ class FakeBundle:
 
     def accept(self, handover: str) -> None:
         self.accepted.append(handover)
+
+    def plan(self, options: Options) -> Plan:
+        return plan(options, GEOMETRY)
 
     def signature(self, module: str) -> Signature:
         dims = {
@@ -267,10 +271,11 @@ def test_the_five_models_make_a_video(serving: ModuleType) -> None:
     assert info == {
         "seed": 5,
         "bundle": "abc",
-        "options": asdict(Options(seed=5, fps=4)) | {"frames": 9, "height": 32, "width": 32},
+        "options": asdict(Options(seed=5, fps=4, tier="exact", steps=50, guidance=6.0, frames=9, height=32, width=32)),
         "warnings": [],
         "face": {"faces": 5},
         "text": {"prompt": "né"},
+        "denoise": {"computed_steps": 50, "guided_steps": 50},
     }
 
 
@@ -284,12 +289,22 @@ def test_raw_frames_only_when_asked_for(serving: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("stage", [stage.name for stage in STAGES])
-@pytest.mark.parametrize("parameters", [{"steps": 0}, {"frames": 10}, {"stepz": 1}], ids=str)
+@pytest.mark.parametrize(
+    ("parameters", "error"),
+    [
+        ({"steps": 0}, InvalidOption),
+        ({"frames": 10}, InvalidOption),
+        ({"stepz": 1}, InvalidOption),
+        ({"tier": "fast"}, TierUnavailable),
+    ],
+    ids=str,
+)
 def test_every_model_checks_every_option_before_it_works(
-    serving: ModuleType, stage: str, parameters: dict[str, int]
+    serving: ModuleType, stage: str, parameters: dict[str, Any], error: type[Exception]
 ) -> None:
     (answer,) = model(serving, stage).execute([Request(parameters)])
-    assert isinstance(from_wire(answer.error), InvalidOption)
+    assert type(from_wire(answer.error)) is error
+    assert answer.error.status == "INVALID_ARG"
 
 
 @pytest.mark.parametrize(

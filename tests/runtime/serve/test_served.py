@@ -204,6 +204,7 @@ def test_metadata_does_not_decide(client: Client, pipeline: Pipeline, portrait: 
         (PROMPT, Options(steps=2, frames=10), "INVALID_OPTION"),
         (PROMPT, Options(steps=2, frames=9, height=8), "INVALID_OPTION"),
         (PROMPT, Options(steps=2, frames=9, face_index=5), "FACE_INDEX_OUT_OF_RANGE"),
+        (PROMPT, Options(steps=2, frames=9, tier="draft"), "TIER_UNAVAILABLE"),
     ],
 )
 def test_bad_requests(

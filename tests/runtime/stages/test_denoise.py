@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -183,6 +183,7 @@ def ours(case, options, **more):
 
 
 def theirs(case, options):
+    request = plan(options, GEOMETRY)
     pipe, negative, positive = case.pipe, *case.text_states[:, None]
     pipe.scheduler = {"dpm": CogVideoXDPMScheduler, "ddim": CogVideoXDDIMScheduler}[options.scheduler](**SCHEDULER)
     return pipe(
@@ -191,9 +192,9 @@ def theirs(case, options):
         negative_prompt_embeds=negative,
         height=32,
         width=48,
-        num_frames=options.frames or 9,
-        num_inference_steps=options.steps,
-        guidance_scale=options.guidance,
+        num_frames=request.frames,
+        num_inference_steps=request.steps,
+        guidance_scale=request.guidance,
         use_dynamic_cfg=options.dynamic_guidance,
         generator=torch.Generator().manual_seed(options.seed),
         id_cond=case.identity,
@@ -259,10 +260,18 @@ def test_images_are_drawn_as_the_reference_draws_them(make):
     assert torch.equal(case.bundle.calls[-1][1]["image_latents"][0, :2], torch.cat(expected))
 
 
-@pytest.mark.parametrize("cuts", [(1,), (5, 11), (MODULATION_BLOCK,), (3, 3, 12)], ids=str)
+SKIPPING = tuple(step in (0, 1, 5, 6, 12) for step in range(13))
+"""Skips steps at the start of a block of modulations, and behind the last guided one of `GUIDED`."""
+GUIDED = 6
+
+
+@pytest.mark.parametrize("cuts", [(1,), (5, 11), (MODULATION_BLOCK,), (3, 3, 12), tuple(range(1, 13))], ids=str)
 @pytest.mark.parametrize("solver", ["dpm", "ddim"])
-def test_a_run_may_be_cut_anywhere(make, solver, cuts):
+@pytest.mark.parametrize("skipping", [False, True])
+def test_a_run_may_be_cut_anywhere(make, solver, cuts, skipping):
     case, request = make(), plan(Options(steps=13, scheduler=solver), GEOMETRY)
+    if skipping:
+        request = replace(request, computed=SKIPPING, guided_steps=GUIDED)
     denoiser = Denoiser(case.bundle)
     whole = denoiser(case.text_states, case.face_tokens, case.image_moments, request)
     conditions, latents, state, schedule = denoiser.start(
@@ -272,6 +281,46 @@ def test_a_run_may_be_cut_anywhere(make, solver, cuts):
         state = SolverState(None if state.x0 is None else state.x0.clone(), state.generator.clone())
         latents, state = denoiser.run(conditions, latents, state, request, schedule, range(begin, end))
     assert torch.equal(latents, whole)
+
+
+def test_a_skipped_step_keeps_the_clean_latents(make):
+    case, request = make(), replace(plan(Options(steps=13), GEOMETRY), computed=SKIPPING, guided_steps=GUIDED)
+    denoiser = Denoiser(case.bundle)
+    conditions, latents, state, schedule = denoiser.start(
+        case.text_states, case.face_tokens, case.image_moments, request
+    )
+    case.bundle.calls.clear()
+    for step, numbers in enumerate(schedule.steps):
+        generator = torch.Generator()
+        generator.set_state(state.generator)
+        draws = [torch.randn(latents.shape, generator=generator) for _ in range(numbers.draws)]
+        before, held = latents, state.x0
+        latents, state = denoiser.run(conditions, latents, state, request, schedule, range(step, step + 1))
+        if SKIPPING[step]:
+            assert held is None or not torch.equal(state.x0, held)
+        else:
+            assert torch.equal(state.x0, held)
+            wanted = numbers.keep * before - numbers.pull * held + numbers.noise * draws[-1]
+            assert torch.equal(latents, wanted)
+    branches = [len(inputs["text_tokens"]) for name, inputs in case.bundle.calls if name == "dit_step"]
+    assert branches == [2, 2, 2, 1, 1]
+
+
+def test_steps_without_guidance_are_those_of_the_prompt_alone(make):
+    case = make()
+    late = replace(plan(Options(steps=3), GEOMETRY), guided_steps=0)
+    states = case.text_states, case.face_tokens, case.image_moments
+    denoiser = Denoiser(case.bundle)
+    conditions, latents, state, schedule = denoiser.start(*states, plan(Options(steps=3), GEOMETRY))
+    found = denoiser.run(conditions, latents, state, late, schedule, range(3))[0]
+    assert torch.equal(found, ours(case, Options(steps=3, guidance=1.0)))
+
+
+def test_nothing_is_left_to_keep_before_the_first_step(make):
+    """Leaking the clean latents of another request would take passing them in: there is no other place for them."""
+    case, request = make(), replace(plan(Options(steps=13), GEOMETRY), computed=(False, *SKIPPING[1:]))
+    with pytest.raises(ValueError, match="step 0 is skipped: it needs x0"):
+        Denoiser(case.bundle)(case.text_states, case.face_tokens, case.image_moments, request)
 
 
 def test_a_run_is_a_function_of_its_arguments(make):

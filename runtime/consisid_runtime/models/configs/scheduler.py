@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from consisid_runtime.errors import InvalidOption
 from consisid_runtime.models.configs.entries import Entries
 
 FILE = "scheduler/scheduler_config.json"
@@ -64,3 +67,21 @@ class SchedulerConfig:
         at.require("steps_offset", found.steps_offset, fits, below)
         at.done()
         return found
+
+    def timesteps(self, count: int) -> list[int]:
+        """The timesteps of `count` steps, falling. Raises `InvalidOption` for more than it was trained with."""
+        trained, spacing = self.num_train_timesteps, self.timestep_spacing
+        offset = self.steps_offset if spacing == "leading" else 0
+        places: np.ndarray[Any, np.dtype[Any]]
+        if spacing == "leading":
+            places = (np.arange(count) * (trained // count) + offset)[::-1]
+        elif spacing == "linspace":
+            places = np.linspace(0, trained - 1, count)[::-1].round()
+        else:
+            # At 62 counts `arange` overshoots by rounding (docs/troubleshooting.md lists them). The reference then
+            # takes one step more, at timestep −1: the table's last entry, pure noise, and the finished video is thrown
+            # away.
+            places = np.round(np.arange(trained, 0, -trained / count))[:count] - 1
+        if count > trained or places[0] >= trained:
+            raise InvalidOption(f"steps may be at most {trained - offset} with this checkpoint, got {count}")
+        return [int(place) for place in places]
