@@ -17,10 +17,15 @@ from consisid_runtime.errors import InvalidOption, MissingExtra
 from consisid_runtime.signatures import Signature
 
 if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
     from consisid_runtime.bundle import Bundle
 
 # ONNX Runtime 1.32 would else keep an identifier of the user and a database for telemetry, in ~/.cache/Microsoft.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+_CUDA = "CUDAExecutionProvider"
+_HEAVY = {"Attention", "Conv", "Gemm", "MatMul"}
 
 
 def load_module(bundle: Bundle, name: str) -> OnnxEngine:
@@ -41,7 +46,8 @@ class OnnxEngine:
             no weights outside of the graph's folder.
 
     Raises `InvalidOption` for an unknown device, and `MissingExtra` where CUDA was asked for and is not available, or
-    an operator has no kernel in the graph's precision; the error's cause is then ONNX Runtime's `NotImplemented`.
+    would leave heavy operators on the CPU, or an operator has no kernel in the graph's precision; the error's cause is
+    then ONNX Runtime's `NotImplemented`.
     """
 
     def __init__(
@@ -64,6 +70,7 @@ class OnnxEngine:
         options.intra_op_num_threads = threads or default_threads()
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         if linked_weights:
             contents = [np.memmap(path.with_name(name), np.uint8, "r") for name in linked_weights]
             sizes = [len(content) for content in contents]
@@ -89,6 +96,8 @@ class OnnxEngine:
             reason = str(problem).splitlines()[0]
             raise InvalidOption(f"device {device!r}: ONNX Runtime has no such GPU ({reason})") from problem
         require_provider(device, self._session.get_providers())
+        if _CUDA in self._session.get_providers():
+            require_fast(signature.name, self._session, onnxruntime.__version__)
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         arrays = {name: tensor.contiguous().numpy(force=True) for name, tensor in inputs.items()}
@@ -104,7 +113,7 @@ def providers(device: str) -> list[str | tuple[str, dict[str, str]]]:
     import onnxruntime
 
     number = gpu_number(device)
-    available = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    available = _CUDA in onnxruntime.get_available_providers()
     if device == "cpu" or (device == "auto" and not available):
         return ["CPUExecutionProvider"]
     if not available:
@@ -112,7 +121,22 @@ def providers(device: str) -> list[str | tuple[str, dict[str, str]]]:
     if torch.cuda.is_available():  # PyTorch may be built for CPUs here, and then counts none
         require_gpu(device, torch.cuda.device_count())
     chosen = {} if number is None else {"device_id": str(number)}
-    return [("CUDAExecutionProvider", {"use_tf32": "0", **chosen}), "CPUExecutionProvider"]
+    return [(_CUDA, {"use_tf32": "0", **chosen}), "CPUExecutionProvider"]
+
+
+def require_fast(module: str, session: InferenceSession, version: str) -> None:
+    """Raises `MissingExtra` where a session on CUDA has attentions, matrix products or convolutions on the CPU.
+
+    ONNX Runtime puts a node there that its CUDA provider has no kernel for, without a word. Before 1.24.1 it cannot be
+    asked, and put every Attention there (its issue 28025).
+    """
+    upgrade = "pip install -U 'consisid-runtime[gpu]', or use device 'cpu'"
+    if not hasattr(session, "get_provider_graph_assignment_info"):
+        raise MissingExtra(f"ONNX Runtime {version} computes attentions on the CPU, GPU or not: {upgrade}")
+    parts = session.get_provider_graph_assignment_info()
+    on_cpu = {node.op_type for part in parts if part.ep_name == "CPUExecutionProvider" for node in part.get_nodes()}
+    if heavy := sorted(on_cpu & _HEAVY):
+        raise MissingExtra(f"{module}: ONNX Runtime {version} computes {', '.join(heavy)} on the CPU: {upgrade}")
 
 
 def require_provider(device: str, loaded: Sequence[str]) -> None:
@@ -120,7 +144,7 @@ def require_provider(device: str, loaded: Sequence[str]) -> None:
 
     ONNX Runtime goes on without a provider that fails to load.
     """
-    if device not in ("cpu", "auto") and "CUDAExecutionProvider" not in loaded:
+    if device not in ("cpu", "auto") and _CUDA not in loaded:
         raise MissingExtra(
             f"device {device!r}: ONNX Runtime could not load its CUDA provider, CUDA or cuDNN libraries are missing: "
             "install those that this onnxruntime-gpu was built for"

@@ -18,7 +18,7 @@ from consisid_runtime.bundle import Bundle
 from consisid_runtime.engines import check_device, tensorrt
 from consisid_runtime.engines import torch as torch_engine
 from consisid_runtime.engines.full_float32 import full_float32
-from consisid_runtime.engines.onnxruntime import OnnxEngine, providers
+from consisid_runtime.engines.onnxruntime import OnnxEngine, providers, require_fast
 from consisid_runtime.engines.torch import BundleWeights, TorchEngine
 from consisid_runtime.errors import InvalidOption, MissingExtra
 from consisid_runtime.models.cpu_decoder import CpuDecoder
@@ -76,6 +76,9 @@ def test_the_networks_of_a_bundle_go_to_its_gpu(
         def get_providers(self) -> list[str]:
             return ["CUDAExecutionProvider"]
 
+        def get_provider_graph_assignment_info(self) -> list[Any]:
+            return []
+
     def face(path: str, *, providers: list[Any], **_: object) -> Any:
         kind = "detection" if "detector" in path else "recognition"
         prepare: Any = lambda *_, **__: None  # noqa: E731
@@ -89,6 +92,30 @@ def test_the_networks_of_a_bundle_go_to_its_gpu(
     assert list(loaded) == [stage.name for stage in table.STAGES]
     assert len(asked) == len(bundle.manifest["modules"]) + 2
     assert {options["device_id"] for _, options in asked} == {"1"}
+
+
+@pytest.mark.parametrize(("module", "heavy"), [("dit_step", "Attention, Gemm, MatMul"), ("vae_encoder", "Conv")])
+def test_heavy_operators_must_not_stay_on_the_cpu(
+    module: str, heavy: str, untrained_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session that was to run on CUDA, but runs on the CPU, as ONNX Runtime itself reports it."""
+    session = onnxruntime.InferenceSession
+
+    def on_cpu(path: Path, options: Any, **_: object) -> Any:
+        made = session(path, options, providers=["CPUExecutionProvider"])
+        made.get_providers = lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+        return made
+
+    signature = Bundle.open(untrained_bundle).signature(module)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", on_cpu)
+    with pytest.raises(MissingExtra, match=rf"{module}: ONNX Runtime .* computes {heavy} on the CPU"):
+        OnnxEngine(untrained_bundle / f"{module}.onnx", signature)
+
+
+def test_an_onnx_runtime_that_cannot_be_asked_is_refused() -> None:
+    with pytest.raises(MissingExtra, match=r"ONNX Runtime 1\.24\.0 computes attentions on the CPU"):
+        require_fast("dit_step", object(), "1.24.0")  # type: ignore[arg-type]
 
 
 def test_a_gpu_beyond_those_that_are_here(two_gpus: None, untrained_bundle: Path) -> None:
