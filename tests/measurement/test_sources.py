@@ -97,7 +97,7 @@ def test_a_suite_that_was_moved_is_not_current(root: Path) -> None:
         (
             [pipeline.__file__],
             ("runtime/consisid_runtime/stages/denoise.py", "export/consisid_export/onnx/trace.py"),
-            ("runtime/consisid_runtime/client/client.py", "nano/consisid_nano/checkpoint/example.json"),
+            ("runtime/consisid_runtime/client/client.py", "nano/consisid_nano/world/__init__.py"),
         ),
         ([export.__file__], ("export/consisid_export/onnx/trace.py",), ("runtime/consisid_runtime/client/client.py",)),
         (

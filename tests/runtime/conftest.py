@@ -26,7 +26,7 @@ import dataclasses, json, os, sys, time
 import numpy as np
 import consisid_runtime
 from consisid_runtime.errors import BundleCorrupt, NoFace
-from consisid_runtime.options import Geometry
+from consisid_runtime.options import Geometry, plan
 from consisid_runtime.serve.models import Model
 from consisid_runtime.signatures import Port, Signature
 
@@ -37,7 +37,8 @@ class Tiny(Model):
     def load(self):
         if os.environ.get("TINY_LOAD") == self.signature.name:
             raise BundleCorrupt("transformer.onnx in bundle changed after the export")
-        return Geometry(frames=49, height=480, width=720, spatial=8, temporal=4, patch=2, fixed_size=False)
+        sizes = Geometry(frames=49, height=480, width=720, spatial=8, temporal=4, patch=2, fixed_size=False)
+        return lambda options: plan(options, sizes)
 """
 _BODIES = {
     "first": """

@@ -51,7 +51,7 @@ def record() -> NanoRecord:
         versions={"torch": "2.13.0"},
         commit="0123456789ab",
         when="2026-11-20T12:00:00Z",
-        settings={"people": 100, "sweep": 24, "gallery": 100, "options": asdict(Options())},
+        settings={"people": 100, "sweep": 24, "gallery": 100, "options": asdict(Options(steps=50, guidance=6.0))},
         digests={"bundle": "f" * 64, "judges": {}, "code": "0" * 64},
         findings=Findings(figures, spectra, verdicts),
     )
