@@ -242,9 +242,11 @@ def test_serve_shows_the_log_and_ends_when_told_to(tiny_repository: Path) -> Non
     ) as serve:
         assert serve.stdout is not None
         urls = json.loads(serve.stdout.readline())
-        with Client(urls["grpc"], timeout=30) as client, pytest.raises(ConsisIDError, match="second failed"):
-            client.generate(b"image", "crash")
-        serve.send_signal(signal.SIGTERM)
+        try:
+            with Client(urls["grpc"], timeout=30) as client, pytest.raises(ConsisIDError, match="second failed"):
+                client.generate(b"image", "crash")
+        finally:
+            serve.send_signal(signal.SIGTERM)
         _, log = serve.communicate(timeout=30)
     assert serve.returncode == 0, log
     assert "RuntimeError: /secret/path" in log
