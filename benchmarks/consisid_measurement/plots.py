@@ -39,7 +39,7 @@ def plot(rows: Sequence[Row]) -> bytes | None:
     cases = len({row.case for row in rows}) > 1
     axes.set_yticks(places, [f"{row.case}, {row.variant}" if cases else row.variant for row in rows], fontsize=8)
     axes.invert_yaxis()
-    axes.set_xlim(0, 1.3 * max(row.p80 for row in rows))
+    axes.set_xlim(0, 1.5 * max(row.p80 for row in rows))
     axes.set_xlabel(f"{rows[0].metric}" if cases else f"{rows[0].metric}, {rows[0].case}", fontsize=8)
     axes.tick_params(axis="x", labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
