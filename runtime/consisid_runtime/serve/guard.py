@@ -27,6 +27,9 @@ else:
 READY, KILL = b"r", b"k"
 """Orders on standard input: watch the command's own children from now on; end the command at once."""
 
+WATCHING = "watching"
+"""The file in the launcher's folder that appears once the command's children are watched."""
+
 SIGNALLED = 128
 """Exit status above which the rest is the number of the signal that ended the command, as shells have it."""
 
@@ -73,7 +76,7 @@ class Guard:
     """
 
     def __init__(self, command: tuple[str, ...], folder: Path, shared_memory: str, grace: float) -> None:
-        self._shared_memory, self._grace = shared_memory, grace
+        self._folder, self._shared_memory, self._grace = folder, shared_memory, grace
         self._lost_model = False
         self._backend_folder = _BackendFolder(folder / _LINK)
         self._child = subprocess.Popen(
@@ -107,6 +110,7 @@ class Guard:
             order = os.read(0, 1)
             if order == READY:
                 models = _children(self._child.pid)
+                (self._folder / WATCHING).touch()
                 continue
             if order == KILL:
                 self._child.kill()

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -145,8 +145,9 @@ class TritonServer:
         self._reader = threading.Thread(target=self._read_log, args=(self._guard.stdout,), daemon=True)
         self._reader.start()
         try:
-            self._wait_until_ready(self._guard)
+            self._wait_until(self._ready, self._guard)
             self._order(self._guard, guard.READY)
+            self._wait_until((folder / guard.WATCHING).exists, self._guard)
         except BaseException:
             self._end(at_once=True)
             raise
@@ -231,9 +232,9 @@ class TritonServer:
             "--log-info=false",
         ]
 
-    def _wait_until_ready(self, running: subprocess.Popen[bytes]) -> None:
+    def _wait_until(self, condition: Callable[[], bool], running: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + self._ready_timeout
-        while not self._ready():
+        while not condition():
             if running.poll() is not None:
                 self._join_reader()
                 raise self._failure()

@@ -95,6 +95,8 @@ def test_a_server_that_lost_a_model_is_ended(tiny_repository: Path) -> None:
         stubs = {pid for pid in family(os.getpid()) if "python_backend_stub" in command_of(pid)}
         started = {pid for pid in stubs if f"{server.grpc_url.rpartition(':')[2]}" in command_of(parent_of(pid))}
         assert len(started) == 2
+        folder = Path(command_of(parent_of(parent_of(min(started)))).split("\0")[4])
+        assert (folder / guard.WATCHING).exists(), "a model that ends now is not noticed"
         os.kill(min(started), signal.SIGKILL)
         with pytest.raises(ServerError, match="the process of a model ended"):
             server.wait()
