@@ -17,6 +17,7 @@ from consisid_fidelity.nano.generation import VideoGenerator
 from consisid_fidelity.nano.measure import Gallery, Measurements, Measurer, ReferenceVideo
 from consisid_fidelity.nano.setup import ExperimentSetup
 from consisid_fidelity.nano.variants import RECONSTRUCTED, REFERENCES, TRUTH, VARIANTS
+from consisid_runtime.allocator import keep_freed_memory
 from consisid_runtime.bundle import Bundle
 from consisid_runtime.errors import NotFinite
 from consisid_runtime.files.atomic import replacing_file
@@ -106,6 +107,7 @@ _WORKER: Worker | None = None
 def start_worker(setup: ExperimentSetup, folder: Path) -> None:
     """Load this process's worker."""
     global _WORKER
+    keep_freed_memory()  # as the command that started this process
     _WORKER = Worker(setup, folder)
 
 
