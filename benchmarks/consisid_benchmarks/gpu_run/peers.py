@@ -7,24 +7,22 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from consisid_benchmarks.suites.gpu import ceilings, require_gpu
-from consisid_measurement.commands import Json, MachineName, Out, Rounds, finish, results_folder
+from consisid_measurement.commands import Json, MachineName, Out, Rounds, results_folder, run_suite
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from consisid_benchmarks.fake_gpu.full_size import FullSize
     from consisid_benchmarks.gpu_run.stopwatch import Gauge
+    from consisid_benchmarks.gpu_run.width_check import Configs
     from consisid_measurement.record import Row
 
 SUITE = "peers"
 GATE = "tests/kernels/test_engine.py"
 PACKAGES = ("consisid-runtime", "torch", "triton", "diffusers", "transformers")
 PEER = "diffusers-eager"
-LAYERS = 2
-"""Of the transformer's 42, where the results are compared."""
 _POSITIONS = "patch_embed.pos_embedding"
 
-Configs = Mapping[str, Mapping[str, Any]]
 Given = Mapping[str, "Tensor"]
 
 
@@ -33,23 +31,15 @@ def command(rounds: Rounds = 5, machine: MachineName = None, out: Out = None, as
     require_gpu(SUITE)
     from consisid_benchmarks.fake_gpu.full_size import CONFIGS
     from consisid_benchmarks.gpu_run import stopwatch
-    from consisid_measurement import environment, harness
 
     results = results_folder(out)
 
     def rows() -> list[Row]:
         return measure("cuda", CONFIGS, stopwatch.cuda(), rounds)
 
-    record, reason = harness.run(
-        SUITE,
-        GATE,
-        rows,
-        root=environment.checkout(),
-        machine=environment.machine(machine),
-        packages=PACKAGES,
-        ceilings=ceilings,
+    run_suite(
+        SUITE, GATE, rows, packages=PACKAGES, machine=machine, results=results, as_json=as_json, ceilings=ceilings
     )
-    finish(record, reason, results, as_json)
 
 
 def measure(device: str, configs: Configs, gauge: Gauge, rounds: int) -> list[Row]:
@@ -59,11 +49,11 @@ def measure(device: str, configs: Configs, gauge: Gauge, rounds: int) -> list[Ro
     """
     import torch
 
-    from consisid_benchmarks.gpu_run import full_size
+    from consisid_benchmarks.gpu_run import full_size, width_check
     from consisid_measurement.harness import Arm, interleave
 
     with torch.no_grad():
-        few = {**configs, "transformer": {**configs["transformer"], "num_layers": LAYERS}}
+        few = width_check.shallow(configs)
         require_same(full_size.bundle(device, few), few, device)
         bundle = full_size.bundle(device, configs)
         given = _given(bundle, device)
@@ -76,18 +66,14 @@ def require_same(bundle: FullSize, configs: Configs, device: str) -> None:
     """Raises `Mismatch`."""
     import torch
 
-    from consisid_export.verify.module import OWN_ERROR_FACTOR, relative_error
-    from consisid_measurement.harness import Mismatch
+    from consisid_benchmarks.gpu_run.width_check import require_close
+    from consisid_export.verify.module import relative_error
 
     given = _given(bundle, device)
     exact, narrow = (_diffusers(bundle, configs, given, dtype)().cpu() for dtype in (torch.float32, torch.bfloat16))
     own, error = relative_error(narrow, exact), relative_error(_ours(bundle, given)().cpu(), exact)
     gc.collect()
-    if not error <= OWN_ERROR_FACTOR * own:
-        raise Mismatch(
-            f"a step of {LAYERS} layers is {error:.1e} (relative L2) from diffusers' in float32, diffusers' in bf16 "
-            f"{own:.1e}; twice that is allowed"
-        )
+    require_close(error, own, PEER)
 
 
 def _given(bundle: FullSize, device: str) -> Given:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from consisid_benchmarks.suites.gpu import ceilings, require_gpu
-from consisid_measurement.commands import Json, MachineName, Out, finish, results_folder
+from consisid_measurement.commands import Json, MachineName, Out, results_folder, run_suite
 
 if TYPE_CHECKING:
     from consisid_benchmarks.fake_gpu.full_size import FullSize
@@ -37,7 +37,6 @@ def command(
     require_gpu(SUITE)
     from consisid_benchmarks.gpu_run import full_size, stopwatch
     from consisid_benchmarks.gpu_run.width_check import require_same_step
-    from consisid_measurement import environment, harness
 
     results = results_folder(out)
 
@@ -45,16 +44,9 @@ def command(
         require_same_step("cuda")
         return measure(full_size.bundle("cuda"), full_size.inputs("cuda"), stopwatch.cuda(), seconds)
 
-    record, reason = harness.run(
-        SUITE,
-        GATE,
-        rows,
-        root=environment.checkout(),
-        machine=environment.machine(machine),
-        packages=PACKAGES,
-        ceilings=ceilings,
+    run_suite(
+        SUITE, GATE, rows, packages=PACKAGES, machine=machine, results=results, as_json=as_json, ceilings=ceilings
     )
-    finish(record, reason, results, as_json)
 
 
 def measure(bundle: FullSize, given: MakeInput, gauge: Gauge, seconds: float) -> list[Row]:

@@ -118,7 +118,7 @@ def test_another_result_than_diffusers_is_refused(tiny: Configs) -> None:
     bundle = full_size.bundle("cpu", tiny)
     module = bundle.module("dit_step")
     bundle.loaded["dit_step"] = lambda inputs: {n: 1.05 * t for n, t in module(inputs).items()}  # type: ignore[assignment]
-    with pytest.raises(Mismatch, match="from diffusers' in float32"):
+    with pytest.raises(Mismatch, match="from diffusers-eager in float32"):
         peers.require_same(bundle, tiny, "cpu")
 
 
