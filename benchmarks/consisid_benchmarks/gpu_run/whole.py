@@ -52,8 +52,9 @@ def command(
 def measure(bundle: FullSize, given: MakeInput, gauge: Gauge, seconds: float) -> list[Row]:
     """One request after one of three steps, which loads and warms up; insightface's networks and the MP4 are left out.
 
-    "total_seconds" is measured. Where 50 steps would take more than `seconds`, the case says how many were run, and
-    "extrapolated_seconds" takes the others to be as long as these.
+    "total_seconds" is measured, and "energy_joules" of the GPU where nvidia-ml-py can read it. Where 50 steps would
+    take more than `seconds`, the case says how many were run, "extrapolated_seconds" takes the others to be as long as
+    these, and there is no energy.
     """
     from consisid_benchmarks.fake_gpu.stages import STEPS as WARM_UP
     from consisid_measurement.harness import summarise
@@ -67,6 +68,9 @@ def measure(bundle: FullSize, given: MakeInput, gauge: Gauge, seconds: float) ->
     case = "request/50-steps" if steps == STEPS else f"request/{steps}-of-50-steps"
     metric = "total_seconds" if steps == STEPS else "extrapolated_seconds"
     found = {metric: rest + denoising * STEPS / steps, "peak_bytes": max(lap.peak_bytes for lap in laps)}
+    used = [lap.joules for lap in laps if lap.joules is not None]
+    if used and steps == STEPS:
+        found["energy_joules"] = sum(used)
     return [summarise(case, "ours", name, [value]) for name, value in found.items()]
 
 
