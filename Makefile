@@ -35,11 +35,9 @@ release-check: install
 	$(BIN)/consisid bench report --check
 
 # Two processes of one thread each: they need not wait for each other. What shares a module's fixtures stays together, and
-# files start in the order of tests/conftest.py. Processes keep the memory that they free (glibc): on virtual machines page
-# faults took up to half of the time of large tensors.
+# files start in the order of tests/conftest.py.
 test: check
-	OMP_NUM_THREADS=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=8589934592 \
-	  $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not proof'
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not proof'
 
 # What takes longer than a test may: 50 minutes on 2 cores, and 25 GB of disk. What has a record is not repeated.
 proof: install

@@ -28,6 +28,9 @@ FIRST = (
 
 def pytest_collection() -> None:
     """Not called in the process that only distributes the tests: it needs no torch."""
+    from consisid_runtime.allocator import keep_freed_memory
+
+    keep_freed_memory()  # as the command does
     import torch
 
     gc.disable()  # imports leave nearly no garbage

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from consisid_benchmarks import headline, proofs, stale, tables
+from consisid_benchmarks.plots import error_against_speed
 from consisid_benchmarks.predict import page as predictions
+from consisid_benchmarks.predict.plots import plot as predicted_plot
 from consisid_benchmarks.results import Results
 from consisid_benchmarks.stale import CELL
-from consisid_benchmarks.tables import RESULTS, compared, plot_path
+from consisid_benchmarks.tables import RESULTS, compared, plot_path, speed_plot_path
 from consisid_fidelity.nano import record as nano_record
 from consisid_fidelity.nano import report
 from consisid_fidelity.nano.record import NanoRecord
@@ -148,6 +150,11 @@ def _marked(results: Results, record: Record | NanoRecord, text: str) -> str:
 
 def _plots(results: Results) -> dict[Path, bytes | None]:
     pictures = {plot_path(record): plot(compared(record)) for record in results.records}
+    pictures |= {speed_plot_path(record): error_against_speed(record) for record in results.records}
+    pictures |= {
+        predictions.plot_path(name): predicted_plot(found, name, results.records)
+        for name, found in results.predictions.items()
+    }
     for each in results.people:
         pictures |= {RESULTS / each.machine.name / name: drawn for name, drawn in report.plots(each).items()}
     return pictures

@@ -8,6 +8,8 @@ from pathlib import Path
 from consisid_measurement.record import OURS, Record, Row, relative, unit
 
 RESULTS = Path("benchmarks/results")
+SPEED, ERROR, QUALITY = "denoise_seconds", "latent_distance_percent", "facesim_arc_percent"
+"""The metrics of `alternatives`."""
 _SCALES = {
     "seconds": ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")),
     "bytes": ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")),
@@ -17,6 +19,7 @@ _SCALES = {
     "percent": ((1.0, "%"),),
     "ratio": ((1.0, "×"),),
     "db": ((1.0, "dB"),),
+    "joules": ((1e3, "kJ"), (1.0, "J")),
     "count": ((1.0, ""),),
 }
 
@@ -37,12 +40,24 @@ def section(record: Record) -> str:
     ]
     link = f"![{record.suite} on {machine.name}](../{plot_path(record).as_posix()})"
     picture = [link] if compared(record) else []
+    if alternatives(record):
+        numbered = "points are numbered as the cases that have all three metrics"
+        picture.append(
+            f"![{record.suite} on {machine.name}, error and similarity against speed; {numbered}]"
+            f"(../{speed_plot_path(record).as_posix()})\n\n"
+            f"`{ERROR}` and `{QUALITY}` against `{SPEED}`; {numbered}."
+        )
     return "\n\n".join([head, *_tables(record.rows), *picture, " ".join(notes)])
 
 
 def plot_path(record: Record) -> Path:
     """Path of a record's plot, relative to the root: beside the record."""
     return RESULTS / record.machine.name / f"{record.suite}.png"
+
+
+def speed_plot_path(record: Record) -> Path:
+    """Path of the plot of a record's alternatives, relative to the root."""
+    return RESULTS / record.machine.name / f"{record.suite}-speed.png"
 
 
 def compared(record: Record) -> list[Row]:
@@ -53,6 +68,15 @@ def compared(record: Record) -> list[Row]:
     several = {key for key, found in variants.items() if len(found) > 1}
     metric = next((row.metric for row in record.rows if (row.metric, row.case) in several), None)
     return [row for row in record.rows if row.metric == metric and (metric, row.case) in several]
+
+
+def alternatives(record: Record) -> dict[str, dict[str, float]]:
+    """Case → metric → median, of the cases that have `SPEED`, `ERROR` and `QUALITY`; empty unless several have."""
+    found: dict[str, dict[str, float]] = {}
+    for row in record.rows:
+        found.setdefault(row.case, {})[row.metric] = row.median
+    chosen = {case: each for case, each in found.items() if {SPEED, ERROR, QUALITY} <= each.keys()}
+    return chosen if len(chosen) > 1 else {}
 
 
 def spell(value: float, metric: str) -> str:

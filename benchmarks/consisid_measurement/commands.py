@@ -1,18 +1,19 @@
-"""Options that the commands of all suites share, and the end of a command."""
+"""Options that the commands of all suites share, and what these commands do."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from consisid_measurement import environment
-from consisid_measurement.record import Record
+from consisid_measurement.record import Row
 from consisid_runtime.cli.output import Json, emit
 from consisid_runtime.files.atomic import require_folder
 
-__all__ = ["Json", "MachineName", "Out", "Rounds", "finish", "results_folder"]
+__all__ = ["Json", "MachineName", "Out", "Rounds", "results_folder", "run_suite"]
 
 Rounds = Annotated[int, typer.Option("--rounds", min=1, help="Measured runs of every variant, after the warm-up.")]
 MachineName = Annotated[
@@ -28,8 +29,40 @@ def results_folder(out: Path | None) -> Path:
     return folder
 
 
-def finish(record: Record, reason: str, results: Path, as_json: bool) -> None:
-    """Writes the record and prints it. Exits with 1 and prints `reason` when the suite measured nothing."""
+def run_suite(
+    suite: str,
+    gate: str,
+    rows: Callable[[], Iterable[Row]],
+    *,
+    packages: Iterable[str],
+    machine: str | None,
+    results: Path,
+    as_json: bool,
+    ceilings: Callable[[], dict[str, float | None]] = dict,
+) -> None:
+    """Runs a suite in this checkout, writes its record and prints it.
+
+    Args:
+        gate: path of the test that must pass first, relative to the repository's root.
+        rows: measures; a function in the suite's own file, whose imports make the record stale when they change.
+        packages: distributions whose versions the record holds.
+        machine: its neutral name, None for the default.
+        results: folder of the record.
+        ceilings: what this machine can do at most; called after the test.
+
+    Exits with 1 and prints the reason when the test or the comparison of the variants fails: no figures are written.
+    """
+    from consisid_measurement import harness
+
+    record, reason = harness.run(
+        suite,
+        gate,
+        rows,
+        root=environment.checkout(),
+        machine=environment.machine(machine),
+        packages=packages,
+        ceilings=ceilings,
+    )
     path = record.write(results)
     lines = [
         f"{row.case}  {row.variant}  {row.metric}  {row.median:.4g} ({row.p20:.4g} to {row.p80:.4g}, n = {row.n})"
@@ -37,5 +70,5 @@ def finish(record: Record, reason: str, results: Path, as_json: bool) -> None:
     ]
     emit(as_json, record.to_json(), "\n".join([*lines, f"wrote {path}"]))
     if reason:
-        typer.secho(f"{record.suite}: no numbers: {reason}", fg="red", err=True)
+        typer.secho(f"{suite}: no numbers: {reason}", fg="red", err=True)
         raise typer.Exit(1)

@@ -1,11 +1,15 @@
-"""Draws one bar plot for each suite: the variants of each case, and their ratio to ours."""
+"""The bar plot of a suite, its variants and their ratio to ours; and what every plot begins and ends with."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from consisid_measurement.record import OURS, Row, relative
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _COLOURS = {OURS: "#1b7837"}
 _OTHER = ("#9970ab", "#c2a5cf", "#8c96c6", "#bdbdbd", "#969696")
@@ -18,11 +22,7 @@ def plot(rows: Sequence[Row]) -> bytes | None:
     """
     if not rows:
         return None
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.0, 0.8 + 0.42 * len(rows)), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = empty_figure(7.0, 0.8 + 0.42 * len(rows))
     axes = figure.subplots()
     places = range(len(rows))
     axes.barh(
@@ -43,6 +43,21 @@ def plot(rows: Sequence[Row]) -> bytes | None:
     axes.set_xlabel(f"{rows[0].metric}" if cases else f"{rows[0].metric}, {rows[0].case}", fontsize=8)
     axes.tick_params(axis="x", labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
+    return png(figure)
+
+
+def empty_figure(width: float, height: float) -> Figure:
+    """A figure of this size in inches that needs no display."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def png(figure: Figure) -> bytes:
+    """The bytes of the figure's file; equal figures give equal bytes."""
     buffer = io.BytesIO()
     # By default matplotlib writes its version into the file.
     figure.savefig(buffer, format="png", metadata={"Software": None})

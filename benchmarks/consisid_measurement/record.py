@@ -14,7 +14,7 @@ from consisid_measurement.sources import Sources
 from consisid_runtime.files.atomic import write_file
 
 OURS = "ours"
-UNITS = ("seconds", "bytes", "gbps", "tflops", "per_second", "percent", "ratio", "db", "count")
+UNITS = ("seconds", "bytes", "gbps", "tflops", "per_second", "percent", "ratio", "db", "joules", "count")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 

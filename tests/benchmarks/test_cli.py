@@ -14,6 +14,7 @@ from consisid_benchmarks.suites import pipeline
 from consisid_measurement import environment, harness
 from consisid_measurement.record import Gate, Record
 from consisid_measurement.sources import Sources
+from consisid_runtime.errors import MissingExtra
 
 HEAVY = {"torch", "matplotlib", "numpy", "diffusers", "transformers", "onnxruntime"}
 HEADLINES = ("pipeline", "export", "fidelity")
@@ -53,6 +54,16 @@ def test_every_suite_is_a_command(app: typer.Typer) -> None:
 
 def test_every_gate_exists() -> None:
     assert (environment.checkout() / pipeline.GATE).is_file()
+
+
+def test_pipeline_without_a_compiler_says_so_before_measuring(
+    app: typer.Typer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(harness, "run", lambda *_, **__: pytest.fail("measured"))
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    found = CliRunner().invoke(app, ["bench", "pipeline", "--out", str(tmp_path)])
+    assert isinstance(found.exception, MissingExtra)
+    assert "no-such-compiler: install g++" in str(found.exception)
 
 
 def test_a_measured_suite_is_written_where_asked(

@@ -1,93 +1,127 @@
-"""Suite `peers`: a denoising step at ConsisID-preview's size on a GPU, ours and diffusers', with the same weights."""
+"""Suite `peers`: a denoising step at ConsisID-preview's size on a GPU, ours and others', with the same weights."""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from consisid_benchmarks.suites.gpu import ceilings, require_gpu
-from consisid_measurement.commands import Json, MachineName, Out, Rounds, finish, results_folder
+from consisid_measurement.commands import Json, MachineName, Out, Rounds, results_folder, run_suite
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from consisid_benchmarks.fake_gpu.full_size import FullSize
     from consisid_benchmarks.gpu_run.stopwatch import Gauge
+    from consisid_benchmarks.gpu_run.width_check import Configs
     from consisid_measurement.record import Row
 
 SUITE = "peers"
 GATE = "tests/kernels/test_engine.py"
 PACKAGES = ("consisid-runtime", "torch", "triton", "diffusers", "transformers")
-PEER = "diffusers-eager"
-LAYERS = 2
-"""Of the transformer's 42, where the results are compared."""
+PEER, CACHED = "diffusers-eager", "cache-dit"
 _POSITIONS = "patch_embed.pos_embedding"
 
-Configs = Mapping[str, Mapping[str, Any]]
 Given = Mapping[str, "Tensor"]
+Change = Callable[[Any], object]
+"""What a peer does to diffusers' network before it is called."""
+
+
+def _unchanged(network: Any) -> None: ...
+
+
+def _compiled(network: Any) -> None:
+    # Block by block, as diffusers' `compile_repeated_blocks`: 42 equal blocks are compiled once.
+    for block in network.transformer_blocks:
+        block.compile()
+
+
+def _cached(network: Any) -> None:
+    import cache_dit
+
+    # The least that its cache always computes; its first eight steps are computed in full.
+    cache_dit.enable_cache(network, cache_config=cache_dit.DBCacheConfig(Fn_compute_blocks=1))
+
+
+PEERS: Mapping[str, Change] = {PEER: _unchanged, "diffusers-compiled": _compiled, CACHED: _cached}
+"""`CACHED` is cache-dit's own adapter for ConsisID."""
 
 
 def command(rounds: Rounds = 5, machine: MachineName = None, out: Out = None, as_json: Json = False) -> None:
-    """Time a denoising step at ConsisID-preview's size, ours and diffusers', with the same weights. Needs a GPU."""
+    """Time a denoising step at ConsisID-preview's size, ours and others', with the same weights. Needs a GPU."""
     require_gpu(SUITE)
     from consisid_benchmarks.fake_gpu.full_size import CONFIGS
     from consisid_benchmarks.gpu_run import stopwatch
-    from consisid_measurement import environment, harness
 
     results = results_folder(out)
 
     def rows() -> list[Row]:
         return measure("cuda", CONFIGS, stopwatch.cuda(), rounds)
 
-    record, reason = harness.run(
-        SUITE,
-        GATE,
-        rows,
-        root=environment.checkout(),
-        machine=environment.machine(machine),
-        packages=PACKAGES,
-        ceilings=ceilings,
+    run_suite(
+        SUITE, GATE, rows, packages=PACKAGES, machine=machine, results=results, as_json=as_json, ceilings=ceilings
     )
-    finish(record, reason, results, as_json)
 
 
-def measure(device: str, configs: Configs, gauge: Gauge, rounds: int) -> list[Row]:
-    """Both in bf16, in turn. Diffusers reads the face anew in each step; ours has done that before the first.
+def measure(
+    device: str, configs: Configs, gauge: Gauge, rounds: int, chosen: Iterable[str] = tuple(PEERS)
+) -> list[Row]:
+    """All in bf16, in turn. Diffusers reads the face anew in each step; ours has done that before the first.
 
-    Raises `Mismatch` where, with two layers, ours is more than twice as far from float32 as diffusers is.
+    "error_percent" is the relative L2 distance from diffusers in float32, with `LAYERS` layers; a peer that is more
+    than twice as far as diffusers itself is not timed.
+
+    Args:
+        chosen: of `PEERS`; one whose package is missing is left out.
+
+    Raises `Mismatch` where ours is that far.
     """
     import torch
 
-    from consisid_benchmarks.gpu_run import full_size
-    from consisid_measurement.harness import Arm, interleave
+    from consisid_benchmarks.gpu_run import full_size, width_check
+    from consisid_export.verify.module import OWN_ERROR_FACTOR
+    from consisid_measurement.harness import Arm, interleave, summarise
+    from consisid_measurement.record import OURS
 
+    peers = {name: PEERS[name] for name in chosen if name != CACHED or find_spec("cache_dit")}
     with torch.no_grad():
-        few = {**configs, "transformer": {**configs["transformer"], "num_layers": LAYERS}}
-        require_same(full_size.bundle(device, few), few, device)
+        few = width_check.shallow(configs)
+        errors = compare(full_size.bundle(device, few), few, device, peers)
+        gc.collect()
+        rows = [
+            summarise(f"denoise/step, {width_check.LAYERS} layers", name, "error_percent", [100 * error])
+            for name, error in errors.items()
+        ]
         bundle = full_size.bundle(device, configs)
         given = _given(bundle, device)
-        calls = {"ours": _ours(bundle, given), PEER: _diffusers(bundle, configs, given, torch.bfloat16)}
+        tensors = _tensors(bundle, torch.bfloat16)
+        calls = {OURS: _ours(bundle, given)}
+        for name, change in peers.items():
+            if errors[name] <= OWN_ERROR_FACTOR * errors[PEER]:
+                calls[name] = _diffusers(tensors, configs, given, change)
         arms = [Arm(name, lambda call=call: _lap(call, gauge)) for name, call in calls.items()]  # type: ignore[misc]
-        return interleave("denoise/step", arms, rounds=rounds)
+        return rows + interleave("denoise/step", arms, rounds=rounds)
 
 
-def require_same(bundle: FullSize, configs: Configs, device: str) -> None:
-    """Raises `Mismatch`."""
+def compare(bundle: FullSize, configs: Configs, device: str, peers: Mapping[str, Change]) -> dict[str, float]:
+    """Variant → the relative L2 error of its step, ours first. Raises `Mismatch` where ours is not `require_close`."""
     import torch
 
-    from consisid_export.verify.module import OWN_ERROR_FACTOR, relative_error
-    from consisid_measurement.harness import Mismatch
+    from consisid_benchmarks.gpu_run.width_check import require_close
+    from consisid_export.verify.module import relative_error
+    from consisid_measurement.record import OURS
 
     given = _given(bundle, device)
-    exact, narrow = (_diffusers(bundle, configs, given, dtype)().cpu() for dtype in (torch.float32, torch.bfloat16))
-    own, error = relative_error(narrow, exact), relative_error(_ours(bundle, given)().cpu(), exact)
-    gc.collect()
-    if not error <= OWN_ERROR_FACTOR * own:
-        raise Mismatch(
-            f"a step of {LAYERS} layers is {error:.1e} (relative L2) from diffusers' in float32, diffusers' in bf16 "
-            f"{own:.1e}; twice that is allowed"
-        )
+    exact = _diffusers(_tensors(bundle, torch.float32), configs, given)().cpu()
+    tensors = _tensors(bundle, torch.bfloat16)
+    found = {OURS: relative_error(_ours(bundle, given)().cpu(), exact)}
+    for name, change in peers.items():
+        found[name] = relative_error(_diffusers(tensors, configs, given, change)().cpu(), exact)
+    require_close(found[OURS], found[PEER], PEER)
+    return found
 
 
 def _given(bundle: FullSize, device: str) -> Given:
@@ -134,19 +168,28 @@ def _ours(bundle: FullSize, given: Given) -> Callable[[], Tensor]:
     return lambda: step(inputs)["velocity"]
 
 
-def _diffusers(bundle: FullSize, configs: Configs, given: Given, dtype: Any) -> Callable[[], Tensor]:
+def _tensors(bundle: FullSize, dtype: torch.dtype) -> dict[str, Tensor]:
+    return {name: tensor.to(dtype) for name, tensor in bundle.tensors("transformer").items()}
+
+
+def _diffusers(
+    tensors: Mapping[str, Tensor], configs: Configs, given: Given, change: Change = _unchanged
+) -> Callable[[], Tensor]:
+    """A step of diffusers' network with these weights, which it shares with other networks."""
     import torch
     from diffusers import ConsisIDTransformer3DModel
 
     make: Any = ConsisIDTransformer3DModel
     with torch.device("meta"):
         network = make(**{name: value for name, value in configs["transformer"].items() if not name.startswith("_")})
-    tensors = bundle.tensors("transformer")
+    dtype = next(iter(tensors.values())).dtype
+    state = dict(tensors)
     positions = network.state_dict().get(_POSITIONS)
     if positions is not None:
-        tensors[_POSITIONS] = torch.zeros(positions.shape, device=given["latents"].device)
-    network.load_state_dict({name: tensor.to(dtype) for name, tensor in tensors.items()}, assign=True)
+        state[_POSITIONS] = torch.zeros(positions.shape, dtype=dtype, device=given["latents"].device)
+    network.load_state_dict(state, assign=True)
     network.eval().requires_grad_(False)
+    change(network)
     both = torch.cat([given["latents"], given["image_latents"]], dim=2).expand(2, -1, -1, -1, -1).to(dtype)
     arguments = {
         "hidden_states": both.contiguous(),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from consisid_benchmarks.suites.gpu import ceilings, require_gpu
-from consisid_measurement.commands import Json, MachineName, Out, Rounds, finish, results_folder
+from consisid_measurement.commands import Json, MachineName, Out, Rounds, results_folder, run_suite
 from consisid_runtime.cli.progress import Display
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ def command(rounds: Rounds = 5, machine: MachineName = None, out: Out = None, as
     from consisid_benchmarks.fake_gpu.count import Count
     from consisid_benchmarks.gpu_run import full_size, stopwatch
     from consisid_benchmarks.gpu_run.width_check import require_same_step
-    from consisid_measurement import environment, harness
 
     results = results_folder(out)
     bounds: dict[str, float | None] = {}
@@ -49,16 +48,7 @@ def command(rounds: Rounds = 5, machine: MachineName = None, out: Out = None, as
                 lambda: full_size.bundle("cuda"), given, stopwatch.cuda(), counts, bounds, rounds, display.update
             )
 
-    record, reason = harness.run(
-        SUITE,
-        GATE,
-        rows,
-        root=environment.checkout(),
-        machine=environment.machine(machine),
-        packages=PACKAGES,
-        ceilings=limits,
-    )
-    finish(record, reason, results, as_json)
+    run_suite(SUITE, GATE, rows, packages=PACKAGES, machine=machine, results=results, as_json=as_json, ceilings=limits)
 
 
 def measure(

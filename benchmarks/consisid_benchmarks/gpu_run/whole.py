@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from consisid_benchmarks.suites.gpu import ceilings, require_gpu
-from consisid_measurement.commands import Json, MachineName, Out, finish, results_folder
+from consisid_measurement.commands import Json, MachineName, Out, results_folder, run_suite
 
 if TYPE_CHECKING:
     from consisid_benchmarks.fake_gpu.full_size import FullSize
@@ -37,7 +37,6 @@ def command(
     require_gpu(SUITE)
     from consisid_benchmarks.gpu_run import full_size, stopwatch
     from consisid_benchmarks.gpu_run.width_check import require_same_step
-    from consisid_measurement import environment, harness
 
     results = results_folder(out)
 
@@ -45,23 +44,17 @@ def command(
         require_same_step("cuda")
         return measure(full_size.bundle("cuda"), full_size.inputs("cuda"), stopwatch.cuda(), seconds)
 
-    record, reason = harness.run(
-        SUITE,
-        GATE,
-        rows,
-        root=environment.checkout(),
-        machine=environment.machine(machine),
-        packages=PACKAGES,
-        ceilings=ceilings,
+    run_suite(
+        SUITE, GATE, rows, packages=PACKAGES, machine=machine, results=results, as_json=as_json, ceilings=ceilings
     )
-    finish(record, reason, results, as_json)
 
 
 def measure(bundle: FullSize, given: MakeInput, gauge: Gauge, seconds: float) -> list[Row]:
     """One request after one of three steps, which loads and warms up; insightface's networks and the MP4 are left out.
 
-    "total_seconds" is measured. Where 50 steps would take more than `seconds`, the case says how many were run, and
-    "extrapolated_seconds" takes the others to be as long as these.
+    "total_seconds" is measured, and "energy_joules" of the GPU where nvidia-ml-py can read it. Where 50 steps would
+    take more than `seconds`, the case says how many were run, "extrapolated_seconds" takes the others to be as long as
+    these, and there is no energy.
     """
     from consisid_benchmarks.fake_gpu.stages import STEPS as WARM_UP
     from consisid_measurement.harness import summarise
@@ -75,6 +68,9 @@ def measure(bundle: FullSize, given: MakeInput, gauge: Gauge, seconds: float) ->
     case = "request/50-steps" if steps == STEPS else f"request/{steps}-of-50-steps"
     metric = "total_seconds" if steps == STEPS else "extrapolated_seconds"
     found = {metric: rest + denoising * STEPS / steps, "peak_bytes": max(lap.peak_bytes for lap in laps)}
+    used = [lap.joules for lap in laps if lap.joules is not None]
+    if used and steps == STEPS:
+        found["energy_joules"] = sum(used)
     return [summarise(case, "ours", name, [value]) for name, value in found.items()]
 
 

@@ -19,13 +19,33 @@ from consisid_runtime.options import Options, plan
 LAYERS = 2
 """Of the transformer's 42: float32, which the others are compared with, is fifteen times slower."""
 
+Configs = Mapping[str, Mapping[str, Any]]
 
-def require_same_step(device: str, configs: Mapping[str, Mapping[str, Any]] = CONFIGS) -> tuple[float, float]:
+
+def shallow(configs: Configs) -> Configs:
+    """The same with `LAYERS` layers in the transformer."""
+    return {**configs, "transformer": {**configs["transformer"], "num_layers": LAYERS}}
+
+
+def require_close(error: float, own: float, reference: str) -> None:
+    """Raises `Mismatch` where the error of the engine's step is more than twice that of `reference`, or not finite.
+
+    Args:
+        error, own: relative L2 of the engine and of `reference` in bf16, both compared with `reference` in float32.
+    """
+    if not error <= OWN_ERROR_FACTOR * own:
+        raise Mismatch(
+            f"a step of {LAYERS} layers is {error:.1e} (relative L2) from {reference} in float32, {reference} in bf16 "
+            f"{own:.1e}; twice that is allowed"
+        )
+
+
+def require_same_step(device: str, configs: Configs = CONFIGS) -> tuple[float, float]:
     """The relative L2 error of the engine's step in bf16 and that of PyTorch's own form, both from float32.
 
     Raises `Mismatch` where the engine's is more than twice PyTorch's, or not finite.
     """
-    found = bundle(device, {**configs, "transformer": {**configs["transformer"], "num_layers": LAYERS}})
+    found = bundle(device, shallow(configs))
     request = plan(Options(), found.config.geometry)
     spatial = found.config.vae.spatial
     sizes = {
@@ -48,11 +68,7 @@ def require_same_step(device: str, configs: Mapping[str, Mapping[str, Any]] = CO
         return TorchEngine(network, signature, device=device)(given)["velocity"].cpu()
 
     wanted = velocity(torch.float32, own=False)
-    limit = OWN_ERROR_FACTOR * (own := relative_error(velocity(torch.bfloat16, own=True), wanted))
+    own = relative_error(velocity(torch.bfloat16, own=True), wanted)
     error = relative_error(velocity(torch.bfloat16, own=False), wanted)
-    if not error <= limit:
-        raise Mismatch(
-            f"a step of {LAYERS} layers at full width differs from float32 by {error:.1e} (relative L2); PyTorch's own "
-            f"form in bf16 differs by {own:.1e}, and twice that is allowed"
-        )
+    require_close(error, own, "PyTorch's own form")
     return error, own

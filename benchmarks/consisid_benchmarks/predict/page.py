@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from consisid_benchmarks.predict.goals import GOALS, NOT_PREDICTED, verdict
-from consisid_benchmarks.predict.record import deviations
-from consisid_benchmarks.tables import markdown, spell
+from consisid_benchmarks.predict.record import FOLDER, deviations
+from consisid_benchmarks.tables import RESULTS, markdown, spell
 from consisid_measurement.record import Record
 
 SUITE = "predict"
 GOALS_OF = "h200"
 """The GPU that the goals are for."""
+
+
+def plot_path(device: str) -> Path:
+    """Path of a prediction's plot, relative to the root: beside the prediction."""
+    return RESULTS / FOLDER / f"{device}.png"
 
 
 def block(predictions: Mapping[str, Mapping[str, Any]], records: Iterable[Record]) -> str:
@@ -43,7 +49,8 @@ def _section(device: str, found: Mapping[str, Any], records: list[Record]) -> st
     differing = list(deviations(found, device, records))
     measured = ["Measured otherwise by more than 15 %:\n\n" + "\n".join(f"- {text}" for text in differing)]
     goals = [_goals(found), NOT_PREDICTED] if device == GOALS_OF else []
-    return "\n\n".join([head, markdown(lines), whole, *(measured if differing else []), *goals])
+    picture = f"![A request on {device}, stage by stage](../{plot_path(device).as_posix()})"
+    return "\n\n".join([head, markdown(lines), whole, picture, *(measured if differing else []), *goals])
 
 
 def _goals(found: Mapping[str, Any]) -> str:

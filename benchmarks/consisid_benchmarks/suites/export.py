@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from consisid_measurement.commands import Json, MachineName, Out, Rounds, finish, results_folder
+from consisid_measurement.commands import Json, MachineName, Out, Rounds, results_folder, run_suite
 from consisid_runtime.cli.progress import Display
 from consisid_runtime.cli.threads import Threads
 
@@ -38,7 +38,7 @@ def command(
 ) -> None:
     """Time our export and torch.onnx.export on four layers of ConsisID-preview's width."""
     from consisid_export.checkpoint.checkpoint import Checkpoint
-    from consisid_measurement import environment, harness
+    from consisid_measurement import environment
     from consisid_runtime.cpus import default_threads
     from consisid_runtime.files.atomic import require_folder
 
@@ -64,16 +64,16 @@ def command(
             whole = measure_all(_written(full), display.update) if full else []
             return measure(f"width-{width}-{LAYERS}-layers", checkpoint, rounds=rounds, progress=display.update) + whole
 
-    record, reason = harness.run(
+    run_suite(
         SUITE,
         GATE,
         rows,
-        root=environment.checkout(),
-        machine=environment.machine(machine),
         packages=PACKAGES,
+        machine=machine,
+        results=results,
+        as_json=as_json,
         ceilings=partial(environment.cpu_ceilings, default_threads()),
     )
-    finish(record, reason, results, as_json)
 
 
 def require_same_network(folder: Path, progress: Progress) -> None:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from consisid_benchmarks.suites.gpu import captured, ceilings, require_gpu, seconds
-from consisid_measurement.commands import Json, MachineName, Out, Rounds, finish, results_folder
+from consisid_measurement.commands import Json, MachineName, Out, Rounds, results_folder, run_suite
 from consisid_runtime.cli.progress import Display
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ def command(rounds: Rounds = 20, machine: MachineName = None, out: Out = None, a
     """Time every kernel at ConsisID-preview's size against PyTorch's back-ends and compiler. Needs a GPU."""
     require_gpu(SUITE)
     from consisid_benchmarks.suites.kernel_case_types import Size
-    from consisid_measurement import environment, harness
 
     results = results_folder(out)
     bounds: dict[str, float | None] = {}
@@ -39,16 +38,7 @@ def command(rounds: Rounds = 20, machine: MachineName = None, out: Out = None, a
         with Display("bench kernels") as display:
             return measure(Size(), bounds, rounds=rounds, progress=display.update)
 
-    record, reason = harness.run(
-        SUITE,
-        GATE,
-        rows,
-        root=environment.checkout(),
-        machine=environment.machine(machine),
-        packages=PACKAGES,
-        ceilings=limits,
-    )
-    finish(record, reason, results, as_json)
+    run_suite(SUITE, GATE, rows, packages=PACKAGES, machine=machine, results=results, as_json=as_json, ceilings=limits)
 
 
 def measure(size: Size, bounds: Mapping[str, float | None], *, rounds: int, progress: Progress) -> list[Row]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,9 +17,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from consisid_measurement.commands import Json, MachineName, Out, Rounds, finish, results_folder
+from consisid_measurement.commands import Json, MachineName, Out, Rounds, results_folder, run_suite
 from consisid_runtime.cli.progress import Display
 from consisid_runtime.cli.threads import Threads
+from consisid_runtime.errors import MissingExtra
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,11 +67,12 @@ def command(
     """Time whole videos: ours by each way to run on a CPU, and diffusers, eager and compiled (needs a C++ compiler)."""
     from consisid_benchmarks.suites.variant_processes import VARIANTS
     from consisid_export.checkpoint.checkpoint import Checkpoint
-    from consisid_measurement import environment, harness
+    from consisid_measurement import environment
     from consisid_runtime.cpus import default_threads
     from consisid_runtime.options import Options
 
     results = results_folder(out)
+    require_cpp_compiler()
     if checkpoint is not None:
         Checkpoint.open(checkpoint)
     threads = default_threads()
@@ -90,16 +94,16 @@ def command(
                 )
             return measured
 
-    record, reason = harness.run(
-        SUITE,
-        GATE,
-        rows,
-        root=environment.checkout(),
-        machine=environment.machine(machine),
-        packages=PACKAGES,
-        ceilings=ceilings,
+    run_suite(
+        SUITE, GATE, rows, packages=PACKAGES, machine=machine, results=results, as_json=as_json, ceilings=ceilings
     )
-    finish(record, reason, results, as_json)
+
+
+def require_cpp_compiler() -> None:
+    """Raises `MissingExtra` without the C++ compiler that `torch.compile` calls on a CPU."""
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        raise MissingExtra(f"torch.compile needs a C++ compiler, and there is no {compiler}: install g++, or set CXX")
 
 
 def cases(given: Path | None, folder: Path) -> list[Case]:

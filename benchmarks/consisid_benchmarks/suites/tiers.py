@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from consisid_measurement.commands import Json, MachineName, Out, Rounds, finish, results_folder
+from consisid_measurement.commands import Json, MachineName, Out, Rounds, results_folder, run_suite
 from consisid_runtime.cli.progress import Display
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Measure the tiers of the nano model, and the solvers, steps and thresholds that they were chosen from."""
-    from consisid_measurement import environment, harness
+    from consisid_measurement import environment
     from consisid_runtime.files.atomic import require_folder
 
     results, folder = results_folder(out), work or environment.checkout() / "build" / "fidelity"
@@ -52,16 +52,7 @@ def command(
         with Display(f"bench {SUITE}") as display:
             return measure(folder, people, min(sweep, people), rounds, processes, display.update)
 
-    record, reason = harness.run(
-        SUITE,
-        GATE,
-        rows,
-        root=environment.checkout(),
-        machine=environment.machine(machine),
-        packages=PACKAGES,
-        ceilings=dict,
-    )
-    finish(record, reason, results, as_json)
+    run_suite(SUITE, GATE, rows, packages=PACKAGES, machine=machine, results=results, as_json=as_json)
 
 
 def measure(

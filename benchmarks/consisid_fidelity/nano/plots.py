@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, Any
 
 from consisid_fidelity.nano.variants import SOLVERS, SPECTRA, STEPS
+from consisid_measurement.plots import empty_figure, png
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from consisid_fidelity.nano.record import NanoRecord
 
 _COLOURS = ("#1b7837", "#9970ab")
@@ -38,7 +36,7 @@ def steps_plot(record: NanoRecord) -> bytes | None:
     }
     if not any(series.values()):
         return None
-    figure = _figure(7.0, 5.2)
+    figure = empty_figure(7.0, 5.2)
     for axes, (metric, label) in zip(figure.subplots(2, 2).flat, _PANELS, strict=True):
         for (solver, points), colour in zip(series.items(), _COLOURS, strict=True):
             known = [(steps, found[metric]) for steps, found in points if metric in found]
@@ -57,7 +55,7 @@ def steps_plot(record: NanoRecord) -> bytes | None:
         axes.spines[["top", "right"]].set_visible(False)
         if axes.containers:
             axes.legend(fontsize=8, frameon=False)
-    return _png(figure)
+    return png(figure)
 
 
 def spectra_plot(record: NanoRecord) -> bytes | None:
@@ -66,7 +64,7 @@ def spectra_plot(record: NanoRecord) -> bytes | None:
     if not spectra:
         return None
     base = spectra.get(SPECTRA[0])
-    figure = _figure(7.0, 3.2)
+    figure = empty_figure(7.0, 3.2)
     absolute, relative = figure.subplots(1, 2)
     for name, levels in spectra.items():
         colour, line = _LINES[name]
@@ -81,26 +79,10 @@ def spectra_plot(record: NanoRecord) -> bytes | None:
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
     absolute.legend(fontsize=8, frameon=False)
-    return _png(figure)
+    return png(figure)
 
 
 def _error(figure: dict[str, Any]) -> tuple[float, float]:
     if figure["low"] is None:
         return 0.0, 0.0
     return figure["mean"] - figure["low"], figure["high"] - figure["mean"]
-
-
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    # Without this, matplotlib writes its version into the file.
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()

@@ -12,6 +12,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from consisid_runtime.allocator import keep_freed_memory
 from consisid_runtime.cli import commands, output
 from consisid_runtime.cli.distributions import missing_command, missing_module
 from consisid_runtime.errors import ConsisIDError, FileInaccessible, exit_codes
@@ -81,8 +82,10 @@ def _without_checked_paths(run: Callable[..., Any]) -> Callable[..., Any]:
 def main() -> None:
     """Run the command. A `ConsisIDError` becomes one line or one JSON object, and its exit code.
 
-    Any other exception is printed by Python, after one JSON object where --json was given.
+    Any other exception is printed by Python, after one JSON object where --json was given. The process keeps the memory
+    that it frees (`allocator`).
     """
+    keep_freed_memory()
     output.open_standard_streams()
     try:
         _run()

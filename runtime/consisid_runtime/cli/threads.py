@@ -1,4 +1,4 @@
-"""The flag `--threads` of the commands that compute, and how such a process uses processors and memory."""
+"""The flag `--threads` of the commands that compute."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ from typing import Annotated
 
 import typer
 
-from consisid_runtime.allocator import keep_freed_memory
 from consisid_runtime.cpus import default_threads, use_threads
 
 
 def _use(count: int | None) -> int | None:
     # Before the command imports a library: OpenMP, MKL and OpenBLAS read the number when they are loaded.
     use_threads(default_threads() if count is None else count)
-    keep_freed_memory()
     return count
 
 

@@ -1,5 +1,7 @@
 """What is measured on a GPU, at small sizes on a CPU with a clock that counts its readings."""
 
+import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -46,6 +48,14 @@ def test_a_lap_waits_for_the_device_before_the_clock_is_read() -> None:
     assert watch.laps == [Lap("a", 2.0, 5)]
 
 
+def test_a_lap_has_the_energy_used_in_it() -> None:
+    joules = iter([100.0, 130.0, 131.0, 171.0, 172.0])
+    watch = Stopwatch(Gauge(lambda: None, lambda: None, lambda: 0, lambda: 0.0, lambda: next(joules)))
+    for stage in ("a", "b", ""):
+        watch(stage)
+    assert [(lap.stage, lap.joules) for lap in watch.laps] == [("a", 30.0), ("b", 40.0)]
+
+
 @pytest.mark.parametrize("stage", ["text", "encode", "denoise", "decode"])
 def test_every_stage_has_its_time_memory_and_rates(tiny: Configs, gauge: Gauge, stage: str) -> None:
     made: list[object] = []
@@ -75,12 +85,15 @@ def without_faces() -> Any:
 
 
 def test_a_whole_request_counts_every_step_once(tiny: Configs, gauge: Gauge) -> None:
+    joules = (2.0 * reading for reading in itertools.count())
     with without_faces():
-        rows = whole.measure(full_size.bundle("cpu", tiny), full_size.inputs("cpu"), gauge, 1000)
+        metered = replace(gauge, joules=lambda: next(joules))
+        rows = whole.measure(full_size.bundle("cpu", tiny), full_size.inputs("cpu"), metered, 1000)
     # Four stages and the start of denoising, and 50 steps.
     assert [(row.case, row.metric, row.median) for row in rows] == [
         ("request/50-steps", "total_seconds", 55.0),
         ("request/50-steps", "peak_bytes", 8.0),
+        ("request/50-steps", "energy_joules", 110.0),
     ]
 
 
@@ -107,19 +120,54 @@ def test_a_step_that_differs_at_full_width_is_refused(tiny: Configs) -> None:
 
 
 def test_diffusers_is_timed_in_turn_with_ours_at_the_same_weights(tiny: Configs, gauge: Gauge) -> None:
-    rows = peers.measure("cpu", tiny, gauge, 1)
-    assert [(row.variant, row.metric, row.median, row.n) for row in rows] == [
-        ("ours", "step_seconds", 1.0, 1),
-        ("diffusers-eager", "step_seconds", 1.0, 1),
+    compiled: list[object] = []
+    with mock.patch.object(torch.nn.Module, "compile", lambda self: compiled.append(self)):
+        rows = peers.measure("cpu", tiny, gauge, 1, ("diffusers-eager", "diffusers-compiled"))
+    errors, timed = rows[:3], rows[3:]
+    assert {row.metric for row in errors} == {"error_percent"} and all(0 < row.median < 2 for row in errors)
+    assert [(row.variant, row.metric, row.median, row.n) for row in timed] == [
+        (variant, "step_seconds", 1.0, 1) for variant in ("ours", "diffusers-eager", "diffusers-compiled")
     ]
+    assert len(compiled) == width_check.LAYERS + tiny["transformer"]["num_layers"]
+
+
+def test_a_peer_with_another_result_is_not_timed(tiny: Configs, gauge: Gauge, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_injections(network: Any) -> None:
+        network.is_train_face = False
+
+    monkeypatch.setattr(peers, "PEERS", {peers.PEER: lambda network: None, "other": without_injections})
+    rows = peers.measure("cpu", tiny, gauge, 1, (peers.PEER, "other"))
+    errors = {row.variant: row.median for row in rows if row.metric == "error_percent"}
+    assert errors["other"] > 10 * errors[peers.PEER]
+    assert {row.variant for row in rows if row.metric == "step_seconds"} == {"ours", peers.PEER}
+
+
+def test_cache_dit_runs_an_injection_once_after_all_blocks(tiny: Configs) -> None:
+    """Its adapter joins the blocks to one, and diffusers injects the face after each second block."""
+    pytest.importorskip("cache_dit")
+    injected: dict[str, list[int]] = {}
+
+    def observed(name: str) -> peers.Change:
+        def change(network: Any) -> None:
+            for index, attention in enumerate(network.perceiver_cross_attention):
+                attention.register_forward_hook(lambda *_, index=index: injected.setdefault(name, []).append(index))
+            peers.PEERS[name](network)
+
+        return change
+
+    bundle = full_size.bundle("cpu", tiny)
+    with torch.no_grad():
+        found = peers.compare(bundle, tiny, "cpu", {name: observed(name) for name in (peers.PEER, peers.CACHED)})
+    assert injected == {peers.PEER: [0, 1], peers.CACHED: [0]}
+    assert found[peers.CACHED] > 10 * found[peers.PEER]
 
 
 def test_another_result_than_diffusers_is_refused(tiny: Configs) -> None:
     bundle = full_size.bundle("cpu", tiny)
     module = bundle.module("dit_step")
     bundle.loaded["dit_step"] = lambda inputs: {n: 1.05 * t for n, t in module(inputs).items()}  # type: ignore[assignment]
-    with pytest.raises(Mismatch, match="from diffusers' in float32"):
-        peers.require_same(bundle, tiny, "cpu")
+    with torch.no_grad(), pytest.raises(Mismatch, match="from diffusers-eager in float32"):
+        peers.compare(bundle, tiny, "cpu", {peers.PEER: peers.PEERS[peers.PEER]})
 
 
 @pytest.mark.parametrize("suite", [stages, whole, peers])
