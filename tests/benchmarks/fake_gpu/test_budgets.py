@@ -49,6 +49,12 @@ def test_budgets_have_every_stage_no_spills_and_fit_the_device() -> None:
         assert not any(form["spills"] for form in BUDGET[case]["compiled"].values())
 
 
+def test_the_host_waits_for_no_step() -> None:
+    steps = [BUDGET["nano"]["stages"]["denoise/steps"]]
+    steps += [BUDGET["full"]["stages"][f"denoise/{step}"] for step in ("first-step", "step")]
+    assert [step["waits"] for step in steps] == [{}, {}, {}]
+
+
 @pytest.fixture(scope="module")
 def seen(fake_gpu: None) -> dict[str, Any]:
     """Fault → what the fake GPU saw of it."""
@@ -62,6 +68,11 @@ def seen(fake_gpu: None) -> dict[str, Any]:
         ("conditions on the CPU", ("denoise/step: waits 1 times, its budget is 0: ", "engines/torch.py")),
         ("hidden copy", ("denoise/step", "(clone.default")),
         ("wait in the loop", ("denoise/step: waits 2 times, its budget is 0: ", "block.feed_forward", "[a value]")),
+        (
+            "pageable draw",
+            ("denoise/step: waits 1 times, its budget is 0: ", "send(draw", "pageable memory]"),
+        ),
+        ("no lead", ("denoise/step: waits 1 times, its budget is 0: ", "transfers.py finish", "nothing behind it]")),
         ("memory held", ("denoise/step", "peak bytes")),
         ("spill", ("joint._attention", "bytes of spills")),
     ],
