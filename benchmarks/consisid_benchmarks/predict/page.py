@@ -33,7 +33,8 @@ def _section(device: str, found: Mapping[str, Any], records: list[Record]) -> st
     request = found["request"]
     whole = (
         f"A request of 50 steps, warm: {_range(request['seconds'])}, without insightface's networks and the MP4, which "
-        f"run on the CPU; {spell(request['resident_bytes'], 'peak_bytes')} of tensors in one process."
+        "run on the CPU, the MP4 beside decoding; "
+        f"{spell(request['resident_bytes'], 'peak_bytes')} of tensors in one process."
     )
     peaks = found["device"]
     head = (

@@ -55,6 +55,13 @@ def test_the_host_waits_for_no_step() -> None:
     assert [step["waits"] for step in steps] == [{}, {}, {}]
 
 
+def test_decoding_waits_for_its_latents_and_its_last_frames_alone() -> None:
+    waits = [[*BUDGET[case]["stages"]["decode"]["waits"].items()] for case in budgets.CASES]
+    assert [[(count, line.endswith("[a value]")) for line, count in each] for each in waits] == [
+        [(1, False), (1, True)] for _ in budgets.CASES
+    ]
+
+
 @pytest.fixture(scope="module")
 def seen(fake_gpu: None) -> dict[str, Any]:
     """Fault → what the fake GPU saw of it."""
