@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from consisid_benchmarks.predict.goals import GOALS, NOT_PREDICTED, verdict
+from consisid_benchmarks.predict.graph import sentence
 from consisid_benchmarks.predict.record import deviations
 from consisid_benchmarks.tables import markdown, spell
 from consisid_measurement.record import Record
@@ -43,7 +44,9 @@ def _section(device: str, found: Mapping[str, Any], records: list[Record]) -> st
     )
     differing = list(deviations(found, device, records))
     measured = ["Measured otherwise by more than 15 %:\n\n" + "\n".join(f"- {text}" for text in differing)]
-    goals = [_goals(found), NOT_PREDICTED] if device == GOALS_OF else []
+    graphs = " ".join(sentence(case, graph) for case, graph in found["graphs"].items())
+    graphs += " The engine captures none: nano is for CPUs."
+    goals = [_goals(found), NOT_PREDICTED, graphs] if device == GOALS_OF else []
     return "\n\n".join([head, markdown(lines), whole, *(measured if differing else []), *goals])
 
 
