@@ -22,8 +22,8 @@ import numpy.typing as npt
 from consisid_fidelity.errors import CollectionInvalid, VideoUnreadable
 from consisid_runtime.errors import ConsisIDError
 from consisid_runtime.files.image_file import read_file
+from consisid_runtime.mp4 import Frames, decode_mp4
 from consisid_runtime.stages.face.image import Pixels, read_pixels
-from consisid_runtime.video import Frames, decode_mp4
 
 TABLE = "videos.csv"
 REQUIRED = ("video", "portrait", "prompt")

@@ -12,8 +12,8 @@ from PIL import Image
 from consisid_fidelity.collection import REFERENCE, REQUIRED, TABLE, read_table
 from consisid_runtime.errors import OutputUnwritable
 from consisid_runtime.files.atomic import write_file
+from consisid_runtime.mp4 import Frames
 from consisid_runtime.stages.face.image import Pixels
-from consisid_runtime.video import Frames
 
 
 class CollectionWriter:

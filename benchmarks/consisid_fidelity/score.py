@@ -19,7 +19,7 @@ from consisid_fidelity.metrics.frechet import TooFewSamples, frechet_distance, s
 from consisid_fidelity.metrics.statistics import Estimate, estimate, proportion
 from consisid_fidelity.video_metrics import Portraits, Values, face_metrics, reference_metrics
 from consisid_runtime.events import Progress
-from consisid_runtime.video import Frames
+from consisid_runtime.mp4 import Frames
 
 PAIRED = ("psnr", "ssim", "clip_distance")
 UNITS = {"psnr": "dB", "flicker": "levels"}

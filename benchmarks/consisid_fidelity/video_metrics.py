@@ -10,8 +10,8 @@ import numpy.typing as npt
 from consisid_fidelity.judges.faces import Faces, similarities
 from consisid_fidelity.judges.judges import RECOGNISERS, Judges
 from consisid_fidelity.metrics import distance, stability
+from consisid_runtime.mp4 import Frames
 from consisid_runtime.stages.face.image import Pixels
-from consisid_runtime.video import Frames
 
 Values = dict[str, float | None]
 """Metric → value; None for a video without one."""

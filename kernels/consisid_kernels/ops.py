@@ -16,15 +16,12 @@ from consisid_kernels.attention.qkv_statistics import qkv_statistics
 from consisid_kernels.attention.quantise import quantise_channels, quantise_tokens
 from consisid_kernels.layers.ffn import linear_float8, linear_gelu, linear_gelu_float8
 from consisid_kernels.layers.modulation import gated_residual, gated_residual_norm, modulated_norm
-from consisid_kernels.layers.solver import guided_step, guided_step_counter
 from consisid_kernels.layers.vae import spatial_norm_silu
 
 __all__ = [
     "face_attention",
     "gated_residual",
     "gated_residual_norm",
-    "guided_step",
-    "guided_step_counter",
     "joint_attention",
     "joint_attention_8bit",
     "linear_float8",

@@ -17,7 +17,8 @@ from consisid_runtime.wire import describe
 
 
 class Pipeline:
-    """The stages over one bundle. Nothing is kept between calls but the loaded engines.
+    """The stages over one bundle. Nothing is kept between calls but the loaded engines, and the text states of the last
+    negative prompts.
 
     The threads of the engines do not exist in a forked process: open a pipeline in the process that uses it.
 

@@ -11,7 +11,7 @@ from consisid_export.onnx.sample_portrait import drawn_portrait
 from consisid_nano.untrained.detector import write_detector
 from consisid_nano.untrained.graph import Graph
 from consisid_nano.untrained.recogniser import write_recogniser
-from consisid_runtime.video import Frames
+from consisid_runtime.mp4 import Frames
 
 WORDS = ["<start>", "<end>", "<unk>", "a", "person", "smiles", "in", "red", "blue"]
 EDGE = 16

@@ -7,7 +7,7 @@ from consisid_fidelity.collection import read_collection
 from consisid_fidelity.collection_writer import CollectionWriter, encode_lossless
 from consisid_fidelity.errors import CollectionInvalid, VideoUnreadable
 from consisid_runtime.errors import ImageTooSmall, ImageUnreadable, OutputUnwritable
-from consisid_runtime.video import Frames, encode_mp4
+from consisid_runtime.mp4 import Frames, encode_mp4
 
 RNG = np.random.default_rng(0)
 NOISE: Frames = RNG.integers(0, 256, (5, 48, 64, 3), dtype=np.uint8)

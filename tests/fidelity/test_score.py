@@ -15,7 +15,7 @@ from consisid_fidelity.judges.judges import REQUIRED_FILES, Judges
 from consisid_fidelity.metrics.distance import MAX_PSNR
 from consisid_fidelity.score import Scores, score
 from consisid_runtime.errors import CheckpointInvalid, NoFace, OutputUnwritable
-from consisid_runtime.video import Frames
+from consisid_runtime.mp4 import Frames
 
 EVERY_METRIC = set(REQUIRED_FILES) | {"flicker", "psnr", "ssim"}
 NOBODY: Frames = np.full((4, 96, 96, 3), 90, np.uint8)

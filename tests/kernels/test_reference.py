@@ -11,10 +11,8 @@ from consisid_kernels import reference
 from consisid_runtime.models import dit, vae
 from consisid_runtime.models.configs.dit import DiTConfig
 from consisid_runtime.models.configs.vae import VAEConfig
-from consisid_runtime.stages.schedule import Schedule
 
 HEADS, WIDTH, TEXT, VIDEO, EPS = 3, 16, 5, 12, 1e-5
-SCHEDULER = {"prediction_type": "v_prediction", "timestep_spacing": "trailing", "rescale_betas_zero_snr": True}
 
 
 @pytest.fixture(autouse=True)
@@ -101,22 +99,6 @@ def test_face_attention_equals_that_of_the_step() -> None:
     assert close(found, wanted)
 
 
-@pytest.mark.parametrize("solver", ["dpm", "ddim"])
-@pytest.mark.parametrize("guidance", [None, 6.0])
-def test_a_guided_step_equals_that_of_the_schedule(solver: str, guidance: float | None) -> None:
-    schedule = Schedule.from_config(SCHEDULER, solver, 5)
-    latents, previous, draw = (normal(1, 3, 4, 2, 2) for _ in range(3))
-    velocity = normal(2 if guidance else 1, 3, 4, 2, 2)
-    first = torch.zeros(1, dtype=torch.int32)
-    for index, step in enumerate(schedule.steps):
-        output = velocity[:1] + (guidance * (velocity[1:] - velocity[:1]) if guidance else 0)
-        wanted = schedule.advance(index, output, latents, previous, draw)
-        numbers = (guidance or 1.0, step.signal, step.sigma, step.keep, step.pull)
-        numbers += (step.noise if step.draws else 0.0, step.current, step.previous)
-        found = reference.guided_step(velocity, latents, previous, draw, torch.tensor([numbers]), first)
-        assert all(close(*pair) for pair in zip(found, wanted, strict=True))
-
-
 @pytest.mark.parametrize("first", [True, False])
 def test_spatial_norm_equals_the_input_of_the_next_convolution(first: bool) -> None:
     config = VAEConfig.from_dict(
@@ -191,6 +173,3 @@ def test_a_step_is_selected_without_synchronisation() -> None:
         step = torch.ones(1, dtype=torch.int32)
         x, table, weight = torch.ones(2, 9, 16), torch.ones(3, 6, 16), torch.ones(16)
         assert reference.modulated_norm(x, weight, weight, table, step, TEXT, EPS).shape == x.shape
-        latents, rows = torch.ones(1, 3, 4), torch.ones(3, 8)
-        found = reference.guided_step(torch.ones(2, 3, 4), latents, latents, latents, rows, step)
-        assert [tensor.shape for tensor in found] == [latents.shape] * 2

@@ -32,14 +32,15 @@ def used(folder: Path) -> Pipeline:
 
 
 def generate(pipeline: Pipeline, tier: str, number: int, cancel_after: int | None = None) -> Video:
-    """One of two requests, which differ in prompt and seed."""
+    """One of two requests, which differ in prompt, negative prompt and seed."""
 
     def progress(stage: str, done: int, total: int) -> None:
         if stage == "denoise" and done == cancel_after:
             raise Cancelled
 
     prompt, seed = EXAMPLE.calibration[number]
-    options = Options(tier=tier, seed=seed, steps=STEPS, frames=9)
+    negative = ("", EXAMPLE.calibration[0][0])[number]
+    options = Options(tier=tier, seed=seed, steps=STEPS, frames=9, negative_prompt=negative)
     return pipeline.generate(EXAMPLE.portrait, prompt, options, progress=progress)
 
 

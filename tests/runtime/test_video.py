@@ -4,6 +4,9 @@ import io
 import os
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -11,7 +14,8 @@ import numpy as np
 import pytest
 
 from consisid_runtime.errors import MissingExtra
-from consisid_runtime.video import Frames, Video, decode_mp4, encode_mp4
+from consisid_runtime.mp4 import Frames, Mp4Writer, decode_mp4, encode_beside, encode_mp4
+from consisid_runtime.video import Video
 
 
 def moving(count: int, height: int = 64, width: int = 96) -> Frames:
@@ -77,6 +81,74 @@ def test_same_frames_same_bytes_whatever_the_heap_holds() -> None:
         del garbage
         seen.add(encode_mp4(moving(49), 8))
     assert len(seen) == 1
+
+
+@pytest.mark.parametrize("sizes", [[17], [9, 8], [1] * 17], ids=str)
+def test_an_mp4_made_beside_its_frames_has_the_same_bytes(sizes: list[int]) -> None:
+    frames = moving(17)
+    chunks = iter(np.split(frames, np.cumsum(sizes)[:-1]))
+    found, mp4 = encode_beside(chunks, frames.shape, 8)
+    assert np.array_equal(found, frames) and mp4 == encode_mp4(frames, 8)
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """What happens in which order; at the end no thread is left."""
+    seen: list[str] = []
+    add = Mp4Writer.add
+
+    def noting(self: Mp4Writer, frames: Frames) -> None:
+        seen.append(f"encoder begins {frames[0, 0, 0, 0]}")
+        if frames[0, 0, 0, 0] == 66:
+            raise RuntimeError("full")
+        time.sleep(0.05)
+        add(self, frames)
+        seen.append(f"encoder ends {frames[0, 0, 0, 0]}")
+
+    monkeypatch.setattr(Mp4Writer, "add", noting)
+    before = threading.active_count()
+    yield seen
+    assert threading.active_count() == before
+
+
+def chunks(steps: list[str], *values: int) -> Iterator[Frames]:
+    """Two frames of each value; a negative one is a cancel."""
+    for value in values:
+        steps.append(f"make {value}")
+        if value < 0:
+            raise KeyboardInterrupt
+        yield np.full((2, 16, 16, 3), value, np.uint8)
+
+
+def test_the_next_chunk_is_made_while_one_is_encoded_and_at_most_one_waits(steps: list[str]) -> None:
+    encode_beside(chunks(steps, 1, 2, 3), (6, 16, 16, 3), 8)
+    place = {what: steps.index(what) for what in steps}
+    assert place["make 2"] < place["encoder ends 1"] < place["make 3"] < place["encoder ends 2"]
+
+
+def test_who_cancels_between_chunks_ends_the_encoder_too(steps: list[str]) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        encode_beside(chunks(steps, 1, -1, 2), (6, 16, 16, 3), 8)
+    assert "make 2" not in steps and steps[-1] == "encoder ends 1"
+
+
+def test_an_encoder_that_fails_ends_the_decoding(steps: list[str]) -> None:
+    with pytest.raises(RuntimeError, match="full"):
+        encode_beside(chunks(steps, 66, 1, 2), (6, 16, 16, 3), 8)
+    assert "make 1" in steps and "make 2" not in steps
+
+
+@pytest.mark.parametrize("given", [1, 3])
+def test_an_mp4_of_another_number_of_frames_is_none(steps: list[str], given: int) -> None:
+    with pytest.raises(ValueError, match=r"begun for 4 frames and got 2|could not broadcast"):
+        encode_beside(chunks(steps, *range(given)), (4, 16, 16, 3), 8)
+
+
+def test_without_pyav_no_chunk_is_made(steps: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(MissingExtra, match="PyAV"):
+        encode_beside(chunks(steps, 1), (2, 16, 16, 3), 8)
+    assert steps == []
 
 
 @pytest.mark.parametrize("frames", [np.zeros((2, 15, 16, 3), np.uint8), np.zeros((0, 16, 16, 3), np.uint8)])

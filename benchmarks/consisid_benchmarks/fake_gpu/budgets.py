@@ -20,6 +20,9 @@ from consisid_runtime.files.atomic import write_file
 
 BUDGETS = Path(__file__).with_name("budgets.json")
 CASES = ("nano", "full")
+NANO_STEPS = 11
+"""Of case "nano": more than one block of modulations, so that a step within and one at the start of a block are both
+counted. Its stage "denoise/steps" has all but the first."""
 WRITE = "python -m consisid_benchmarks.fake_gpu.budgets --write"
 _TOTALS = ("launches", "bytes", "flops")
 _MEMORY = ("start_bytes", "peak_bytes")

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from consisid_benchmarks.fake_gpu.budgets import NANO_STEPS
 from consisid_benchmarks.fake_gpu.driver import Launches
 from consisid_benchmarks.fake_gpu.full_size import FullSize
 from consisid_benchmarks.fake_gpu.machine import device_tensor, host_tensor, machine
@@ -27,9 +28,6 @@ from consisid_runtime.engines import Engine
 from consisid_runtime.engines.torch import BundleWeights, TorchEngine
 from consisid_runtime.models import networks
 from consisid_runtime.pipeline import Pipeline
-
-NANO_STEPS = 11
-"""More than one block of modulations, so that a step within and one at the start of a block are both counted."""
 
 
 def full(only: str = "") -> dict[str, Any]:

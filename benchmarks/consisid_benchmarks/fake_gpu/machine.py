@@ -43,6 +43,8 @@ def machine() -> Iterator[tuple[Meter, Launches]]:
         "device": lambda *_: nullcontext(),
         "_lazy_init": lambda: None,
         "synchronize": lambda *_: meter.waits("torch.cuda.synchronize"),
+        "current_stream": lambda *_: None,
+        "Event": lambda **_: _Event(meter),
     }
     with ExitStack() as stack:
         for name, function in functions.items():
@@ -67,6 +69,20 @@ def device_tensor(meter: Meter, *shape: int, dtype: torch.dtype = torch.float32)
         made = torch.empty(shape, dtype=dtype, device="cuda:0")
     meter.own(made)
     return made
+
+
+class _Event:
+    """Stands in for `torch.cuda.Event`. Waiting for it lets the device idle where nothing was launched behind it."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+
+    def record(self, stream: object) -> None:
+        self._launched = self._meter.launched
+
+    def synchronize(self) -> None:
+        if self._meter.launched == self._launched:
+            self._meter.waits("an event, with nothing behind it")
 
 
 class _Functions(TorchFunctionMode):

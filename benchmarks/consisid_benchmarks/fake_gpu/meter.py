@@ -83,6 +83,11 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.count = known or Count(start_bytes=self.live, peak_bytes=self.live)
         self.stages[stage] = self.count
 
+    @property
+    def launched(self) -> int:
+        """Kernels and copies that the device was given until now."""
+        return sum(count.total.launches for count in self.stages.values())
+
     def own(self, tensor: object) -> None:
         """Counts the memory of a tensor on the device until it is freed."""
         if not isinstance(tensor, FakeTensor) or tensor.device.type != "cuda":
@@ -152,6 +157,7 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._sent(source, non_blocking)
         else:
             self._received(source, non_blocking and is_pinned(to))
+            to.fill_(to.dtype == torch.bool)  # what the host reads there decides, as a value does
         return to
 
     def _sent(self, source: Tensor, non_blocking: bool) -> None:

@@ -66,12 +66,13 @@ def _face(bundle: FullSize, request: Plan, given: MakeInput, begin: Begin, steps
 
 
 def _text(bundle: FullSize, request: Plan, given: MakeInput, begin: Begin, steps: int) -> Iterator[None]:
+    """The prompt alone: the negative one's states are kept from an earlier request."""
     begin("load/text")
     encoder = bundle.module("text_encoder")
     yield
     begin("text")
     length = bundle.config.transformer.max_text_seq_length
-    encoder({"token_ids": torch.arange(2 * length).remainder(_TOKENS).reshape(2, length)})
+    encoder({"token_ids": torch.arange(length).remainder(_TOKENS)[None]})
     yield
 
 

@@ -50,7 +50,6 @@ FLOPS: dict[str, Callable[[Arguments], int]] = {
     "qkv_8bit": _none,
     "qkv_statistics": _none,
     "quantise": _none,
-    "solver": _none,
     "vae": _none,
 }
 """Module of `consisid_kernels` → FLOPs of one launch, from its arguments by name."""

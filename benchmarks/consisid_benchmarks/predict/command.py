@@ -16,11 +16,10 @@ def command(out: Out = None, as_json: Json = False) -> None:
     """
     from consisid_benchmarks.fake_gpu import budgets
     from consisid_benchmarks.predict import record
-    from consisid_benchmarks.predict.seconds import predict
     from consisid_measurement.record import read
 
-    results, budget = results_folder(out), budgets.read()["full"]
-    found = {name: predict(budget, device) for name, device in DEVICES.items()}
+    results, budget = results_folder(out), budgets.read()
+    found = {name: record.make(budget, device) for name, device in DEVICES.items()}
     records = [read(path) for path in sorted(results.glob(f"*/{record.MEASURED}.json"))]
     found |= record.from_measured(budget, records)
     lines = []

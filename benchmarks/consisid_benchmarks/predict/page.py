@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from consisid_benchmarks.predict.goals import GOALS, NOT_PREDICTED, verdict
+from consisid_benchmarks.predict.graph import sentence
 from consisid_benchmarks.predict.record import FOLDER, deviations
 from consisid_benchmarks.tables import RESULTS, markdown, spell
 from consisid_measurement.record import Record
@@ -39,7 +40,8 @@ def _section(device: str, found: Mapping[str, Any], records: list[Record]) -> st
     request = found["request"]
     whole = (
         f"A request of 50 steps, warm: {_range(request['seconds'])}, without insightface's networks and the MP4, which "
-        f"run on the CPU; {spell(request['resident_bytes'], 'peak_bytes')} of tensors in one process."
+        "run on the CPU, the MP4 beside decoding; "
+        f"{spell(request['resident_bytes'], 'peak_bytes')} of tensors in one process."
     )
     peaks = found["device"]
     head = (
@@ -48,7 +50,9 @@ def _section(device: str, found: Mapping[str, Any], records: list[Record]) -> st
     )
     differing = list(deviations(found, device, records))
     measured = ["Measured otherwise by more than 15 %:\n\n" + "\n".join(f"- {text}" for text in differing)]
-    goals = [_goals(found), NOT_PREDICTED] if device == GOALS_OF else []
+    graphs = " ".join(sentence(case, graph) for case, graph in found["graphs"].items())
+    graphs += " The engine captures none: nano is for CPUs."
+    goals = [_goals(found), NOT_PREDICTED, graphs] if device == GOALS_OF else []
     picture = f"![A request on {device}, stage by stage](../{plot_path(device).as_posix()})"
     return "\n\n".join([head, markdown(lines), whole, picture, *(measured if differing else []), *goals])
 

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from consisid_benchmarks.predict.ceilings import measured
+from consisid_benchmarks.predict.ceilings import Device, measured
+from consisid_benchmarks.predict.graph import graphs
 from consisid_benchmarks.predict.seconds import predict
 from consisid_measurement.record import OURS, Record, Row
 from consisid_runtime.files.atomic import write_file
@@ -25,6 +26,11 @@ SUFFIX = "-measured"
 """Of the name of a prediction from a record's own ceilings."""
 TOLERANCE = 0.15
 _KIND = "predicted"
+
+
+def make(budget: Mapping[str, Any], device: Device) -> dict[str, Any]:
+    """The record of a prediction, from the budgets of every case."""
+    return {**predict(budget["full"], device), "graphs": graphs(budget, device)}
 
 
 def write(results: Path, device: str, found: Mapping[str, Any]) -> Path:
@@ -48,7 +54,7 @@ def read_all(results: Path) -> dict[str, dict[str, Any]]:
 def from_measured(budget: Mapping[str, Any], records: Iterable[Record]) -> dict[str, dict[str, Any]]:
     """Name → the prediction from the ceilings of each record of `MEASURED` that has them."""
     devices = {record.machine.name: measured(record) for record in records if record.suite == MEASURED}
-    return {f"{machine}{SUFFIX}": predict(budget, device) for machine, device in devices.items() if device}
+    return {f"{machine}{SUFFIX}": make(budget, device) for machine, device in devices.items() if device}
 
 
 def deviations(found: Mapping[str, Any], name: str, records: Iterable[Record]) -> Iterator[str]:

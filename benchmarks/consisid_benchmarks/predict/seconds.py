@@ -15,7 +15,7 @@ from consisid_benchmarks.predict.ceilings import LAUNCH_SECONDS, PAGEABLE_GBPS, 
 from consisid_runtime.signatures import MODULATION_BLOCK
 
 End = Literal["worst", "likely", "best"]
-_ENDS: tuple[End, ...] = ("best", "likely", "worst")
+ENDS: tuple[End, ...] = ("best", "likely", "worst")
 STEPS = 50
 """Denoising steps of a request, as the published pipeline's default."""
 RUN = ("face", "text", "encode", "denoise/start", "denoise/first-step", "denoise/step", "decode")
@@ -36,12 +36,12 @@ class Seconds:
 
 def stage_seconds(name: str, count: Count, device: Device) -> Seconds:
     """The time of one run of a stage."""
-    return Seconds(*(_stage(name, count, device, end) for end in _ENDS))
+    return Seconds(*(_stage(name, count, device, end) for end in ENDS))
 
 
 def request_seconds(stages: Mapping[str, Seconds]) -> Seconds:
     """A whole request on a warm pipeline, without insightface's networks and the MP4, which run on the CPU."""
-    return Seconds(*(sum(TIMES[name] * getattr(stages[name], end) for name in RUN) for end in _ENDS))
+    return Seconds(*(sum(TIMES[name] * getattr(stages[name], end) for name in RUN) for end in ENDS))
 
 
 def resident_bytes(counts: Mapping[str, Count]) -> int:
@@ -52,8 +52,13 @@ def resident_bytes(counts: Mapping[str, Count]) -> int:
     return sum(weights.values()) + max(beside)
 
 
+def device_seconds(name: str, count: Count, device: Device, end: End) -> float:
+    """What the kernels of a stage take the device, one after the other."""
+    return sum(_kernel(name, kernel, work, device, end) for kernel, work in count.kernels.items())
+
+
 def predict(budget: Mapping[str, Any], device: Device) -> dict[str, Any]:
-    """The record of a prediction, from the budget of case "full"."""
+    """Seconds and memory of a request and its stages, from the budget of case "full"."""
     counts = {name: Count.from_json(budget["stages"][name]) for name in RUN}
     stages = {name: stage_seconds(name, count, device) for name, count in counts.items()}
     return {
@@ -81,7 +86,7 @@ def _shares() -> Iterator[tuple[str, Any]]:
 
 
 def _stage(name: str, count: Count, device: Device, end: End) -> float:
-    on_device = sum(_kernel(name, kernel, work, device, end) for kernel, work in count.kernels.items())
+    on_device = device_seconds(name, count, device, end)
     on_host = count.total.launches * float(getattr(LAUNCH_SECONDS, end))
     return max(on_device, on_host) + sum(count.waits.values()) * float(getattr(WAIT_SECONDS, end))
 

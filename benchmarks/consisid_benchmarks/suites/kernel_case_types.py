@@ -13,10 +13,7 @@ Call = Callable[[], Tensor | tuple[Tensor, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """The size of a model and a video. The default is ConsisID-preview at 49 frames of 480×720, with guidance.
-
-    Latents are those of sixteen videos: the latents of one video would stay in the L2 cache between runs.
-    """
+    """The size of a model and a video. The default is ConsisID-preview at 49 frames of 480×720, with guidance."""
 
     branches: int = 2
     heads: int = 48
@@ -25,7 +22,6 @@ class Size:
     video: int = 17_550
     face_slots: int = 512
     face_heads: int = 16
-    latents: tuple[int, ...] = (1, 16 * 13, 16, 60, 90)
     frames: tuple[int, ...] = (1, 8, 240, 360, 256)
     groups: int = 32
     enlarge: tuple[int, int] = (4, 4)

@@ -35,7 +35,6 @@ def cases(size: Size) -> Iterator[Case]:
         _face,
         _feed_forward,
         kernel_cases_8bit.linear,
-        _solver,
         _spatial_norm,
     ):
         yield make(size)
@@ -158,18 +157,6 @@ def _feed_forward(size: Size) -> Case:
     calls |= _plain("linear_gelu", x, weight, bias)
     flops = 2 * size.branches * size.tokens * size.width * 4 * size.width
     return Case(case_name("linear_gelu", size, *x.shape), calls, flops)
-
-
-def _solver(size: Size) -> Case:
-    from consisid_kernels import ops
-
-    latents, previous, draw = (size.normal(*size.latents, dtype=torch.float32) for _ in range(3))
-    velocity = size.normal(size.branches, *size.latents[1:], dtype=torch.float32)
-    table, step = torch.rand(50, 8, device=size.device), _modulation(size)[1]
-    arguments: tuple[Any, ...] = (velocity, latents, previous, draw, table, step)
-    calls: dict[str, Call] = {"ours": lambda: ops.guided_step(*arguments), **_plain("guided_step", *arguments)}
-    least = total_bytes(velocity, latents, previous, draw, latents, latents)
-    return Case(case_name("guided_step", size, *latents.shape), calls, traffic=least)
 
 
 def _spatial_norm(size: Size) -> Case:

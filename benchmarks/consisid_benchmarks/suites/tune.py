@@ -35,7 +35,6 @@ CANDIDATES: dict[str, dict[str, tuple[int, ...]]] = {
         "block_m": (32, 64, 128), "block_c": (64, 128), "block_k": (32, 64), "block_n": (32, 64), **_WARPS,
     },
     "linear": {"block_m": (64, 128), "block_n": (64, 128, 256), "block_k": (64, 128), "group": (4, 8, 16), **_WARPS},
-    "guided_step": {"block": (512, 1024, 2048, 4096), "num_warps": (4, 8)},
 }  # fmt: skip
 """Kernel → candidate values of each tile parameter. Other parameters and other kernels are not tuned."""
 

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from consisid_runtime.errors import MissingExtra
+from consisid_runtime.mp4 import Frames
 from consisid_runtime.options import Options, plan
 from consisid_runtime.pipeline import Pipeline
 from consisid_runtime.stages.decode import Decoder
-from consisid_runtime.video import Frames
 
 
 class Autoencoder:

@@ -20,7 +20,7 @@ from torch import Tensor
 from consisid_fidelity.judges.networks import BATCH
 from consisid_runtime.engines.torch import torch_device
 from consisid_runtime.errors import CheckpointInvalid, MissingExtra
-from consisid_runtime.video import Frames
+from consisid_runtime.mp4 import Frames
 
 
 class ClipJudge:

@@ -23,10 +23,10 @@ import numpy as np
 import numpy.typing as npt
 
 from consisid_runtime.errors import CheckpointInvalid, ConsisIDError, NoFace
+from consisid_runtime.mp4 import Frames
 from consisid_runtime.stages.face.finder import FaceFinder, Found
 from consisid_runtime.stages.face.geometry import arcface_transform, warp
 from consisid_runtime.stages.face.image import Pixels
-from consisid_runtime.video import Frames
 
 Floats = npt.NDArray[np.float32]
 

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from consisid_runtime.engines import check_device
 from consisid_runtime.errors import CheckpointInvalid, InvalidOption
 from consisid_runtime.files.ownership import sha256
+from consisid_runtime.mp4 import Frames
 from consisid_runtime.stages.face.finder import THREADS
-from consisid_runtime.video import Frames
 
 if TYPE_CHECKING:
     from consisid_fidelity.judges.clip_score import ClipJudge

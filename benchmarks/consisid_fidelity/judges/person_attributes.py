@@ -10,8 +10,8 @@ from consisid_fidelity.judges.faces import Faces
 from consisid_fidelity.judges.networks import OnnxNetwork
 from consisid_fidelity.judges.prompt_accuracy import read_classes
 from consisid_runtime.errors import CheckpointInvalid
+from consisid_runtime.mp4 import Frames
 from consisid_runtime.stages.face.geometry import arcface_transform, warp
-from consisid_runtime.video import Frames
 
 NETWORK, CLASSES = "person.onnx", "person.json"
 _EDGE = 112

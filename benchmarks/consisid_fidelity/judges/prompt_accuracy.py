@@ -12,7 +12,7 @@ from consisid_fidelity.errors import CollectionInvalid
 from consisid_fidelity.judges.networks import OnnxNetwork
 from consisid_runtime.errors import CheckpointInvalid
 from consisid_runtime.files.json_file import read_json
-from consisid_runtime.video import Frames
+from consisid_runtime.mp4 import Frames
 
 
 class AttributeJudge:

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from skimage.metrics import structural_similarity
 
-from consisid_runtime.video import Frames
+from consisid_runtime.mp4 import Frames
 
 MAX_PSNR = 100.0
 """dB assigned to equal videos, so that a mean over videos stays finite; one level in one of 10⁵ values is 98 dB."""

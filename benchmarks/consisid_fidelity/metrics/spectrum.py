@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from consisid_runtime.video import Frames
+from consisid_runtime.mp4 import Frames
 
 Floats = npt.NDArray[np.float64]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from consisid_runtime.video import Frames
+from consisid_runtime.mp4 import Frames
 
 
 def flicker(frames: Frames) -> float | None:

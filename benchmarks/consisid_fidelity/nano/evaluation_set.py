@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from PIL import Image
 
 from consisid_nano.world import HELD_OUT_PEOPLE, Person, Scene, clip, person, portrait, prompt, scene
+from consisid_runtime.mp4 import Frames
 from consisid_runtime.options import Geometry
 from consisid_runtime.stages.face.image import Pixels
-from consisid_runtime.video import Frames
 
 GALLERY_SIZE = 100
 """People in the gallery for rank-1 identification; also the largest number of cases."""

@@ -17,12 +17,12 @@ from consisid_runtime.bundle import Bundle
 from consisid_runtime.engines import Engine
 from consisid_runtime.errors import NoFace
 from consisid_runtime.models.networks import WeightReader
+from consisid_runtime.mp4 import Frames
 from consisid_runtime.options import Options, Plan
 from consisid_runtime.pipeline import Pipeline
 from consisid_runtime.stages import table
 from consisid_runtime.stages.denoise import denoise
 from consisid_runtime.stages.schedule import Schedule
-from consisid_runtime.video import Frames
 
 _MAX_CACHED_PORTRAITS = 4
 

@@ -21,8 +21,8 @@ from consisid_fidelity.metrics.statistics import rank1
 from consisid_fidelity.nano.evaluation_set import Case
 from consisid_fidelity.video_metrics import Portraits, face_metrics, reference_metrics
 from consisid_runtime.errors import CheckpointInvalid
+from consisid_runtime.mp4 import Frames
 from consisid_runtime.stages.face.finder import THREADS
-from consisid_runtime.video import Frames
 
 Measurements = dict[str, Any]
 """Metric → number, boolean for a single outcome, or nested lists of numbers."""

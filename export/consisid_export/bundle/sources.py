@@ -41,8 +41,8 @@ _SHAPES_NOTHING = (
     "consisid_runtime.events",
     "consisid_runtime.models.cpu_decoder",
     "consisid_runtime.models.in_place_decoder",
+    "consisid_runtime.mp4",
     "consisid_runtime.stages.decode",
-    "consisid_runtime.video",
     "consisid_nano.marker",
 )
 """Messages, atomic writing, this decision and what records it, the curve, which stands in the manifest alone, progress;

@@ -34,23 +34,14 @@ from consisid_kernels.reference.layers import (
     modulated_norm,
     spatial_norm_silu,
 )
-from consisid_kernels.reference.solver import (
-    counter_noise,
-    guided_step,
-    guided_step_counter,
-    philox,
-)
 
 __all__ = [
     "FLOAT8",
     "FLOAT8_LARGEST",
     "INT8_LARGEST",
-    "counter_noise",
     "face_attention",
     "gated_residual",
     "gated_residual_norm",
-    "guided_step",
-    "guided_step_counter",
     "joint_attention",
     "joint_attention_8bit",
     "linear_float8",
@@ -59,7 +50,6 @@ __all__ = [
     "merge_attention",
     "modulated_norm",
     "partial_attention",
-    "philox",
     "qkv_epilogue",
     "qkv_epilogue_8bit",
     "qkv_statistics",

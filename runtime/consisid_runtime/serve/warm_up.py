@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from consisid_runtime.bundle import Bundle
 
 
+_OWN = {"text_encoder": {"branches": 1}}
+"""Sizes in which a module differs from the others: prompts are read one by one."""
+
+
 def warm_up(bundle: Bundle) -> None:
     """Run every loaded module that computes on a GPU once, in the sizes of a request without options.
 
@@ -29,7 +33,7 @@ def warm_up(bundle: Bundle) -> None:
     for name, engine in bundle.loaded.items():
         place = torch.device(place_of(engine))
         if place.type != "cpu":
-            ports = bundle.signature(name).bind(dims).inputs
+            ports = bundle.signature(name).bind(dims | _OWN.get(name, {})).inputs
             returned |= engine({port.name: _input(port, returned, place) for port in ports})
     if any(tensor.is_cuda for tensor in returned.values()):
         torch.cuda.synchronize()  # an error on the device belongs to loading

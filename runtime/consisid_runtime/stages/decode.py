@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from consisid_runtime.engines import place_of
+from consisid_runtime.engines.transfers import receive, send
 from consisid_runtime.errors import NotFinite
+from consisid_runtime.mp4 import Frames
 from consisid_runtime.options import Plan
 
 if TYPE_CHECKING:
@@ -31,34 +35,56 @@ class Decoder:
         self._next = bundle.module("vae_decoder_next")
         self._scale = 1 / bundle.config.vae.scaling_factor
 
-    def __call__(self, latents: Tensor, plan: Plan) -> NDArray[np.uint8]:
+    def __call__(self, latents: Tensor, plan: Plan) -> Frames:
         """float32 [1, plan.latent_frames, C, h, w] -> uint8 [plan.frames, plan.height, plan.width, 3] RGB.
 
-        Never holds more than one chunk of frames in floating point. Raises `NotFinite` rather than return black.
+        Raises `NotFinite` as `chunks`.
         """
-        _require_finite("the denoiser", latents)
-        latents = latents.transpose(1, 2) * self._scale
-        video = np.empty((plan.frames, plan.height, plan.width, 3), np.uint8)
+        return np.concatenate([*self.chunks(latents, plan)])
+
+    def chunks(self, latents: Tensor, plan: Plan) -> Iterator[Frames]:
+        """The same frames in order, a chunk as soon as it is decoded.
+
+        Never holds more than one chunk of frames in floating point. A GPU decodes the next chunk while one is yielded.
+        Raises `NotFinite` rather than yield black.
+        """
+        _require("the denoiser", latents.isfinite().all())
+        latents = send(latents, place_of(self._first)).transpose(1, 2) * self._scale
+        arriving = deque[Callable[[], list[Tensor]]]()
+        for chunk in self._decoded(latents, plan):
+            arriving.append(receive((chunk.isfinite().all(), _levels(chunk))))
+            # On a CPU a chunk is done when the call returns, and need not wait for the next one.
+            ahead = int(chunk.device.type == "cuda")
+            del chunk
+            if len(arriving) > ahead:
+                yield _arrived(arriving.popleft())
+        while arriving:
+            yield _arrived(arriving.popleft())
+
+    def _decoded(self, latents: Tensor, plan: Plan) -> Iterator[Tensor]:
+        """latents [1, C, F, h, w] -> frames [1, 3, n, H, W] about [-1, 1]."""
         outputs = self._first({"latents": latents[:, :, :_FIRST]})
-        done = _store(outputs.pop("frames"), video, 0)
+        yield outputs.pop("frames")
         for start in range(_FIRST, plan.latent_frames, _NEXT):
             caches = {name.removeprefix("next_"): cache for name, cache in outputs.items()}
             outputs = self._next({"latents": latents[:, :, start : start + _NEXT], **caches})
-            done = _store(outputs.pop("frames"), video, done)
-        return video
+            yield outputs.pop("frames")
 
 
-def _store(chunk: Tensor, video: NDArray[np.uint8], start: int) -> int:
-    """Put frames [1, 3, n, H, W] about [-1, 1] into the video from frame `start`; returns the frame after them."""
-    _require_finite("the decoder", chunk)
+def _levels(chunk: Tensor) -> Tensor:
+    """Frames [1, 3, n, H, W] about [-1, 1] -> uint8 [n, H, W, 3]."""
     levels = (chunk[0].permute(1, 2, 3, 0) / 2 + 0.5).clamp(0, 1) * 255
-    stop = start + len(levels)
-    video[start:stop] = levels.round().to(torch.uint8).numpy(force=True)
-    return stop
+    return levels.round().to(torch.uint8)
 
 
-def _require_finite(source: str, values: Tensor) -> None:
-    if not values.isfinite().all():
+def _arrived(wait: Callable[[], list[Tensor]]) -> Frames:
+    finite, levels = wait()
+    _require("the decoder", finite)
+    return levels.numpy()
+
+
+def _require(source: str, finite: Tensor) -> None:
+    if not finite:
         raise NotFinite(
             f"{source} returned values that are not finite; nothing was written. Try less guidance, or a bundle "
             "exported with higher precision"

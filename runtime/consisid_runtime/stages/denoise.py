@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from consisid_runtime.engines import Engine, place_of
+from consisid_runtime.engines.transfers import Lead, send
 from consisid_runtime.errors import InvalidOption
 from consisid_runtime.events import Progress, silent
 from consisid_runtime.models.positions import added_positions, rope
@@ -63,14 +64,17 @@ def denoise(
 ) -> tuple[Tensor, SolverState]:
     """Take the steps in `span`: those that the plan computes, by the network; the others keep the state's x0.
 
+    A GPU never waits for the host between two steps: a step's noise is drawn while the device is at its network.
+
     Args:
         step, modulate: engines of `dit_step` and `dit_modulate`.
         latents: float32 [1, F, C, h, w].
         span: consecutive steps, within `range(len(schedule.steps))`.
-        progress: called with ("denoise", steps done, steps in all) after each.
+        progress: called with ("denoise", steps done, steps in all) after each; on a GPU when the device is at the last
+            of these steps.
 
     Returns:
-        Latents and state after the last step of `span`: what the next range starts from.
+        Latents and state after the last step of `span`, which is done: what the next range starts from.
     """
     total = len(schedule.steps)
     if span.step != 1 or not 0 <= span.start <= span.stop <= total:
@@ -80,13 +84,14 @@ def denoise(
     generator.set_state(state.generator)
     unguided = {**fixed, "text_tokens": conditions.text_tokens[-1:]}
     x0, block, tables = state.x0, None, {}
+    timesteps, lead = send(schedule.timesteps, place_of(modulate)), Lead(latents.device)
     for i in span:
         velocity = None
         if plan.computed[i]:
             number, row = divmod(i, MODULATION_BLOCK)
             if number != block:
                 block, first = number, i - row
-                tables = modulate({"timesteps": schedule.timesteps[first : first + MODULATION_BLOCK]})
+                tables = modulate({"timesteps": timesteps[first : first + MODULATION_BLOCK]})
             modulations = {f"{name}_modulation": tables[f"{name}_modulations"][row] for name in ("block", "final")}
             guided = i < plan.guided_steps
             velocity = step({"latents": latents, **modulations, **(fixed if guided else unguided)})["velocity"]
@@ -96,9 +101,11 @@ def denoise(
         draw = None
         for _ in range(schedule.steps[i].draws):
             draw = torch.randn(latents.shape, generator=generator)
-        draw = None if draw is None else draw.to(latents.device)
+        draw = None if draw is None else send(draw, latents.device)
         latents, x0 = schedule.advance(i, velocity, latents, x0, draw)
+        lead.part()
         progress("denoise", i + 1, total)
+    lead.finish()
     return latents, SolverState(x0, generator.get_state())
 
 
@@ -182,9 +189,9 @@ class Denoiser:
         )
         prepared["face_values"] = prepared["face_values"] * (options.face_scale if options.local_identity else 0.0)
         device = prepared["image_tokens"].device
-        cos, sin = (tensor.to(device) for tensor in rope(self._config, frames, rows, columns))
+        cos, sin = (send(tensor, device) for tensor in rope(self._config, frames, rows, columns))
         conditions = Conditions(**prepared, rope_cos=cos, rope_sin=sin)
-        return conditions, noise.to(device), SolverState(None, generator.get_state()), schedule
+        return conditions, send(noise, device), SolverState(None, generator.get_state()), schedule
 
     def run(
         self,

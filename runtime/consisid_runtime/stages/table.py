@@ -140,10 +140,11 @@ def _load_decode(modules: Modules) -> Any:
 
 
 def _decode(decoder: Any, values: Values, plan: Plan, progress: Progress) -> tuple[Values, Info]:
-    from consisid_runtime.video import encode_mp4
+    from consisid_runtime.mp4 import encode_beside
 
-    frames = decoder(values["latents"], plan)
-    return {"frames": frames, "video": encode_mp4(frames, plan.options.fps)}, {}
+    shape = plan.frames, plan.height, plan.width, 3
+    frames, mp4 = encode_beside(decoder.chunks(values["latents"], plan), shape, plan.options.fps)
+    return {"frames": frames, "video": mp4}, {}
 
 
 STAGES = (

@@ -16,13 +16,15 @@ from consisid_benchmarks.fake_gpu.full_size import CONFIGS, FullSize
 from consisid_benchmarks.fake_gpu.machine import device_tensor, host_tensor, machine
 from consisid_benchmarks.fake_gpu.stages import run_stages
 from consisid_kernels.attention import joint
+from consisid_runtime.engines.transfers import Lead
 from consisid_runtime.models import fused_step
 from consisid_runtime.models.fused_step import FusedBlock
+from consisid_runtime.stages import denoise
 from consisid_runtime.stages.denoise import Denoiser
 
 LAYERS = {**CONFIGS, "transformer": {**CONFIGS["transformer"], "num_layers": 2, "sample_frames": 9}}
-feed_forward, project, affine, start, tile = (
-    FusedBlock.feed_forward, FusedBlock.project, fused_step._affine, Denoiser.start, joint.tile,
+feed_forward, project, affine, start, tile, part = (
+    FusedBlock.feed_forward, FusedBlock.project, fused_step._affine, Denoiser.start, joint.tile, Lead.part,
 )  # fmt: skip
 kept: list[torch.Tensor] = []
 
@@ -51,6 +53,11 @@ def held(self: Any, normed: Any, *rest: Any) -> Any:
     return feed_forward(self, normed, *rest)
 
 
+def without_lead(self: Any) -> None:
+    part(self)
+    self.finish()
+
+
 def two_warps(kernel: str, *rest: Any) -> dict[str, int]:
     return tile(kernel, *rest) | {"num_warps": 2}
 
@@ -61,6 +68,8 @@ FAULTS: dict[str, AbstractContextManager[Any]] = {
     "weight on the CPU": mock.patch.object(fused_step, "_affine", weight_on_the_cpu),
     "hidden copy": mock.patch.object(FusedBlock, "project", copied),
     "wait in the loop": mock.patch.object(FusedBlock, "feed_forward", checked),
+    "pageable draw": mock.patch.object(denoise, "send", torch.Tensor.to),
+    "no lead": mock.patch.object(Lead, "part", without_lead),
     "memory held": mock.patch.object(FusedBlock, "feed_forward", held),
     "spill": mock.patch.object(joint, "tile", two_warps),
 }

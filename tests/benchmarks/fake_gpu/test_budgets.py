@@ -9,11 +9,17 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from consisid_benchmarks.fake_gpu import budgets, device
 from consisid_benchmarks.fake_gpu.budgets import WRITE, differences
 from consisid_benchmarks.fake_gpu.count import Count, Work
+from consisid_benchmarks.fake_gpu.full_size import CONFIGS
 from consisid_benchmarks.predict.ceilings import DEVICES
+from consisid_runtime.options import Geometry, Options, plan
+from consisid_runtime.signatures import MODULATION_BLOCK
+from consisid_runtime.stages.denoise import Conditions, SolverState, denoise
+from consisid_runtime.stages.schedule import Schedule
 from consisid_runtime.stages.table import STAGES
 
 BUDGET = budgets.read()
@@ -49,6 +55,52 @@ def test_budgets_have_every_stage_no_spills_and_fit_the_device() -> None:
         assert not any(form["spills"] for form in BUDGET[case]["compiled"].values())
 
 
+def test_the_host_waits_for_no_step() -> None:
+    steps = [BUDGET["nano"]["stages"]["denoise/steps"]]
+    steps += [BUDGET["full"]["stages"][f"denoise/{step}"] for step in ("first-step", "step")]
+    assert [step["waits"] for step in steps] == [{}, {}, {}]
+
+
+def test_decoding_waits_for_its_latents_and_its_last_frames_alone() -> None:
+    waits = [[*BUDGET[case]["stages"]["decode"]["waits"].items()] for case in budgets.CASES]
+    assert [[(count, line.endswith("[a value]")) for line, count in each] for each in waits] == [
+        [(1, False), (1, True)] for _ in budgets.CASES
+    ]
+
+
+class OnLatents(TorchDispatchMode):
+    """Counts the operators that make another tensor of the latents' size, and the bytes that they read and write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.launches = self.bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func in (torch.ops.aten.mul.Tensor, torch.ops.aten.add.Tensor, torch.ops.aten.sub.Tensor):
+            self.launches += 1
+            self.bytes += sum(
+                tensor.nbytes for tensor in (*args, out) if isinstance(tensor, torch.Tensor) and tensor.dim()
+            )
+        return out
+
+
+def test_guidance_and_the_solver_are_too_little_for_a_kernel() -> None:
+    """The figures of "Alternatives without benefit" in kernels/README.md."""
+    request, size = plan(Options(), Geometry(49, 480, 720, 8, 4, 2, fixed_size=True)), (1, 13, 16, 60, 90)
+    schedule, nothing = Schedule.from_config(CONFIGS["scheduler"], "dpm", request.steps), torch.zeros(2, 1)
+    tables = dict.fromkeys(("block_modulations", "final_modulations"), torch.zeros(MODULATION_BLOCK))
+    velocity, latents, generator = torch.zeros(2, *size[1:]), torch.zeros(size), torch.Generator().get_state()
+    with OnLatents() as count:
+        denoise(
+            lambda _: {"velocity": velocity}, lambda _: tables, Conditions(*[nothing] * 6), latents,
+            SolverState(latents, generator), request, schedule, range(1, 2),
+        )  # fmt: skip
+    step = BUDGET["full"]["stages"]["denoise/step"]["total"]
+    assert count.launches == 14 and step["launches"] > 400
+    assert count.bytes < step["bytes"] / 1000
+
+
 @pytest.fixture(scope="module")
 def seen(fake_gpu: None) -> dict[str, Any]:
     """Fault → what the fake GPU saw of it."""
@@ -62,6 +114,11 @@ def seen(fake_gpu: None) -> dict[str, Any]:
         ("conditions on the CPU", ("denoise/step: waits 1 times, its budget is 0: ", "engines/torch.py")),
         ("hidden copy", ("denoise/step", "(clone.default")),
         ("wait in the loop", ("denoise/step: waits 2 times, its budget is 0: ", "block.feed_forward", "[a value]")),
+        (
+            "pageable draw",
+            ("denoise/step: waits 1 times, its budget is 0: ", "send(draw", "pageable memory]"),
+        ),
+        ("no lead", ("denoise/step: waits 1 times, its budget is 0: ", "transfers.py finish", "nothing behind it]")),
         ("memory held", ("denoise/step", "peak bytes")),
         ("spill", ("joint._attention", "bytes of spills")),
     ],

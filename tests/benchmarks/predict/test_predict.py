@@ -8,9 +8,9 @@ import pytest
 
 from consisid_benchmarks.fake_gpu import budgets
 from consisid_benchmarks.fake_gpu.count import Count, Work
-from consisid_benchmarks.predict import command, goals, page, record
-from consisid_benchmarks.predict.ceilings import DEVICES, LAUNCH_SECONDS, SHARES, WAIT_SECONDS
-from consisid_benchmarks.predict.seconds import RUN, STEPS, TIMES, predict, resident_bytes, stage_seconds
+from consisid_benchmarks.predict import command, goals, graph, page, record
+from consisid_benchmarks.predict.ceilings import DEVICES, GRAPH_GAP_SECONDS, LAUNCH_SECONDS, SHARES, WAIT_SECONDS
+from consisid_benchmarks.predict.seconds import RUN, STEPS, TIMES, resident_bytes, stage_seconds
 from consisid_measurement import environment
 from consisid_measurement.record import Record, Row
 
@@ -20,12 +20,12 @@ RESULTS = environment.checkout() / "benchmarks" / "results"
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
-    return predict(budgets.read()["full"], H200)
+    return record.make(budgets.read(), H200)
 
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_the_committed_predictions_are_those_of_the_present_budgets(device: str) -> None:
-    again = json.loads(json.dumps(predict(budgets.read()["full"], DEVICES[device])))
+    again = json.loads(json.dumps(record.make(budgets.read(), DEVICES[device])))
     assert record.read_all(RESULTS)[device] == again, "consisid bench predict && consisid bench report"
 
 
@@ -92,8 +92,8 @@ def test_ceilings_of_a_record_make_a_second_prediction(
     ceilings = {"matmul_bf16_tflops": 0.5 * SHARES["product"].best * H200.tflops_bf16, "copy_gbps": 0.45 * H200.gbps}
     on_h200 = measured(make_record, "h200", 1.6, found)
     slow = replace(on_h200, ceilings=ceilings)
-    assert record.from_measured(budgets.read()["full"], [on_h200, make_record()]) == {}
-    (name, second), *none = record.from_measured(budgets.read()["full"], [slow, make_record()]).items()
+    assert record.from_measured(budgets.read(), [on_h200, make_record()]) == {}
+    (name, second), *none = record.from_measured(budgets.read(), [slow, make_record()]).items()
     assert (name, none) == ("h200-measured", [])
     assert second["device"]["tflops_bf16"] == pytest.approx(H200.tflops_bf16 / 2, rel=1e-3)
     assert second["device"]["gbps"] == pytest.approx(H200.gbps / 2, rel=1e-3)
@@ -127,6 +127,27 @@ def test_the_command_reads_the_records_beside_which_it_writes(
     replace(measured(make_record, "h200", 1.0, found), ceilings=ceilings).write(tmp_path)
     command.command(out=tmp_path)
     assert set(record.read_all(tmp_path)) == {*DEVICES, "h200-measured"}
+
+
+def budget_of_steps(launches: int, flops: int) -> dict[str, Any]:
+    count = Count(kernels={"mm.default": Work(launches, 0, flops)})
+    stages = {"denoise/step": count.to_json(), "denoise/steps": count.to_json()}
+    return {case: {"stages": stages} for case in budgets.CASES}
+
+
+def test_a_graph_saves_the_hosts_time_that_the_device_does_not_hide_and_the_gaps() -> None:
+    hidden, bare = (graph.graphs(budget_of_steps(100, flops), H200)["full"] for flops in (10**16, 0))
+    assert hidden["saved"]["likely"] == pytest.approx(100 * GRAPH_GAP_SECONDS.likely)
+    assert bare["saved"]["likely"] == pytest.approx(100 * (GRAPH_GAP_SECONDS.likely + LAUNCH_SECONDS.likely))
+    assert graph.sentence("full", hidden).endswith("and does not pay.")
+    assert graph.sentence("full", bare).endswith("and pays.")
+    steps = budgets.NANO_STEPS - 1
+    assert graph.graphs(budget_of_steps(100, 0), H200)["nano"]["launches"] == 100 / steps
+
+
+def test_no_graph_is_captured_since_it_pays_at_no_size_that_a_gpu_is_for(found: dict[str, Any]) -> None:
+    assert "ConsisID-preview's size" in page.block({"h200": found}, [])
+    assert graph.sentence("full", found["graphs"]["full"]).endswith("does not pay.")
 
 
 def test_what_is_no_prediction_is_refused(tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ SMALL = Size(
     video=20,
     face_slots=8,
     face_heads=2,
-    latents=(1, 2, 4, 4, 6),
     frames=(1, 2, 4, 4, 8),
     groups=2,
     enlarge=(2, 2),
@@ -55,7 +54,6 @@ def test_every_kernel_is_measured_with_a_peer(monkeypatch: pytest.MonkeyPatch) -
         "face_attention",
         "linear_gelu",
         "linear_float8",
-        "guided_step",
         "spatial_norm_silu",
     }
     for case in {row.case for row in rows if not row.case.startswith("qkv_epilogue_8bit")}:

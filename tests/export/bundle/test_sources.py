@@ -55,6 +55,8 @@ STALE: dict[str, dict[str, tuple[str, ...]]] = {
     "consisid_runtime/signatures.py": GRAPHS | {"torch-tensorrt": MODULES},
     "consisid_runtime/stages/schedule.py": RUNS,
     "consisid_runtime/stages/decode.py": {},
+    "consisid_runtime/mp4.py": {},
+    "consisid_runtime/engines/transfers.py": RUNS,
     "consisid_runtime/options.py": RUNS,
     "consisid_runtime/tiers.py": RUNS,
     "consisid_runtime/errors.py": {},

@@ -11,7 +11,7 @@ from transformers import CLIPModel
 
 from consisid_fidelity.judges.clip_score import ClipJudge
 from consisid_runtime.errors import CheckpointInvalid, MissingExtra
-from consisid_runtime.video import Frames
+from consisid_runtime.mp4 import Frames
 
 PROMPT = "a person smiles in red"
 

@@ -13,8 +13,8 @@ from consisid_fidelity.judges.faces import (
     similarities,
 )
 from consisid_runtime.errors import BundleCorrupt, CheckpointInvalid, NoFace
+from consisid_runtime.mp4 import Frames
 from consisid_runtime.stages.face.finder import FaceFinder, Found
-from consisid_runtime.video import Frames
 
 
 @pytest.fixture(scope="module")

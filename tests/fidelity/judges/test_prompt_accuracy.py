@@ -8,7 +8,7 @@ import pytest
 from consisid_fidelity.errors import CollectionInvalid
 from consisid_fidelity.judges.prompt_accuracy import AttributeJudge, accuracy, hits
 from consisid_runtime.errors import CheckpointInvalid
-from consisid_runtime.video import Frames
+from consisid_runtime.mp4 import Frames
 
 
 @pytest.fixture(scope="module")

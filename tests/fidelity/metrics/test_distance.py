@@ -6,7 +6,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from consisid_fidelity.metrics.distance import MAX_PSNR, psnr, relative_distance, ssim
-from consisid_runtime.video import Frames
+from consisid_runtime.mp4 import Frames
 
 GREY: Frames = np.full((2, 32, 48, 3), 100, np.uint8)
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from consisid_fidelity.metrics.spectrum import relative_log_amplitude
-from consisid_runtime.video import Frames
+from consisid_runtime.mp4 import Frames
 
 SIZE = (64, 96)
 

@@ -13,8 +13,8 @@ from consisid_fidelity.metrics.distance import MAX_PSNR
 from consisid_fidelity.nano.measure import Measurements, Measurer, ReferenceVideo
 from consisid_nano.untrained.graph import Graph
 from consisid_runtime.errors import CheckpointInvalid
+from consisid_runtime.mp4 import Frames
 from consisid_runtime.stages.face.image import Pixels
-from consisid_runtime.video import Frames
 
 GALLERY_SIZE = 3
 LATENTS = np.ones((1, 3, 4, 2, 2), np.float32)

@@ -10,12 +10,16 @@ from machine_code import install_newest_triton, run_python
 
 from consisid_kernels.compile import aot
 from consisid_kernels.compile.aot import BUDGETS, exceeded
+from consisid_kernels.launch import tile
 from consisid_kernels.variant import MATRIX
 
 BUDGET: dict[str, dict[str, int]] = json.loads(BUDGETS.read_text())
 SHARED_LIMIT = {80: 163, 89: 99, 90: 227, 100: 227, 120: 99}
 """KiB of shared memory of a block (CUDA C++ Programming Guide, technical specifications per compute capability)."""
 REGISTER_LIMIT = 255
+HOPPER_REGISTERS, HOPPER_SHARED = 65_536, 228 * 1024
+"""Of a multiprocessor of compute capability 9.0; a block takes 1 KiB more than its kernel asks for, and registers by
+eights (CUDA C++ Programming Guide)."""
 
 NEWEST = Path(__file__).parents[3] / "build" / "triton-newest"
 
@@ -80,6 +84,19 @@ def test_budgets_fit_the_hardware_without_spills() -> None:
         assert budget["spills"] == 0, name
         assert budget["registers"] <= REGISTER_LIMIT, name
         assert budget["shared"] <= SHARED_LIMIT[architecture] * 1024, name
+
+
+@pytest.mark.parametrize("kernel", ["joint_attention", "partial_attention"])
+@pytest.mark.parametrize("case", ["bf16-d64", "fp16-d64"])
+def test_two_programs_of_attention_share_a_multiprocessor_of_hopper(kernel: str, case: str) -> None:
+    """So that the products of one overlap with the exponentials of the other."""
+    start, threads = f"{kernel}/{case}", 32 * tile(kernel, case, 90)["num_warps"]
+    needs = [need for name, need in BUDGET.items() if name.startswith(start) and name.endswith(" sm_90")]
+    assert needs
+    for need in needs:
+        registers = -(-need["registers"] // 8) * 8
+        assert 2 * threads * registers <= HOPPER_REGISTERS
+        assert 2 * (need["shared"] + 1024) <= HOPPER_SHARED
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ class Step:
         return self.finish(network(x), operators=ops)
 
     def finish(self, x, operators):
-        return operators.guided_step(x)
+        return operators.gated_residual(x)
 """
 
 
@@ -45,34 +45,34 @@ def write(repository: Path, name: str, content: str) -> str:
 
 
 def test_an_operator_without_a_caller_has_none(repository: Path) -> None:
-    assert cells(repository, "guided_step") == "none yet"
-    write(repository, "runtime/a.py", "def guided_step(x): ...\n\nother.guided_step(guided_step(1))\n")
-    write(repository, "benchmarks/b.py", "from consisid_kernels import ops\n\nops.guided_step()\n")
-    assert cells(repository, "guided_step") == "none yet"
+    assert cells(repository, "gated_residual") == "none yet"
+    write(repository, "runtime/a.py", "def gated_residual(x): ...\n\nother.gated_residual(gated_residual(1))\n")
+    write(repository, "benchmarks/b.py", "from consisid_kernels import ops\n\nops.gated_residual()\n")
+    assert cells(repository, "gated_residual") == "none yet"
 
 
 @pytest.mark.parametrize(
     "source",
     [
-        "from consisid_kernels import ops\n\nops.guided_step()\n",
-        "from consisid_kernels import ops as fused\n\nresult = fused.guided_step()\n",
-        "import consisid_kernels.ops\n\nconsisid_kernels.ops.guided_step()\n",
-        "from consisid_kernels.ops import guided_step as step\n\nstep()\n",
-        "def run():\n    from consisid_kernels.layers.solver import guided_step\n\n    return guided_step()\n",
-        "from consisid_kernels.layers import solver\n\nsolver.guided_step()\n",
+        "from consisid_kernels import ops\n\nops.gated_residual()\n",
+        "from consisid_kernels import ops as fused\n\nresult = fused.gated_residual()\n",
+        "import consisid_kernels.ops\n\nconsisid_kernels.ops.gated_residual()\n",
+        "from consisid_kernels.ops import gated_residual as step\n\nstep()\n",
+        "def f():\n    from consisid_kernels.layers.modulation import gated_residual\n\n    gated_residual()\n",
+        "from consisid_kernels.layers import modulation\n\nmodulation.gated_residual()\n",
     ],
 )
 def test_an_added_caller_is_reported(repository: Path, source: str) -> None:
     link = write(repository, "runtime/deep/engine.py", source)
-    assert cells(repository, "guided_step") == link
+    assert cells(repository, "gated_residual") == link
     assert cells(repository, "face_attention") == "none yet"
 
 
 def test_a_module_of_operators_is_followed_into_the_class_that_takes_it(repository: Path) -> None:
     link = write(repository, "runtime/models/step.py", STEP)
-    assert cells(repository, "guided_step") == "none yet"
+    assert cells(repository, "gated_residual") == "none yet"
     write(repository, "runtime/engine.py", "from consisid_kernels import ops\n\nstep = Step(network, ops)\n")
-    assert cells(repository, "guided_step") == link
+    assert cells(repository, "gated_residual") == link
 
 
 def test_a_module_of_operators_is_followed_out_of_the_function_that_returns_it(repository: Path) -> None:

@@ -160,8 +160,8 @@ class Decode:
     def __init__(self, bundle: Any) -> None:
         bundle.loaded["vae_decoder_first"] = "loaded"
 
-    def __call__(self, latents: torch.Tensor, plan: Plan) -> NDArray[np.uint8]:
-        return np.full((plan.frames, plan.height, plan.width, 3), int(latents.max()), np.uint8)
+    def chunks(self, latents: torch.Tensor, plan: Plan) -> list[NDArray[np.uint8]]:
+        return [np.full((plan.frames, plan.height, plan.width, 3), int(latents.max()), np.uint8)]
 
 
 @pytest.fixture
@@ -189,9 +189,9 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
         setattr(stage, stages[stage.__name__], fake)
         module = "face.reader" if fake is Face else stage.__name__
         monkeypatch.setitem(sys.modules, f"consisid_runtime.stages.{module}", stage)
-    video: Any = ModuleType("video")
-    video.encode_mp4 = lambda frames, fps: b"mp4 of %d at %d" % (len(frames), fps)
-    monkeypatch.setitem(sys.modules, "consisid_runtime.video", video)
+    mp4: Any = ModuleType("mp4")
+    mp4.encode_beside = lambda chunks, shape, fps: (np.concatenate(chunks), b"mp4 of %d at %d" % (shape[0], fps))
+    monkeypatch.setitem(sys.modules, "consisid_runtime.mp4", mp4)
     monkeypatch.setenv(BUNDLE_VARIABLE, "/bundle")
     monkeypatch.delitem(sys.modules, "consisid_runtime.serve.models", raising=False)
     loaded = importlib.import_module("consisid_runtime.serve.models")

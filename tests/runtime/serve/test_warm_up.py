@@ -52,7 +52,8 @@ def test_every_network_runs_once_in_a_requests_sizes(open_bundle: Callable[[str]
     assert [name for name, _ in calls] == list(bundle.loaded) and len(calls) == len(bundle.manifest["modules"])
     request, seen = plan(Options(), bundle.config.geometry), dict(calls)
     tokens = bundle.config.transformer.max_text_seq_length
-    assert seen["text_encoder"]["token_ids"].shape == (2, tokens) and not seen["text_encoder"]["token_ids"].is_cpu
+    assert len(seen["dit_step"]["text_tokens"]) == 2  # prompts are read one by one
+    assert seen["text_encoder"]["token_ids"].shape == (1, tokens) and not seen["text_encoder"]["token_ids"].is_cpu
     assert seen["text_encoder"]["token_ids"].dtype == torch.int64
     latents = seen["dit_step"]["latents"].shape
     assert latents[1] == request.latent_frames and latents[-1] == request.width // bundle.config.vae.spatial

@@ -1,5 +1,6 @@
 """The decode stage against diffusers' VAE and postprocessing, from latents to bytes."""
 
+import weakref
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,10 @@ def test_frames_are_those_of_the_reference(vae: Any, frames: int) -> None:
     request = plan(Options(frames=frames, height=24, width=32), Geometry(9, 24, 32, 4, 4, 2, fixed_size=False))
     latents = 3 * torch.randn(1, request.latent_frames, 5, 6, 8)
     bundle = FakeBundle(vae)
-    got = Decoder(bundle)(latents, request)  # type: ignore[arg-type]
+    decoder = Decoder(bundle)  # type: ignore[arg-type]
+    got, chunks = decoder(latents, request), [*decoder.chunks(latents, request)]
+    assert [len(chunk) for chunk in chunks] == [9, *[8] * (frames // 8 - 1)]
+    assert np.array_equal(np.concatenate(chunks), got)
     assert got.dtype == np.uint8 and got.shape == (frames, 24, 32, 3)
     assert bundle.largest == 9
 
@@ -91,3 +95,27 @@ def test_values_that_are_not_finite_make_no_video(vae: Any, value: float) -> Non
     decoder._first = lambda inputs: {"frames": torch.full((1, 3, 9, 24, 32), value)}
     with pytest.raises(NotFinite, match="the decoder"):
         decoder(torch.zeros_like(latents), request)
+
+
+def test_on_a_cpu_a_chunk_is_yielded_before_the_next_is_decoded(vae: Any) -> None:
+    request = plan(Options(frames=17, height=24, width=32), Geometry(9, 24, 32, 4, 4, 2, fixed_size=False))
+    decoder, called = Decoder(FakeBundle(vae)), []  # type: ignore[arg-type]
+    first, following = decoder._first, decoder._next
+    frames: list[weakref.ref[Tensor]] = []
+
+    def begin(inputs: Any) -> dict[str, Tensor]:
+        outputs = first(inputs)
+        frames.append(weakref.ref(outputs["frames"]))
+        return outputs
+
+    def go_on(inputs: Any) -> dict[str, Tensor]:
+        called.append("next")
+        assert frames[0]() is None, "two chunks of frames in floating point"
+        return following(inputs)
+
+    decoder._first, decoder._next = begin, go_on
+    chunks = decoder.chunks(torch.zeros(1, request.latent_frames, 5, 6, 8), request)
+    next(chunks)
+    assert called == []
+    next(chunks)
+    assert called == ["next"]

@@ -13,7 +13,7 @@ import torch
 from consisid_nano.untrained.tokenizer import write_tokenizer
 from consisid_runtime.errors import EmptyPrompt
 from consisid_runtime.options import Geometry, Options, Plan, check_prompt, plan
-from consisid_runtime.stages.text import TextReader, Tokenizer
+from consisid_runtime.stages.text import KEPT_NEGATIVES, TextReader, Tokenizer
 
 LENGTH = 24
 LONG = "a woman walks along the beach " * 2000
@@ -100,17 +100,57 @@ def test_ids_of_random_text(reference: Any, model: Path) -> None:
         assert tokenizer(text) == (reference(text).input_ids, None), ascii(text)
 
 
-def test_guidance_is_one_call_negative_first(model: Path) -> None:
+def test_with_guidance_the_negative_prompt_comes_first(model: Path) -> None:
     bundle = FakeBundle(model)
     text = TextReader(bundle)("a man walks", a_plan(negative_prompt="blurry"))  # type: ignore[arg-type]
     tokenizer = Tokenizer(str(model / "spiece.model"), LENGTH)
     rows = [tokenizer.pad(tokenizer(prompt)[0]) for prompt in ("blurry", "a man walks")]
-    assert [call.tolist() for call in bundle.calls] == [rows]
-    assert bundle.calls[0].dtype == torch.int64
-    assert text.states.shape == (2, LENGTH, 1)
+    assert [call.tolist() for call in bundle.calls] == [[row] for row in rows]
+    assert {call.dtype for call in bundle.calls} == {torch.int64}
+    assert text.states[..., 0].tolist() == rows
     counts = {"negative_prompt": len(tokenizer("blurry")[0]), "prompt": len(tokenizer("a man walks")[0])}
     expected = {f"{name}_tokens": count for name, count in counts.items()}
     assert text.info == expected | {"negative_prompt_unknown_tokens": 0, "prompt_unknown_tokens": 0}
+
+
+def test_a_negative_prompt_is_read_once(model: Path) -> None:
+    bundle = FakeBundle(model)
+    reader = TextReader(bundle)  # type: ignore[arg-type]
+    first = reader("a man walks", a_plan(negative_prompt="blurry"))
+    kept = first.states.clone()
+    first.states.zero_()  # what was returned is the caller's
+    other = reader("a dog", a_plan(negative_prompt="blurry"))
+    again = reader("a man walks", a_plan(negative_prompt="blurry"))
+    assert torch.equal(again.states, kept) and again.info == first.info
+    assert torch.equal(other.states[0], kept[0]) and not torch.equal(other.states[1], kept[1])
+    sharp = reader("a man walks", a_plan(negative_prompt="sharp")).states
+    assert not torch.equal(sharp[0], kept[0]) and torch.equal(sharp[1], kept[1])
+    tokenizer = Tokenizer(str(model / "spiece.model"), LENGTH)
+    read = ("blurry", "a man walks", "a dog", "a man walks", "sharp", "a man walks")
+    assert [call[0].tolist() for call in bundle.calls] == [tokenizer.pad(tokenizer(prompt)[0]) for prompt in read]
+
+
+def test_the_states_of_few_negative_prompts_are_kept(model: Path) -> None:
+    bundle = FakeBundle(model)
+    reader = TextReader(bundle)  # type: ignore[arg-type]
+
+    def calls(number: int) -> int:
+        before = len(bundle.calls)
+        reader("a man", a_plan(negative_prompt="a " * number))
+        return len(bundle.calls) - before
+
+    numbers = range(1, KEPT_NEGATIVES + 1)
+    assert [calls(number) for number in numbers] == [2] * KEPT_NEGATIVES
+    assert [calls(number) for number in numbers] == [1] * KEPT_NEGATIVES
+    assert calls(KEPT_NEGATIVES + 1) == 2
+    assert calls(1) == 2
+
+
+def test_readers_of_two_bundles_share_nothing(model: Path) -> None:
+    first, second = FakeBundle(model), FakeBundle(model)
+    for bundle in (first, second):
+        TextReader(bundle)("a man", a_plan())  # type: ignore[arg-type]
+    assert len(first.calls) == len(second.calls) == 2
 
 
 def test_without_guidance_the_negative_prompt_is_not_read(model: Path) -> None:
