@@ -14,7 +14,8 @@ from consisid_kernels.attention.qkv import qkv_epilogue
 from consisid_kernels.attention.qkv_8bit import qkv_epilogue_8bit
 from consisid_kernels.attention.qkv_statistics import qkv_statistics
 from consisid_kernels.attention.quantise import quantise_channels, quantise_tokens
-from consisid_kernels.layers.ffn import linear_float8, linear_gelu, linear_gelu_float8
+from consisid_kernels.layers.ffn import linear_float8, linear_gelu_float8
+from consisid_kernels.layers.linear import linear_gelu
 from consisid_kernels.layers.modulation import gated_residual, gated_residual_norm, modulated_norm
 from consisid_kernels.layers.solver import guided_step, guided_step_counter
 from consisid_kernels.layers.vae import spatial_norm_silu

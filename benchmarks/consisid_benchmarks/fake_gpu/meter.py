@@ -28,6 +28,8 @@ _PROJECT = ("consisid_runtime", "consisid_kernels")
 _aten = torch.ops.aten
 _ASKS = (_aten.nonzero.default, _aten.equal.default)
 """Operators whose result's size or value the host needs."""
+_SAME_FLOPS = {_aten._addmm_activation: _aten.addmm}
+"""Operators that PyTorch's counter of FLOPs does not know → one that multiplies the same."""
 _FREE = frozenset(
     (
         *("_unsafe_view", "_reshape_alias", "alias", "detach", "lift_fresh", "set_"),
@@ -173,7 +175,8 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if func.is_view or name.partition(".")[0] in _FREE or name.startswith("prim."):
             return
         read = [leaf for leaf in tree_leaves((args, kwargs)) if on_gpu(leaf)]
-        known: Callable[..., Any] | None = flop_registry.get(func._overloadpacket)
+        operator = func._overloadpacket
+        known: Callable[..., Any] | None = flop_registry.get(_SAME_FLOPS.get(operator, operator))
         flops = int(known(*args, **kwargs, out_val=out)) if known else 0
         self.count.add(name, sum(t.numel() * t.element_size() for t in read + made), flops)
 

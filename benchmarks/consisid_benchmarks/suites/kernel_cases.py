@@ -144,17 +144,14 @@ def _face(size: Size) -> Case:
 
 
 def _feed_forward(size: Size) -> Case:
-    from consisid_kernels import ops
+    from consisid_kernels.layers import ffn, linear
 
     x = size.normal(size.branches, size.tokens, size.width)
     weight, bias = size.normal(4 * size.width, size.width) * size.width**-0.5, size.normal(4 * size.width)
-    rows, columns = x.flatten(0, -2), weight.mT
-
-    def epilogue() -> Tensor:
-        """On CUDA the GELU is the tanh approximation, on a CPU the exact form."""
-        return torch._addmm_activation(bias, rows, columns, use_gelu=True).view(*x.shape[:-1], -1)
-
-    calls: dict[str, Call] = {"ours": lambda: ops.linear_gelu(x, weight, bias), "torch-cublaslt-epilogue": epilogue}
+    calls: dict[str, Call] = {
+        "ours": lambda: ffn.linear_gelu(x, weight, bias),
+        "torch-cublaslt-epilogue": lambda: linear.cublaslt_linear_gelu(x, weight, bias),
+    }
     calls |= _plain("linear_gelu", x, weight, bias)
     flops = 2 * size.branches * size.tokens * size.width * 4 * size.width
     return Case(case_name("linear_gelu", size, *x.shape), calls, flops)

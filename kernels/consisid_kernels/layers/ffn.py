@@ -24,7 +24,6 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.nn import functional as F
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from consisid_kernels.launch import DTYPES, architecture, current_device, family, require, tile
@@ -81,14 +80,12 @@ def _linear(
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """`reference.linear_gelu` in fp16 or bf16; C and out are multiples of 16.
 
-    Computed by PyTorch on devices outside `ARCHITECTURES`.
-
     Raises:
-        ValueError: an argument's shape, dtype or device is not the specified one, or it is not contiguous.
+        ValueError: an argument's shape, dtype or device is not the specified one, it is not contiguous, or the device's
+            family is not in `ARCHITECTURES`.
     """
-    _check(x, weight, bias, DTYPES_16BIT)
-    if not _supports(x.device):
-        return F.gelu(F.linear(x, weight, bias.to(x.dtype)), approximate="tanh")
+    _require_architecture(x.device)
+    check(x, weight, bias, DTYPES_16BIT)
     return _launch(x, weight, bias, (None, None, None), x.dtype, gelu=True)
 
 
@@ -96,10 +93,10 @@ def linear_gelu_float8(x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor) -
     """`reference.linear_gelu_float8` from fp16 or bf16; C and out are multiples of 16; scale of any dtype.
 
     Raises:
-        ValueError: as `linear_gelu`, or the device's family is not in `ARCHITECTURES`.
+        ValueError: as `linear_gelu`.
     """
     _require_architecture(x.device)
-    _check(x, weight, bias, DTYPES_16BIT)
+    check(x, weight, bias, DTYPES_16BIT)
     return _launch(x, weight, bias, (None, None, _scalar("scale", scale, x.device)), FLOAT8, gelu=True)
 
 
@@ -119,7 +116,7 @@ def linear_float8(
         ValueError: as `linear_gelu_float8`, or dtype is neither fp16 nor bf16.
     """
     _require_architecture(x.device)
-    _check(x, weight, bias, (FLOAT8,))
+    check(x, weight, bias, (FLOAT8,))
     if dtype not in DTYPES_16BIT:
         raise ValueError(f"dtype is {dtype}; wanted one of {list(DTYPES_16BIT)}")
     require("weight_scale", weight_scale, bias.shape, DTYPES, x.device)
@@ -129,19 +126,15 @@ def linear_float8(
     return _launch(x, weight, bias, scales, dtype if out_scale is None else FLOAT8, gelu)
 
 
-def _supports(device: torch.device) -> bool:
-    number = architecture(device)
-    return number is None or family(number) in ARCHITECTURES
-
-
 def _require_architecture(device: torch.device) -> None:
-    if not _supports(device):
-        number = architecture(device) or 0
+    number = architecture(device)
+    if number is not None and family(number) not in ARCHITECTURES:
         wanted = " and ".join(f"{known // 10}.x" for known in ARCHITECTURES)
-        raise ValueError(f"{device} has compute capability {number / 10}; E4M3 layers need {wanted}")
+        raise ValueError(f"{device} has compute capability {number / 10}; this kernel needs {wanted}")
 
 
-def _check(x: Tensor, weight: Tensor, bias: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
+def check(x: Tensor, weight: Tensor, bias: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
+    """Raises ValueError unless x is [..., C], weight [out, C] and bias [out], as a linear layer here takes them."""
     if x.dim() == 0 or weight.dim() != 2 or x.shape[-1] % 16 or weight.shape[0] % 16 or 0 in weight.shape:
         raise ValueError(
             f"x is {list(x.shape)}, weight {list(weight.shape)}; wanted [..., C] and [out, C], multiples of 16"

@@ -1,4 +1,5 @@
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ import torch
 from consisid_benchmarks.suites import kernel_cases, kernels, tune
 from consisid_benchmarks.suites.kernel_case_types import Case, Size
 from consisid_benchmarks.suites.kernel_cases import cases
-from consisid_kernels import launch, ops, reference
+from consisid_kernels import forms, launch, ops, reference
 from consisid_kernels.attention import joint_hopper
+from consisid_kernels.layers import ffn, linear
 from consisid_measurement.harness import Mismatch
 
 SMALL = Size(
@@ -35,6 +37,8 @@ def reference_for_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ops.__all__:
         monkeypatch.setattr(ops, name, getattr(reference, name))
     monkeypatch.setattr(joint_hopper, "joint_attention", reference.joint_attention)
+    for module, name in ((ffn, "linear_gelu"), (linear, "cublaslt_linear_gelu")):
+        monkeypatch.setattr(module, name, reference.linear_gelu)
     monkeypatch.setattr(torch, "compile", lambda function: function)
     monkeypatch.setattr(kernels, "captured", lambda call: call)
 
@@ -112,3 +116,58 @@ def test_the_fastest_tile_with_the_same_result_is_written(monkeypatch: pytest.Mo
     assert launch.tile("modulated_norm", "fp32", 90) == tile
     assert launch.tile("modulated_norm", "fp32", 89)["rows"] == 8
     launch.tile.cache_clear()
+
+
+@pytest.fixture
+def table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """A table of forms in which nothing was measured."""
+    (tmp_path / "forms.json").write_text("{}")
+    monkeypatch.setattr(forms, "FORMS", tmp_path / "forms.json")
+    forms.form.cache_clear()
+    yield
+    forms.form.cache_clear()
+
+
+def timed_forms(slow: str) -> list[tuple[str, dict[str, float]]]:
+    """What `time_forms` yields where one variant of every case takes twice as long."""
+    made = []
+
+    def cases(size: Size) -> list[Case]:
+        made[:] = [kernel_cases._feed_forward(size)]
+        return made
+
+    def took(call: Any) -> float:
+        return 2.0 if call is made[0].calls[slow] else 1.0
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tune, "cases", cases)
+        return list(tune.time_forms(SMALL, 90, took, lambda text: None))
+
+
+@pytest.mark.parametrize(("slow", "fast"), [("ours", "cublaslt"), ("torch-cublaslt-epilogue", "triton")])
+def test_every_form_is_timed_in_one_run_and_the_fastest_is_taken(table: None, slow: str, fast: str) -> None:
+    assert forms.form("linear_gelu", "fp32", 90) == forms.PREDICTED["linear_gelu"]
+    ((key, seconds),) = timed_forms(slow)
+    assert (key, seconds.keys()) == ("linear_gelu/fp32", {"triton", "cublaslt"})
+    tune.write_forms(90, key, seconds)
+    forms.form.cache_clear()
+    assert forms.form("linear_gelu", "fp32", 90) == fast
+
+
+def test_a_form_with_another_result_stops_tuning(table: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "cublaslt_linear_gelu", lambda *tensors: 2 * reference.linear_gelu(*tensors))
+    with pytest.raises(Mismatch, match="torch-cublaslt-epilogue and ours differ"):
+        timed_forms("ours")
+
+
+def test_a_form_that_this_gpu_lacks_is_skipped(table: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*tensors: torch.Tensor) -> torch.Tensor:
+        raise ValueError("compute capability 8.0")
+
+    monkeypatch.setattr(ffn, "linear_gelu", refuse)
+    assert timed_forms("ours") == []
+
+
+def test_what_tuning_times_has_a_prediction() -> None:
+    assert tune.FORMS.keys() == forms.PREDICTED.keys()
+    assert all(forms.PREDICTED[operator] in variants for operator, (_, variants) in tune.FORMS.items())

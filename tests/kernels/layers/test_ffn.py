@@ -12,7 +12,7 @@ from torch import Tensor
 pytest.importorskip("triton")
 
 from consisid_kernels import launch, reference
-from consisid_kernels.layers import ffn
+from consisid_kernels.layers import ffn, linear
 
 # GELU of a large negative value divides by infinity.
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in exp2:RuntimeWarning")
@@ -34,7 +34,7 @@ def unsupported() -> bool:
     return launch.family(10 * major + minor) not in ffn.ARCHITECTURES
 
 
-needs_float8 = pytest.mark.skipif(unsupported(), reason="the GPU does not support the kernels")
+needs_kernel = pytest.mark.skipif(unsupported(), reason="the GPU does not support the kernels")
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +90,7 @@ def test_e4m3_tiles_have_the_expected_number_of_channels() -> None:
     assert {tiles["e4m3"]["block_k"] for tiles in table.values() if "e4m3" in tiles} == {BLOCK_K}
 
 
+@needs_kernel
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_gelu(dtype: torch.dtype, shape: tuple[int, int, int], device: str) -> None:
@@ -101,7 +102,17 @@ def test_gelu(dtype: torch.dtype, shape: tuple[int, int, int], device: str) -> N
     assert torch.equal(found, ffn.linear_gelu(*tensors))
 
 
-@needs_float8
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_gelu_by_cublaslt(dtype: torch.dtype, shape: tuple[int, int, int]) -> None:
+    tensors = [tensor.to(dtype) for tensor in layer(*shape, "cuda")]
+    exact = reference.linear_gelu(*(tensor.double() for tensor in tensors))
+    found = linear.cublaslt_linear_gelu(*tensors)
+    assert relative_error(found, exact) <= 2 * relative_error(reference.linear_gelu(*tensors), exact)
+
+
+@needs_kernel
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_gelu_to_float8(dtype: torch.dtype, shape: tuple[int, int, int], device: str) -> None:
@@ -112,7 +123,7 @@ def test_gelu_to_float8(dtype: torch.dtype, shape: tuple[int, int, int], device:
     assert share_misrounded(found, exact, scale) <= 2 * share_misrounded(plain, exact, scale) + FLOAT32
 
 
-@needs_float8
+@needs_kernel
 @pytest.mark.parametrize("gelu", [False, True], ids=["plain", "gelu"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -128,7 +139,7 @@ def test_float8(dtype: torch.dtype, gelu: bool, shape: tuple[int, int, int], dev
     assert share_misrounded(narrow, exact, scale) <= 2 * share_misrounded(plain, exact, scale) + FLOAT32
 
 
-@needs_float8
+@needs_kernel
 def test_float8_saturates_and_keeps_nan(device: str) -> None:
     x, weight, bias = (tensor.half() for tensor in layer(40, 32, 16, device))
     x[3] = float("nan")
@@ -139,20 +150,48 @@ def test_float8_saturates_and_keeps_nan(device: str) -> None:
 
 
 @pytest.mark.parametrize("architecture", [80, 89, 120])
-def test_other_architectures_use_pytorch_or_raise(
-    architecture: int, device: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_architectures_raise(architecture: int, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ffn, "architecture", lambda _: architecture)
     x, weight, bias = (tensor.half() for tensor in layer(40, 32, 16, device))
-    monkeypatch.setattr(ffn, "_linear", None)
-    assert torch.equal(ffn.linear_gelu(x, weight, bias), reference.linear_gelu(x, weight, bias))
-    number, scale = architecture / 10, torch.ones(1, device=device)
-    with pytest.raises(ValueError, match=f"compute capability {number}; E4M3 layers need 9.x and 10.x"):
-        ffn.linear_gelu_float8(x, weight, bias, scale)
-    with pytest.raises(ValueError, match=f"compute capability {number}; E4M3 layers need 9.x and 10.x"):
-        ffn.linear_float8(x.to(FLOAT8), scale, weight.to(FLOAT8), bias, bias, torch.float16)
+    scale = torch.ones(1, device=device)
+    for call in (
+        lambda: ffn.linear_gelu(x, weight, bias),
+        lambda: ffn.linear_gelu_float8(x, weight, bias, scale),
+        lambda: ffn.linear_float8(x.to(FLOAT8), scale, weight.to(FLOAT8), bias, bias, torch.float16),
+    ):
+        with pytest.raises(ValueError, match=f"compute capability {architecture / 10}; this kernel needs 9.x and 10.x"):
+            call()
 
 
+@pytest.mark.parametrize(("form", "calls"), [("triton", ["ffn"]), ("cublaslt", ["cublaslt"])])
+def test_the_layer_runs_in_the_form_of_the_table(form: str, calls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, ran = [], []
+    monkeypatch.setattr(linear, "architecture", lambda _: 90)
+    monkeypatch.setattr(linear, "form", lambda *given: (asked.append(given), form)[1])
+    monkeypatch.setattr(ffn, "linear_gelu", lambda *given: ran.append("ffn"))
+    monkeypatch.setattr(linear, "cublaslt_linear_gelu", lambda *given: ran.append("cublaslt"))
+    linear.linear_gelu(*(tensor.bfloat16() for tensor in layer(40, 32, 16, "cpu")))
+    assert (ran, asked) == (calls, [("linear_gelu", "bf16", 90)])
+
+
+def test_on_a_cpu_the_layer_is_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    tensors = [tensor.half() for tensor in layer(40, 32, 16, "cpu")]
+    monkeypatch.setattr(linear, "cublaslt_linear_gelu", None)
+    assert torch.equal(linear.linear_gelu(*tensors), ffn.linear_gelu(*tensors))
+
+
+def test_cublaslts_epilogue_is_of_pytorchs_product_with_gelu(device: str) -> None:
+    """In float32, where GELU's two forms differ by more than rounding: a GPU has the tanh form, a CPU the exact."""
+    x, weight, bias = layer(63, 48, 80, device)
+    tanh, exact = (F.gelu(F.linear(x, weight, bias), approximate=form) for form in ("tanh", "none"))
+    found = linear.cublaslt_linear_gelu(x.view(7, 9, 48), weight, bias).view(63, 80)
+    right, wrong = (tanh, exact) if device == "cuda" else (exact, tanh)
+    apart = (tanh - exact).abs().max()
+    assert (found - right).abs().max() < apart / 10
+    assert (found - wrong).abs().max() > apart / 2
+
+
+@needs_kernel
 def test_leading_dimensions_are_kept(device: str) -> None:
     x, weight, bias = (tensor.half() for tensor in layer(24, 32, 16, device))
     found = ffn.linear_gelu(x.view(2, 3, 4, 32), weight, bias)
@@ -160,6 +199,7 @@ def test_leading_dimensions_are_kept(device: str) -> None:
     assert ffn.linear_gelu(x[:0], weight, bias).shape == (0, 16)
 
 
+@needs_kernel
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -178,7 +218,7 @@ def test_invalid_arguments_raise(change, message: str, device: str) -> None:  # 
         ffn.linear_gelu(*tensors)
 
 
-@needs_float8
+@needs_kernel
 def test_invalid_scales_raise(device: str) -> None:
     x, weight, bias = layer(10, 32, 32, device)
     narrow, x_scale, narrow_weight, weight_scale = quantised(x, weight)
@@ -197,10 +237,12 @@ def test_full_size(dtype: torch.dtype) -> None:
     x, weight, bias = (tensor.to(dtype) for tensor in layer(35_552, 12_288, 3072, "cuda"))
     rows = torch.cat((torch.arange(0, 35_552, 997), torch.arange(35_500, 35_552))).cuda()
     exact = reference.linear_gelu(x[rows].double(), weight.double(), bias.double())
-    found, plain = (module.linear_gelu(x, weight, bias)[rows] for module in (ffn, reference))
+    found, plain = (module.linear_gelu(x, weight, bias)[rows] for module in (linear, reference))
     assert relative_error(found, exact) <= 2 * relative_error(plain, exact)
     if unsupported():
         return
+    found = ffn.linear_gelu(x, weight, bias)[rows]
+    assert relative_error(found, exact) <= 2 * relative_error(plain, exact)
     tensors = *quantised(x.float(), weight.float()), bias
     exact = reference.linear_float8(tensors[0][rows], *tensors[1:], torch.float64)
     plain = plain_float8(tensors[0][rows], *tensors[1:], dtype)
