@@ -1,11 +1,11 @@
 """The operators of `reference`, computed by kernels.
 
-`joint_attention` is the plain form, not the one of `attention.joint_hopper`, which has not been measured on a GPU yet
-(`consisid bench kernels`).
+`joint_attention` is the plain form; `joint_attention_form` says which one to use on a device.
 """
 
 from __future__ import annotations
 
+from consisid_kernels.attention.choice import joint_attention_form
 from consisid_kernels.attention.face import face_attention
 from consisid_kernels.attention.joint import joint_attention, partial_attention
 from consisid_kernels.attention.joint_8bit import joint_attention_8bit
@@ -28,6 +28,7 @@ __all__ = [
     "guided_step_counter",
     "joint_attention",
     "joint_attention_8bit",
+    "joint_attention_form",
     "linear_float8",
     "linear_gelu",
     "linear_gelu_float8",

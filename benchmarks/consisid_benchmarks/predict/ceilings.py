@@ -40,6 +40,13 @@ SHARES = {
     "triton.joint": Share(
         0.36, 0.43, 0.51, "guess: FlashAttention-2 reaches 0.35, 3 reaches 0.50 of the peak at 64 channels a head"
     ),
+    "triton.joint_hopper": Share(
+        0.43,
+        0.50,
+        0.57,
+        "guess: at worst as the plain form, likely as FlashAttention-3 at 64 channels a head, at best what its "
+        "counted instructions allow; not measured",
+    ),
     "triton.face": Share(0.20, 0.26, 0.33, "guess: not measured"),
     "convolution": Share(0.25, 0.40, 0.55, "guess: cuDNN in bf16, channels first; not measured"),
     "float32": Share(0.03, 0.045, 0.06, "datasheet: 67 TFLOP/s without tensor cores, 0.068 of the peak in bf16"),

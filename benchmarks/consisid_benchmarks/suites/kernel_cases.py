@@ -49,8 +49,7 @@ def _plain(kernel: str, *arguments: object) -> dict[str, Call]:
 
 
 def _attention(size: Size) -> Case:
-    from consisid_kernels import ops
-    from consisid_kernels.attention import joint_hopper
+    from consisid_kernels.attention import joint, joint_hopper
 
     shape = (size.branches, size.heads, size.tokens, size.head_dim)
     q, k, v = (size.normal(*shape) for _ in range(3))
@@ -62,7 +61,7 @@ def _attention(size: Size) -> Case:
 
         return call
 
-    calls: dict[str, Call] = {"ours": lambda: ops.joint_attention(q, k, v)}
+    calls: dict[str, Call] = {"ours": lambda: joint.joint_attention(q, k, v)}
     calls["ours/hopper"] = lambda: joint_hopper.joint_attention(q, k, v)
     calls |= {name: peer(backend) for name, backend in _BACKENDS.items()}
     flops = 4 * size.branches * size.heads * size.tokens**2 * size.head_dim

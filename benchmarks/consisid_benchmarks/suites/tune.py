@@ -45,6 +45,7 @@ TABLE = {"linear_gelu": "linear"}
 """Kernel in `kernel_cases` → its table, for tables with another name."""
 
 FORMS: dict[str, tuple[str, dict[str, str]]] = {
+    "joint_attention": ("{dtype}-d{size}", {"plain": "ours", "hopper": "ours/hopper"}),
     "linear_gelu": ("{dtype}", {"triton": "ours", "cublaslt": "torch-cublaslt-epilogue"}),
 }
 """Operator in `kernel_cases` → how its case is spelled, and form, as `forms` names both, → its variant there."""

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-CALLING = ("runtime", "export")
+CALLING = ("runtime", "export", "kernels")
 """Folders whose calls count; tests and benchmarks do not."""
 _ROOT, _OPS = "consisid_kernels", "consisid_kernels.ops"
 _PLUGINS = "consisid_kernels.compile.tensorrt"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from contextlib import nullcontext
+from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,6 +28,7 @@ from consisid_runtime.signatures import Signature
 if TYPE_CHECKING:
     from consisid_runtime.bundle import Bundle
 
+logger = logging.getLogger(__name__)
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 """A module's precision in the manifest → the dtype of its weights."""
@@ -67,6 +70,8 @@ class TorchEngine:
     Attributes:
         network: in the form that runs.
         device: where it runs.
+        choices: what was decided here, for `info`: "attention" is the form of joint attention in the denoiser's step on
+            CUDA, "attention_problem" why it is not the faster one; empty elsewhere.
 
     Raises `InvalidOption` for an unknown device, `MissingExtra` where CUDA was asked for and is not available.
     """
@@ -75,7 +80,28 @@ class TorchEngine:
         self.device = torch_device(device)
         self._outputs = [port.name for port in signature.outputs]
         self._inputs = [port.name for port in signature.inputs]
-        self.network = _for_device(network.to(self.device), self.device)
+        self.choices: dict[str, str] = {}
+        self.network = self._for_device(network.to(self.device))
+
+    def _for_device(self, network: nn.Module) -> nn.Module:
+        on_cuda = self.device.type == "cuda"
+        if isinstance(network, (DecoderFirst, DecoderNext)):
+            own = self.device.type == "cpu" and dtype_of(network) == torch.float32
+            return CpuDecoder(network) if own else InPlaceDecoder(network)
+        if not isinstance(network, Step) or not on_cuda or dtype_of(network) == torch.float32:
+            return network
+        try:
+            from consisid_kernels import ops
+        except ImportError as missing:
+            raise MissingExtra(
+                "fp16 and bf16 on CUDA need Triton: pip install 'consisid-runtime[kernels]'"
+            ) from missing
+        chosen = ops.joint_attention_form(self.device, dtype_of(network), network.config.attention_head_dim)
+        self.choices["attention"] = chosen.name
+        if chosen.problem:
+            self.choices["attention_problem"] = chosen.problem
+            _warn_of_attention(chosen.problem, self.device)
+        return FusedStep(network, ops, chosen.compute)
 
     @torch.no_grad()
     def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -97,17 +123,10 @@ class BundleWeights:
         return load_file(self._bundle.file(f"{component}.safetensors"))
 
 
-def _for_device(network: nn.Module, device: torch.device) -> nn.Module:
-    if isinstance(network, (DecoderFirst, DecoderNext)):
-        own = device.type == "cpu" and dtype_of(network) == torch.float32
-        return CpuDecoder(network) if own else InPlaceDecoder(network)
-    if not isinstance(network, Step) or device.type != "cuda" or dtype_of(network) == torch.float32:
-        return network
-    try:
-        from consisid_kernels import ops
-    except ImportError as missing:
-        raise MissingExtra("fp16 and bf16 on CUDA need Triton: pip install 'consisid-runtime[kernels]'") from missing
-    return FusedStep(network, ops)
+@cache
+def _warn_of_attention(problem: str, device: torch.device) -> None:
+    """Logs a warning, once in a process."""
+    logger.warning("%s: attention runs in its plain form; the one for this GPU failed its trial: %s", device, problem)
 
 
 def torch_device(name: str) -> torch.device:

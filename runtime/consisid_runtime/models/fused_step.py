@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import ModuleType
 from typing import cast
 
@@ -9,6 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from consisid_runtime.models.dit import Attention, Block, FeedForward, Step, modulate, patchify
+
+JointAttention = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""q, k and v [B, H, N, D] → [B, N, H, D]."""
 
 
 class FusedBlock(nn.Module):
@@ -55,11 +59,13 @@ class FusedStep(nn.Module):
     Args:
         step: its queries', keys' and values' matrices are emptied.
         operators: `consisid_kernels.reference`, or a module of kernels with the same names and arguments.
+        attention: a form of `operators.joint_attention`, which is taken where none is given.
     """
 
-    def __init__(self, step: Step, operators: ModuleType) -> None:
+    def __init__(self, step: Step, operators: ModuleType, attention: JointAttention | None = None) -> None:
         super().__init__()
         self.config, self._ops = step.config, operators
+        self._attention: JointAttention = attention or operators.joint_attention
         self.patch_embed, self.norm_final = step.patch_embed, step.norm_final
         self.norm_out, self.proj_out = step.norm_out, step.proj_out
         self.blocks = nn.ModuleList(FusedBlock(cast(Block, block)) for block in step.transformer_blocks)
@@ -123,7 +129,7 @@ class FusedStep(nn.Module):
                 normed = ops.modulated_norm(x, *entering)
             else:
                 x, normed = ops.gated_residual_norm(*residual, *entering)
-            mixed = ops.joint_attention(*following.project(normed, cos, sin, ops))
+            mixed = self._attention(*following.project(normed, cos, sin, ops))
         return x
 
     def _first_attention(

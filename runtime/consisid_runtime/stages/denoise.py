@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -128,6 +129,11 @@ class Denoiser:
             learned = load_file(bundle.file("positions.safetensors"))["pos_embedding"]
             # 55 million values of ConsisID-preview: converted and sent once, not for each request.
             self._learned = learned.float().to(place_of(self._prepare))
+
+    @property
+    def choices(self) -> Mapping[str, str]:
+        """What the step's engine decided on this device, for `info`; empty where it has nothing to decide."""
+        return getattr(self._step, "choices", {})
 
     def __call__(
         self,
