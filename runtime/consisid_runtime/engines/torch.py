@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import cache
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,6 +19,7 @@ from consisid_runtime.engines.full_float32 import full_float32
 from consisid_runtime.errors import MissingExtra
 from consisid_runtime.models import networks
 from consisid_runtime.models.blueprint import dtype_of
+from consisid_runtime.models.channels_last_decoder import ChannelsLastDecoder
 from consisid_runtime.models.cpu_decoder import CpuDecoder
 from consisid_runtime.models.dit import Step
 from consisid_runtime.models.fused_step import FusedStep
@@ -32,12 +34,14 @@ logger = logging.getLogger(__name__)
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 """A module's precision in the manifest → the dtype of its weights."""
+ON_KERNELS = ("dit_step", "vae_decoder_first", "vae_decoder_next")
+"""Modules that run this project's kernels on CUDA in fp16 and bf16."""
 
 
 def load_module(bundle: Bundle, name: str) -> TorchEngine:
     """One module of a bundle. Raises what `TorchEngine` raises, and `require_compiler` where kernels are to run."""
     dtype = DTYPES[bundle.manifest["modules"][name]["precision"]]
-    if name == "dit_step" and dtype != torch.float32 and torch_device(bundle.device).type == "cuda":
+    if name in ON_KERNELS and dtype != torch.float32 and torch_device(bundle.device).type == "cuda":
         require_compiler()
     return make_engine(name, BundleWeights(bundle), bundle.signature(name), dtype, bundle.device, bundle.loaded)
 
@@ -63,9 +67,9 @@ def make_engine(
 class TorchEngine:
     """One network in PyTorch; results stay on its device. It runs on the thread pool of PyTorch, one for the process.
 
-    On CUDA in fp16 and bf16 the denoiser's step runs this project's kernels; on a CPU in fp32 the decoder has a form of
-    its own, elsewhere one that takes little memory: its caches have the weights' dtype, and those that it gets are
-    overwritten. float32 is never rounded to TF32.
+    On CUDA in fp16 and bf16 the denoiser's step and the decoder run this project's kernels; on a CPU in fp32 the
+    decoder has a form of its own, elsewhere one that takes little memory. But for the CPU's, the decoder's caches have
+    the weights' dtype, and those that it gets are overwritten. float32 is never rounded to TF32.
 
     Attributes:
         network: in the form that runs.
@@ -84,18 +88,18 @@ class TorchEngine:
         self.network = self._for_device(network.to(self.device))
 
     def _for_device(self, network: nn.Module) -> nn.Module:
-        on_cuda = self.device.type == "cuda"
-        if isinstance(network, (DecoderFirst, DecoderNext)):
-            own = self.device.type == "cpu" and dtype_of(network) == torch.float32
-            return CpuDecoder(network) if own else InPlaceDecoder(network)
-        if not isinstance(network, Step) or not on_cuda or dtype_of(network) == torch.float32:
+        if not isinstance(network, (DecoderFirst, DecoderNext, Step)):
             return network
-        try:
-            from consisid_kernels import ops
-        except ImportError as missing:
-            raise MissingExtra(
-                "fp16 and bf16 on CUDA need Triton: pip install 'consisid-runtime[kernels]'"
-            ) from missing
+        wide = dtype_of(network) == torch.float32
+        kernels = _operators() if self.device.type == "cuda" and not wide else None
+        if isinstance(network, Step):
+            return self._fused(network, kernels) if kernels else network
+        if kernels:
+            return ChannelsLastDecoder(network, kernels)
+        return CpuDecoder(network) if wide and self.device.type == "cpu" else InPlaceDecoder(network)
+
+    def _fused(self, network: Step, ops: ModuleType) -> nn.Module:
+        """The step on kernels, with the form of attention that was chosen for this device."""
         chosen = ops.joint_attention_form(self.device, dtype_of(network), network.config.attention_head_dim)
         self.choices["attention"] = chosen.name
         if chosen.problem:
@@ -121,6 +125,15 @@ class BundleWeights:
 
     def tensors(self, component: str) -> dict[str, Tensor]:
         return load_file(self._bundle.file(f"{component}.safetensors"))
+
+
+def _operators() -> ModuleType:
+    """The kernels. Raises `MissingExtra` without Triton."""
+    try:
+        from consisid_kernels import ops
+    except ImportError as missing:
+        raise MissingExtra("fp16 and bf16 on CUDA need Triton: pip install 'consisid-runtime[kernels]'") from missing
+    return ops
 
 
 @cache
