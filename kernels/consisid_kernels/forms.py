@@ -13,12 +13,13 @@ from pathlib import Path
 from consisid_kernels.launch import family
 
 FORMS = Path(__file__).with_name("forms.json")
-PREDICTED = {"joint_attention": "hopper", "linear_gelu": "cublaslt"}
+PREDICTED = {"joint_attention": "hopper", "linear_float8": "scaled_mm", "linear_gelu": "cublaslt"}
 """Operator → the form that should be fastest on a GPU where nothing was measured, from counted instructions:
 
 - the loop of `attention.joint_hopper` overlaps exponentials with the products of the same warps, that of
   `attention.joint` with those of another program only. Where there is no Hopper form, the plain one runs.
-- the epilogue of `layers.ffn` overlaps with nothing, and cuBLASLt's products reach a larger share of the peak.
+- the epilogue of `layers.ffn` overlaps with nothing, and PyTorch's products (cuBLASLt, CUTLASS) reach a larger share of
+  the peak.
 """
 
 

@@ -46,6 +46,7 @@ TABLE = {"linear_gelu": "linear"}
 
 FORMS: dict[str, tuple[str, dict[str, str]]] = {
     "joint_attention": ("{dtype}-d{size}", {"plain": "ours", "hopper": "ours/hopper"}),
+    "linear_float8": ("{dtype}", {"triton": "ours", "scaled_mm": "torch-scaled-mm"}),
     "linear_gelu": ("{dtype}", {"triton": "ours", "cublaslt": "torch-cublaslt-epilogue"}),
 }
 """Operator in `kernel_cases` → how its case is spelled, and form, as `forms` names both, → its variant there."""

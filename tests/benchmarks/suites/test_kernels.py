@@ -11,7 +11,7 @@ from consisid_benchmarks.suites import kernel_cases, kernels, tune
 from consisid_benchmarks.suites.kernel_case_types import Case, Size
 from consisid_benchmarks.suites.kernel_cases import cases
 from consisid_kernels import forms, launch, ops, reference
-from consisid_kernels.attention import joint_hopper
+from consisid_kernels.attention import joint, joint_hopper
 from consisid_kernels.layers import ffn, linear
 from consisid_measurement.harness import Mismatch
 
@@ -35,10 +35,16 @@ BOUNDS = {"matmul_bf16_tflops": 100.0, "copy_gbps": 1000.0}
 def reference_for_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replace the kernels by the reference: these tests cover the benchmark only."""
     for name in ops.__all__:
-        monkeypatch.setattr(ops, name, getattr(reference, name))
-    monkeypatch.setattr(joint_hopper, "joint_attention", reference.joint_attention)
-    for module, name in ((ffn, "linear_gelu"), (linear, "cublaslt_linear_gelu")):
-        monkeypatch.setattr(module, name, reference.linear_gelu)
+        monkeypatch.setattr(ops, name, getattr(reference, name, None))
+    for module, name, plain in (
+        (joint, "joint_attention", reference.joint_attention),
+        (joint_hopper, "joint_attention", reference.joint_attention),
+        (ffn, "linear_gelu", reference.linear_gelu),
+        (ffn, "linear_float8", reference.linear_float8),
+        (linear, "cublaslt_linear_gelu", reference.linear_gelu),
+        (linear, "scaled_mm", reference.linear_float8),
+    ):
+        monkeypatch.setattr(module, name, plain)
     monkeypatch.setattr(torch, "compile", lambda function: function)
     monkeypatch.setattr(kernels, "captured", lambda call: call)
 
@@ -49,10 +55,9 @@ def test_every_kernel_is_measured_with_a_peer(monkeypatch: pytest.MonkeyPatch) -
     measured = {row.case.partition("/")[0] for row in rows}
     assert measured == {
         "joint_attention",
-        "joint_attention_8bit",
         "shared_joint_attention",
         "qkv_epilogue",
-        "qkv_epilogue_8bit",
+        "quantise_rows",
         "modulated_norm",
         "gated_residual",
         "gated_residual_norm",
@@ -62,7 +67,7 @@ def test_every_kernel_is_measured_with_a_peer(monkeypatch: pytest.MonkeyPatch) -
         "guided_step",
         "spatial_norm_silu",
     }
-    for case in {row.case for row in rows if not row.case.startswith("qkv_epilogue_8bit")}:
+    for case in {row.case for row in rows}:
         assert len({row.variant for row in rows if row.case == case}) >= 2
     assert {row.median for row in rows if row.metric == "kernel_seconds"} == {0.004}
     (norm,) = [r for r in rows if r.case.startswith("modulated") and r.variant == "ours" and r.metric == "gbps"]
