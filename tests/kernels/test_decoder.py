@@ -11,7 +11,7 @@ from consisid_export.checkpoint.checkpoint import Checkpoint
 from consisid_export.verify.module import relative_error
 from consisid_kernels import ops
 from consisid_runtime.models import networks
-from consisid_runtime.models.channels_last_decoder import ChannelsLastDecoder
+from consisid_runtime.models.fused.decoder import ChannelsLastDecoder
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)

@@ -36,6 +36,9 @@ DEVICES = {
 
 SHARES = {
     "product": Share(0.65, 0.72, 0.77, "guess: large bf16 products of cuBLAS on Hopper, published runs reach 600–800"),
+    "_scaled_mm.default": Share(
+        1.1, 1.3, 1.45, "guess: E4M3 has twice the peak, and published runs reach 1,100–1,400 TFLOP/s; not measured"
+    ),
     "triton.ffn": Share(0.53, 0.61, 0.67, "guess: persistent Triton products with an epilogue; not measured"),
     "triton.joint": Share(
         0.36, 0.43, 0.51, "guess: FlashAttention-2 reaches 0.35, 3 reaches 0.50 of the peak at 64 channels a head"

@@ -21,6 +21,7 @@ from consisid_benchmarks.suites.kernel_case_types import Case, Size
 from consisid_benchmarks.suites.kernel_cases import cases
 from consisid_benchmarks.suites.kernels import usable
 from consisid_kernels import forms, launch
+from consisid_kernels.attention import joint_hopper
 from consisid_runtime.errors import MissingExtra
 
 Tile = dict[str, int]
@@ -136,7 +137,13 @@ def time_forms(
             progress(f"{case.name}: skipped: {refused}")
             continue
         spelled, variants = FORMS[operator]
-        took = {name: timed(calls[variant]) for name, variant in variants.items() if variant in calls}
+        took = {
+            name: timed(calls[variant])
+            for name, variant in variants.items()
+            if variant in calls and (name != "hopper" or number == joint_hopper.ARCHITECTURE)
+        }
+        if len(took) < 2:
+            continue
         key = f"{operator}/{spelled.format(dtype=launch.DTYPES[size.dtype], size=size.head_dim)}"
         progress(f"{key}: {took}")
         yield key, took

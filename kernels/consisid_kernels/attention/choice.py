@@ -84,4 +84,5 @@ def trial_inputs(device: torch.device, dtype: torch.dtype, size: int) -> tuple[T
 
 
 def _distance(found: Tensor, exact: Tensor) -> Tensor:
-    return (found.double() - exact).norm() / exact.norm()
+    distance: Tensor = (found.double() - exact).norm() / exact.norm()
+    return distance

@@ -1,1 +1,1 @@
-"""All other kernels: the transformer's modulation and feed-forward, the solver's step, the norm of the VAE decoder."""
+"""All other kernels: the transformer's modulation and linear layers, the solver's step, the norm of the VAE decoder."""

@@ -133,7 +133,8 @@ class Denoiser:
     @property
     def choices(self) -> Mapping[str, str]:
         """What the step's engine decided on this device, for `info`; empty where it has nothing to decide."""
-        return getattr(self._step, "choices", {})
+        found: Mapping[str, str] = getattr(self._step, "choices", {})
+        return found
 
     def __call__(
         self,

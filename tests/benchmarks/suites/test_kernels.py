@@ -173,6 +173,13 @@ def test_a_form_that_this_gpu_lacks_is_skipped(table: None, monkeypatch: pytest.
     assert timed_forms("ours") == []
 
 
+@pytest.mark.parametrize(("number", "timed"), [(90, True), (100, False)])
+def test_the_hopper_form_is_timed_on_hopper(monkeypatch: pytest.MonkeyPatch, number: int, timed: bool) -> None:
+    monkeypatch.setattr(tune, "cases", lambda size: [kernel_cases._attention(size)])
+    found = dict(tune.time_forms(SMALL, number, lambda call: 1.0, lambda text: None))
+    assert found == ({"joint_attention/fp32-d64": {"plain": 1.0, "hopper": 1.0}} if timed else {})
+
+
 def test_what_tuning_times_has_a_prediction() -> None:
     assert tune.FORMS.keys() == forms.PREDICTED.keys()
     assert all(forms.PREDICTED[operator] in variants for operator, (_, variants) in tune.FORMS.items())

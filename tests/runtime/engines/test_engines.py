@@ -23,8 +23,8 @@ from consisid_runtime.engines.full_float32 import full_float32
 from consisid_runtime.engines.onnxruntime import OnnxEngine, providers, require_fast
 from consisid_runtime.engines.torch import BundleWeights, TorchEngine
 from consisid_runtime.errors import InvalidOption, MissingExtra
-from consisid_runtime.models.channels_last_decoder import ChannelsLastDecoder
 from consisid_runtime.models.cpu_decoder import CpuDecoder
+from consisid_runtime.models.fused.decoder import ChannelsLastDecoder
 from consisid_runtime.models.in_place_decoder import InPlaceDecoder
 from consisid_runtime.options import Options, plan
 from consisid_runtime.signatures import Port, Signature

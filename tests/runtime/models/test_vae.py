@@ -15,9 +15,9 @@ from torch import Tensor
 from consisid_kernels import reference as operators
 from consisid_runtime import signatures
 from consisid_runtime.errors import CheckpointInvalid
-from consisid_runtime.models.channels_last_decoder import ChannelsLastDecoder
 from consisid_runtime.models.configs.vae import VAEConfig, decoder_caches
 from consisid_runtime.models.cpu_decoder import CpuDecoder
+from consisid_runtime.models.fused.decoder import ChannelsLastDecoder
 from consisid_runtime.models.in_place_decoder import InPlaceDecoder
 from consisid_runtime.models.vae import Chunk, DecoderFirst, DecoderNext
 from consisid_runtime.models.vae_encoder import VAEEncoder
