@@ -45,7 +45,7 @@ TIERS = {
     tier.name: tier
     for tier in (
         Tier("exact", "every step; every saving is algebra"),
-        Tier("fp8", "every step; 8-bit linear layers and attention"),
+        Tier("fp8", "every step; 8-bit linear layers"),
         Tier("fast", "skips steps in which the clean latents hardly move", threshold=0.1),
         Tier("draft", "half of the steps, more of them skipped, guidance in the first", 25, 0.6, 0.3),
     )

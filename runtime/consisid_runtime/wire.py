@@ -96,7 +96,7 @@ def describe(plan: Plan, fingerprint: str, stages: Mapping[str, Mapping[str, Any
     """The `info` of a video: seed, bundle, resolved options, warnings, the report of each stage and its wall time.
 
     "warnings" is a list of sentences on what the user may not expect: text that was not read, a face that the detector
-    did not find. The command prints them.
+    did not find, a kernel that failed its trial. The command prints them.
 
     Args:
         fingerprint: of the bundle.
@@ -118,6 +118,9 @@ def _warnings(reports: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Sentences. A report may come from who calls one stage directly: any of its values may be of any type."""
     face, text = reports.get("face", {}), reports.get("text", {})
     found = []
+    problem = reports.get("denoise", {}).get("attention_problem")
+    if isinstance(problem, str):
+        found.append(f"attention ran in its plain form, the one for this GPU failed its trial: {problem}")
     for name, shown in (("prompt", "the prompt"), ("negative_prompt", "the negative prompt")):
         cut, unknown = text.get(f"{name}_cut_at"), text.get(f"{name}_unknown_tokens")
         if isinstance(cut, int):

@@ -25,10 +25,3 @@ def attention_inputs(
     k[:, :, :: max(keys // 3, 1)] *= 3
     v[:, :, ::7] *= 50
     return q.to(device, dtype), k.to(device, dtype), v.to(device, dtype)
-
-
-def random_heads(tokens: int, size: int, device: str, branches: int = 1) -> Tensor:
-    """[B, 2, N, D]; channels differ in magnitude, as LayerNorm's weights make them, and a few tokens are outliers."""
-    x = torch.randn(branches, 2, tokens, size) * torch.logspace(-1, 0.5, size)[torch.randperm(size)]
-    x[:, :, :: max(tokens // 5, 1)] *= 4
-    return x.to(device)

@@ -130,17 +130,26 @@ def test_spatial_norm_equals_the_input_of_the_next_convolution(first: bool) -> N
     assert close(found, wanted)
 
 
-def test_quantised_attention_is_close_to_attention() -> None:
-    q, k, v = (normal(1, 2, 70, 64).float() for _ in range(3))
-    quantised = (
-        reference.quantise_tokens(q, 32),
-        reference.quantise_tokens(k - k.mean(dim=2, keepdim=True), 16),
-        reference.quantise_channels(v),
-    )
-    assert quantised[0][1].shape == (1, 2, 3) and quantised[1][1].shape == (1, 2, 5)
-    found = reference.joint_attention_8bit(*quantised, (32, 16), torch.float32)
-    wanted = reference.joint_attention(q, k, v)
-    assert 1e-3 < (found - wanted).norm() / wanted.norm() < 0.06
+def test_an_e4m3_layer_is_close_to_the_layer() -> None:
+    x, weight, bias = normal(2, 7, 64), normal(48, 64), normal(48)
+    x[1, 3] *= 1e6  # of its row alone
+    (x8, x_scale), (weight8, weight_scale) = reference.quantise_rows(x), reference.quantise_rows(weight)
+    assert x_scale.shape == (2, 7, 1) and weight_scale.shape == (48, 1)
+    assert (x8.double().abs().amax(-1) == 448).all()
+    found = reference.linear_float8(x8, x_scale, weight8, weight_scale.flatten(), bias, torch.float64)
+    wanted = F.linear(x, weight, bias)
+    errors = (found - wanted).norm(dim=-1) / wanted.norm(dim=-1)
+    # E4M3 has three bits after the leading one: a relative error of at most 2^-4 in each factor.
+    assert (errors < 2**-4).all() and (errors > 2**-8).all()
+    without = reference.linear_float8(x8, x_scale, weight8, weight_scale.flatten(), None, torch.float64)
+    assert close(without + bias, found)
+
+
+def test_rows_are_quantised_after_gelu_without_rounding() -> None:
+    x = normal(5, 64).bfloat16()
+    found, scale = reference.quantise_rows(x, gelu=True)
+    wanted = reference.quantise_rows(F.gelu(x.float(), approximate="tanh"))
+    assert torch.equal(found.float(), wanted[0].float()) and torch.equal(scale, wanted[1])
 
 
 class Divisions(TorchDispatchMode):
@@ -158,12 +167,9 @@ class Divisions(TorchDispatchMode):
 
 def test_scales_are_divided_by_tensors() -> None:
     """PyTorch on CUDA multiplies by the reciprocal of a divisor that is a Python number."""
-    x = normal(1, 2, 70, 64)
     with Divisions() as divisions:
-        reference.quantise_tokens(x, 32)
-        reference.quantise_tokens(x, 32, reference.FLOAT8)
-        reference.quantise_channels(x)
-    assert len(divisions.found) == 6
+        reference.quantise_rows(normal(3, 64))
+    assert len(divisions.found) == 2
     assert all(isinstance(divisor, Tensor) for divisor in divisions.found)
 
 

@@ -46,6 +46,15 @@ def test_nothing_else_is_said(face: dict[str, Any], text: dict[str, Any]) -> Non
     assert warnings(face, text) == []
 
 
+def test_a_kernel_that_failed_its_trial_is_a_warning() -> None:
+    def of(denoise: dict[str, Any]) -> list[str]:
+        return list(describe(PLAN, "abc", {"denoise": denoise | {"seconds": 0.1}})["warnings"])
+
+    (warning,) = of({"attention": "plain", "attention_problem": "it raised X"})
+    assert warning == "attention ran in its plain form, the one for this GPU failed its trial: it raised X"
+    assert of({"attention": "hopper"}) == of({"attention_problem": 3}) == []
+
+
 def test_a_request_without_reports_has_no_warnings() -> None:
     assert describe(PLAN, "abc", {})["warnings"] == []
 

@@ -21,7 +21,7 @@ from consisid_benchmarks.fake_gpu.driver import Launches
 from consisid_benchmarks.fake_gpu.full_size import FullSize
 from consisid_benchmarks.fake_gpu.machine import device_tensor, host_tensor, machine
 from consisid_benchmarks.fake_gpu.meter import Meter
-from consisid_benchmarks.fake_gpu.stages import run_stages
+from consisid_benchmarks.fake_gpu.stages import FP8, run_stages
 from consisid_nano.demo.demo import OPTIONS
 from consisid_runtime.bundle import Bundle
 from consisid_runtime.engines import Engine
@@ -31,13 +31,18 @@ from consisid_runtime.pipeline import Pipeline
 
 
 def full(only: str = "") -> dict[str, Any]:
-    """Every stage whose name begins with `only`, at ConsisID-preview's size. No image is read, no MP4 written."""
+    """Every stage whose name begins with `only`, at ConsisID-preview's size. No image is read, no MP4 written.
+
+    The last one, "fp8/denoise", is denoising with a step in fp8.
+    """
     with machine() as (meter, launches), torch.no_grad():
         # Made anew for each stage, so that a stage's memory is its own.
-        for stage in ("face", "text", "encode", "denoise", "decode"):
-            if stage.startswith(only):
-                bundle = FullSize(lambda name, shape, dtype: host_tensor(shape, dtype))
-                run_stages(bundle, lambda *shape: device_tensor(meter, *shape), begin_stage(meter), stage)
+        for name in ("face", "text", "encode", "denoise", "decode", f"{FP8}denoise"):
+            if name.startswith(only):
+                float8, stage = name.startswith(FP8), name.removeprefix(FP8)
+                bundle = FullSize(lambda _, shape, dtype: host_tensor(shape, dtype), float8=float8)
+                begin = begin_stage(meter, FP8 if float8 else "")
+                run_stages(bundle, lambda *shape: device_tensor(meter, *shape), begin, stage)
                 del bundle
         return counted(meter, launches)
 
@@ -73,8 +78,8 @@ class Seeing(Bundle):
         return answer
 
 
-def begin_stage(meter: Meter) -> Any:
-    return lambda stage: meter.begin(stage or "between")
+def begin_stage(meter: Meter, prefix: str = "") -> Any:
+    return lambda stage: meter.begin(prefix + stage if stage else "between")
 
 
 def counted(meter: Meter, launches: Launches) -> dict[str, Any]:

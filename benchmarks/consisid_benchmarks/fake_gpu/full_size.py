@@ -43,6 +43,7 @@ class FullSize:
         weight: makes each weight of a network that is loaded.
         configs: component → its configuration, instead of ConsisID-preview's.
         device: where its modules run.
+        float8: the denoiser's step has linear layers of E4M3 numbers.
     """
 
     world: str | None = None
@@ -53,8 +54,9 @@ class FullSize:
         *,
         configs: Mapping[str, Mapping[str, Any]] = CONFIGS,
         device: str = "cuda",
+        float8: bool = False,
     ) -> None:
-        self.config, self.device = CheckpointConfig(configs.__getitem__), device
+        self.config, self.device, self._float8 = CheckpointConfig(configs.__getitem__), device, float8
         self._weight = weight
         self.loaded: dict[str, Engine] = {}
         self._skeletons = networks.skeletons(self.config)
@@ -69,7 +71,9 @@ class FullSize:
     def module(self, name: str) -> Engine:
         if name not in self.loaded:
             dtype = torch.float32 if name in FLOAT32 else torch.bfloat16
-            self.loaded[name] = make_engine(name, self, self.signature(name), dtype, self.device, self.loaded)
+            float8 = self._float8 and name == "dit_step"
+            signature = self.signature(name)
+            self.loaded[name] = make_engine(name, self, signature, dtype, self.device, self.loaded, float8=float8)
             gc.collect()
         return self.loaded[name]
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._prims_common import suggest_memory_format
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -28,6 +29,8 @@ _PROJECT = ("consisid_runtime", "consisid_kernels")
 _aten = torch.ops.aten
 _ASKS = (_aten.nonzero.default, _aten.equal.default)
 """Operators whose result's size or value the host needs."""
+_SAME_FLOPS = {_aten._addmm_activation: _aten.addmm}
+"""Operators that PyTorch's counter of FLOPs does not know → one that multiplies the same."""
 _FREE = frozenset(
     (
         *("_unsafe_view", "_reshape_alias", "alias", "detach", "lift_fresh", "set_"),
@@ -135,6 +138,8 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 raise WrongDevice(f"{func} gets {list(leaf.shape)} on the CPU beside tensors on CUDA; {place()}")
         with FAKE:
             out = func(*args, **kwargs)
+            if func is _aten.convolution.default:
+                out = _in_cudnns_layout(out, *args[:2])
         self._ran(func, args, kwargs, out)
         return out
 
@@ -179,9 +184,23 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if func.is_view or name.partition(".")[0] in _FREE or name.startswith("prim."):
             return
         read = [leaf for leaf in tree_leaves((args, kwargs)) if on_gpu(leaf)]
-        known: Callable[..., Any] | None = flop_registry.get(func._overloadpacket)
+        operator = func._overloadpacket
+        known: Callable[..., Any] | None = flop_registry.get(_SAME_FLOPS.get(operator, operator))
         flops = int(known(*args, **kwargs, out_val=out)) if known else 0
         self.count.add(name, sum(t.numel() * t.element_size() for t in read + made), flops)
+
+
+def _in_cudnns_layout(out: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """The result in channels-last where x or the weight is so.
+
+    Thus cuDNN decides (ATen/native/ConvUtils.h, `cudnn_conv_suggest_memory_format`); without cuDNN, as here, PyTorch
+    predicts the layout of another library.
+    """
+    layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.dim())
+    if layout is None or x.dtype == torch.float64:
+        return out
+    is_last = any(suggest_memory_format(tensor) == layout for tensor in (x, weight))
+    return out.contiguous(memory_format=layout) if is_last else out
 
 
 _PINNED: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()

@@ -25,6 +25,8 @@ STEPS = 3
 """Denoising steps: the first of a block of modulations, one more, and the one that is counted or timed."""
 PHOTOGRAPH = 1024
 """Edge of the picture that the aligner sees: the largest that the runtime gives it."""
+FP8 = "fp8/"
+"""Before the names of the parts of denoising, where its step has linear layers of E4M3 numbers."""
 _TOKENS = 32
 """Token ids that every vocabulary has."""
 

@@ -42,13 +42,10 @@ FLOPS: dict[str, Callable[[Arguments], int]] = {
     "face": _face_attention,
     "ffn": _linear,
     "joint": _attention,
-    "joint_8bit": _attention,
     "joint_hopper": _attention,
     "merge": _none,
     "modulation": _none,
     "qkv": _none,
-    "qkv_8bit": _none,
-    "qkv_statistics": _none,
     "quantise": _none,
     "vae": _none,
 }

@@ -14,8 +14,12 @@ from consisid_benchmarks.fake_gpu.stages import MakeInput
 from consisid_benchmarks.suites.full_checkpoint import distribution
 
 
-def bundle(device: str, configs: Mapping[str, Mapping[str, Any]] = CONFIGS) -> FullSize:
-    """Every network with random weights, which depend on the names and shapes of the tensors alone."""
+def bundle(device: str, configs: Mapping[str, Mapping[str, Any]] = CONFIGS, *, float8: bool = False) -> FullSize:
+    """Every network with random weights, which depend on the names and shapes of the tensors alone.
+
+    Args:
+        float8: as in `FullSize`.
+    """
     generator = torch.Generator(device)
 
     def weight(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -25,7 +29,7 @@ def bundle(device: str, configs: Mapping[str, Mapping[str, Any]] = CONFIGS) -> F
         mean, spread = distribution(name, shape)
         return torch.empty(shape, dtype=dtype, device=device).normal_(mean, spread, generator=generator)
 
-    return FullSize(weight, configs=configs, device=device)
+    return FullSize(weight, configs=configs, device=device, float8=float8)
 
 
 def inputs(device: str) -> MakeInput:

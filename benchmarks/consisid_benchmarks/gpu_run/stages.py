@@ -26,10 +26,14 @@ PACKAGES = ("consisid-runtime", "torch", "triton", "numpy")
 def command(rounds: Rounds = 5, machine: MachineName = None, out: Out = None, as_json: Json = False) -> None:
     """Time every stage at ConsisID-preview's size with random weights made on the device. Needs a GPU."""
     require_gpu(SUITE)
+    import torch
+
     from consisid_benchmarks.fake_gpu import budgets
     from consisid_benchmarks.fake_gpu.count import Count
+    from consisid_benchmarks.fake_gpu.stages import FP8
     from consisid_benchmarks.gpu_run import full_size, stopwatch
     from consisid_benchmarks.gpu_run.width_check import require_same_step
+    from consisid_runtime.engines.torch import FLOAT8_CAPABILITY
 
     results = results_folder(out)
     bounds: dict[str, float | None] = {}
@@ -44,9 +48,11 @@ def command(rounds: Rounds = 5, machine: MachineName = None, out: Out = None, as
             display.update("comparing a step at full width", 0, 1)
             require_same_step("cuda")
             given = full_size.inputs("cuda")
-            return measure(
-                lambda: full_size.bundle("cuda"), given, stopwatch.cuda(), counts, bounds, rounds, display.update
-            )
+            common = given, stopwatch.cuda(), counts, bounds, rounds, display.update
+            found = measure(lambda: full_size.bundle("cuda"), *common)
+            if torch.cuda.get_device_capability() >= FLOAT8_CAPABILITY:
+                found += measure(lambda: full_size.bundle("cuda", float8=True), *common, "denoise", FP8)
+            return found
 
     run_suite(SUITE, GATE, rows, packages=PACKAGES, machine=machine, results=results, as_json=as_json, ceilings=limits)
 
@@ -60,6 +66,7 @@ def measure(
     rounds: int,
     progress: Progress,
     only: str = "",
+    prefix: str = "",
 ) -> list[Row]:
     """A stage's networks are loaded once and freed before the next stage's; the first round is warm-up.
 
@@ -67,6 +74,7 @@ def measure(
         counts: stage → what the fake GPU counts in it, from which rates derive; a stage without is timed only.
         bounds: this device's ceilings, as `suites.gpu.ceilings` gives them.
         only: beginning of the names of the stages.
+        prefix: before the names of the cases, as in `counts`.
 
     Metrics: "stage_seconds" with what the host does; "peak_bytes" of tensors; "tflops" and "gbps" of what was counted,
     and "matmul_percent" and "copy_percent", their shares of this device's ceilings.
@@ -88,8 +96,9 @@ def measure(
                 run_stages(loaded, given, watch, stage)
             for lap in watch.laps if turn else ():
                 if not lap.stage.startswith("load/"):
-                    for metric, value in _metrics(lap.seconds, lap.peak_bytes, counts.get(lap.stage), bounds).items():
-                        samples.setdefault((lap.stage, metric), []).append(value)
+                    name = prefix + lap.stage
+                    for metric, value in _metrics(lap.seconds, lap.peak_bytes, counts.get(name), bounds).items():
+                        samples.setdefault((name, metric), []).append(value)
         rows += [summarise(case, "ours", metric, values) for (case, metric), values in samples.items()]
         del loaded
         gc.collect()

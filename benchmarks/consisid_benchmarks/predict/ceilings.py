@@ -36,9 +36,19 @@ DEVICES = {
 
 SHARES = {
     "product": Share(0.65, 0.72, 0.77, "guess: large bf16 products of cuBLAS on Hopper, published runs reach 600–800"),
+    "_scaled_mm.default": Share(
+        1.1, 1.3, 1.45, "guess: E4M3 has twice the peak, and published runs reach 1,100–1,400 TFLOP/s; not measured"
+    ),
     "triton.ffn": Share(0.53, 0.61, 0.67, "guess: persistent Triton products with an epilogue; not measured"),
     "triton.joint": Share(
         0.36, 0.43, 0.51, "guess: FlashAttention-2 reaches 0.35, 3 reaches 0.50 of the peak at 64 channels a head"
+    ),
+    "triton.joint_hopper": Share(
+        0.43,
+        0.50,
+        0.57,
+        "guess: at worst as the plain form, likely as FlashAttention-3 at 64 channels a head, at best what its "
+        "counted instructions allow; not measured",
     ),
     "triton.face": Share(0.20, 0.26, 0.33, "guess: not measured"),
     "convolution": Share(0.25, 0.40, 0.55, "guess: cuDNN in bf16, channels first; not measured"),

@@ -32,16 +32,17 @@ def block(predictions: Mapping[str, Mapping[str, Any]], records: Iterable[Record
 def _section(device: str, found: Mapping[str, Any], records: list[Record]) -> str:
     lines = [["stage", "runs", "seconds a run", "kernels", "moved", "TFLOP", "peak of tensors", "waits"]]
     lines.append(["---", *["---:"] * 7])
-    for name, stage in found["stages"].items():
+    for name, stage in (found["stages"] | found["fp8"]["stages"]).items():
         moved, work = f"{stage['bytes'] / 1e9:,.1f} GB", f"{stage['flops'] / 1e12:,.2f}"
         memory = spell(stage["peak_bytes"], "peak_bytes")
         counts = [f"{stage['launches']:,}", moved, work, memory, str(stage["waits"])]
         lines.append([name, str(stage["times"]), _range(stage["seconds"]), *counts])
-    request = found["request"]
+    request, fp8 = found["request"], found["fp8"]["request"]
     whole = (
         f"A request of 50 steps, warm: {_range(request['seconds'])}, without insightface's networks and the MP4, which "
         "run on the CPU, the MP4 beside decoding; "
-        f"{spell(request['resident_bytes'], 'peak_bytes')} of tensors in one process."
+        f"{spell(request['resident_bytes'], 'peak_bytes')} of tensors in one process. In tier `fp8`: "
+        f"{_range(fp8['seconds'])}, {spell(fp8['resident_bytes'], 'peak_bytes')}."
     )
     peaks = found["device"]
     head = (

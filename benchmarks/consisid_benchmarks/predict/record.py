@@ -69,8 +69,9 @@ def deviations(found: Mapping[str, Any], name: str, records: Iterable[Record]) -
 
 
 def _predicted(found: Mapping[str, Any], row: Row) -> float | None:
-    if row.case in found["stages"]:
-        stage = found["stages"][row.case]
+    stages = found["stages"] | found["fp8"]["stages"]
+    if row.case in stages:
+        stage = stages[row.case]
         known = {"stage_seconds": stage["seconds"]["likely"], "peak_bytes": stage["peak_bytes"]}
     elif row.case.startswith("request/"):
         seconds = found["request"]["seconds"]["likely"]

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from consisid_benchmarks.fake_gpu.count import COPIES, Count, Work
+from consisid_benchmarks.fake_gpu.stages import FP8
 from consisid_benchmarks.predict.ceilings import LAUNCH_SECONDS, PAGEABLE_GBPS, SHARES, WAIT_SECONDS, Device
 from consisid_runtime.signatures import MODULATION_BLOCK
 
@@ -23,6 +24,8 @@ RUN = ("face", "text", "encode", "denoise/start", "denoise/first-step", "denoise
 _FIRST_STEPS = STEPS // MODULATION_BLOCK
 TIMES = dict.fromkeys(RUN, 1) | {"denoise/first-step": _FIRST_STEPS, "denoise/step": STEPS - _FIRST_STEPS}
 """Stage → how often a request runs it."""
+FP8_STAGES = {name: FP8 + name for name in RUN if name.startswith("denoise/")}
+"""Stage → its name where the step is in fp8."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,23 +61,32 @@ def device_seconds(name: str, count: Count, device: Device, end: End) -> float:
 
 
 def predict(budget: Mapping[str, Any], device: Device) -> dict[str, Any]:
-    """Seconds and memory of a request and its stages, from the budget of case "full"."""
+    """The record of a prediction, from the budget of case "full"; "fp8" has what differs where the step is in fp8."""
     counts = {name: Count.from_json(budget["stages"][name]) for name in RUN}
-    stages = {name: stage_seconds(name, count, device) for name, count in counts.items()}
+    in_fp8 = {name: Count.from_json(budget["stages"][own]) for name, own in FP8_STAGES.items()}
+    fp8 = _of_request(counts | in_fp8, device)
     return {
         "kind": "predicted",
         "device": asdict(device),
         "versions": budget["versions"],
         "shares": {name: asdict(share) for name, share in _shares()},
+        **_of_request(counts, device),
+        "fp8": fp8 | {"stages": {FP8_STAGES[name]: fp8["stages"][name] for name in in_fp8}},
+    }
+
+
+def _of_request(counts: Mapping[str, Count], device: Device) -> dict[str, Any]:
+    stages = {name: stage_seconds(name, count, device) for name, count in counts.items()}
+    return {
         "stages": {
             name: {
                 "seconds": asdict(stages[name]),
                 "times": TIMES[name],
-                "peak_bytes": counts[name].peak_bytes,
-                "waits": sum(counts[name].waits.values()),
-                **asdict(counts[name].total),
+                "peak_bytes": count.peak_bytes,
+                "waits": sum(count.waits.values()),
+                **asdict(count.total),
             }
-            for name in RUN
+            for name, count in counts.items()
         },
         "request": {"seconds": asdict(request_seconds(stages)), "resident_bytes": resident_bytes(counts)},
     }

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from consisid_benchmarks.suites import kernel_cases_8bit
 from consisid_benchmarks.suites.kernel_case_types import Call, Case, Size, case_name, total_bytes
 from consisid_kernels import reference
 
@@ -25,16 +24,15 @@ def cases(size: Size) -> Iterator[Case]:
     """Every case, created lazily so that only one case's tensors are in memory."""
     for make in (
         _attention,
-        kernel_cases_8bit.attention,
         _shared_attention,
         _qkv,
-        kernel_cases_8bit.epilogue,
         _norm,
         _residual,
         _residual_norm,
         _face,
         _feed_forward,
-        kernel_cases_8bit.linear,
+        _quantise_rows,
+        _linear_float8,
         _spatial_norm,
     ):
         yield make(size)
@@ -48,8 +46,7 @@ def _plain(kernel: str, *arguments: object) -> dict[str, Call]:
 
 
 def _attention(size: Size) -> Case:
-    from consisid_kernels import ops
-    from consisid_kernels.attention import joint_hopper
+    from consisid_kernels.attention import joint, joint_hopper
 
     shape = (size.branches, size.heads, size.tokens, size.head_dim)
     q, k, v = (size.normal(*shape) for _ in range(3))
@@ -61,7 +58,7 @@ def _attention(size: Size) -> Case:
 
         return call
 
-    calls: dict[str, Call] = {"ours": lambda: ops.joint_attention(q, k, v)}
+    calls: dict[str, Call] = {"ours": lambda: joint.joint_attention(q, k, v)}
     calls["ours/hopper"] = lambda: joint_hopper.joint_attention(q, k, v)
     calls |= {name: peer(backend) for name, backend in _BACKENDS.items()}
     flops = 4 * size.branches * size.heads * size.tokens**2 * size.head_dim
@@ -143,20 +140,40 @@ def _face(size: Size) -> Case:
 
 
 def _feed_forward(size: Size) -> Case:
-    from consisid_kernels import ops
+    from consisid_kernels.layers import ffn, linear
 
     x = size.normal(size.branches, size.tokens, size.width)
     weight, bias = size.normal(4 * size.width, size.width) * size.width**-0.5, size.normal(4 * size.width)
-    rows, columns = x.flatten(0, -2), weight.mT
-
-    def epilogue() -> Tensor:
-        """On CUDA the GELU is the tanh approximation, on a CPU the exact form."""
-        return torch._addmm_activation(bias, rows, columns, use_gelu=True).view(*x.shape[:-1], -1)
-
-    calls: dict[str, Call] = {"ours": lambda: ops.linear_gelu(x, weight, bias), "torch-cublaslt-epilogue": epilogue}
+    calls: dict[str, Call] = {
+        "ours": lambda: ffn.linear_gelu(x, weight, bias),
+        "torch-cublaslt-epilogue": lambda: linear.cublaslt_linear_gelu(x, weight, bias),
+    }
     calls |= _plain("linear_gelu", x, weight, bias)
     flops = 2 * size.branches * size.tokens * size.width * 4 * size.width
     return Case(case_name("linear_gelu", size, *x.shape), calls, flops)
+
+
+def _quantise_rows(size: Size) -> Case:
+    """The input of the second feed-forward layer, the widest."""
+    from consisid_kernels import ops
+
+    x = size.normal(size.branches, size.tokens, 4 * size.width)
+    calls: dict[str, Call] = {"ours": lambda: ops.quantise_rows(x, gelu=True), **_plain("quantise_rows", x, True)}
+    return Case(case_name("quantise_rows", size, *x.shape), calls, traffic=total_bytes(x) + x.numel())
+
+
+def _linear_float8(size: Size) -> Case:
+    """The first feed-forward layer of E4M3 numbers."""
+    from consisid_kernels.layers import ffn, linear
+
+    rows, out = size.branches * size.tokens, 4 * size.width
+    x, weight = (reference.quantise_rows(size.normal(count, size.width)) for count in (rows, out))
+    arguments: tuple[Any, ...] = (*x, weight[0], weight[1].flatten(), size.normal(out), size.dtype)
+    calls: dict[str, Call] = {
+        "ours": lambda: ffn.linear_float8(*arguments),
+        "torch-scaled-mm": lambda: linear.scaled_mm(*arguments),
+    }
+    return Case(case_name("linear_float8", size, rows, size.width, out), calls, 2 * rows * size.width * out)
 
 
 def _spatial_norm(size: Size) -> Case:

@@ -1,6 +1,7 @@
-"""Finds the fastest tile of each kernel on this GPU and writes it into the kernel's table: `make tune`.
+"""Finds the fastest tile of each kernel and the fastest form of each operator on this GPU: `make tune`.
 
-Nothing is tuned at run time; kernels without an entry in a table use the default tile.
+Both are written into tables; nothing is tuned at run time. Kernels without an entry in a table use the default tile,
+operators without one the predicted form (`consisid_kernels.forms`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ import typer
 from consisid_benchmarks.suites.gpu import seconds
 from consisid_benchmarks.suites.kernel_case_types import Case, Size
 from consisid_benchmarks.suites.kernel_cases import cases
-from consisid_kernels import launch
+from consisid_benchmarks.suites.kernels import usable
+from consisid_kernels import forms, launch
+from consisid_kernels.attention import joint_hopper
 from consisid_runtime.errors import MissingExtra
 
 Tile = dict[str, int]
@@ -40,6 +43,13 @@ CANDIDATES: dict[str, dict[str, tuple[int, ...]]] = {
 
 TABLE = {"linear_gelu": "linear"}
 """Kernel in `kernel_cases` → its table, for tables with another name."""
+
+FORMS: dict[str, tuple[str, dict[str, str]]] = {
+    "joint_attention": ("{dtype}-d{size}", {"plain": "ours", "hopper": "ours/hopper"}),
+    "linear_float8": ("{dtype}", {"triton": "ours", "scaled_mm": "torch-scaled-mm"}),
+    "linear_gelu": ("{dtype}", {"triton": "ours", "cublaslt": "torch-cublaslt-epilogue"}),
+}
+"""Operator in `kernel_cases` → how its case is spelled, and form, as `forms` names both, → its variant there."""
 
 
 def tune(
@@ -109,6 +119,42 @@ class _tile_override:
         self._folder.cleanup()
 
 
+def time_forms(
+    size: Size, number: int, timed: Callable[[Callable[[], object]], float], progress: Callable[[str], None]
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """ "operator/case" and the seconds of each form that this GPU runs, of every operator with several.
+
+    Arguments as `tune`. Raises `Mismatch` where the results of two forms differ.
+    """
+    for case in cases(size):
+        operator = case.name.partition("/")[0]
+        if operator not in FORMS:
+            continue
+        try:
+            calls = usable(case)
+        except ValueError as refused:  # our kernel does not support this architecture
+            progress(f"{case.name}: skipped: {refused}")
+            continue
+        spelled, variants = FORMS[operator]
+        took = {
+            name: timed(calls[variant])
+            for name, variant in variants.items()
+            if variant in calls and (name != "hopper" or number == joint_hopper.ARCHITECTURE)
+        }
+        if len(took) < 2:
+            continue
+        key = f"{operator}/{spelled.format(dtype=launch.DTYPES[size.dtype], size=size.head_dim)}"
+        progress(f"{key}: {took}")
+        yield key, took
+
+
+def write_forms(number: int, key: str, seconds: Mapping[str, float]) -> None:
+    """Write an operator's seconds into the table of forms."""
+    content = json.loads(forms.FORMS.read_text())
+    content.setdefault(str(number), {})[key] = dict(seconds)
+    forms.FORMS.write_text(json.dumps(content, indent=1) + "\n")
+
+
 def write(table: str, key: str, number: int, tile: Mapping[str, int]) -> None:
     """Write a tile into a kernel's table."""
     path = launch.TILES / f"{table}.json"
@@ -131,7 +177,7 @@ def _first(found: object) -> torch.Tensor:
 
 
 def main() -> None:
-    """Tune for ConsisID-preview's size, in bfloat16 and float16."""
+    """Tune for ConsisID-preview's size, in bfloat16 and float16: tiles first, then the forms with these tiles."""
     if not torch.cuda.is_available():
         raise MissingExtra("tuning needs an NVIDIA GPU and a CUDA build of PyTorch")
     number = launch.architecture(torch.device("cuda"))
@@ -145,6 +191,9 @@ def main() -> None:
         for found in tune(Size(dtype=dtype), number, timed, typer.echo):
             table, key, tile = found
             write(table, key, number, tile)
+        launch.tile.cache_clear()
+        for operator, took in time_forms(Size(dtype=dtype), number, timed, typer.echo):
+            write_forms(number, operator, took)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,13 @@ LIMITS = Limits(
 )
 
 TIER_LIMITS = {
+    "fp8": replace(
+        LIMITS,
+        latents=Limit(0.2, "above what E4M3 costs, below two thirds of what weights in four bits do"),
+        worst_latents=Limit(0.4, "twice as much as the mean may be"),
+        clip=Limit(0.05, "a third of what half as many steps cost"),
+        psnr=Limit(25.0, "an error of 14 levels: other fine motion, the same scene"),
+    ),
     "fast": replace(
         LIMITS,
         latents=Limit(0.15, "half of what half as many steps cost"),

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from consisid_fidelity.nano.damage import rounded_step
+from consisid_fidelity.nano.damage import SATURATION, float8_step, rounded_step
 from consisid_fidelity.nano.evaluation_set import Case, png
 from consisid_fidelity.nano.variants import EXACT, Variant
 from consisid_runtime.bundle import Bundle
@@ -138,6 +138,11 @@ class VideoGenerator:
         if variant.step is None:
             return self.bundle.module("dit_step")
         if variant.step not in self._steps:
-            bits = None if variant.step == "fp32" else variant.step
-            self._steps[variant.step] = rounded_step(self._checkpoint, self.bundle.signature("dit_step"), bits)
+            self._steps[variant.step] = self._pytorch_step(variant.step)
         return self._steps[variant.step]
+
+    def _pytorch_step(self, kind: str | int) -> Engine:
+        signature = self.bundle.signature("dit_step")
+        if kind in ("fp8", "fp8-saturated"):
+            return float8_step(self._checkpoint, signature, 1.0 if kind == "fp8" else SATURATION)
+        return rounded_step(self._checkpoint, signature, None if kind == "fp32" else int(kind))

@@ -35,7 +35,8 @@ class Variant:
         leaked: the first step is skipped, and keeps the clean latents in which the donor's video ended.
         conditions: applied to the outputs of `dit_prepare`.
         scheduler: changes to the checkpoint's scheduler configuration.
-        step: run the step in PyTorch instead of the bundle's engine, with weights in "fp32" or in this many bits.
+        step: run the step in PyTorch instead of the bundle's engine, with weights in "fp32" or in this many bits, or in
+            "fp8" as the torch engine does; "fp8-saturated" is that with scales that are too small.
         reference: the variant whose video of the same case this one is compared with.
     """
 
@@ -49,7 +50,7 @@ class Variant:
     leaked: bool = False
     conditions: Callable[[Conditions], Conditions] | None = None
     scheduler: Mapping[str, Any] = field(default_factory=dict)
-    step: Literal["fp32"] | int | None = None
+    step: Literal["fp32", "fp8", "fp8-saturated"] | int | None = None
     reference: str = EXACT
 
 
@@ -95,7 +96,7 @@ STEP_SWEEP = tuple(
     for steps in sorted(STEPS, reverse=True)  # the reference first
     if (sweep_name := f"{solver}-{steps}-steps")
 )
-TIER_VARIANTS = tuple(Variant(tier, {"tier": tier}) for tier in ("fast", "draft"))
+TIER_VARIANTS = (Variant("fp8", step="fp8"), *(Variant(tier, {"tier": tier}) for tier in ("fast", "draft")))
 """Measured where the options name neither steps nor guidance, so that each tier takes its own; as is the sweep."""
 TIER_SWEEP = tuple(
     Variant(

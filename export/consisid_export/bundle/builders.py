@@ -86,7 +86,6 @@ BUILDERS = {
             "torch",
             "consisid_export.bundle.write_weights",
             ("cpu", "gpu", "kernels"),
-            ("fp32", "fp16", "bf16"),
             traces=False,
         ),
         Builder(

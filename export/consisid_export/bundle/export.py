@@ -127,7 +127,7 @@ class _Export:
         """Write what is not finished, and the manifest."""
         copy_files(self._checkpoint, work.folder)
         runs = CheckpointRuns(self._checkpoint, work.folder, self._signatures)
-        calibration = self._calibration(work, runs) if self._options.fp8 else None
+        calibration = self._calibration(work, runs) if self._options.calibrates else None
         for done, name in enumerate(self._signatures):
             self._progress(name, done, len(self._signatures))
             if name not in work.finished:

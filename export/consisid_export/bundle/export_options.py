@@ -59,8 +59,9 @@ class ExportOptions:
         return BUILDERS[self.builder.others.get(module, self.engine)]
 
     @property
-    def fp8(self) -> bool:
-        return self.precision == "fp8"
+    def calibrates(self) -> bool:
+        """Whether ranges of the checkpoint's own runs shape what is written."""
+        return self.precision == "fp8" and "calibration" in self.builder.options
 
     def plugins_in(self, module: str) -> bool:
         """Whether the module computes by plugins."""

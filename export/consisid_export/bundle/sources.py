@@ -39,6 +39,7 @@ _SHAPES_NOTHING = (
     "consisid_export.checkpoint.problems",
     "consisid_export.tensorrt.progress",
     "consisid_runtime.events",
+    "consisid_runtime.models.fused.decoder",
     "consisid_runtime.models.cpu_decoder",
     "consisid_runtime.models.in_place_decoder",
     "consisid_runtime.mp4",
@@ -62,7 +63,8 @@ _ONLY_WITH = {
     "consisid_export.tensorrt.plugin_graph": "plugins",
     "consisid_export.tensorrt.plugins": "plugins",
     "consisid_kernels": "kernels",
-    "consisid_runtime.models.fused_step": "kernels",
+    "consisid_runtime.models.fused.float8": "kernels",
+    "consisid_runtime.models.fused.step": "kernels",
 }
 """What takes effect only in parts with a feature."""
 
@@ -83,7 +85,7 @@ class Parts:
     def digests(self) -> dict[str, str]:
         """Part → hex SHA-256 of what shapes it."""
         found = {name: self._module(name) for name in self.signatures}
-        if self.options.fp8:
+        if self.options.calibrates:
             found[CALIBRATION] = _digest(self._run(_CALIBRATE), versions=self._versions(torch.cuda.is_available()))
         run = {}
         if self.options.builder.runs:
@@ -95,7 +97,7 @@ class Parts:
     def _module(self, name: str) -> str:
         builder, plugins = self.options.builder_of(name), self.options.plugins_in(name)
         own = builder is self.options.builder
-        fp8 = module_precision(name, self.options.precision) == "fp8"
+        fp8 = self.options.calibrates and module_precision(name, self.options.precision) == "fp8"
         entries = [builder.module, Checkpoint.__module__]
         if builder.traces:
             entries += [networks.NETWORKS[name].definition.__module__, fill.__module__]
@@ -113,7 +115,7 @@ class Parts:
 
     def _run(self, entry: str) -> dict[str, str]:
         """The files that shape runs of the checkpoint, in which a step computes by kernels where there is a GPU."""
-        features = [*(["fp8"] if self.options.fp8 else []), *(["kernels"] if torch.cuda.is_available() else [])]
+        features = [*(["fp8"] if self.options.calibrates else []), *(["kernels"] if torch.cuda.is_available() else [])]
         return _files([entry], features, run=True)
 
 

@@ -27,8 +27,10 @@ def write(task: ModuleTask) -> dict[str, Any]:
     path = task.work.folder / f"{component}.safetensors"
     if not path.exists():
         copy_weights(task.checkpoint, component, path)
-    check = {"kind": "none", "reason": "runs the original network"}
-    return {"files": [path.name], "precision": module_precision(task.name, task.options.precision), "check": check}
+    precision = module_precision(task.name, task.options.precision, beside_fp8="bf16")
+    quantised = ", its linear layers quantised when it is loaded" if precision == "fp8" else ""
+    check = {"kind": "none", "reason": f"runs the original network{quantised}"}
+    return {"files": [path.name], "precision": precision, "check": check}
 
 
 def copy_weights(checkpoint: Checkpoint, component: str, path: Path) -> None:

@@ -12,8 +12,9 @@ Weights, and all that matrices and convolutions touch, have the precision's dtyp
 The time path, the adaptive norms, `prepare` and the output projection have the precision's dtype: in float32 they made
 no noticeable difference to the error of a random transformer, in either precision, at twice their size.
 
-"fp8" is fp16 but for the linear layers of the transformer's blocks (`fp8.py`), where a step's time goes; what runs once
-a request gains little by it. The time path, the patch embedding and the output projection stay in fp16 with the rest.
+In a graph "fp8" is fp16 but for the linear layers of the transformer's blocks (`fp8.py`), where a step's time goes;
+what runs once a request gains little by it. The time path, the patch embedding and the output projection stay in fp16
+with the rest.
 """
 
 from __future__ import annotations
@@ -30,13 +31,16 @@ FLOAT32_MODULES = ("aligner", "parser")
 QUANTISED_MODULES = ("dit_step",)
 
 
-def module_precision(module: str, precision: str) -> str:
-    """The precision of one module in a bundle of this `precision`. Raises `InvalidOption` for an unknown precision."""
+def module_precision(module: str, precision: str, *, beside_fp8: str = "fp16") -> str:
+    """The precision of one module in a bundle of this `precision`; `beside_fp8` is that of those fp8 does not quantise.
+
+    Raises `InvalidOption` for an unknown precision.
+    """
     if precision not in PRECISIONS:
         raise InvalidOption(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     if module in FLOAT32_MODULES:
         return "fp32"
-    return "fp16" if precision == "fp8" and module not in QUANTISED_MODULES else precision
+    return beside_fp8 if precision == "fp8" and module not in QUANTISED_MODULES else precision
 
 
 def exported_dtype(module: str, precision: str) -> torch.dtype:

@@ -1,1 +1,1 @@
-"""Kernels of attention: joint and face attention, and the preparation of q, k and v in 16 and 8 bits."""
+"""Kernels of attention: joint and face attention, the preparation of q, k and v, and the choice of a form."""

@@ -40,6 +40,9 @@ from consisid_kernels.attention import joint
 from consisid_kernels.launch import DTYPES, architecture, current_device, tile
 from consisid_kernels.variant import Variant
 
+ARCHITECTURE = 90
+SIZES = (64, 128)
+"""Channels of a head."""
 ROWS = 64
 """Queries of a consumer: the rows of Hopper's matrix instruction."""
 CONSUMERS = 2
@@ -296,10 +299,10 @@ def supports(q: Tensor, k: Tensor, v: Tensor) -> bool:
     and aligned.
     """
     return (
-        architecture(q.device) == 90
+        architecture(q.device) == ARCHITECTURE
         and q.dtype in (torch.float16, torch.bfloat16)
         and q.dim() == k.dim() == 4
-        and q.shape[-1] in (64, 128)
+        and q.shape[-1] in SIZES
         and (*q.shape[:2], q.shape[3]) == (*k.shape[:2], k.shape[3])
         and k.shape == v.shape
         and all(
@@ -337,4 +340,4 @@ def _variant(dtype: str, size: int) -> Variant:
     )
 
 
-VARIANTS = [_variant(dtype, size) for dtype in ("fp16", "bf16") for size in (64, 128)]
+VARIANTS = [_variant(dtype, size) for dtype in ("fp16", "bf16") for size in SIZES]

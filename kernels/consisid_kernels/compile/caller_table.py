@@ -7,10 +7,12 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-CALLING = ("runtime", "export")
+CALLING = ("runtime", "export", "kernels")
 """Folders whose calls count; tests and benchmarks do not."""
 _ROOT, _OPS = "consisid_kernels", "consisid_kernels.ops"
 _PLUGINS = "consisid_kernels.compile.tensorrt"
+_DEPTH = 3
+"""Of a module's operator below the package: "consisid_kernels.layers.ffn.linear_gelu"."""
 _HOPPER = "consisid_kernels.attention.joint_hopper"
 
 Paths = set[str]
@@ -122,7 +124,9 @@ class _Source:
         known = self._names.get(ast.unparse(value))
         if known or isinstance(value, ast.Name):
             return known or set()
-        return {f"{path}.{value.attr}" for path in self._paths(value.value, results)}
+        return {
+            f"{path}.{value.attr}" for path in self._paths(value.value, results) if path.count(".") < _DEPTH
+        }  # the attributes of an operator's result are none of the package
 
     def uses(self, results: dict[str, Paths]) -> Iterator[str]:
         """Dotted paths of all names and attributes that this file reads."""

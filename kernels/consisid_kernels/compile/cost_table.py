@@ -12,12 +12,8 @@ _SHOWN = (
     "bf16-c128",
     "bf16-c3072",
     "bf16-d64",
-    "bf16-fp8e4nv-d64",
-    "bf16-i8-d64",
     "channels-bf16-c128",
-    "e4m3-d64-bf16",
-    "int8-bf16-d64",
-    "int8-d64-bf16",
+    "gelu-bf16-c12288",
 )
 """Variants in the checkpoint's own dtype and head size."""
 

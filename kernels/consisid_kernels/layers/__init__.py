@@ -1,1 +1,1 @@
-"""All other kernels: the transformer's modulation and feed-forward, the norm of the VAE decoder."""
+"""All other kernels: the transformer's modulation and linear layers, the norm of the VAE decoder."""

@@ -1,10 +1,10 @@
 # mypy: disable-error-code="untyped-decorator,no-untyped-def,no-untyped-call"
-"""Linear layers with an epilogue that replaces a pass over their output: GELU, scales, rounding to E4M3.
+"""Linear layers with an epilogue that replaces a pass over their output: GELU, or the scales of E4M3 numbers.
 
-    y = f((x · x_scale)(W · w_scale)ᵀ + b) / out_scale
-    f(a) = a / (1 + 2^(−a (α + β a²))),  α = 2 √(2/π) log2(e),  β = 0.044715 α
+    y = GELU(x Wᵀ + b)        y = ((x Wᵀ) · x_scale) · w_scale + b
+    GELU(a) = a / (1 + 2^(−a (α + β a²))),  α = 2 √(2/π) log2(e),  β = 0.044715 α
 
-f is GELU in its tanh form (Hendrycks & Gimpel 2016), written as a · sigmoid. The scales and f are optional.
+GELU is in its tanh form (Hendrycks & Gimpel 2016), written as a · sigmoid.
 
 The kernel is persistent: one program for each multiprocessor loops over the output's tiles, in groups of rows, so that
 the weights stay in L2 during a group. Tiles are loaded and stored by tensor descriptors (TMA from Hopper on), which
@@ -24,11 +24,10 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.nn import functional as F
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from consisid_kernels.launch import DTYPES, architecture, current_device, family, require, tile
-from consisid_kernels.reference import FLOAT8, FLOAT8_LARGEST
+from consisid_kernels.reference import FLOAT8
 from consisid_kernels.variant import Variant
 
 DTYPES_16BIT = (torch.float16, torch.bfloat16)
@@ -38,25 +37,31 @@ ARCHITECTURES = (90, 100)
 
 _ALPHA = tl.constexpr(2 * math.sqrt(2 / math.pi) * math.log2(math.e))
 _BETA = tl.constexpr(0.044715 * 2 * math.sqrt(2 / math.pi) * math.log2(math.e))
-_LARGEST = tl.constexpr(FLOAT8_LARGEST)
+
+
+@triton.jit
+def gelu(a):
+    return a / (1.0 + tl.exp2(-a * (_ALPHA + _BETA * a * a)))
 
 
 @triton.jit(do_not_specialize=["rows"])
 def _linear(
-    out, x, weight, bias, x_scale, weight_scale, out_scale, rows, columns, channels,
+    out, x, weight, bias, x_scale, weight_scale, rows, columns, channels,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP: tl.constexpr,
     GELU: tl.constexpr, OUT: tl.constexpr,
 ):  # fmt: skip
     across = tl.cdiv(columns, BLOCK_N)
     down = tl.cdiv(rows, BLOCK_M)
-    if x_scale is not None:
-        scale = tl.full((BLOCK_M, BLOCK_N), tl.load(x_scale).to(tl.float32), tl.float32)
     for index in tl.range(tl.program_id(0), down * across, tl.num_programs(0), flatten=True):
         first = index // (GROUP * across) * GROUP
         height = tl.minimum(down - first, GROUP)
         inner = index % (GROUP * across)
         row = (first + inner % height) * BLOCK_M
         column = inner // height * BLOCK_N
+        if x_scale is not None:
+            row_index = row + tl.arange(0, BLOCK_M)
+            row_scale = tl.load(x_scale + row_index, mask=row_index < rows, other=0.0).to(tl.float32)
+            scale = tl.broadcast_to(row_scale[:, None], (BLOCK_M, BLOCK_N))
         acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
         for channel in tl.range(0, channels, BLOCK_K):
             x_block = x.load([row, channel])
@@ -69,98 +74,73 @@ def _linear(
         in_columns = column_index < columns
         if weight_scale is not None:
             acc *= tl.load(weight_scale + column_index, mask=in_columns, other=0.0).to(tl.float32)[None, :]
-        acc += tl.load(bias + column_index, mask=in_columns, other=0.0).to(tl.float32)[None, :]
+        if bias is not None:
+            acc += tl.load(bias + column_index, mask=in_columns, other=0.0).to(tl.float32)[None, :]
         if GELU:
-            acc = acc / (1.0 + tl.exp2(-acc * (_ALPHA + _BETA * acc * acc)))
-        if out_scale is not None:
-            acc = acc * (1.0 / tl.load(out_scale).to(tl.float32))
-            acc = tl.clamp(acc, -_LARGEST, _LARGEST, propagate_nan=tl.PropagateNan.ALL)
+            acc = gelu(acc)
         out.store([row, column], acc.to(OUT))
 
 
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """`reference.linear_gelu` in fp16 or bf16; C and out are multiples of 16.
 
-    Computed by PyTorch on devices outside `ARCHITECTURES`.
-
     Raises:
-        ValueError: an argument's shape, dtype or device is not the specified one, or it is not contiguous.
-    """
-    _check(x, weight, bias, DTYPES_16BIT)
-    if not _supports(x.device):
-        return F.gelu(F.linear(x, weight, bias.to(x.dtype)), approximate="tanh")
-    return _launch(x, weight, bias, (None, None, None), x.dtype, gelu=True)
-
-
-def linear_gelu_float8(x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor) -> Tensor:
-    """`reference.linear_gelu_float8` from fp16 or bf16; C and out are multiples of 16; scale of any dtype.
-
-    Raises:
-        ValueError: as `linear_gelu`, or the device's family is not in `ARCHITECTURES`.
+        ValueError: an argument's shape, dtype or device is not the specified one, it is not contiguous, or the device's
+            family is not in `ARCHITECTURES`.
     """
     _require_architecture(x.device)
-    _check(x, weight, bias, DTYPES_16BIT)
-    return _launch(x, weight, bias, (None, None, _scalar("scale", scale, x.device)), FLOAT8, gelu=True)
+    check(x, weight, bias, DTYPES_16BIT)
+    return _launch(x, weight, bias, (None, None), x.dtype, gelu=True)
 
 
 def linear_float8(
-    x: Tensor,
-    x_scale: Tensor,
-    weight: Tensor,
-    weight_scale: Tensor,
-    bias: Tensor,
-    dtype: torch.dtype,
-    gelu: bool = False,
-    out_scale: Tensor | None = None,
+    x: Tensor, x_scale: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None, dtype: torch.dtype
 ) -> Tensor:
     """`reference.linear_float8` to fp16 or bf16; C and out are multiples of 16; scales of any dtype.
 
     Raises:
-        ValueError: as `linear_gelu_float8`, or dtype is neither fp16 nor bf16.
+        ValueError: as `linear_gelu`, or dtype is neither fp16 nor bf16.
     """
     _require_architecture(x.device)
-    _check(x, weight, bias, (FLOAT8,))
-    if dtype not in DTYPES_16BIT:
-        raise ValueError(f"dtype is {dtype}; wanted one of {list(DTYPES_16BIT)}")
-    require("weight_scale", weight_scale, bias.shape, DTYPES, x.device)
-    if out_scale is not None:
-        _scalar("out_scale", out_scale, x.device)
-    scales = _scalar("x_scale", x_scale, x.device), weight_scale, out_scale
-    return _launch(x, weight, bias, scales, dtype if out_scale is None else FLOAT8, gelu)
-
-
-def _supports(device: torch.device) -> bool:
-    number = architecture(device)
-    return number is None or family(number) in ARCHITECTURES
+    check_float8(x, x_scale, weight, weight_scale, bias, dtype)
+    return _launch(x, weight, bias, (x_scale, weight_scale), dtype, gelu=False)
 
 
 def _require_architecture(device: torch.device) -> None:
-    if not _supports(device):
-        number = architecture(device) or 0
+    number = architecture(device)
+    if number is not None and family(number) not in ARCHITECTURES:
         wanted = " and ".join(f"{known // 10}.x" for known in ARCHITECTURES)
-        raise ValueError(f"{device} has compute capability {number / 10}; E4M3 layers need {wanted}")
+        raise ValueError(f"{device} has compute capability {number / 10}; this kernel needs {wanted}")
 
 
-def _check(x: Tensor, weight: Tensor, bias: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
+def check(x: Tensor, weight: Tensor, bias: Tensor | None, dtypes: tuple[torch.dtype, ...]) -> None:
+    """Raises ValueError unless x is [..., C], weight [out, C] and bias [out], as a linear layer here takes them."""
     if x.dim() == 0 or weight.dim() != 2 or x.shape[-1] % 16 or weight.shape[0] % 16 or 0 in weight.shape:
         raise ValueError(
             f"x is {list(x.shape)}, weight {list(weight.shape)}; wanted [..., C] and [out, C], multiples of 16"
         )
     require("x", x, (None,) * x.dim(), dtypes, x.device)
     require("weight", weight, (None, x.shape[-1]), (x.dtype,), x.device)
-    require("bias", bias, weight.shape[:1], DTYPES, x.device)
+    if bias is not None:
+        require("bias", bias, weight.shape[:1], DTYPES, x.device)
 
 
-def _scalar(name: str, scale: Tensor, device: torch.device) -> Tensor:
-    require(name, scale.reshape(-1), (1,), DTYPES, device)
-    return scale
+def check_float8(
+    x: Tensor, x_scale: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None, dtype: torch.dtype
+) -> None:
+    """Raises ValueError unless these are the arguments of `linear_float8`."""
+    check(x, weight, bias, (FLOAT8,))
+    if dtype not in DTYPES_16BIT:
+        raise ValueError(f"dtype is {dtype}; wanted one of {list(DTYPES_16BIT)}")
+    require("x_scale", x_scale, (*x.shape[:-1], 1), DTYPES, x.device)
+    require("weight_scale", weight_scale, weight.shape[:1], DTYPES, x.device)
 
 
 def _launch(
     x: Tensor,
     weight: Tensor,
-    bias: Tensor,
-    scales: tuple[Tensor | None, Tensor | None, Tensor | None],
+    bias: Tensor | None,
+    scales: tuple[Tensor | None, Tensor | None],
     dtype: torch.dtype,
     gelu: bool,
 ) -> Tensor:
@@ -208,7 +188,7 @@ _TYPES = {
 """Names of dtypes in signatures and in `triton.language`."""
 
 
-def _variant(name: str, dtype: torch.dtype, out: torch.dtype, number: int, gelu: bool = True) -> Variant:
+def _variant(name: str, dtype: torch.dtype, out: torch.dtype, number: int, gelu: bool) -> Variant:
     config = tile("linear", _case(dtype), number)
     constants = _constants(config, gelu, out)
     m, n, k = config["block_m"], config["block_n"], config["block_k"]
@@ -216,7 +196,7 @@ def _variant(name: str, dtype: torch.dtype, out: torch.dtype, number: int, gelu:
         tensor: f"tensordesc<{_TYPES[kind][0]}[{height},{width}]>"
         for tensor, kind, height, width in (("out", out, m, n), ("x", dtype, m, k), ("weight", dtype, n, k))
     }
-    used = {"bias": True, "x_scale": dtype == FLOAT8, "weight_scale": dtype == FLOAT8, "out_scale": out == FLOAT8}
+    used = {"bias": True, "x_scale": dtype == FLOAT8, "weight_scale": dtype == FLOAT8}
     signature |= {pointer: "*fp32" if present else "constexpr" for pointer, present in used.items()}
     signature |= dict.fromkeys(("rows", "columns", "channels"), "i32") | dict.fromkeys(constants, "constexpr")
     return Variant(
@@ -230,9 +210,7 @@ VARIANTS = [
     variant
     for number in ARCHITECTURES
     for variant in (
-        *(_variant(f"linear_gelu/{DTYPES[dtype]}", dtype, dtype, number) for dtype in DTYPES_16BIT),
-        *(_variant(f"linear_gelu_float8/{DTYPES[dtype]}", dtype, FLOAT8, number) for dtype in DTYPES_16BIT),
+        *(_variant(f"linear_gelu/{DTYPES[dtype]}", dtype, dtype, number, gelu=True) for dtype in DTYPES_16BIT),
         *(_variant(f"linear_float8/{DTYPES[dtype]}", FLOAT8, dtype, number, gelu=False) for dtype in DTYPES_16BIT),
-        _variant("linear_float8/gelu-e4m3", FLOAT8, FLOAT8, number),
     )
 ]

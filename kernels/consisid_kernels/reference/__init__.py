@@ -15,22 +15,16 @@ from consisid_kernels.reference.attention import (
     qkv_epilogue,
     shared_joint_attention,
 )
-from consisid_kernels.reference.eight_bit import (
+from consisid_kernels.reference.float8 import (
     FLOAT8,
     FLOAT8_LARGEST,
-    INT8_LARGEST,
-    joint_attention_8bit,
-    qkv_epilogue_8bit,
-    qkv_statistics,
-    quantise_channels,
-    quantise_tokens,
+    linear_float8,
+    quantise_rows,
 )
 from consisid_kernels.reference.layers import (
     gated_residual,
     gated_residual_norm,
-    linear_float8,
     linear_gelu,
-    linear_gelu_float8,
     modulated_norm,
     spatial_norm_silu,
 )
@@ -38,23 +32,17 @@ from consisid_kernels.reference.layers import (
 __all__ = [
     "FLOAT8",
     "FLOAT8_LARGEST",
-    "INT8_LARGEST",
     "face_attention",
     "gated_residual",
     "gated_residual_norm",
     "joint_attention",
-    "joint_attention_8bit",
     "linear_float8",
     "linear_gelu",
-    "linear_gelu_float8",
     "merge_attention",
     "modulated_norm",
     "partial_attention",
     "qkv_epilogue",
-    "qkv_epilogue_8bit",
-    "qkv_statistics",
-    "quantise_channels",
-    "quantise_tokens",
+    "quantise_rows",
     "shared_joint_attention",
     "spatial_norm_silu",
 ]

@@ -6,8 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from consisid_kernels.reference.eight_bit import FLOAT8, FLOAT8_LARGEST
-
 
 def modulated_norm(
     x: Tensor, weight: Tensor, bias: Tensor, modulation: Tensor, step: Tensor, text: int, eps: float
@@ -51,36 +49,6 @@ def _vectors(modulation: Tensor, step: Tensor, tokens: int, text: int) -> tuple[
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """GELU(x Wᵀ + b), in its tanh form. x [..., C], weight [out, C], bias [out] → [..., out]."""
     return F.gelu(F.linear(x, weight, bias), approximate="tanh")
-
-
-def linear_gelu_float8(x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor) -> Tensor:
-    """`linear_gelu` divided by `scale` (float32 [1]), as saturated E4M3: the input of the next, quantised layer."""
-    wide = linear_gelu(x, weight, bias)
-    return (wide / scale.to(wide.dtype)).clamp(-FLOAT8_LARGEST, FLOAT8_LARGEST).to(FLOAT8)
-
-
-def linear_float8(
-    x: Tensor,
-    x_scale: Tensor,
-    weight: Tensor,
-    weight_scale: Tensor,
-    bias: Tensor,
-    dtype: torch.dtype,
-    gelu: bool = False,
-    out_scale: Tensor | None = None,
-) -> Tensor:
-    """(x · x_scale)(W · weight_scale)ᵀ + b of E4M3 numbers, summed in float32 (in float64 if `dtype` is float64).
-
-    x [..., C] with one scale, weight [out, C] with one for each row, [out]; bias [out]. `gelu` applies GELU in its tanh
-    form. → `dtype` [..., out]; if `out_scale` is given, the result divided by it, as saturated E4M3.
-    """
-    wide = torch.float64 if dtype == torch.float64 else torch.float32
-    out = F.linear(x.to(wide), weight.to(wide)) * (x_scale.to(wide) * weight_scale.to(wide)) + bias.to(wide)
-    if gelu:
-        out = F.gelu(out, approximate="tanh")
-    if out_scale is None:
-        return out.to(dtype)
-    return (out / out_scale.to(wide)).clamp(-FLOAT8_LARGEST, FLOAT8_LARGEST).to(FLOAT8)
 
 
 def spatial_norm_silu(

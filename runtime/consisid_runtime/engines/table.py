@@ -88,9 +88,9 @@ ENGINES = {
             ".safetensors",
             "consisid_runtime.engines.torch",
             (
-                Target("cpu", "cpu", ("fp32", "fp16", "bf16")),
+                Target("cpu", "cpu"),
                 Target("cuda", "gpu", ("fp32",)),
-                Target("cuda", "kernels", ("fp16", "bf16")),
+                Target("cuda", "kernels", ("fp16", "bf16", "fp8")),
             ),
         ),
         EngineKind(

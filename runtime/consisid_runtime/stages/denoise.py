@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -135,6 +136,12 @@ class Denoiser:
             learned = load_file(bundle.file("positions.safetensors"))["pos_embedding"]
             # 55 million values of ConsisID-preview: converted and sent once, not for each request.
             self._learned = learned.float().to(place_of(self._prepare))
+
+    @property
+    def choices(self) -> Mapping[str, str]:
+        """What the step's engine decided on this device, for `info`; empty where it has nothing to decide."""
+        found: Mapping[str, str] = getattr(self._step, "choices", {})
+        return found
 
     def __call__(
         self,

@@ -130,6 +130,7 @@ def _denoise(denoiser: Any, values: Values, plan: Plan, progress: Progress) -> t
     return {"latents": latents}, {
         "computed_steps": sum(plan.computed),
         "guided_steps": sum(plan.computed[: plan.guided_steps]),
+        **denoiser.choices,
     }
 
 

@@ -4,7 +4,8 @@
 """
 
 import json
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 from unittest import mock
@@ -15,10 +16,11 @@ from consisid_benchmarks.fake_gpu.cases import begin_stage, counted
 from consisid_benchmarks.fake_gpu.full_size import CONFIGS, FullSize
 from consisid_benchmarks.fake_gpu.machine import device_tensor, host_tensor, machine
 from consisid_benchmarks.fake_gpu.stages import run_stages
-from consisid_kernels.attention import joint
+from consisid_kernels import ops
+from consisid_kernels.attention import joint, joint_hopper
 from consisid_runtime.engines.transfers import Lead
-from consisid_runtime.models import fused_step
-from consisid_runtime.models.fused_step import FusedBlock
+from consisid_runtime.models.fused import step as fused_step
+from consisid_runtime.models.fused.step import FusedBlock
 from consisid_runtime.stages import denoise
 from consisid_runtime.stages.denoise import Denoiser
 
@@ -62,6 +64,15 @@ def two_warps(kernel: str, *rest: Any) -> dict[str, int]:
     return tile(kernel, *rest) | {"num_warps": 2}
 
 
+@contextmanager
+def attention_that_raises() -> Iterator[None]:
+    """At its launch, on a GPU that has not tried it before."""
+    ops.joint_attention_form.cache_clear()
+    with mock.patch.object(joint_hopper, "_attention", None):
+        yield
+    ops.joint_attention_form.cache_clear()
+
+
 FAULTS: dict[str, AbstractContextManager[Any]] = {
     "none": nullcontext(),
     "conditions on the CPU": mock.patch.object(Denoiser, "start", conditions_on_the_cpu),
@@ -71,6 +82,7 @@ FAULTS: dict[str, AbstractContextManager[Any]] = {
     "pageable draw": mock.patch.object(denoise, "send", torch.Tensor.to),
     "no lead": mock.patch.object(Lead, "part", without_lead),
     "memory held": mock.patch.object(FusedBlock, "feed_forward", held),
+    "attention that raises": attention_that_raises(),
     "spill": mock.patch.object(joint, "tile", two_warps),
 }
 

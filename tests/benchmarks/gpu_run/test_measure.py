@@ -14,7 +14,7 @@ from consisid_benchmarks.fake_gpu.full_size import FullSize
 from consisid_benchmarks.fake_gpu.stages import STAGES
 from consisid_benchmarks.gpu_run import full_size, peers, stages, stopwatch, whole, width_check
 from consisid_benchmarks.gpu_run.stopwatch import Gauge, Lap, Stopwatch
-from consisid_benchmarks.predict.seconds import RUN
+from consisid_benchmarks.predict.seconds import FP8_STAGES, RUN
 from consisid_measurement import harness
 from consisid_measurement.harness import Mismatch
 from consisid_measurement.record import Row, read
@@ -77,6 +77,18 @@ def test_every_stage_has_its_time_memory_and_rates(tiny: Configs, gauge: Gauge, 
         metric: value for (case, metric), (value, _) in found.items() if metric not in ("stage_seconds", "peak_bytes")
     }
     assert rates == ({"tflops": 2.0, "matmul_percent": 20.0, "gbps": 1.0} if stage == "denoise" else {})
+
+
+def test_a_step_in_fp8_is_a_case_of_its_own(tiny: Configs, gauge: Gauge) -> None:
+    counts = {"fp8/denoise/step": Count(kernels={"mm": Work(1, 10**9, 2 * 10**12)})}
+
+    def bundle() -> FullSize:
+        return full_size.bundle("cpu", tiny, float8=True)
+
+    rows = stages.measure(bundle, full_size.inputs("cpu"), gauge, counts, {}, 1, lambda *_: None, "denoise", "fp8/")
+    cases = [row.case for row in rows if row.metric == "stage_seconds"]
+    assert cases == ["fp8/denoise/start", "fp8/denoise/first-step", "fp8/denoise/step"]
+    assert [row.median for row in rows if row.metric == "tflops"] == [2.0]
 
 
 def without_faces() -> Any:
@@ -185,8 +197,9 @@ def test_a_suites_command_writes_its_record_after_its_gates(
     monkeypatch.setattr(suite, "require_gpu", lambda name: None)
     monkeypatch.setattr(suite, "ceilings", lambda: {"matmul_bf16_tflops": 700.0, "copy_gbps": 4000.0})
     monkeypatch.setattr(harness, "passes", lambda test, root: (gates.append(test), True)[1])
-    monkeypatch.setattr(full_size, "bundle", lambda device: bundle("cpu", tiny))
+    monkeypatch.setattr(full_size, "bundle", lambda device, float8=False: bundle("cpu", tiny, float8=float8))
     monkeypatch.setattr(full_size, "inputs", lambda device: inputs("cpu"))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
     monkeypatch.setattr(stopwatch, "cuda", lambda: gauge)
     monkeypatch.setattr(width_check, "require_same_step", gates.append)
     row = Row("denoise/step", "ours", "step_seconds", 1.0, 1.0, 1.0, 1)
@@ -197,6 +210,9 @@ def test_a_suites_command_writes_its_record_after_its_gates(
     assert gates == ["tests/kernels/test_engine.py", *(["cuda"] if suite is not peers else [])]
     assert found.ceilings["copy_gbps"] == 4000.0 and found.gate.passed and found.sources
     if suite is stages:
-        assert {row.case for row in found.rows if row.metric == "matmul_percent"} == {*RUN} - {"face"}
+        assert {row.case for row in found.rows if row.metric == "matmul_percent"} == {
+            *RUN,
+            *FP8_STAGES.values(),
+        } - {"face"}
     else:
         assert found.rows

@@ -51,6 +51,18 @@ def test_ranges_are_ordered_and_the_steps_are_those_of_a_request(found: dict[str
     assert found["request"]["seconds"]["likely"] == pytest.approx(total)
 
 
+def test_in_fp8_denoising_differs_and_nothing_else(found: dict[str, Any]) -> None:
+    stages, fp8 = found["stages"], found["fp8"]["stages"]
+    assert [*fp8] == [f"fp8/{name}" for name in stages if name.startswith("denoise/")]
+    saved = sum(
+        stage["times"] * (stages[name.removeprefix("fp8/")]["seconds"]["likely"] - stage["seconds"]["likely"])
+        for name, stage in fp8.items()
+    )
+    request, in_fp8 = (each["request"]["seconds"]["likely"] for each in (found, found["fp8"]))
+    assert request - in_fp8 == pytest.approx(saved) and saved > 0
+    assert found["fp8"]["request"]["resident_bytes"] < found["request"]["resident_bytes"]
+
+
 def test_one_process_holds_all_weights_and_the_largest_need_beside_them() -> None:
     counts = {name: Count(start_bytes=100, peak_bytes=150) for name in RUN}
     counts["decode"] = Count(start_bytes=10, peak_bytes=900)

@@ -1,4 +1,5 @@
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ import torch
 from consisid_benchmarks.suites import kernel_cases, kernels, tune
 from consisid_benchmarks.suites.kernel_case_types import Case, Size
 from consisid_benchmarks.suites.kernel_cases import cases
-from consisid_kernels import launch, ops, reference
-from consisid_kernels.attention import joint_hopper
+from consisid_kernels import forms, launch, ops, reference
+from consisid_kernels.attention import joint, joint_hopper
+from consisid_kernels.layers import ffn, linear
 from consisid_measurement.harness import Mismatch
 
 SMALL = Size(
@@ -32,8 +34,16 @@ BOUNDS = {"matmul_bf16_tflops": 100.0, "copy_gbps": 1000.0}
 def reference_for_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replace the kernels by the reference: these tests cover the benchmark only."""
     for name in ops.__all__:
-        monkeypatch.setattr(ops, name, getattr(reference, name))
-    monkeypatch.setattr(joint_hopper, "joint_attention", reference.joint_attention)
+        monkeypatch.setattr(ops, name, getattr(reference, name, None))
+    for module, name, plain in (
+        (joint, "joint_attention", reference.joint_attention),
+        (joint_hopper, "joint_attention", reference.joint_attention),
+        (ffn, "linear_gelu", reference.linear_gelu),
+        (ffn, "linear_float8", reference.linear_float8),
+        (linear, "cublaslt_linear_gelu", reference.linear_gelu),
+        (linear, "scaled_mm", reference.linear_float8),
+    ):
+        monkeypatch.setattr(module, name, plain)
     monkeypatch.setattr(torch, "compile", lambda function: function)
     monkeypatch.setattr(kernels, "captured", lambda call: call)
 
@@ -44,10 +54,9 @@ def test_every_kernel_is_measured_with_a_peer(monkeypatch: pytest.MonkeyPatch) -
     measured = {row.case.partition("/")[0] for row in rows}
     assert measured == {
         "joint_attention",
-        "joint_attention_8bit",
         "shared_joint_attention",
         "qkv_epilogue",
-        "qkv_epilogue_8bit",
+        "quantise_rows",
         "modulated_norm",
         "gated_residual",
         "gated_residual_norm",
@@ -56,7 +65,7 @@ def test_every_kernel_is_measured_with_a_peer(monkeypatch: pytest.MonkeyPatch) -
         "linear_float8",
         "spatial_norm_silu",
     }
-    for case in {row.case for row in rows if not row.case.startswith("qkv_epilogue_8bit")}:
+    for case in {row.case for row in rows}:
         assert len({row.variant for row in rows if row.case == case}) >= 2
     assert {row.median for row in rows if row.metric == "kernel_seconds"} == {0.004}
     (norm,) = [r for r in rows if r.case.startswith("modulated") and r.variant == "ours" and r.metric == "gbps"]
@@ -110,3 +119,65 @@ def test_the_fastest_tile_with_the_same_result_is_written(monkeypatch: pytest.Mo
     assert launch.tile("modulated_norm", "fp32", 90) == tile
     assert launch.tile("modulated_norm", "fp32", 89)["rows"] == 8
     launch.tile.cache_clear()
+
+
+@pytest.fixture
+def table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """A table of forms in which nothing was measured."""
+    (tmp_path / "forms.json").write_text("{}")
+    monkeypatch.setattr(forms, "FORMS", tmp_path / "forms.json")
+    forms.form.cache_clear()
+    yield
+    forms.form.cache_clear()
+
+
+def timed_forms(slow: str) -> list[tuple[str, dict[str, float]]]:
+    """What `time_forms` yields where one variant of every case takes twice as long."""
+    made = []
+
+    def cases(size: Size) -> list[Case]:
+        made[:] = [kernel_cases._feed_forward(size)]
+        return made
+
+    def took(call: Any) -> float:
+        return 2.0 if call is made[0].calls[slow] else 1.0
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tune, "cases", cases)
+        return list(tune.time_forms(SMALL, 90, took, lambda text: None))
+
+
+@pytest.mark.parametrize(("slow", "fast"), [("ours", "cublaslt"), ("torch-cublaslt-epilogue", "triton")])
+def test_every_form_is_timed_in_one_run_and_the_fastest_is_taken(table: None, slow: str, fast: str) -> None:
+    assert forms.form("linear_gelu", "fp32", 90) == forms.PREDICTED["linear_gelu"]
+    ((key, seconds),) = timed_forms(slow)
+    assert (key, seconds.keys()) == ("linear_gelu/fp32", {"triton", "cublaslt"})
+    tune.write_forms(90, key, seconds)
+    forms.form.cache_clear()
+    assert forms.form("linear_gelu", "fp32", 90) == fast
+
+
+def test_a_form_with_another_result_stops_tuning(table: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "cublaslt_linear_gelu", lambda *tensors: 2 * reference.linear_gelu(*tensors))
+    with pytest.raises(Mismatch, match="torch-cublaslt-epilogue and ours differ"):
+        timed_forms("ours")
+
+
+def test_a_form_that_this_gpu_lacks_is_skipped(table: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*tensors: torch.Tensor) -> torch.Tensor:
+        raise ValueError("compute capability 8.0")
+
+    monkeypatch.setattr(ffn, "linear_gelu", refuse)
+    assert timed_forms("ours") == []
+
+
+@pytest.mark.parametrize(("number", "timed"), [(90, True), (100, False)])
+def test_the_hopper_form_is_timed_on_hopper(monkeypatch: pytest.MonkeyPatch, number: int, timed: bool) -> None:
+    monkeypatch.setattr(tune, "cases", lambda size: [kernel_cases._attention(size)])
+    found = dict(tune.time_forms(SMALL, number, lambda call: 1.0, lambda text: None))
+    assert found == ({"joint_attention/fp32-d64": {"plain": 1.0, "hopper": 1.0}} if timed else {})
+
+
+def test_what_tuning_times_has_a_prediction() -> None:
+    assert tune.FORMS.keys() == forms.PREDICTED.keys()
+    assert all(forms.PREDICTED[operator] in variants for operator, (_, variants) in tune.FORMS.items())

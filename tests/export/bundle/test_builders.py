@@ -125,7 +125,7 @@ def test_the_tables_agree_with_what_they_name() -> None:
 def test_the_support_table_has_a_row_for_each_way_to_run() -> None:
     rows = support()
     assert Support("onnx", "cpu", ("fp32", "fp16", "fp8"), "cpu") in rows
-    assert Support("torch", "kernels", ("fp16", "bf16"), "cuda") in rows
+    assert Support("torch", "kernels", ("fp16", "bf16", "fp8"), "cuda") in rows
     assert [row.extra for row in rows if row.engine == "torch-tensorrt"] == ["tensorrt"]
     assert {row.engine for row in rows} == BUILDERS.keys()
 

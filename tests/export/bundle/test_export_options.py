@@ -38,7 +38,7 @@ FailingAt = Callable[[str, BaseException], Progress]
         ({"precision": "fp4"}, "precision must be one of fp32, fp16, bf16, fp8, got 'fp4'"),
         ({"engine": "torch-tensorrt", "precision": "fp8"}, "'torch-tensorrt' has no fp8"),
         ({"calibration": "c.json"}, "calibration: for engine onnx or tensorrt, in fp8; got engine 'onnx' in fp32"),
-        ({"engine": "torch", "precision": "fp8"}, "'torch' has no fp8"),
+        ({"engine": "torch", "precision": "fp8", "calibration": "c.json"}, "calibration: for engine onnx or tensorrt"),
         ({"dynamic": True}, "dynamic: for engine tensorrt or torch-tensorrt, in .* got engine 'onnx' in fp32"),
         ({"plugins": True}, "plugins: for engine tensorrt, in fp16 or bf16; got engine 'onnx' in fp32"),
     ],

@@ -25,7 +25,8 @@ from consisid_runtime.options import Options
 
 PEOPLE = 3
 
-Distances = Callable[[Variant], list[float]]
+Distances = Callable[..., list[float]]
+"""Of a variant and a number of people."""
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +36,8 @@ def distances(trained_bundle_of: Callable[[str], Path]) -> Distances:
     generator = VideoGenerator(Bundle.open(trained_bundle_of("onnx"), device="cpu"), checkpoint, Options())
     generator.pipeline.stages["decode"] = lambda latents, request: np.zeros((1, 8, 8, 3), np.uint8)
     exact = cache(lambda number: generator.generate(case(number), Variant(EXACT)).latents)
-    return lambda variant: [
-        relative_distance(generator.generate(case(number), variant).latents, exact(number)) for number in range(PEOPLE)
+    return lambda variant, people=PEOPLE: [
+        relative_distance(generator.generate(case(number), variant).latents, exact(number)) for number in range(people)
     ]
 
 
@@ -45,6 +46,17 @@ def test_a_tier_stays_within_its_published_distance(distances: Distances, tier: 
     found, limits = distances(VARIANTS[tier]), TIER_LIMITS[tier]
     assert 0 < np.mean(found) <= limits.latents.value
     assert max(found) <= limits.worst_latents.value
+
+
+def test_weights_in_four_bits_are_out_of_the_bound_of_fp8(distances: Distances) -> None:
+    limit = TIER_LIMITS["fp8"].latents.value
+    assert distances(Variant("four-bits", step=4), 1)[0] > 1.5 * limit
+
+
+def test_saturated_8_bit_numbers_are_out_of_the_bound(distances: Distances) -> None:
+    """By far: one person shows it."""
+    (found,) = distances(Variant("saturated", step="fp8-saturated"), 1)
+    assert found > TIER_LIMITS["fp8"].worst_latents.value
 
 
 def test_a_wrong_skip_is_out_of_the_bound(distances: Distances) -> None:

@@ -12,7 +12,7 @@ from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 from triton.runtime.jit import mangle_type
 
 from consisid_kernels import launch, reference
-from consisid_kernels.attention import joint, joint_hopper
+from consisid_kernels.attention import choice, joint, joint_hopper
 
 HOPPER = torch.cuda.is_available() and torch.cuda.get_device_capability() == (9, 0)
 LENGTHS = [1, 31, 32, 33, 64, 65, 96, 97, 130]
@@ -262,6 +262,13 @@ class TestOnHopper:
         found = joint_hopper.joint_attention(q, k, v)
         assert joint_hopper.supports(q, k, v)
         check(found, q, k, v)
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+    @pytest.mark.parametrize("size", joint_hopper.SIZES)
+    def test_the_trial_is_passed(self, dtype: torch.dtype, size: int) -> None:
+        tensors = choice.trial_inputs(torch.device("cuda"), dtype, size)
+        assert joint_hopper.supports(*tensors)
+        assert choice.trial(joint_hopper.joint_attention, tensors) == ""
 
     @pytest.mark.parametrize("rise", [90, 110, 300])
     def test_rows_that_overflow(self, rise: int) -> None:

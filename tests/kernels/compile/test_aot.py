@@ -34,7 +34,7 @@ def measured(only: str, *, triton: Path | None = None) -> dict[str, dict[str, in
     "only",
     [
         "joint_attention/bf16-d64",
-        "joint_attention_8bit/int8-d64-bf16",
+        "linear_float8/bf16",
         "face_attention/bf16",
         "linear_gelu/bf16",
         "gated_residual_norm/bf16",

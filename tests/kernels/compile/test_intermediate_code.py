@@ -9,17 +9,10 @@ import re
 import pytest
 from machine_code import run_python
 
-SUMS = (
-    "consisid_kernels.layers.ffn linear_float8/bf16 90",
-    "consisid_kernels.attention.joint_8bit joint_attention_8bit/int8-d64-bf16 89",
-    "consisid_kernels.attention.joint_8bit joint_attention_8bit/int8-d64-bf16 90",
-)
+SUMS = ("consisid_kernels.layers.ffn linear_float8/bf16 90",)
 CLAMPS = (
-    "consisid_kernels.layers.ffn linear_gelu_float8/bf16 90",
-    "consisid_kernels.attention.qkv_8bit qkv_epilogue_8bit/bf16-i8-d64 90",
-    "consisid_kernels.attention.quantise quantise_tokens/int8-bf16-d64 90",
-    "consisid_kernels.attention.quantise quantise_tokens/e4m3-bf16-d64 90",
-    "consisid_kernels.attention.quantise quantise_channels/bf16-d64 90",
+    "consisid_kernels.layers.quantise quantise_rows/bf16-c3072 90",
+    "consisid_kernels.layers.quantise quantise_rows/gelu-bf16-c12288 90",
 )
 LOWER = """
 import importlib, json, sys

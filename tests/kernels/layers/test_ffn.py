@@ -12,18 +12,14 @@ from torch import Tensor
 pytest.importorskip("triton")
 
 from consisid_kernels import launch, reference
-from consisid_kernels.layers import ffn
+from consisid_kernels.layers import ffn, linear
 
 # GELU of a large negative value divides by infinity.
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in exp2:RuntimeWarning")
 DTYPES = [torch.float16, torch.bfloat16]
-FLOAT8 = torch.float8_e4m3fn
 SHAPES = [(1, 16, 16), (63, 48, 80), (226, 208, 144), (300, 64, 272), (1100, 16, 80)]
 BLOCK_K = 128
 """Channels of an E4M3 tile, whose sum starts from zero."""
-FLOAT32 = 2**-10
-"""Share of numbers that float32 may round to another E4M3 number: the relative error of its sums is about 2^-15, and
-the relative distance of E4M3 numbers 2^-4."""
 
 
 def unsupported() -> bool:
@@ -34,7 +30,7 @@ def unsupported() -> bool:
     return launch.family(10 * major + minor) not in ffn.ARCHITECTURES
 
 
-needs_float8 = pytest.mark.skipif(unsupported(), reason="the GPU does not support the kernels")
+needs_kernel = pytest.mark.skipif(unsupported(), reason="the GPU does not support the kernels")
 
 
 @pytest.fixture(autouse=True)
@@ -46,13 +42,6 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def share_misrounded(found: Tensor, exact: Tensor, scale: Tensor) -> float:
-    """The share of E4M3 numbers that are not the nearest to exact / scale."""
-    assert found.dtype == FLOAT8
-    nearest = (exact / scale.double()).clamp(-448, 448).float().to(FLOAT8)
-    return float((found.float() != nearest.float()).double().mean())
-
-
 def layer(rows: int, channels: int, columns: int, device: str) -> tuple[Tensor, Tensor, Tensor]:
     """x, weight and bias; a few channels of x are outliers, as in a transformer."""
     x, weight, bias = torch.randn(rows, channels), torch.randn(columns, channels), torch.randn(columns)
@@ -61,28 +50,19 @@ def layer(rows: int, channels: int, columns: int, device: str) -> tuple[Tensor, 
 
 
 def quantised(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """x and weight in E4M3, each followed by its fp16 scales: one for x, one for each row of weight."""
-    x_scale, weight_scale = (x.abs().max() / 300).half(), (weight.abs().amax(dim=1) / 448).half()
-    narrow = (weight / weight_scale[:, None].float()).clamp(-448, 448).to(FLOAT8)
-    return (x / x_scale.float()).clamp(-448, 448).to(FLOAT8), x_scale, narrow, weight_scale
+    """x and weight in E4M3, each followed by its scales, one for each row."""
+    narrow, scale = reference.quantise_rows(weight)
+    return *reference.quantise_rows(x), narrow, scale.flatten()
 
 
 def plain_float8(
-    x: Tensor,
-    x_scale: Tensor,
-    weight: Tensor,
-    weight_scale: Tensor,
-    bias: Tensor,
-    dtype: torch.dtype,
-    gelu: bool = False,
-    out_scale: Tensor | None = None,
+    x: Tensor, x_scale: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None, dtype: torch.dtype
 ) -> Tensor:
     """`reference.linear_float8`; on a GPU, with sums as computed by its tensor cores (`float8_sums`)."""
     if not x.is_cuda:
-        return reference.linear_float8(x, x_scale, weight, weight_scale, bias, dtype, gelu, out_scale)
-    out = products(x, weight, BLOCK_K) * (x_scale.float() * weight_scale.float()) + bias.float()
-    out = F.gelu(out, approximate="tanh") if gelu else out
-    return out.to(dtype) if out_scale is None else (out / out_scale.float()).clamp(-448, 448).to(FLOAT8)
+        return reference.linear_float8(x, x_scale, weight, weight_scale, bias, dtype)
+    out = products(x, weight, BLOCK_K) * (x_scale.float() * weight_scale.float())
+    return (out if bias is None else out + bias.float()).to(dtype)
 
 
 def test_e4m3_tiles_have_the_expected_number_of_channels() -> None:
@@ -90,6 +70,7 @@ def test_e4m3_tiles_have_the_expected_number_of_channels() -> None:
     assert {tiles["e4m3"]["block_k"] for tiles in table.values() if "e4m3" in tiles} == {BLOCK_K}
 
 
+@needs_kernel
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_gelu(dtype: torch.dtype, shape: tuple[int, int, int], device: str) -> None:
@@ -101,58 +82,118 @@ def test_gelu(dtype: torch.dtype, shape: tuple[int, int, int], device: str) -> N
     assert torch.equal(found, ffn.linear_gelu(*tensors))
 
 
-@needs_float8
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_gelu_to_float8(dtype: torch.dtype, shape: tuple[int, int, int], device: str) -> None:
-    tensors = [tensor.to(dtype) for tensor in layer(*shape, device)]
+def test_gelu_by_cublaslt(dtype: torch.dtype, shape: tuple[int, int, int]) -> None:
+    tensors = [tensor.to(dtype) for tensor in layer(*shape, "cuda")]
     exact = reference.linear_gelu(*(tensor.double() for tensor in tensors))
-    scale = (exact.abs().max() / 448).float().reshape(1)
-    found, plain = (module.linear_gelu_float8(*tensors, scale) for module in (ffn, reference))
-    assert share_misrounded(found, exact, scale) <= 2 * share_misrounded(plain, exact, scale) + FLOAT32
+    found = linear.cublaslt_linear_gelu(*tensors)
+    assert relative_error(found, exact) <= 2 * relative_error(reference.linear_gelu(*tensors), exact)
 
 
-@needs_float8
-@pytest.mark.parametrize("gelu", [False, True], ids=["plain", "gelu"])
+@needs_kernel
+@pytest.mark.parametrize("biased", [True, False], ids=["bias", "no-bias"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_float8(dtype: torch.dtype, gelu: bool, shape: tuple[int, int, int], device: str) -> None:
+def test_float8(dtype: torch.dtype, biased: bool, shape: tuple[int, int, int], device: str) -> None:
     x, weight, bias = layer(*shape, device)
-    tensors = *quantised(x, weight), bias.to(dtype)
-    exact = reference.linear_float8(*tensors, torch.float64, gelu)
-    found = ffn.linear_float8(*tensors, dtype, gelu)
+    x *= torch.logspace(-2, 2, len(x), device=device)[:, None]  # a scale fits its own row alone
+    tensors = *quantised(x, weight), bias.to(dtype) if biased else None
+    exact = reference.linear_float8(*tensors, torch.float64)
+    found = ffn.linear_float8(*tensors, dtype)
     assert found.dtype == dtype
-    assert relative_error(found, exact) <= 2 * relative_error(plain_float8(*tensors, dtype, gelu), exact)
-    scale = (exact.abs().max() / 448).half()
-    narrow, plain = (layer(*tensors, dtype, gelu, scale) for layer in (ffn.linear_float8, plain_float8))
-    assert share_misrounded(narrow, exact, scale) <= 2 * share_misrounded(plain, exact, scale) + FLOAT32
+    errors = [(each.double() - exact).norm(dim=-1) for each in (found, plain_float8(*tensors, dtype))]
+    assert (errors[0] <= 2 * errors[1] + 1e-7 * exact.norm(dim=-1)).all()
 
 
-@needs_float8
-def test_float8_saturates_and_keeps_nan(device: str) -> None:
-    x, weight, bias = (tensor.half() for tensor in layer(40, 32, 16, device))
+@pytest.mark.gpu
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_float8_by_scaled_mm(shape: tuple[int, int, int]) -> None:
+    if torch.cuda.get_device_capability() < (8, 9):
+        pytest.skip("the GPU has no E4M3")
+    x, weight, bias = layer(*shape, "cuda")
+    tensors = *quantised(x, weight), bias.bfloat16()
+    exact = reference.linear_float8(*tensors, torch.float64)
+    found = linear.scaled_mm(*tensors, torch.bfloat16)
+    assert relative_error(found, exact) <= 2 * relative_error(plain_float8(*tensors, torch.bfloat16), exact)
+
+
+def test_scaled_mm_gets_the_arguments_that_pytorch_defines() -> None:
+    """PyTorch computes it on a CPU, too."""
+    x, weight, bias = layer(63, 48, 80, "cpu")
+    tensors = *quantised(x, weight), bias.bfloat16()
+    exact = reference.linear_float8(*tensors, torch.float64)
+    leading = [tensor.view(7, 9, -1) for tensor in tensors[:2]]
+    found = linear.scaled_mm(*leading, *tensors[2:], torch.bfloat16)
+    assert found.shape == (7, 9, 80) and found.dtype == torch.bfloat16
+    assert relative_error(found.flatten(0, 1), exact) < 2**-7
+
+
+@needs_kernel
+def test_nan_stays_in_its_row(device: str) -> None:
+    x, weight, bias = layer(40, 32, 16, device)
     x[3] = float("nan")
-    found = ffn.linear_gelu_float8(x, weight, bias, torch.tensor([1e-4], device=device)).float()
+    found = ffn.linear_float8(*quantised(x, weight), bias.half(), torch.float16)
     assert found[3].isnan().all()
-    rest = found[torch.arange(40) != 3]
-    assert rest.max() == 448 and not rest.isnan().any()
+    assert not found[torch.arange(40) != 3].isnan().any()
 
 
 @pytest.mark.parametrize("architecture", [80, 89, 120])
-def test_other_architectures_use_pytorch_or_raise(
-    architecture: int, device: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_architectures_raise(architecture: int, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ffn, "architecture", lambda _: architecture)
     x, weight, bias = (tensor.half() for tensor in layer(40, 32, 16, device))
-    monkeypatch.setattr(ffn, "_linear", None)
-    assert torch.equal(ffn.linear_gelu(x, weight, bias), reference.linear_gelu(x, weight, bias))
-    number, scale = architecture / 10, torch.ones(1, device=device)
-    with pytest.raises(ValueError, match=f"compute capability {number}; E4M3 layers need 9.x and 10.x"):
-        ffn.linear_gelu_float8(x, weight, bias, scale)
-    with pytest.raises(ValueError, match=f"compute capability {number}; E4M3 layers need 9.x and 10.x"):
-        ffn.linear_float8(x.to(FLOAT8), scale, weight.to(FLOAT8), bias, bias, torch.float16)
+    for call in (
+        lambda: ffn.linear_gelu(x, weight, bias),
+        lambda: ffn.linear_float8(*quantised(x, weight), bias, torch.float16),
+    ):
+        with pytest.raises(ValueError, match=f"compute capability {architecture / 10}; this kernel needs 9.x and 10.x"):
+            call()
 
 
+@pytest.mark.parametrize(("form", "calls"), [("triton", ["ffn"]), ("cublaslt", ["cublaslt"])])
+def test_the_layer_runs_in_the_form_of_the_table(form: str, calls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, ran = [], []
+    monkeypatch.setattr(linear, "architecture", lambda _: 90)
+    monkeypatch.setattr(linear, "form", lambda *given: (asked.append(given), form)[1])
+    monkeypatch.setattr(ffn, "linear_gelu", lambda *given: ran.append("ffn"))
+    monkeypatch.setattr(linear, "cublaslt_linear_gelu", lambda *given: ran.append("cublaslt"))
+    linear.linear_gelu(*(tensor.bfloat16() for tensor in layer(40, 32, 16, "cpu")))
+    assert (ran, asked) == (calls, [("linear_gelu", "bf16", 90)])
+
+
+@pytest.mark.parametrize(("form", "calls"), [("triton", ["ffn"]), ("scaled_mm", ["scaled_mm"])])
+def test_the_float8_layer_runs_in_the_form_of_the_table(
+    form: str, calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, ran = [], []
+    monkeypatch.setattr(linear, "architecture", lambda _: 90)
+    monkeypatch.setattr(linear, "form", lambda *given: (asked.append(given), form)[1])
+    monkeypatch.setattr(ffn, "linear_float8", lambda *given: ran.append("ffn"))
+    monkeypatch.setattr(linear, "scaled_mm", lambda *given: ran.append("scaled_mm"))
+    x, weight, bias = layer(40, 32, 16, "cpu")
+    linear.linear_float8(*quantised(x, weight), bias.bfloat16(), torch.bfloat16)
+    assert (ran, asked) == (calls, [("linear_float8", "bf16", 90)])
+
+
+def test_on_a_cpu_the_layer_is_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    tensors = [tensor.half() for tensor in layer(40, 32, 16, "cpu")]
+    monkeypatch.setattr(linear, "cublaslt_linear_gelu", None)
+    assert torch.equal(linear.linear_gelu(*tensors), ffn.linear_gelu(*tensors))
+
+
+def test_cublaslts_epilogue_is_of_pytorchs_product_with_gelu(device: str) -> None:
+    """In float32, where GELU's two forms differ by more than rounding: a GPU has the tanh form, a CPU the exact."""
+    x, weight, bias = layer(63, 48, 80, device)
+    tanh, exact = (F.gelu(F.linear(x, weight, bias), approximate=form) for form in ("tanh", "none"))
+    found = linear.cublaslt_linear_gelu(x.view(7, 9, 48), weight, bias).view(63, 80)
+    right, wrong = (tanh, exact) if device == "cuda" else (exact, tanh)
+    apart = (tanh - exact).abs().max()
+    assert (found - right).abs().max() < apart / 10
+    assert (found - wrong).abs().max() > apart / 2
+
+
+@needs_kernel
 def test_leading_dimensions_are_kept(device: str) -> None:
     x, weight, bias = (tensor.half() for tensor in layer(24, 32, 16, device))
     found = ffn.linear_gelu(x.view(2, 3, 4, 32), weight, bias)
@@ -160,6 +201,7 @@ def test_leading_dimensions_are_kept(device: str) -> None:
     assert ffn.linear_gelu(x[:0], weight, bias).shape == (0, 16)
 
 
+@needs_kernel
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -178,14 +220,14 @@ def test_invalid_arguments_raise(change, message: str, device: str) -> None:  # 
         ffn.linear_gelu(*tensors)
 
 
-@needs_float8
+@needs_kernel
 def test_invalid_scales_raise(device: str) -> None:
     x, weight, bias = layer(10, 32, 32, device)
     narrow, x_scale, narrow_weight, weight_scale = quantised(x, weight)
-    with pytest.raises(ValueError, match=r"weight_scale is torch.float16 \[16\]"):
+    with pytest.raises(ValueError, match=r"weight_scale is torch.float32 \[16\]"):
         ffn.linear_float8(narrow, x_scale, narrow_weight, weight_scale[:16], bias, torch.float16)
-    with pytest.raises(ValueError, match=r"x_scale is torch.float16 \[32\]"):
-        ffn.linear_float8(narrow, weight_scale, narrow_weight, weight_scale, bias, torch.float16)
+    with pytest.raises(ValueError, match=r"x_scale is torch.float32 \[1\]"):
+        ffn.linear_float8(narrow, x_scale[0], narrow_weight, weight_scale, bias, torch.float16)
     with pytest.raises(ValueError, match=r"dtype is torch\.float32"):
         ffn.linear_float8(narrow, x_scale, narrow_weight, weight_scale, bias, torch.float32)
 
@@ -197,10 +239,12 @@ def test_full_size(dtype: torch.dtype) -> None:
     x, weight, bias = (tensor.to(dtype) for tensor in layer(35_552, 12_288, 3072, "cuda"))
     rows = torch.cat((torch.arange(0, 35_552, 997), torch.arange(35_500, 35_552))).cuda()
     exact = reference.linear_gelu(x[rows].double(), weight.double(), bias.double())
-    found, plain = (module.linear_gelu(x, weight, bias)[rows] for module in (ffn, reference))
+    found, plain = (module.linear_gelu(x, weight, bias)[rows] for module in (linear, reference))
     assert relative_error(found, exact) <= 2 * relative_error(plain, exact)
     if unsupported():
         return
+    found = ffn.linear_gelu(x, weight, bias)[rows]
+    assert relative_error(found, exact) <= 2 * relative_error(plain, exact)
     tensors = *quantised(x.float(), weight.float()), bias
     exact = reference.linear_float8(tensors[0][rows], *tensors[1:], torch.float64)
     plain = plain_float8(tensors[0][rows], *tensors[1:], dtype)

@@ -37,8 +37,13 @@ def test_what_is_missing_is_named(headers: Path, monkeypatch: pytest.MonkeyPatch
     ("name", "precision", "device", "asked"),
     [
         ("dit_step", "bf16", "cuda", True),
+        ("dit_step", "fp8", "cuda", True),
+        ("vae_decoder_first", "bf16", "cuda", True),
+        ("vae_decoder_next", "fp16", "cuda", True),
         ("dit_step", "fp32", "cuda", False),
+        ("vae_decoder_next", "fp32", "cuda", False),
         ("dit_step", "bf16", "cpu", False),
+        ("dit_step", "fp8", "cpu", False),
         ("text_encoder", "bf16", "cuda", False),
     ],
 )

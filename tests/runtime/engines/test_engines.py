@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from consisid_kernels import reference
 from consisid_runtime.bundle import Bundle
 from consisid_runtime.engines import check_device, tensorrt
 from consisid_runtime.engines import torch as torch_engine
@@ -22,6 +24,7 @@ from consisid_runtime.engines.onnxruntime import OnnxEngine, providers, require_
 from consisid_runtime.engines.torch import BundleWeights, TorchEngine
 from consisid_runtime.errors import InvalidOption, MissingExtra
 from consisid_runtime.models.cpu_decoder import CpuDecoder
+from consisid_runtime.models.fused.decoder import ChannelsLastDecoder
 from consisid_runtime.models.in_place_decoder import InPlaceDecoder
 from consisid_runtime.options import Options, plan
 from consisid_runtime.signatures import Port, Signature
@@ -210,7 +213,7 @@ def test_a_precision_that_onnx_runtime_lacks_is_named(tmp_path: Path, untrained_
         OnnxEngine(path, Bundle.open(untrained_bundle).signature("text_encoder"), device="cpu")
 
 
-@pytest.mark.parametrize("form", [CpuDecoder, InPlaceDecoder])
+@pytest.mark.parametrize("form", [CpuDecoder, InPlaceDecoder, ChannelsLastDecoder])
 def test_both_decoders_hold_their_weights_once(
     form: type[nn.Module], torch_bundle_of: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,8 +221,11 @@ def test_both_decoders_hold_their_weights_once(
     reads: list[str] = []
     load = torch_engine.networks.load
     monkeypatch.setattr(torch_engine.networks, "load", lambda name, *more: reads.append(name) or load(name, *more))
+    # As on a GPU.
     if form is InPlaceDecoder:
-        monkeypatch.setattr(torch_engine, "CpuDecoder", InPlaceDecoder)  # as on a GPU
+        monkeypatch.setattr(torch_engine, "CpuDecoder", InPlaceDecoder)
+    if form is ChannelsLastDecoder:
+        monkeypatch.setattr(torch_engine, "CpuDecoder", partial(ChannelsLastDecoder, operators=reference))
     request = plan(Options(frames=17), bundle.config.geometry)
     vae = bundle.config.vae
     latents = torch.randn(1, 5, vae.latent_channels, request.height // vae.spatial, request.width // vae.spatial)

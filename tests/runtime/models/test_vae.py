@@ -1,6 +1,8 @@
 """The VAE against diffusers' AutoencoderKLCogVideoX, random weights, whole and chunk by chunk."""
 
 import inspect
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from consisid_kernels import reference as operators
 from consisid_runtime import signatures
 from consisid_runtime.errors import CheckpointInvalid
 from consisid_runtime.models.configs.vae import VAEConfig, decoder_caches
 from consisid_runtime.models.cpu_decoder import CpuDecoder
+from consisid_runtime.models.fused.decoder import ChannelsLastDecoder
 from consisid_runtime.models.in_place_decoder import InPlaceDecoder
 from consisid_runtime.models.vae import Chunk, DecoderFirst, DecoderNext
 from consisid_runtime.models.vae_encoder import VAEEncoder
@@ -111,7 +115,12 @@ def test_the_form_for_processors_is_the_same_function(vae: Any, frames: int) -> 
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
-def test_the_form_of_little_memory_is_the_same_function(vae: Any, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(
+    "make", [InPlaceDecoder, partial(ChannelsLastDecoder, operators=operators)], ids=["in place", "channels last"]
+)
+def test_the_forms_of_little_memory_are_the_same_function(
+    vae: Any, make: Callable[[Any], torch.nn.Module], dtype: torch.dtype
+) -> None:
     """Seven latents: the first chunk, the next one, and one that gets caches in memory that was used before.
 
     A CPU's SiLU differs in its last bit between memory that is contiguous and memory that is not.
@@ -120,7 +129,7 @@ def test_the_form_of_little_memory_is_the_same_function(vae: Any, dtype: torch.d
     latents = torch.randn(1, config.latent_channels, 7, 3, 5)
     kinds = DecoderFirst, DecoderNext
     plain, exact = ([part(kind(config), vae).to(to) for kind in kinds] for to in (dtype, torch.float64))
-    lean = [InPlaceDecoder(part(kind(config), vae).to(dtype)) for kind in kinds]
+    lean = [make(part(kind(config), vae).to(dtype)) for kind in kinds]
     found, wanted, true = (form[0](latents[:, :, :3]) for form in (lean, plain, exact))
     places = [cache.data_ptr() for cache in found[1:]]
     for start in (3, 5, None):
@@ -135,6 +144,25 @@ def test_the_form_of_little_memory_is_the_same_function(vae: Any, dtype: torch.d
             found, wanted, true = (
                 form[1](chunk, *of[1:]) for form, of in ((lean, found), (plain, wanted), (exact, true))
             )
+
+
+def test_features_in_channels_last_are_never_converted(vae: Any) -> None:
+    """Every convolution gets its input and its weights in channels-last, which the fused norm's output is."""
+    config = VAEConfig.from_dict(vae.config)
+    network = ChannelsLastDecoder(part(DecoderFirst(config), vae), operators)
+    last = {4: torch.channels_last, 5: torch.channels_last_3d}
+    seen: list[bool] = []
+
+    def look(layer: torch.nn.Module, given: tuple[Tensor]) -> None:
+        weight: Any = layer.weight
+        seen.extend(tensor.is_contiguous(memory_format=last[tensor.dim()]) for tensor in (given[0], weight))
+
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.Conv2d | torch.nn.Conv3d):
+            layer.register_forward_pre_hook(look)
+    network(torch.randn(1, config.latent_channels, 3, 3, 5))
+    assert len(seen) > 40
+    assert all(seen)
 
 
 @pytest.mark.parametrize("time", [1, 2, 4])

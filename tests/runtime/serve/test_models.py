@@ -147,7 +147,8 @@ class Encode:
 
 
 class Denoise:
-    def __init__(self, bundle: Any) -> None: ...
+    def __init__(self, bundle: Any) -> None:
+        self.choices = {"attention": "plain"}
 
     def __call__(
         self, text: torch.Tensor, face: torch.Tensor, moments: torch.Tensor, plan: Plan, progress: Progress
@@ -275,7 +276,7 @@ def test_the_five_models_make_a_video(serving: ModuleType) -> None:
         "warnings": [],
         "face": {"faces": 5},
         "text": {"prompt": "né"},
-        "denoise": {"computed_steps": 50, "guided_steps": 50},
+        "denoise": {"computed_steps": 50, "guided_steps": 50, "attention": "plain"},
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import ModuleType
 from typing import cast
 
@@ -9,6 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from consisid_runtime.models.dit import Attention, Block, FeedForward, Step, modulate, patchify
+from consisid_runtime.models.fused.float8 import Float8Linear
+
+JointAttention = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""q, k and v [B, H, N, D] → [B, N, H, D]."""
 
 
 class FusedBlock(nn.Module):
@@ -45,7 +50,14 @@ class FusedBlock(nn.Module):
         parts: tuple[Tensor, Tensor, Tensor] = ops.qkv_epilogue(qkv, *norms, cos, sin, self.heads, eps)
         return parts
 
+    def quantise(self, ops: ModuleType) -> None:
+        """From now on the four products are of E4M3 numbers."""
+        for name in ("qkv", "out", "inner", "outer"):
+            setattr(self, name, Float8Linear(cast(nn.Linear, getattr(self, name)), ops))
+
     def feed_forward(self, normed: Tensor, ops: ModuleType) -> Tensor:
+        if isinstance(self.inner, Float8Linear):
+            return cast(Float8Linear, self.outer).multiply(*ops.quantise_rows(self.inner(normed), gelu=True))
         return cast(Tensor, self.outer(ops.linear_gelu(normed, *_affine(self.inner))))
 
 
@@ -55,14 +67,24 @@ class FusedStep(nn.Module):
     Args:
         step: its queries', keys' and values' matrices are emptied.
         operators: `consisid_kernels.reference`, or a module of kernels with the same names and arguments.
+        attention: a form of `operators.joint_attention`, which is taken where none is given.
+        float8: whether the blocks' linear layers are of E4M3 numbers.
     """
 
-    def __init__(self, step: Step, operators: ModuleType) -> None:
+    def __init__(
+        self, step: Step, operators: ModuleType, attention: JointAttention | None = None, *, float8: bool = False
+    ) -> None:
         super().__init__()
         self.config, self._ops = step.config, operators
+        self._attention: JointAttention = attention or operators.joint_attention
         self.patch_embed, self.norm_final = step.patch_embed, step.norm_final
         self.norm_out, self.proj_out = step.norm_out, step.proj_out
-        self.blocks = nn.ModuleList(FusedBlock(cast(Block, block)) for block in step.transformer_blocks)
+        self.blocks = nn.ModuleList()
+        for block in step.transformer_blocks:
+            fused = FusedBlock(cast(Block, block))
+            if float8:  # at once, so that no more than one block has both forms
+                fused.quantise(operators)
+            self.blocks.append(fused)
         self.face_norms = nn.ModuleList(cast(nn.ModuleDict, layer)["norm2"] for layer in step.perceiver_cross_attention)
 
     def forward(
@@ -123,7 +145,7 @@ class FusedStep(nn.Module):
                 normed = ops.modulated_norm(x, *entering)
             else:
                 x, normed = ops.gated_residual_norm(*residual, *entering)
-            mixed = ops.joint_attention(*following.project(normed, cos, sin, ops))
+            mixed = self._attention(*following.project(normed, cos, sin, ops))
         return x
 
     def _first_attention(

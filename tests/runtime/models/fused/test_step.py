@@ -15,7 +15,7 @@ from consisid_export.onnx.samples import seeded_samples
 from consisid_export.verify.module import FP32_LIMIT, relative_error
 from consisid_kernels import reference
 from consisid_runtime.models import networks
-from consisid_runtime.models.fused_step import FusedStep
+from consisid_runtime.models.fused.step import FusedStep
 
 
 @pytest.mark.parametrize("transformer", [{}, {"cross_attn_interval": 1}, {"attention_bias": False}], ids=str)

@@ -1,0 +1,1 @@
+"""Networks as they run on fused operators: `consisid_kernels.ops`, or `reference`, their specification."""
