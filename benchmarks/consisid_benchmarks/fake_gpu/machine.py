@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.overrides import TorchFunctionMode
 
-from consisid_benchmarks.fake_gpu import device
+from consisid_benchmarks.fake_gpu import device, streams
 from consisid_benchmarks.fake_gpu.driver import MULTIPROCESSORS, Launches, stub_driver
 from consisid_benchmarks.fake_gpu.meter import FAKE, Meter, is_pinned, pin
 
@@ -42,7 +42,9 @@ def machine() -> Iterator[tuple[Meter, Launches]]:
         "mem_get_info": lambda *_: (MEMORY - meter.live, MEMORY),
         "device": lambda *_: nullcontext(),
         "_lazy_init": lambda: None,
+        "empty_cache": lambda: None,
         "synchronize": lambda *_: meter.waits("torch.cuda.synchronize"),
+        **streams.FUNCTIONS,
     }
     with ExitStack() as stack:
         for name, function in functions.items():
