@@ -17,9 +17,9 @@ from typing import Any
 import torch
 
 from consisid_benchmarks.fake_gpu.driver import Launches
-from consisid_benchmarks.fake_gpu.full_size import FullSize
-from consisid_benchmarks.fake_gpu.machine import device_tensor, host_tensor, machine
+from consisid_benchmarks.fake_gpu.machine import device_tensor, machine
 from consisid_benchmarks.fake_gpu.meter import Meter
+from consisid_benchmarks.fake_gpu.needs import CountedNeeds
 from consisid_benchmarks.fake_gpu.stages import run_stages
 from consisid_nano.demo.demo import OPTIONS
 from consisid_runtime.bundle import Bundle
@@ -36,12 +36,14 @@ def full(only: str = "") -> dict[str, Any]:
     """Every stage whose name begins with `only`, at ConsisID-preview's size. No image is read, no MP4 written."""
     with machine() as (meter, launches), torch.no_grad():
         # Made anew for each stage, so that a stage's memory is its own.
+        needs = CountedNeeds(meter)
         for stage in ("face", "text", "encode", "denoise", "decode"):
             if stage.startswith(only):
-                bundle = FullSize(lambda name, shape, dtype: host_tensor(shape, dtype))
+                bundle = needs.bundle()
                 run_stages(bundle, lambda *shape: device_tensor(meter, *shape), begin_stage(meter), stage)
+                needs.end(bundle)
                 del bundle
-        return counted(meter, launches)
+        return counted(meter, launches) | ({} if only else {"memory": needs.to_json()})
 
 
 def nano(folder: Path) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -67,12 +67,14 @@ class TorchEngine:
     Attributes:
         network: in the form that runs.
         device: where it runs.
+        turn: entered for every call; a memory plan (`memory.residency`) brings the weights then.
 
     Raises `InvalidOption` for an unknown device, `MissingExtra` where CUDA was asked for and is not available.
     """
 
     def __init__(self, network: nn.Module, signature: Signature, *, device: str = "auto") -> None:
         self.device = torch_device(device)
+        self.turn: Callable[[], AbstractContextManager[None]] = nullcontext
         self._outputs = [port.name for port in signature.outputs]
         self._inputs = [port.name for port in signature.inputs]
         self.network = _for_device(network.to(self.device), self.device)
@@ -80,7 +82,7 @@ class TorchEngine:
     @torch.no_grad()
     def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         # A CPU has no TF32, and the settings belong to the whole process.
-        with nullcontext() if self.device.type == "cpu" else full_float32():
+        with self.turn(), nullcontext() if self.device.type == "cpu" else full_float32():
             results = self.network(*(inputs[name].to(self.device) for name in self._inputs))
         results = (results,) if isinstance(results, Tensor) else results
         return dict(zip(self._outputs, results, strict=True))
