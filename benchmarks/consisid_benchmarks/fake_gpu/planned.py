@@ -72,6 +72,7 @@ def run(
 
 @contextmanager
 def _watched(turn: Callable[[], AbstractContextManager[None]], name: str, meter: Meter) -> Iterator[None]:
+    meter.watch("")  # weights that leave belong to the module before
     with turn():
         meter.watch(name)
         yield

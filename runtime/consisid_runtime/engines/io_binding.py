@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.utils.dlpack import from_dlpack
 
 from consisid_runtime.signatures import Signature
 
@@ -69,7 +70,7 @@ class BoundSession:
         with self._lock, self._in_order():
             self._session.run_with_iobinding(binding)
         values = dict(zip(shapes, binding.get_outputs(), strict=True))
-        return {name: outputs[name] if name in outputs else torch.from_dlpack(values[name]) for name in shapes}
+        return {name: outputs[name] if name in outputs else from_dlpack(values[name]) for name in shapes}
 
     @contextmanager
     def _in_order(self) -> Iterator[None]:

@@ -8,14 +8,20 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from consisid_runtime.memory.host import HostMemory
 from consisid_runtime.memory.plan import SLOTS
 
 
 class Copies:
-    """Copies weights to a device beside what runs there; on a CPU, which stands in for one in tests, at once."""
+    """Copies weights to a device beside what runs there; on a CPU, which stands in for one in tests, at once.
+
+    Attributes:
+        host: where the weights wait.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
+        self.host = HostMemory(pinned=device.type == "cuda")
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
     def begin(self, pairs: Iterable[tuple[Tensor, Tensor]]) -> torch.cuda.Event | None:
@@ -28,7 +34,8 @@ class Copies:
         with torch.cuda.stream(self._stream):
             for host, place in pairs:
                 place.copy_(host, non_blocking=True)
-            return self._stream.record_event()
+            event: torch.cuda.Event = self._stream.record_event()
+        return event
 
     def finish(self, event: torch.cuda.Event | None) -> None:
         """What is queued from now on begins after the copies."""
@@ -38,11 +45,6 @@ class Copies:
     def room_for(self, host: Tensor) -> Tensor:
         """Memory of the device for a tensor of the host's."""
         return torch.empty_strided(host.shape, host.stride(), dtype=host.dtype, device=self.device)
-
-    def kept(self, tensor: Tensor) -> Tensor:
-        """A copy in the host's memory, pinned where a GPU is to read it while it computes."""
-        host = torch.empty_like(tensor, device="cpu", pin_memory=self._stream is not None)
-        return host.copy_(tensor)
 
 
 @dataclass(slots=True)
@@ -185,7 +187,9 @@ def _weights(network: nn.Module, copies: Copies, besides: Iterable[nn.Module] = 
         for kind in (module._parameters, module._buffers):
             for name, tensor in kind.items():
                 if tensor is not None and tensor.numel():
-                    known = found.get(id(tensor)) or found.setdefault(id(tensor), _Weight(copies.kept(tensor.data)))
+                    known = found.get(id(tensor)) or found.setdefault(
+                        id(tensor), _Weight(copies.host.kept(tensor.data))
+                    )
                     known.places.append((module, name))
     return list(found.values())
 

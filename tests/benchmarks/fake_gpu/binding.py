@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from consisid_benchmarks.fake_gpu.machine import device_tensor, machine
 from consisid_benchmarks.fake_gpu.streams import current_stream
-from consisid_runtime.engines import place_of
+from consisid_runtime.engines import io_binding, place_of
 from consisid_runtime.engines.onnxruntime import OnnxEngine
 from consisid_runtime.signatures import Port, Signature
 
@@ -73,7 +73,7 @@ if __name__ == "__main__":
         mock.patch.object(FakeTensor, "data_ptr", address),
         mock.patch.object(onnxruntime, "InferenceSession", Session),
         mock.patch.object(onnxruntime, "get_available_providers", available),
-        mock.patch.object(torch, "from_dlpack", lambda value: value),
+        mock.patch.object(io_binding, "from_dlpack", lambda value: value),
     ):
         engine = OnnxEngine(Path("x.onnx"), SIGNATURE, device="cuda")
         session: Any = engine._session
