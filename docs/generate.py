@@ -11,6 +11,7 @@ from pathlib import Path
 from generators.commands import command_reference
 from generators.engines import engine_table
 from generators.errors import error_table, error_tree, exit_table
+from generators.memory import memory_table
 from generators.options import option_table
 from generators.python_api import python_api
 from generators.tensors import tensor_table
@@ -21,6 +22,7 @@ DOCS = Path(__file__).parent
 SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
     "commands.md": {"commands": command_reference},
     "errors.md": {"errors": error_table, "exit-codes": exit_table},
+    "installing.md": {"memory": memory_table},
     "life-of-a-request.md": {"modules": module_table, "folders": folder_table, "tensors": tensor_table},
     "options.md": {"options": option_table},
     "python-api.md": {"python-api": python_api, "error-classes": error_tree},

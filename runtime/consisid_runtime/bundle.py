@@ -12,7 +12,7 @@ import errno
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from consisid_runtime.cpus import check_threads, limit_torch
 from consisid_runtime.engines import Engine, check_device
@@ -21,11 +21,17 @@ from consisid_runtime.errors import BundleCorrupt, BundleMissing, BundleVersion
 from consisid_runtime.files.identity import identity, is_settled
 from consisid_runtime.files.json_file import read_json
 from consisid_runtime.files.ownership import is_inside, manifest_digest, sha256
+from consisid_runtime.memory.decide import Setting, check_memory, decide, require_covered
+from consisid_runtime.memory.plan import MemoryPlan
 from consisid_runtime.models.configs.checkpoint import CheckpointConfig
 from consisid_runtime.models.configs.scheduler import SchedulerConfig
 from consisid_runtime.options import Options, Plan, plan
 from consisid_runtime.signatures import Signature
 from consisid_runtime.tiers import TierSet
+
+if TYPE_CHECKING:
+    from consisid_runtime.engines.torch import TorchEngine
+    from consisid_runtime.memory.residency import Residency
 
 FORMAT = 5
 """Version of the manifest's format, which `manifest.schema.json` describes."""
@@ -60,10 +66,19 @@ class Bundle:
         world: the drawn world that it was trained on; None for photographs of people.
         device: where its modules run: one of `engines.DEVICES`.
         threads: CPU threads of each ONNX Runtime engine; None for `cpus.default_threads`.
+        memory: where its weights lie; None where all are on the device once they are loaded.
         loaded: name → engine of the modules that were used so far.
     """
 
-    def __init__(self, path: Path, manifest: dict[str, Any], *, device: str, threads: int | None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        manifest: dict[str, Any],
+        *,
+        device: str,
+        threads: int | None,
+        memory: Setting | None = None,
+    ) -> None:
         self.path = path
         self.manifest = manifest
         self.fingerprint: str = manifest["digest"]
@@ -71,30 +86,39 @@ class Bundle:
         self.world: str | None = manifest.get("world")
         self.device = device
         self.threads = threads
+        self.memory = None if memory is None else decide(memory, self.config, manifest["modules"], device)
         self._verified: dict[str, list[int]] = {}
         self._accepted: dict[str, list[int]] = {}
+        self._carried_out: Residency | None = None
         self.loaded: dict[str, Engine] = {}
 
     @classmethod
-    def open(cls, path: str | Path, *, device: str = "auto", threads: int | None = None) -> Bundle:
+    def open(
+        cls, path: str | Path, *, device: str = "auto", threads: int | None = None, memory: Setting | None = None
+    ) -> Bundle:
         """Open the bundle at `path`.
 
         Args:
             device: "cpu", "cuda", "cuda:N" for GPU number N, or "auto" for CUDA where the engine finds it.
             threads: CPU threads of each ONNX Runtime engine; None takes `cpus.default_threads`. PyTorch's are the
                 process's own, lowered to the CPUs that it may use.
+            memory: GiB of the GPU that a bundle of the torch engine may take, 12, 16, 24, 48 or 80, or "auto" for what
+                is free there: weights that do not fit wait in the host's memory. None leaves all on the device. Results
+                are the same.
 
-        Raises `BundleMissing`, `BundleVersion`, `BundleCorrupt` or, for another device or a number of threads that is
-        not possible, `InvalidOption`.
+        Raises `BundleMissing`, `BundleVersion`, `BundleCorrupt`; `InvalidOption` for another device, a number of
+        threads that is not possible, or `memory` where there is no such plan; `MemoryTooSmall`.
         """
         check_device(device)
+        if memory is not None:
+            check_memory(memory)
         if threads is not None:
             check_threads(threads)
         folder = Path(path)
         manifest = _read_manifest(folder)
         for name, record in manifest["files"].items():
             _check_file(folder, name, record["bytes"])
-        return cls(folder, manifest, device=device, threads=threads)
+        return cls(folder, manifest, device=device, threads=threads, memory=memory)
 
     @cached_property
     def tiers(self) -> TierSet:
@@ -102,8 +126,11 @@ class Bundle:
         return TierSet.from_manifest(self.manifest, SchedulerConfig.from_dict(self.config.scheduler).timesteps)
 
     def plan(self, options: Options) -> Plan:
-        """Options resolved against this bundle. Raises `InvalidOption` or `TierUnavailable`."""
-        return plan(options, self.config.geometry, self.tiers)
+        """Options resolved against this bundle. Raises `InvalidOption`, `TierUnavailable` or `MemoryTooSmall`."""
+        request = plan(options, self.config.geometry, self.tiers)
+        if self.memory is not None:
+            require_covered(self.memory, self.config, request)
+        return request
 
     def verify(self) -> None:
         """Check the SHA-256 of every file now. Raises `BundleCorrupt` naming each file that differs."""
@@ -154,7 +181,18 @@ class Bundle:
             self.file(file)  # its digest
         engine = engine_kind(record["engine"]).load(self, name)
         limit_torch()
+        if self.memory is not None:
+            self._residency(self.memory).adopt(name, cast("TorchEngine", engine))
         return engine
+
+    def _residency(self, found: MemoryPlan) -> Residency:
+        """What carries out the memory plan."""
+        if self._carried_out is None:
+            from consisid_runtime.engines.torch import torch_device
+            from consisid_runtime.memory.residency import Residency
+
+            self._carried_out = Residency(found, torch_device(self.device))
+        return self._carried_out
 
     def _intact(self, name: str) -> bool:
         if name not in self._verified:

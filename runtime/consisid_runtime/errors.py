@@ -58,6 +58,13 @@ class TierUnavailable(InvalidRequest):
     remedy = "Choose a tier that the message names, or leave it out; `consisid inspect` lists a bundle's tiers."
 
 
+class MemoryTooSmall(InvalidRequest):
+    """The memory that a bundle may take on the GPU, or that is free there, is too little for it or for the video."""
+
+    code = "MEMORY_TOO_SMALL"
+    remedy = "Choose the setting that the message names, a smaller video, or a GPU with more free memory."
+
+
 class EmptyPrompt(InvalidRequest):
     """The prompt contains no text, or none that the checkpoint's vocabulary knows."""
 

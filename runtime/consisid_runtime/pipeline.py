@@ -10,6 +10,7 @@ from consisid_runtime.bundle import Bundle
 from consisid_runtime.errors import ForkedProcess
 from consisid_runtime.events import Progress, silent
 from consisid_runtime.files.image_file import image_bytes
+from consisid_runtime.memory.decide import Setting
 from consisid_runtime.options import Options, check_prompt
 from consisid_runtime.stages import table
 from consisid_runtime.video import Video
@@ -33,9 +34,11 @@ class Pipeline:
         self.stages: dict[str, Any] = table.load(bundle)
 
     @classmethod
-    def open(cls, path: str | Path, *, device: str = "auto", threads: int | None = None) -> Pipeline:
+    def open(
+        cls, path: str | Path, *, device: str = "auto", threads: int | None = None, memory: Setting | None = None
+    ) -> Pipeline:
         """Open the bundle at `path` and load every engine. Arguments and errors as `Bundle.open`."""
-        return cls(Bundle.open(path, device=device, threads=threads))
+        return cls(Bundle.open(path, device=device, threads=threads, memory=memory))
 
     def generate(
         self,
@@ -66,9 +69,10 @@ class Pipeline:
                 "the engines' threads are missing here"
             )
         reports = table.run(self.stages, values, request, progress)
+        memory = {} if self.bundle.memory is None else {"memory": self.bundle.memory.to_json()}
         return Video(
             mp4=values["video"],
             frames=values["frames"],
             fps=request.options.fps,
-            info=describe(request, self.bundle.fingerprint, reports),
+            info=describe(request, self.bundle.fingerprint, reports) | memory,
         )

@@ -33,7 +33,7 @@ MODULATION_BLOCK = 10
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """One tensor. `dtype` is a KServe name: FP32, INT64, UINT8, BYTES."""
+    """One tensor. `dtype` is a KServe name: FP32, FP16, BF16, INT64, UINT8, BYTES."""
 
     name: str
     dtype: str
@@ -179,17 +179,18 @@ DIT_STEP = Signature(
 )
 
 
-def vae_decoder(caches: Iterable[tuple[int, int, int]]) -> tuple[Signature, Signature]:
+def vae_decoder(caches: Iterable[tuple[int, int, int]], dtype: str = "FP32") -> tuple[Signature, Signature]:
     """Signatures of the decoder's first and next chunk.
 
     Args:
         caches: (channels, frames, scale) of each carried cache, in the network's order; `scale` multiplies the latents'
             height and width. Which exist depends on the VAE's configuration: `models.vae.decoder_caches`.
+        dtype: of the caches: that of the weights, in which they are made and read.
     """
 
     def cache_ports(prefix: str) -> tuple[Port, ...]:
         return tuple(
-            Port(f"{prefix}{i}", "FP32", (1, channels, frames, f"{scale}*latent_height", f"{scale}*latent_width"))
+            Port(f"{prefix}{i}", dtype, (1, channels, frames, f"{scale}*latent_height", f"{scale}*latent_width"))
             for i, (channels, frames, scale) in enumerate(caches)
         )
 
@@ -211,8 +212,8 @@ def vae_decoder(caches: Iterable[tuple[int, int, int]]) -> tuple[Signature, Sign
     return first.bind({}), following.bind({})
 
 
-def networks(caches: Iterable[tuple[int, int, int]]) -> tuple[Signature, ...]:
-    """Every exported network's signature; `caches` as for `vae_decoder`."""
+def networks(caches: Iterable[tuple[int, int, int]], cache_dtype: str = "FP32") -> tuple[Signature, ...]:
+    """Every exported network's signature; `caches` and their dtype as for `vae_decoder`."""
     return (
         ALIGNER,
         PARSER,
@@ -220,7 +221,7 @@ def networks(caches: Iterable[tuple[int, int, int]]) -> tuple[Signature, ...]:
         LOCAL_EXTRACTOR,
         TEXT_ENCODER,
         VAE_ENCODER,
-        *vae_decoder(caches),
+        *vae_decoder(caches, cache_dtype),
         DIT_PREPARE,
         DIT_MODULATE,
         DIT_STEP,

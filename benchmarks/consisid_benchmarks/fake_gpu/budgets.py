@@ -17,6 +17,7 @@ from typing import Any
 
 from consisid_measurement import environment
 from consisid_runtime.files.atomic import write_file
+from consisid_runtime.memory import needs
 
 BUDGETS = Path(__file__).with_name("budgets.json")
 CASES = ("nano", "full")
@@ -26,6 +27,8 @@ counted. Its stage "denoise/steps" has all but the first."""
 WRITE = "python -m consisid_benchmarks.fake_gpu.budgets --write"
 _TOTALS = ("launches", "bytes", "flops")
 _MEMORY = ("start_bytes", "peak_bytes")
+NEEDS = Path(needs.__file__).with_name(needs.FILE)
+"""What the modules need of memory, which the runtime's plans are made of; written with the budget of "full"."""
 
 Found = Mapping[str, Any]
 
@@ -88,6 +91,8 @@ def differences(found: Found, budget: Found) -> Iterator[str]:
         if made != known:
             yield f"{kernel}: {made}, its budget is {known}"
     yield from (f"{kernel}: {form['spills']} bytes of spills" for kernel, form in _spilling(found))
+    if found.get("memory", known_needs := needs.counted()) != known_needs:
+        yield f"{needs.FILE}: the modules need {found['memory']}, it says {known_needs}"
 
 
 def _spilling(found: Found) -> Iterator[tuple[str, Any]]:
@@ -107,16 +112,19 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="write budgets.json instead of comparing with it")
     parser.add_argument("--only", choices=CASES, help="one case")
     arguments = parser.parse_args()
-    known, problems = read(), []
+    known, problems, counted_needs = read(), [], needs.counted()
     for case in CASES:
         if arguments.only in (None, case):
             found = measure(case)
             if case in known:
                 problems += [f"{case}: {text}" for text in differences(found, known[case])]
+            if memory := found.pop("memory", None):
+                counted_needs = memory
             known[case] = found
     print("\n".join(problems or ["as in budgets.json"]))
     if arguments.write:
         write_file(BUDGETS, json.dumps(known, indent=1).encode() + b"\n")
+        write_file(NEEDS, json.dumps(counted_needs, indent=1).encode() + b"\n")
     elif problems:
         sys.exit(f"{len(problems)} differences; where they are meant: {WRITE}")
 

@@ -21,6 +21,7 @@ from consisid_benchmarks.fake_gpu.driver import Launches
 from consisid_benchmarks.fake_gpu.full_size import FullSize
 from consisid_benchmarks.fake_gpu.machine import device_tensor, host_tensor, machine
 from consisid_benchmarks.fake_gpu.meter import Meter
+from consisid_benchmarks.fake_gpu.needs import CountedNeeds
 from consisid_benchmarks.fake_gpu.stages import FP8, run_stages
 from consisid_nano.demo.demo import OPTIONS
 from consisid_runtime.bundle import Bundle
@@ -37,14 +38,17 @@ def full(only: str = "") -> dict[str, Any]:
     """
     with machine() as (meter, launches), torch.no_grad():
         # Made anew for each stage, so that a stage's memory is its own.
+        needs = CountedNeeds(meter)
         for name in ("face", "text", "encode", "denoise", "decode", f"{FP8}denoise"):
             if name.startswith(only):
                 float8, stage = name.startswith(FP8), name.removeprefix(FP8)
-                bundle = FullSize(lambda _, shape, dtype: host_tensor(shape, dtype), float8=float8)
+                bundle = FullSize(lambda _, *made: host_tensor(*made), float8=True) if float8 else needs.bundle()
                 begin = begin_stage(meter, FP8 if float8 else "")
                 run_stages(bundle, lambda *shape: device_tensor(meter, *shape), begin, stage)
+                if not float8:
+                    needs.end(bundle)
                 del bundle
-        return counted(meter, launches)
+        return counted(meter, launches) | ({} if only else {"memory": needs.to_json()})
 
 
 def nano(folder: Path) -> dict[str, Any]:

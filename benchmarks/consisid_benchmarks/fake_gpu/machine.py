@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.overrides import TorchFunctionMode
 
-from consisid_benchmarks.fake_gpu import device
+from consisid_benchmarks.fake_gpu import device, streams
 from consisid_benchmarks.fake_gpu.driver import MULTIPROCESSORS, Launches, stub_driver
 from consisid_benchmarks.fake_gpu.meter import FAKE, Meter, is_pinned, pin
 
@@ -42,8 +42,9 @@ def machine() -> Iterator[tuple[Meter, Launches]]:
         "mem_get_info": lambda *_: (MEMORY - meter.live, MEMORY),
         "device": lambda *_: nullcontext(),
         "_lazy_init": lambda: None,
+        "empty_cache": lambda: None,
         "synchronize": lambda *_: meter.waits("torch.cuda.synchronize"),
-        "current_stream": lambda *_: None,
+        **streams.FUNCTIONS,
         "Event": lambda **_: _Event(meter),
     }
     with ExitStack() as stack:
@@ -71,13 +72,15 @@ def device_tensor(meter: Meter, *shape: int, dtype: torch.dtype = torch.float32)
     return made
 
 
-class _Event:
-    """Stands in for `torch.cuda.Event`. Waiting for it lets the device idle where nothing was launched behind it."""
+class _Event(streams.Event):
+    """Waiting for it lets the device idle where nothing was launched behind it."""
 
     def __init__(self, meter: Meter) -> None:
+        super().__init__()
         self._meter = meter
 
-    def record(self, stream: object) -> None:
+    def record(self, stream: streams.Stream | None = None) -> None:
+        super().record(stream)
         self._launched = self._meter.launched
 
     def synchronize(self) -> None:

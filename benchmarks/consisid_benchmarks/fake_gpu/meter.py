@@ -70,6 +70,7 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         live: bytes of the tensors on the device now.
         stages: name → its count, in the order in which they began.
         count: that of the present stage.
+        peaks: what was named by `watch` → most of `live` from then until the next name.
     """
 
     def __init__(self) -> None:
@@ -77,6 +78,8 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.live = 0
         self.stages: dict[str, Count] = {}
         self._owned: dict[int, int] = {}
+        self.peaks: dict[str, int] = {}
+        self._watched = ""
         self.begin("load")
 
     def begin(self, stage: str) -> None:
@@ -91,6 +94,11 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Kernels and copies that the device was given until now."""
         return sum(count.total.launches for count in self.stages.values())
 
+    def watch(self, name: str) -> None:
+        """What follows counts for `peaks` under this name."""
+        self._watched = name
+        self.peaks[name] = max(self.peaks.get(name, 0), self.live)
+
     def own(self, tensor: object) -> None:
         """Counts the memory of a tensor on the device until it is freed."""
         if not isinstance(tensor, FakeTensor) or tensor.device.type != "cuda":
@@ -103,6 +111,7 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._owned[key] = size
         self.live += size
         weakref.finalize(storage, self._free, key)
+        self.peaks[self._watched] = max(self.peaks.get(self._watched, 0), self.live)
         if self.live > self.count.peak_bytes:
             self.count.peak_bytes, self.count.peak_at = self.live, place()
 

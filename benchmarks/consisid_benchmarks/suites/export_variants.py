@@ -95,7 +95,7 @@ def write_step_in_fp8(checkpoint: Path, folder: Path) -> None:
 def write_stored(checkpoint: Path, modules: Iterable[str], folder: Path) -> None:
     """Write modules with our exporter, each in the dtype of its stored weights."""
     opened = Checkpoint(checkpoint)
-    signatures = networks.signatures(opened)
+    signatures = networks.signatures(opened, PRECISIONS[stored_precision("vae_decoder_next", opened)])
     for name in modules:
         write_module(name, opened, folder, signatures[name], precision=stored_precision(name, opened))
 

@@ -15,6 +15,7 @@ from consisid_export.bundle.sources import CALIBRATION, DENOISING_RUN, Parts
 from consisid_export.bundle.task import ModuleTask
 from consisid_export.checkpoint.checkpoint import Checkpoint
 from consisid_export.checkpoint.licences import licences
+from consisid_export.onnx.precision import exported_dtype
 from consisid_export.resuming.folder import WorkFolder, file_record, resuming
 from consisid_export.resuming.place import finish, sweep
 from consisid_export.verify.checkpoint_runs import CheckpointRuns
@@ -98,7 +99,8 @@ class _Export:
         self._checkpoint, self._options, self._progress = checkpoint, options, progress
         self._toolchain = options.builder.toolchain()
         asked = options.record()
-        self._signatures = networks.signatures(checkpoint)
+        caches = exported_dtype("vae_decoder_next", options.precision)
+        self._signatures = networks.signatures(checkpoint, caches)
         self._geometry = checkpoint.config.geometry
         self.sources = Parts(options, self._toolchain, self._signatures, self._geometry).digests()
         self.digest = _Digests(checkpoint, progress)

@@ -1,6 +1,7 @@
 """Defines "fp16", "bf16" and "fp8" for each module. The types are written into the graph, and TensorRT keeps them.
 
-Weights, and all that matrices and convolutions touch, have the precision's dtype; ports stay float32. In float32 remain
+Weights, and all that matrices and convolutions touch, have the precision's dtype, and so have the caches of the VAE's
+decoder, which one chunk leaves to the next. All other ports stay float32. In float32 remain
 
 - the statistics of every norm: their operators' `stash_type` says so;
 - the softmax of every attention (`softmax_in_float32`, and `dit.face_attention`);

@@ -43,6 +43,7 @@ CHECK_SIZES = (
 )
 """Sizes that exported modules are compared at: the traced ones, and others to detect an axis fixed by the tracer."""
 
+_FLOATS = {"FP32": torch.float32, "FP16": torch.float16, "BF16": torch.bfloat16}
 _INTEGERS_BELOW = 32  # token ids and timesteps that every checkpoint has
 _PIXEL_SPREAD = {"aligner": 60.0}  # its pixels are not normalised, only centred
 
@@ -71,7 +72,7 @@ def _sample(port: Port, generator: torch.Generator) -> Tensor:
         raise ValueError(f"{port.name} has unbound sizes: {port.shape}")
     if port.dtype == "INT64":
         return torch.randint(_INTEGERS_BELOW, shape, generator=generator)
-    return torch.randn(shape, generator=generator)
+    return torch.randn(shape, generator=generator).to(_FLOATS[port.dtype])
 
 
 def _portraits(noise: Tensor, seed: int) -> Tensor:

@@ -30,7 +30,7 @@ MATCHING = {
 }
 """torch-tensorrt → the PyTorch and the TensorRT it was compiled for; no other pair loads."""
 
-_DTYPES = {"FP32": torch.float32, "INT64": torch.int64}
+_DTYPES = {"FP32": torch.float32, "FP16": torch.float16, "BF16": torch.bfloat16, "INT64": torch.int64}
 
 
 def build_engine_with_torch(

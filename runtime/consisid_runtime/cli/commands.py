@@ -22,6 +22,14 @@ Image = Annotated[Path, typer.Option("--image", help="The portrait: JPEG, PNG, W
 Prompt = Annotated[str, typer.Option("--prompt", help="What the video shows.")]
 Out = Annotated[Path, typer.Option("--out", help="MP4 file to write.")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:N or auto.")]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        "--memory",
+        help="GiB of the GPU that a bundle of the torch engine may take: 12, 16, 24, 48, 80, or auto for what is free. "
+        "Weights that do not fit wait in the host's memory. Default: all are on the GPU.",
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -40,19 +48,26 @@ def generate(
     prompt: Prompt,
     out: Out,
     device: Device = "auto",
+    memory: Memory = None,
     threads: Threads = None,
     as_json: Json = False,
     options: Options,
 ) -> None:
     """Generate a video in this process."""
+    from consisid_runtime.bundle import Bundle
     from consisid_runtime.files.atomic import require_writable
+    from consisid_runtime.memory.plan import SETTINGS
     from consisid_runtime.pipeline import Pipeline
 
     require_video_path(out, image)
     require_writable(out)
+    known = {str(setting): setting for setting in SETTINGS}
+    opened = Bundle.open(bundle, device=device, memory=known.get(memory or "", memory))
+    if opened.memory is not None:
+        print(opened.memory, file=sys.stderr)
     with Display("generate") as display:
         display.update("opening the bundle", 0, 1)
-        video = Pipeline.open(bundle, device=device).generate(image, prompt, options, progress=display.update)
+        video = Pipeline(opened).generate(image, prompt, options, progress=display.update)
     _save(video, out, as_json)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from consisid_runtime.cpus import default_threads
 from consisid_runtime.engines import check_device, gpu_number, require_gpu
+from consisid_runtime.engines.io_binding import BoundSession
 from consisid_runtime.errors import InvalidOption, MissingExtra
 from consisid_runtime.signatures import Signature
 
@@ -40,6 +41,11 @@ def load_module(bundle: Bundle, name: str) -> OnnxEngine:
 
 class OnnxEngine:
     """One ONNX Runtime session. Its threads do not spin, so that several engines can share the cores.
+
+    On CUDA, where PyTorch has it too, tensors are taken and left on the device; else they pass through NumPy.
+
+    Attributes:
+        device: where it takes tensors without a copy.
 
     Args:
         linked_weights: files beside the graph that this process reads, because links lead to them: ONNX Runtime reads
@@ -79,6 +85,7 @@ class OnnxEngine:
         from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NoKernel
 
         chosen = providers(device)
+        stream = _own_stream(chosen)
         try:
             # Where a device was named, ONNX Runtime must not try again on the CPU.
             named = {} if device == "auto" else {"enable_fallback": 0}
@@ -96,10 +103,17 @@ class OnnxEngine:
             reason = str(problem).splitlines()[0]
             raise InvalidOption(f"device {device!r}: ONNX Runtime has no such GPU ({reason})") from problem
         require_provider(device, self._session.get_providers())
+        self.device = torch.device("cpu")
+        self._bound: BoundSession | None = None
         if _CUDA in self._session.get_providers():
             require_fast(signature.name, self._session, onnxruntime.__version__)
+            if stream is not None:
+                self.device = stream.device
+                self._bound = BoundSession(self._session, signature, self.device, stream)
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if self._bound is not None:
+            return self._bound(inputs)
         arrays = {name: tensor.contiguous().numpy(force=True) for name, tensor in inputs.items()}
         return dict(zip(self._outputs, map(torch.from_numpy, self._session.run(self._outputs, arrays)), strict=True))
 
@@ -122,6 +136,17 @@ def providers(device: str) -> list[str | tuple[str, dict[str, str]]]:
         require_gpu(device, torch.cuda.device_count())
     chosen = {} if number is None else {"device_id": str(number)}
     return [(_CUDA, {"use_tf32": "0", **chosen}), "CPUExecutionProvider"]
+
+
+def _own_stream(chosen: list[Any]) -> torch.cuda.Stream | None:
+    """Names a stream of PyTorch's to the CUDA provider, for the session alone; None where one of both has no CUDA."""
+    if isinstance(chosen[0], str) or not torch.cuda.is_available():
+        return None
+    _, options = chosen[0]
+    index = int(options.get("device_id", torch.cuda.current_device()))
+    stream = torch.cuda.Stream(torch.device("cuda", index))  # type: ignore[no-untyped-call]
+    options.update(device_id=str(index), user_compute_stream=str(stream.cuda_stream))
+    return stream
 
 
 def require_fast(module: str, session: InferenceSession, version: str) -> None:

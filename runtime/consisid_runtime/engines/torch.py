@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -91,6 +91,7 @@ class TorchEngine:
         device: where it runs.
         choices: what was decided here, for `info`: "attention" is the form of joint attention in the denoiser's step on
             CUDA, "attention_problem" why it is not the faster one; "linear_layers" that they are of E4M3 numbers.
+        turn: entered for every call; a memory plan (`memory.residency`) brings the weights then.
 
     Raises `InvalidOption` for an unknown device, `MissingExtra` where CUDA was asked for and is not available, or the
     GPU does not multiply E4M3 numbers.
@@ -98,6 +99,7 @@ class TorchEngine:
 
     def __init__(self, network: nn.Module, signature: Signature, *, device: str = "auto", float8: bool = False) -> None:
         self.device = torch_device(device)
+        self.turn: Callable[[], AbstractContextManager[None]] = nullcontext
         self._outputs = [port.name for port in signature.outputs]
         self._inputs = [port.name for port in signature.inputs]
         self._float8 = float8
@@ -139,7 +141,7 @@ class TorchEngine:
     @torch.no_grad()
     def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         # A CPU has no TF32, and the settings belong to the whole process.
-        with nullcontext() if self.device.type == "cpu" else full_float32():
+        with self.turn(), nullcontext() if self.device.type == "cpu" else full_float32():
             results = self.network(*(inputs[name].to(self.device) for name in self._inputs))
         results = (results,) if isinstance(results, Tensor) else results
         return dict(zip(self._outputs, results, strict=True))

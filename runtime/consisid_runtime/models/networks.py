@@ -47,6 +47,8 @@ COMPONENTS = {
 """Module → the component of the checkpoint that holds its weights."""
 
 
+_KSERVE = {torch.float32: "FP32", torch.float16: "FP16", torch.bfloat16: "BF16"}
+
 SAME = {"vae_decoder_first": "vae_decoder_next", "vae_decoder_next": "vae_decoder_first"}
 """Module → another with the same parameters, whose network answers for it as well: without caches, and with them."""
 
@@ -80,8 +82,8 @@ def prefix(module: str) -> str:
     return EXTRACTOR if module == "local_extractor" else ""
 
 
-def signatures(checkpoint: WeightReader) -> dict[str, Signature]:
-    """Every exported module's signature in this checkpoint's sizes."""
+def signatures(checkpoint: WeightReader, dtype: torch.dtype = torch.float32) -> dict[str, Signature]:
+    """Every exported module's signature in this checkpoint's sizes; `dtype` is that of the VAE decoder's weights."""
     config, vae = checkpoint.config, checkpoint.config.vae
     with torch.device("meta"):
         clip = EvaVision(checkpoint.tensors("clip"))
@@ -94,7 +96,7 @@ def signatures(checkpoint: WeightReader) -> dict[str, Signature]:
         "temporal": vae.temporal,
         "first_chunk": 2 * vae.temporal + 1,
     }
-    return {network.name: network.bind(sizes) for network in table.networks(decoder_caches(vae))}
+    return {network.name: network.bind(sizes) for network in table.networks(decoder_caches(vae), _KSERVE[dtype])}
 
 
 def skeletons(config: CheckpointConfig) -> dict[str, tuple[nn.Module, ...]]:

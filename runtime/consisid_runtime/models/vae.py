@@ -1,7 +1,7 @@
 """The causal video VAE's decoder (CogVideoX), of chunks with explicit caches.
 
 Parameter names are those of diffusers' `AutoencoderKLCogVideoX`, whose other half is `vae_encoder`. Frames inside are
-[B, C, T, H, W]. Ports are float32; inside, everything has the weights' dtype.
+[B, C, T, H, W]. Latents and frames are float32; inside, and in the caches, everything has the weights' dtype.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ class _ChunkDecoder(nn.Module):
         own = dtype_of(self)
         chunk = Chunk(self.post_quant_conv(latents.to(own)), [cache.to(own) for cache in caches])
         frames = self.decoder(chunk)
-        return (frames.float(), *(cache.float() for cache in chunk.left))
+        return (frames.float(), *chunk.left)
 
 
 class DecoderFirst(_ChunkDecoder):

@@ -63,4 +63,5 @@ def _input(port: Port, returned: dict[str, Tensor], place: torch.device) -> Tens
     known = returned.get(port.name)
     if known is not None and tuple(known.shape) == shape:
         return known
-    return torch.zeros(shape, dtype={"FP32": torch.float32, "INT64": torch.int64}[port.dtype], device=place)
+    dtypes = {"FP32": torch.float32, "FP16": torch.float16, "BF16": torch.bfloat16, "INT64": torch.int64}
+    return torch.zeros(shape, dtype=dtypes[port.dtype], device=place)

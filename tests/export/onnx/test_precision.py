@@ -11,10 +11,14 @@ from torch import Tensor, nn
 
 from consisid_export.bundle.modules import write_module
 from consisid_export.checkpoint.checkpoint import Checkpoint
+from consisid_export.checkpoint.skeleton import Skeleton
 from consisid_export.onnx.precision import FLOAT32_MODULES, exported_dtype
 from consisid_export.onnx.samples import TRACE_SIZES, sample_inputs
-from consisid_export.onnx.structure import external_weights
+from consisid_export.onnx.structure import check_structure, external_weights
+from consisid_export.onnx.trace import export_onnx
+from consisid_export.onnx.weights import provide_weights
 from consisid_export.verify.module import check, relative_error
+from consisid_runtime.engines.onnxruntime import OnnxEngine
 from consisid_runtime.errors import ExportRefused, InvalidOption
 from consisid_runtime.models import networks
 from consisid_runtime.models.t5 import T5Config, T5Encoder
@@ -66,6 +70,53 @@ def test_ports_stay_float32(exported: Exported) -> None:
                 (onnx.TensorProto.INT64,) if value.name in ("token_ids", "timesteps") else (onnx.TensorProto.FLOAT,)
             )
             assert value.type.tensor_type.elem_type in wanted, (module, value.name)
+
+
+def exported_graph(checkpoint: Checkpoint, module: str, dtype: torch.dtype, folder: Path) -> Path:
+    signature = networks.signatures(checkpoint, dtype)[module]
+    weights = provide_weights(module, checkpoint, folder, dtype)
+    path = folder / f"{module}.onnx"
+    export_onnx(networks.load(module, Skeleton(checkpoint), dtype), signature, path, weights)
+    check_structure(path, signature)
+    return path
+
+
+def require_caches_of(kind: int, path: Path) -> None:
+    """The caches are of this type, latents and frames in float32."""
+    graph = onnx.load(path, load_external_data=False).graph
+    types = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)}
+    caches = {name for name in types if "cache_" in name}
+    assert caches and {types[name] for name in caches} == {kind}
+    assert {types[name] for name in types if name not in caches} == {onnx.TensorProto.FLOAT}
+
+
+def test_caches_of_the_decoder_are_bfloat16_in_bf16(untrained: Path, tmp_path: Path) -> None:
+    path = exported_graph(Checkpoint(untrained), "vae_decoder_next", torch.bfloat16, tmp_path)
+    require_caches_of(onnx.TensorProto.BFLOAT16, path)
+
+
+def test_a_chunk_takes_the_caches_that_the_one_before_left(untrained: Path, tmp_path: Path) -> None:
+    """In fp16, on ONNX Runtime: at most twice as far from float32 as PyTorch itself."""
+    checkpoint, dtype = Checkpoint(untrained), torch.float16
+    signatures = networks.signatures(checkpoint, dtype)
+    engines, wide, narrow = {}, {}, {}
+    for module in ("vae_decoder_first", "vae_decoder_next"):
+        path = exported_graph(checkpoint, module, dtype, tmp_path)
+        require_caches_of(onnx.TensorProto.FLOAT16, path)
+        engines[module] = OnnxEngine(path, signatures[module], device="cpu")
+        wide[module] = networks.load(module, checkpoint)
+        narrow[module] = networks.load(module, checkpoint, dtype)
+    size = {"latent_height": 4, "latent_width": 6}
+    first, following = (sample_inputs(signatures[module], size)["latents"] for module in engines)
+    found = engines["vae_decoder_first"]({"latents": first})
+    caches = {name: tensor for name, tensor in found.items() if name != "frames"}
+    assert {tensor.dtype for tensor in caches.values()} == {dtype}
+    found = engines["vae_decoder_next"]({"latents": following, **caches})
+    with torch.no_grad():
+        wanted, own = (
+            pair["vae_decoder_next"](following, *pair["vae_decoder_first"](first)[1:]) for pair in (wide, narrow)
+        )
+    assert relative_error(found["frames"], wanted[0]) <= 2 * relative_error(own[0], wanted[0])
 
 
 def test_softmax_and_the_statistics_of_norms_stay_float32(exported: Exported) -> None:
@@ -142,15 +193,16 @@ def test_what_leaves_the_range_in_pytorch_too_is_refused() -> None:
 
 @pytest.mark.parametrize("module", [name for name in networks.COMPONENTS if name not in FLOAT32_MODULES])
 def test_every_network_takes_and_gives_float32(untrained: Path, module: str) -> None:
-    """The limit is about 16 roundings: a network that computes something else would be at 1."""
+    """But for caches. The limit is about 16 roundings: a network that computes something else would be at 1."""
     checkpoint = Checkpoint(untrained)
-    inputs = sample_inputs(networks.signatures(checkpoint)[module], TRACE_SIZES)
+    signature = networks.signatures(checkpoint, torch.bfloat16)[module]
+    inputs = sample_inputs(signature, TRACE_SIZES)
     with torch.no_grad():
         exact = networks.load(module, checkpoint)(*inputs.values())
         narrow = networks.load(module, checkpoint, torch.bfloat16)(*inputs.values())
     exact, narrow = [(o,) if isinstance(o, Tensor) else o for o in (exact, narrow)]
-    for found, wanted in zip(narrow, exact, strict=True):
-        assert found.dtype == torch.float32
+    for found, wanted, port in zip(narrow, exact, signature.outputs, strict=True):
+        assert found.dtype == (torch.bfloat16 if port.dtype == "BF16" else torch.float32)
         assert 0 < relative_error(found, wanted) < 16 * torch.finfo(torch.bfloat16).eps / 2
 
 

@@ -54,7 +54,8 @@ def halved(checkpoint: Checkpoint) -> Callable[[str, str], Path]:
                 shutil.rmtree(old)
             folder.mkdir(exist_ok=True)
             network = networks.load(module, checkpoint, exported_dtype(module, precision))
-            export_onnx(network, networks.signatures(checkpoint)[module], path)
+            signature = networks.signatures(checkpoint, exported_dtype(module, precision))[module]
+            export_onnx(network, signature, path)
         return path
 
     return graph

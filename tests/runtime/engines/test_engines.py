@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from consisid_kernels import reference
 from consisid_runtime.bundle import Bundle
-from consisid_runtime.engines import check_device, tensorrt
+from consisid_runtime.engines import check_device, place_of, tensorrt
 from consisid_runtime.engines import torch as torch_engine
 from consisid_runtime.engines.full_float32 import full_float32
 from consisid_runtime.engines.onnxruntime import OnnxEngine, providers, require_fast
@@ -28,7 +28,7 @@ from consisid_runtime.models.fused.decoder import ChannelsLastDecoder
 from consisid_runtime.models.in_place_decoder import InPlaceDecoder
 from consisid_runtime.options import Options, plan
 from consisid_runtime.signatures import Port, Signature
-from consisid_runtime.stages import table
+from consisid_runtime.stages import denoise, table
 from consisid_runtime.stages.decode import Decoder
 
 
@@ -82,6 +82,14 @@ def test_the_networks_of_a_bundle_go_to_its_gpu(
         def get_provider_graph_assignment_info(self) -> list[Any]:
             return []
 
+        def get_inputs(self) -> list[Any]:
+            return []
+
+        get_outputs = get_inputs
+
+    def stream(device: torch.device) -> Any:
+        return SimpleNamespace(device=device, cuda_stream=7)
+
     def face(path: str, *, providers: list[Any], **_: object) -> Any:
         kind = "detection" if "detector" in path else "recognition"
         prepare: Any = lambda *_, **__: None  # noqa: E731
@@ -90,11 +98,15 @@ def test_the_networks_of_a_bundle_go_to_its_gpu(
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
     monkeypatch.setattr("insightface.model_zoo.get_model", face)
+    monkeypatch.setattr(torch.cuda, "Stream", stream)
+    monkeypatch.setattr(denoise, "place_of", lambda engine: torch.device("meta") if place_of(engine) == gpu else None)
+    gpu = torch.device("cuda:1")
     bundle = Bundle.open(untrained_bundle, device="cuda:1")
     loaded = table.load(bundle)
     assert list(loaded) == [stage.name for stage in table.STAGES]
     assert len(asked) == len(bundle.manifest["modules"]) + 2
     assert {options["device_id"] for _, options in asked} == {"1"}
+    assert {place_of(engine) for engine in bundle.loaded.values()} == {gpu}
 
 
 @pytest.mark.parametrize(("module", "heavy"), [("dit_step", "Attention, Gemm, MatMul"), ("vae_encoder", "Conv")])

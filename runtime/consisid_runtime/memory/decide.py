@@ -1,0 +1,104 @@
+"""Makes a bundle's memory plan from what the user asked for and what the GPU has free, before anything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from consisid_runtime.errors import InvalidOption, MemoryTooSmall
+from consisid_runtime.memory.needs import Needs, architecture, counted, positions, read, size_of
+from consisid_runtime.memory.plan import AUTO, GIB, RESERVED, SETTINGS, MemoryPlan, covers, enough, plan_memory
+from consisid_runtime.options import Options, Plan, plan
+
+if TYPE_CHECKING:
+    from consisid_runtime.models.configs.checkpoint import CheckpointConfig
+
+ENGINE = "torch"
+"""The only engine whose weights can be moved."""
+_FLOAT32_TOO = ("aligner", "parser")
+"""Modules that are in float32 whatever the bundle's precision."""
+
+Setting = int | str
+
+
+def check_memory(setting: object) -> None:
+    """Raises `InvalidOption` for what is neither one of `SETTINGS` nor "auto"."""
+    if isinstance(setting, bool) or setting not in (*SETTINGS, AUTO):
+        raise InvalidOption(f"memory must be {', '.join(map(str, SETTINGS))} (GiB) or {AUTO!r}, got {setting!r}")
+
+
+def decide(
+    setting: Setting, config: CheckpointConfig, modules: Mapping[str, Mapping[str, Any]], device: str
+) -> MemoryPlan:
+    """The plan for videos of the checkpoint's own size.
+
+    Args:
+        setting: one of `SETTINGS`, in GiB, or "auto" for what the GPU has free.
+        modules: of the bundle's manifest.
+        device: one of `engines.DEVICES`.
+
+    Raises `InvalidOption` for another setting, engine, precision, device or architecture, `MissingExtra` without a GPU,
+    and `MemoryTooSmall`.
+    """
+    check_memory(setting)
+    _require_countable(config, modules)
+    free = _free(device)
+    needs = needs_of(config, plan(Options(), config.geometry))
+    if setting == AUTO:
+        return plan_memory(needs, free - RESERVED, f"{free / GIB:.1f} GiB, which this GPU has free,")
+    budget = int(setting) * GIB - RESERVED
+    found = plan_memory(needs, budget, f"memory {setting}")
+    if free < budget:
+        raise MemoryTooSmall(f"memory {setting}: this GPU has {free / GIB:.1f} GiB free; {AUTO!r} takes what there is")
+    return found
+
+
+def require_covered(found: MemoryPlan, config: CheckpointConfig, request: Plan) -> None:
+    """Raises `MemoryTooSmall` for a request that needs more than a plan has."""
+    needs = needs_of(config, request)
+    if not covers(found, needs):
+        raise MemoryTooSmall(
+            f"{request.frames} frames of {request.height}×{request.width} need more memory than the bundle was opened "
+            f"with: {enough(needs)}"
+        )
+
+
+def needs_of(config: CheckpointConfig, request: Plan) -> Needs:
+    """What a request takes with a checkpoint of ConsisID-preview's architecture."""
+    own = size_of(config, plan(Options(), config.geometry))
+    return replace(read().at(size_of(config, request)), fixed=positions(config, own))
+
+
+def _require_countable(config: CheckpointConfig, modules: Mapping[str, Mapping[str, Any]]) -> None:
+    for name, record in modules.items():
+        if record["engine"] != ENGINE:
+            raise InvalidOption(
+                f"memory is for bundles of engine {ENGINE!r} alone, {name} is for {record['engine']!r}; leave memory "
+                f"out, or export with --engine {ENGINE}"
+            )
+        if record["precision"] == "fp32" and name not in _FLOAT32_TOO:
+            raise InvalidOption(
+                f"memory is for bundles in bf16 and fp16, {name} is in fp32; leave memory out, or export with "
+                "--precision bf16"
+            )
+    found, known = architecture(config), counted()["architecture"]
+    differing = [f"{name} {found[name]}, not {known[name]}" for name in known if found[name] != known[name]]
+    if differing:
+        raise InvalidOption(
+            f"memory is for checkpoints of ConsisID-preview's architecture; this one has {'; '.join(differing)}; leave "
+            "memory out"
+        )
+
+
+def _free(device: str) -> int:
+    """Bytes that the GPU has free. Raises `InvalidOption` for a CPU."""
+    import torch
+
+    from consisid_runtime.engines.torch import torch_device
+
+    place = torch_device(device)
+    if place.type != "cuda":
+        raise InvalidOption(f"memory is for a GPU, and the device is {place.type!r}; leave memory out")
+    free, _ = torch.cuda.mem_get_info(place)
+    return int(free)
