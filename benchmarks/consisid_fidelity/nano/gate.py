@@ -32,6 +32,7 @@ LIMITS = Limits(
 TIER_LIMITS = {
     "fp8": replace(
         LIMITS,
+        flicker=Limit(0.56, "as much as rounding to 8 bits adds by itself"),
         latents=Limit(0.2, "above what E4M3 costs, below two thirds of what weights in four bits do"),
         worst_latents=Limit(0.4, "twice as much as the mean may be"),
         clip=Limit(0.05, "a third of what half as many steps cost"),

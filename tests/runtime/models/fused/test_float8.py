@@ -42,7 +42,7 @@ def test_a_step_is_the_network_on_rounded_numbers(
     checkpoint_of: Callable[..., Path], transformer: dict[str, Any]
 ) -> None:
     """One layer: float32's last bits decide a few roundings, and every layer multiplies how many."""
-    checkpoint = Checkpoint.open(checkpoint_of(num_layers=1, **transformer))
+    checkpoint = Checkpoint.open(checkpoint_of(num_layers=1, cross_attn_interval=1, **transformer))
     step = networks.load("dit_step", checkpoint)
     fused = FusedStep(copy.deepcopy(step), reference, float8=True)  # type: ignore[arg-type]
     for inputs in seeded_samples(networks.signatures(checkpoint)["dit_step"]):
