@@ -51,8 +51,11 @@ def test_streaming_takes_two_blocks_memory_instead_of_fours(moved: dict[str, Any
 
 def test_the_table_agrees_with_the_budgets() -> None:
     """Of modules that are a stage of their own."""
-    for module, stage in (("text_encoder", "text"), ("vae_encoder", "encode"), ("vae_decoder_first", "decode")):
+    for module, stage in (("text_encoder", "text"), ("vae_encoder", "encode")):
         assert BUDGET[f"load/{stage}"]["peak_bytes"] == NEEDS.weights[module]
+    # A weight that is turned to channels-last is there twice for a moment.
+    decoder = NEEDS.weights["vae_decoder_first"]
+    assert decoder < BUDGET["load/decode"]["peak_bytes"] < 1.1 * decoder
     for module, stage in (("text_encoder", "text"), ("vae_encoder", "encode"), ("vae_decoder_next", "decode")):
         weights = NEEDS.weights[SHARED.get(module, module)]
         assert BUDGET[stage]["peak_bytes"] == weights + NEEDS.working[module]
