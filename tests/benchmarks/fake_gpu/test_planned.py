@@ -9,7 +9,7 @@ import pytest
 
 from consisid_benchmarks.fake_gpu import budgets
 from consisid_benchmarks.fake_gpu.count import COPIES
-from consisid_runtime.memory.needs import ORDER, SHARED, read
+from consisid_runtime.memory.needs import ORDER, SHARED, Size, read
 from consisid_runtime.memory.plan import GIB, RESERVED, SETTINGS, SLOTS
 
 BUDGET = budgets.read()["full"]["stages"]
@@ -44,6 +44,10 @@ def test_the_host_does_not_wait_for_weights(moved: dict[str, Any]) -> None:
     assert step["waits"] == moved["none"]["stages"]["denoise/step"]["waits"]
 
 
+def test_decoders_that_share_their_weights_leave_none_on_the_gpu(moved: dict[str, Any]) -> None:
+    assert moved["left_by_decoders"] == 0
+
+
 def test_streaming_takes_two_blocks_memory_instead_of_fours(moved: dict[str, Any]) -> None:
     everything, streamed = (moved[name]["modules"]["dit_step"] for name in ("none", "plan"))
     assert everything - streamed >= (4 - SLOTS) * NEEDS.block
@@ -76,3 +80,17 @@ def test_every_setting_takes_what_its_plan_says(fake_gpu: None, proof: Callable[
             assert counts["modules"][module] <= counts["planned"][module] * (1 + TOLERANCE)
         assert computed(counts) == computed(found["none"])
         record.record(str(setting), planned_bytes=planned, counted_bytes=counts["peak_bytes"])
+
+
+@pytest.mark.proof
+def test_a_larger_video_needs_at_most_what_the_rule_says(fake_gpu: None, proof: Callable[..., Any]) -> None:
+    record = proof("memory-rule", Path(__file__).with_name("larger.py"))
+    if "larger" in record.trials:
+        return
+    found = json.loads(budgets.run_fake("-P", str(Path(__file__).with_name("larger.py"))))["needs"]
+    size = Size(**found["size"])
+    assert size.tokens > 1.5 * NEEDS.size.tokens and size.pixels == 1.2 * NEEDS.size.pixels
+    ruled = {name: NEEDS.at(size).working[name] / counted for name, counted in found["working"].items()}
+    assert all(share >= 1 for share in ruled.values()), ruled
+    assert all(ruled[name] <= 1 + TOLERANCE for name in ("dit_step", "vae_decoder_first", "vae_decoder_next")), ruled
+    record.record("larger", **found["size"], rule_over_count=ruled)
