@@ -35,7 +35,8 @@ ORDER = (
 """Modules in the order in which a request calls them; `dit_modulate` again before every block of steps."""
 SHARED = {"vae_decoder_next": "vae_decoder_first"}
 """Module → the one whose weights it has."""
-_OF_TOKENS = ("dit_prepare", "dit_step")
+_OF_TOKENS = ("dit_prepare", "dit_modulate", "dit_step")
+"""Modules that work with every token, or that run while a request's tokens are kept."""
 _OF_PIXELS = ("vae_encoder", "vae_decoder_first", "vae_decoder_next")
 _FLOAT32 = 4
 

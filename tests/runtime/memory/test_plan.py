@@ -113,7 +113,7 @@ def test_needs_grow_with_the_video_and_never_shrink() -> None:
     double = SMALL.at(Size(200, 300))
     grown = {name: count for name, count in double.working.items() if count != SMALL.working[name]}
     assert grown == {
-        **{"dit_prepare": 10, "dit_step": 10},
+        **{"dit_prepare": 10, "dit_modulate": 10, "dit_step": 10},
         **{"vae_encoder": 15, "vae_decoder_first": 15, "vae_decoder_next": 15},
     }
     assert replace(SMALL.at(Size(50, 50)), size=SMALL.size) == SMALL
