@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from consisid_benchmarks.fake_gpu.full_size import FullSize
+from consisid_benchmarks.fake_gpu.full_size import CONFIGS, FullSize
 from consisid_benchmarks.fake_gpu.machine import host_tensor
 from consisid_benchmarks.fake_gpu.meter import ALIGNMENT, Meter
 from consisid_runtime.engines import Engine, place_of
@@ -17,10 +17,14 @@ from consisid_runtime.options import Options, plan
 
 
 class CountedNeeds:
-    """Gathers the needs from bundles that each run some of the stages."""
+    """Gathers the needs from bundles that each run some of the stages.
 
-    def __init__(self, meter: Meter) -> None:
-        self.meter = meter
+    Args:
+        configs: component → its configuration, instead of ConsisID-preview's.
+    """
+
+    def __init__(self, meter: Meter, configs: Mapping[str, Mapping[str, Any]] = CONFIGS) -> None:
+        self.meter, self.configs = meter, configs
         self.weights: dict[str, int] = {}
         self.working: dict[str, int] = {}
         self._other: dict[str, Any] = {}
@@ -53,7 +57,7 @@ class CountedNeeds:
 
 class _Counted(FullSize):
     def __init__(self, needs: CountedNeeds) -> None:
-        super().__init__(lambda name, shape, dtype: host_tensor(shape, dtype))
+        super().__init__(lambda name, shape, dtype: host_tensor(shape, dtype), configs=needs.configs)
         self._needs = needs
 
     def module(self, name: str) -> Engine:

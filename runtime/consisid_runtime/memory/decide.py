@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
 ENGINE = "torch"
 """The only engine whose weights can be moved."""
-_FLOAT32_TOO = ("aligner", "parser")
-"""Modules that are in float32 whatever the bundle's precision."""
+PRECISIONS = ("bf16", "fp16")
+"""Those that were counted."""
+_IN_FLOAT32 = ("aligner", "parser")
+"""Modules that are in fp32 whatever the bundle's precision."""
 
 Setting = int | str
 
@@ -77,10 +79,10 @@ def _require_countable(config: CheckpointConfig, modules: Mapping[str, Mapping[s
                 f"memory is for bundles of engine {ENGINE!r} alone, {name} is for {record['engine']!r}; leave memory "
                 f"out, or export with --engine {ENGINE}"
             )
-        if record["precision"] == "fp32" and name not in _FLOAT32_TOO:
+        if record["precision"] not in PRECISIONS and name not in _IN_FLOAT32:
             raise InvalidOption(
-                f"memory is for bundles in bf16 and fp16, {name} is in fp32; leave memory out, or export with "
-                "--precision bf16"
+                f"memory is for bundles in {' and '.join(PRECISIONS)}, {name} is in {record['precision']}; leave "
+                "memory out, or export with --precision bf16"
             )
     found, known = architecture(config), counted()["architecture"]
     differing = [f"{name} {found[name]}, not {known[name]}" for name in known if found[name] != known[name]]

@@ -35,9 +35,12 @@ ORDER = (
 """Modules in the order in which a request calls them; `dit_modulate` again before every block of steps."""
 SHARED = {"vae_decoder_next": "vae_decoder_first"}
 """Module → the one whose weights it has."""
-_OF_TOKENS = ("dit_prepare", "dit_step")
+_OF_TOKENS = ("dit_prepare", "dit_modulate", "dit_step")
+"""Modules that work with every token, or that run while a request's tokens are kept."""
 _OF_PIXELS = ("vae_encoder", "vae_decoder_first", "vae_decoder_next")
 _FLOAT32 = 4
+_LATENTS = 3 * 64 * _FLOAT32
+"""Bytes of a token's latents, three times: the decoder keeps those of all frames, and works on some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +74,19 @@ class Needs:
     def at(self, size: Size) -> Needs:
         """The needs of another video.
 
-        What grows with a video grows at most in proportion, so that this is never too little for a larger one; a
-        smaller one counts as much as `size`.
+        What grows with a video grows at most in proportion, and the decoder, which works on a few frames at a time, by
+        the latents of more frames: so this is never too little for a larger one. A smaller one counts as much as
+        `size`.
         """
         tokens, pixels = (
             max(a / b, 1.0) for a, b in ((size.tokens, self.size.tokens), (size.pixels, self.size.pixels))
         )
         factors = dict.fromkeys(_OF_TOKENS, tokens) | dict.fromkeys(_OF_PIXELS, pixels)
-        grown = {name: round(count * factors.get(name, 1.0)) for name, count in self.working.items()}
+        latents = _LATENTS * max(size.tokens - self.size.tokens, 0)
+        grown = {
+            name: round(count * factors.get(name, 1.0)) + (latents if name in _OF_PIXELS else 0)
+            for name, count in self.working.items()
+        }
         return replace(self, working=grown, size=size)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from consisid_benchmarks.fake_gpu import budgets
 from consisid_benchmarks.fake_gpu.count import COPIES
-from consisid_runtime.memory.needs import ORDER, SHARED, read
+from consisid_runtime.memory.needs import ORDER, SHARED, Size, read
 from consisid_runtime.memory.plan import GIB, RESERVED, SETTINGS, SLOTS
 
 BUDGET = budgets.read()["full"]["stages"]
@@ -42,6 +42,10 @@ def test_weights_that_come_and_go_change_no_kernel(moved: dict[str, Any]) -> Non
 def test_the_host_does_not_wait_for_weights(moved: dict[str, Any]) -> None:
     step = moved["plan"]["stages"]["denoise/step"]
     assert step["waits"] == moved["none"]["stages"]["denoise/step"]["waits"]
+
+
+def test_decoders_that_share_their_weights_leave_none_on_the_gpu(moved: dict[str, Any]) -> None:
+    assert moved["left_by_decoders"] == 0
 
 
 def test_streaming_takes_two_blocks_memory_instead_of_fours(moved: dict[str, Any]) -> None:
@@ -79,3 +83,21 @@ def test_every_setting_takes_what_its_plan_says(fake_gpu: None, proof: Callable[
             assert counts["modules"][module] <= counts["planned"][module] * (1 + TOLERANCE)
         assert computed(counts) == computed(found["none"])
         record.record(str(setting), planned_bytes=planned, counted_bytes=counts["peak_bytes"])
+
+
+@pytest.mark.proof
+def test_a_larger_video_needs_at_most_what_the_rule_says(fake_gpu: None, proof: Callable[..., Any]) -> None:
+    record = proof("memory-rule", Path(__file__).with_name("larger.py"))
+    if "larger" in record.trials:
+        return
+    found = json.loads(budgets.run_fake("-P", str(Path(__file__).with_name("larger.py"))))["needs"]
+    size = Size(**found["size"])
+    assert size.tokens > 1.5 * NEEDS.size.tokens and size.pixels == 1.2 * NEEDS.size.pixels
+    ruled = NEEDS.at(size).working
+    assert {name for name, counted in found["working"].items() if ruled[name] < counted} == set()
+    shares = {}
+    for name in ("dit_step", "vae_decoder_first", "vae_decoder_next"):
+        weights = NEEDS.weights[SHARED.get(name, name)]
+        shares[name] = (weights + ruled[name]) / (weights + found["working"][name])
+    assert all(share <= 1 + TOLERANCE for share in shares.values()), shares
+    record.record("larger", **found["size"], ruled_over_counted=shares)

@@ -65,6 +65,7 @@ def test_a_gpu_of_that_size_will_do_though_less_is_free(free: Callable[[float], 
     [
         ({"parser": {"engine": "onnx", "precision": "fp32"}}, "engine 'torch' alone, parser is for 'onnx'"),
         ({"dit_step": {"engine": "torch", "precision": "fp32"}}, "bf16 and fp16, dit_step is in fp32"),
+        ({"dit_step": {"engine": "torch", "precision": "fp8"}}, "bf16 and fp16, dit_step is in fp8"),
     ],
 )
 def test_engines_and_precisions_that_cannot_be_planned(

@@ -111,10 +111,11 @@ def test_a_plan_covers_what_it_was_made_for_and_less() -> None:
 
 def test_needs_grow_with_the_video_and_never_shrink() -> None:
     double = SMALL.at(Size(200, 300))
+    latents = 100 * 3 * 64 * 4
     grown = {name: count for name, count in double.working.items() if count != SMALL.working[name]}
     assert grown == {
-        **{"dit_prepare": 10, "dit_step": 10},
-        **{"vae_encoder": 15, "vae_decoder_first": 15, "vae_decoder_next": 15},
+        **{"dit_prepare": 10, "dit_modulate": 10, "dit_step": 10},
+        **dict.fromkeys(("vae_encoder", "vae_decoder_first", "vae_decoder_next"), 15 + latents),
     }
     assert replace(SMALL.at(Size(50, 50)), size=SMALL.size) == SMALL
 
