@@ -23,9 +23,10 @@ import triton_python_backend_utils as pb_utils
 from consisid_runtime.allocator import keep_freed_memory
 from consisid_runtime.bundle import Bundle
 from consisid_runtime.errors import ConsisIDError, ServerError
-from consisid_runtime.events import silent
+from consisid_runtime.events import Progress
 from consisid_runtime.options import Options, Plan
 from consisid_runtime.serve.tensor_checks import check_tensors, checkpoint_dims, read_report, request_dims
+from consisid_runtime.serve.ticket import take_look
 from consisid_runtime.serve.warm_up import warm_up
 from consisid_runtime.signatures import Signature
 from consisid_runtime.stages.table import STAGES, Info, Stage, Values
@@ -37,7 +38,8 @@ from consisid_runtime.wire import (
     VERIFIED_VARIABLE,
     array_of,
     describe,
-    read_parameters,
+    parse_parameters,
+    read_options,
     value_of,
 )
 
@@ -90,17 +92,23 @@ class Model:
         """Open what the stage needs; returns what resolves a request's options."""
         raise NotImplementedError
 
-    def run(self, inputs: Arrays, plan: Plan, *, raw_frames: bool) -> Mapping[str, NDArray[Any]]:
-        """Answer one request. Inputs and outputs by port name; UINT8, FP32, or object arrays of bytes."""
+    def run(self, inputs: Arrays, plan: Plan, progress: Progress, *, raw_frames: bool) -> Mapping[str, NDArray[Any]]:
+        """Answer one request. Inputs and outputs by port name; UINT8, FP32, or object arrays of bytes.
+
+        `progress` raises once nobody waits for the answer any more.
+        """
         raise NotImplementedError
 
     def _answer(self, request: Any) -> Any:
         try:
-            options, raw_frames = read_parameters(request.parameters())
+            parameters = parse_parameters(request.parameters())
+            look = take_look(parameters)
+            look()
+            options, raw_frames = read_options(parameters)
             resolved = self.plan(options)
             inputs = _inputs(self.signature, request)
             check_tensors(self.signature.bind(self.dims).bind(request_dims(resolved)), inputs)
-            outputs = self.run(inputs, resolved, raw_frames=raw_frames)
+            outputs = self.run(inputs, resolved, look, raw_frames=raw_frames)
             tensors = [pb_utils.Tensor(port.name, outputs[port.name]) for port in self.signature.outputs]
             return pb_utils.InferenceResponse(output_tensors=tensors)
         except ConsisIDError as error:
@@ -127,7 +135,7 @@ class StageModel(Model):
         warm_up(self.bundle)
         return self.bundle.plan
 
-    def run(self, inputs: Arrays, plan: Plan, *, raw_frames: bool) -> Mapping[str, NDArray[Any]]:
+    def run(self, inputs: Arrays, plan: Plan, progress: Progress, *, raw_frames: bool) -> Mapping[str, NDArray[Any]]:
         values: Values = {}
         reports: dict[str, Info] = {}
         # The prompt first, as in `Pipeline.generate`.
@@ -138,7 +146,7 @@ class StageModel(Model):
             else:
                 reports[stage] = read_report(stage, inputs[port.name][0])
         begin = time.perf_counter()
-        outputs, info = self.stage.call(self.loaded, values, plan, silent)
+        outputs, info = self.stage.call(self.loaded, values, plan, progress)
         arrays = {name: array_of(value) for name, value in outputs.items()}
         reports[self.stage.name] = {**info, "seconds": time.perf_counter() - begin}
         if "frames" in arrays and not raw_frames:
