@@ -17,7 +17,7 @@ from consisid_measurement.sources import Sources
 
 HEAVY = {"torch", "matplotlib", "numpy", "diffusers", "transformers", "onnxruntime"}
 HEADLINES = ("pipeline", "export", "fidelity")
-BLOCKS = (*HEADLINES, "tiers", "stages", "whole", "peers", "kernels", "predict", "proof")
+BLOCKS = (*HEADLINES, "tiers", "serving", "stages", "whole", "peers", "kernels", "predict", "proof")
 
 
 @pytest.fixture
