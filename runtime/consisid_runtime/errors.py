@@ -10,6 +10,9 @@ import re
 from collections.abc import Iterator
 from typing import ClassVar
 
+_LONGEST = 2000
+"""Bytes. gRPC sends an error's text as a header, one byte outside of ASCII as three, and peers refuse above 8 KiB."""
+
 
 class ConsisIDError(Exception):
     """An unexpected failure.
@@ -34,6 +37,10 @@ class ConsisIDError(Exception):
     def wire(self) -> str:
         """The form an error takes between server and client."""
         return f"{self.code}: {self}"
+
+    def sent(self) -> str:
+        """`wire`, cut to what every header of gRPC and every encoding can carry."""
+        return self.wire().encode(errors="replace")[:_LONGEST].decode(errors="ignore")
 
 
 class InvalidRequest(ConsisIDError):

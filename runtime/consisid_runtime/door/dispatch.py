@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +11,8 @@ from consisid_runtime.door.limits import Limits
 from consisid_runtime.door.queue import Queue
 from consisid_runtime.door.request import Asked
 from consisid_runtime.door.supervisor import Supervisor
-from consisid_runtime.errors import RequestCancelled, ServerTimeout
+from consisid_runtime.door.upstream import Upstream
+from consisid_runtime.errors import RequestCancelled, ServerDied, ServerTimeout
 from consisid_runtime.serve.ticket import Ticket
 from consisid_runtime.wire import TICKET
 
@@ -34,9 +34,9 @@ class Dispatch:
         """The ModelInferResponse. Cancelled where the caller leaves.
 
         Args:
-            on_turn: called when the request need not wait any more.
             owner: whom the caller's address belongs to.
             seconds: until the deadline that the protocol itself carries; None without one.
+            on_turn: called when the request need not wait any more.
 
         Raises typed errors. The turn lasts until the models have ended, also where nobody waits any more.
         """
@@ -51,13 +51,19 @@ class Dispatch:
         try:
             async with asyncio.timeout(max(0.0, until - time.monotonic())):
                 return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            if work.cancelled():  # by `close`, and not the caller by leaving
+                raise ServerDied(
+                    "the server was stopped while it worked on this request, which may be sent again"
+                ) from None
+            raise
         except TimeoutError:
             raise ServerTimeout("the deadline passed while the request was worked on; it was ended") from None
         finally:
             gone.set()
 
     async def close(self) -> None:
-        """Let what runs end within the grace, then cancel it; what waits is refused."""
+        """Let what runs end within the grace, then end it with `ServerDied`; what waits is refused."""
         self._queue.close()
         if self._works:
             await asyncio.wait(self._works, timeout=self._limits.grace)
@@ -73,24 +79,31 @@ class Dispatch:
         success = False
         try:
             upstream = await _unless(gone, self._supervisor.serving(self._limits.patience))
-            ticket = Ticket(upstream.port.tickets)
             self._queue.begin()
-            answer = asyncio.create_task(upstream.infer(asked.message({TICKET: ticket.name})))
-            left = asyncio.create_task(gone.wait())
-            try:
-                await asyncio.wait({answer, left}, return_when=asyncio.FIRST_COMPLETED)
-                if not answer.done():
-                    ticket.cancel()
-                result = await answer
-                success = True
-                return result
-            finally:
-                left.cancel()
-                answer.cancel()
-                with contextlib.suppress(OSError):
-                    ticket.close()
+            answer = await _ask(upstream, asked, gone)
+            success = not gone.is_set()
+            return answer
         finally:
-            self._queue.leave(success=success and not gone.is_set())
+            self._queue.leave(success=success)
+
+
+async def _ask(upstream: Upstream, asked: Asked, gone: asyncio.Event) -> Any:
+    """The answer; once nobody waits for it, the models are told so, and it is awaited all the same."""
+    ticket = Ticket(upstream.port.tickets)
+    answer = asyncio.create_task(upstream.infer(asked.message({TICKET: ticket.name})))
+    left = asyncio.create_task(gone.wait())
+    try:
+        await asyncio.wait({answer, left}, return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            ticket.cancel()
+        await asyncio.wait({answer})
+        ticket.close()
+        return answer.result()
+    finally:
+        left.cancel()
+        if not answer.done():  # by `close`: the server's folder goes soon, and the ticket with it
+            ticket.cancel()
+            answer.cancel()
 
 
 async def _unless(gone: asyncio.Event, wanted: Any) -> Any:

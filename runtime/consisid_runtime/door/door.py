@@ -16,7 +16,7 @@ from consisid_runtime.door.http.app import App
 from consisid_runtime.door.http.listener import Listener as HttpListener
 from consisid_runtime.door.limits import Limits
 from consisid_runtime.door.rooms import Rooms
-from consisid_runtime.errors import InvalidOption
+from consisid_runtime.errors import InvalidOption, ServerUnreachable
 from consisid_runtime.serve.address import free_ports, in_url, reachable, resolve
 from consisid_runtime.serve.tritonserver import TritonServer
 
@@ -105,6 +105,8 @@ class Door:
                 started.set_exception(error)
         else:
             self._ended.set_result(None)
+            if not started.done():
+                started.set_exception(ServerUnreachable("the door was stopped before it had started"))
 
     async def _serve(self, host: str, shown: str, started: Future[None]) -> None:
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()

@@ -88,13 +88,17 @@ class Records:
         finally:
             self._end(request, outcome)
 
+    def count(self, protocol: str, outcome: str) -> None:
+        """One request that ended before anything of it was read, or at the end of `request`."""
+        self._requests.labels(protocol, outcome).inc()
+
     def text(self) -> bytes:
         """All metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
     def _end(self, request: Request, outcome: str) -> None:
         took = time.monotonic() - request.began
-        self._requests.labels(request.protocol, outcome).inc()
+        self.count(request.protocol, outcome)
         fields = {
             "request": request.identifier,
             "protocol": request.protocol,

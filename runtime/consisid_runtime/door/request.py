@@ -134,7 +134,7 @@ def _order(parameters: Mapping[str, Any]) -> tuple[dict[str, Any], bool, float |
         raise MalformedRequest(f"a request has at most {_PARAMETERS} parameters, got {len(parameters)}")
     values = dict(parameters)
     if empty := [name for name, value in values.items() if value is None]:
-        raise InvalidOption(f"{empty[0][:40]} has no value; leave it out for its default")
+        raise InvalidOption(f"{empty[0][:40]!r} has no value; leave it out for its default")
     order = {}
     for name in ("priority", "timeout"):
         order[name] = values.pop(name, 0)

@@ -48,10 +48,6 @@ if TYPE_CHECKING:
 
     Arrays = Mapping[str, NDArray[Any]]
 
-# Bytes. gRPC sends an error's text as a header, one byte outside of ASCII as three, and both sides refuse headers above
-# 8 KiB.
-_LONGEST_ERROR = 2000
-
 _TRITON_NAMES = {"INVALID_ARGUMENT": "INVALID_ARG"}
 """The gRPC statuses that Triton server calls by another name; statuses that it lacks become INTERNAL."""
 
@@ -112,12 +108,14 @@ class Model:
             tensors = [pb_utils.Tensor(port.name, outputs[port.name]) for port in self.signature.outputs]
             return pb_utils.InferenceResponse(output_tensors=tensors)
         except ConsisIDError as error:
-            return _failure(error.wire(), error.grpc)
+            return _failure(error)
         except Exception:
             # The message may name paths or memory of the server: it goes to the log only.
             reference = secrets.token_hex(4)
             pb_utils.Logger.log_error(f"{self.signature.name} failed, error {reference}\n{traceback.format_exc()}")
-            return _failure(f"INTERNAL: {self.signature.name} failed; the server's log has it as error {reference}")
+            return _failure(
+                ConsisIDError(f"{self.signature.name} failed; the server's log has it as error {reference}")
+            )
 
 
 class StageModel(Model):
@@ -185,9 +183,8 @@ def _json(content: Mapping[str, object]) -> NDArray[np.object_]:
     return np.array([json.dumps(content).encode()], dtype=np.object_)
 
 
-def _failure(text: str, grpc: str = ConsisIDError.grpc) -> Any:
-    """A response with an error of this gRPC status; Triton server derives the HTTP status from it."""
-    text = text.encode(errors="replace")[:_LONGEST_ERROR].decode(errors="ignore")
+def _failure(error: ConsisIDError) -> Any:
+    """A response with an error of its gRPC status; Triton server derives the HTTP status from it."""
     kinds = pb_utils.TritonError
-    error = kinds(text, getattr(kinds, _TRITON_NAMES.get(grpc, grpc), kinds.INTERNAL))
-    return pb_utils.InferenceResponse(output_tensors=[], error=error)
+    status = getattr(kinds, _TRITON_NAMES.get(error.grpc, error.grpc), kinds.INTERNAL)
+    return pb_utils.InferenceResponse(output_tensors=[], error=kinds(error.sent(), status))

@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import pytest
 import tritonclient.grpc
+import tritonclient.http
 from door_requests import call, exchange, grpc_request, head, json_request, place, post, refusal, video
 from google.rpc import error_details_pb2, status_pb2
 from tritonclient.grpc import service_pb2, service_pb2_grpc
@@ -67,6 +68,13 @@ def test_a_request_arrives_in_time_or_not_at_all(strict_door: Door, sent: bytes,
 def test_a_silent_connection_is_closed(strict_door: Door) -> None:
     took, answer = closed_after(strict_door.http_url, READY.replace(b"Connection: close\r\n", b""))
     assert answer.startswith(b"HTTP/1.1 200") and 0.5 < took < 2.5
+
+
+def test_a_client_does_not_notice_that_its_idle_connection_was_closed(strict_door: Door) -> None:
+    with tritonclient.http.InferenceServerClient(strict_door.http_url.partition("//")[2]) as client:
+        assert client.is_server_ready()
+        time.sleep(1.5)
+        assert client.is_server_ready()
 
 
 def test_a_silent_call_over_grpc_ends(strict_door: Door) -> None:

@@ -123,6 +123,15 @@ HTTP: dict[str, tuple[Callable[[], bytes], Any, Any]] = {
     "a path as the door's parameter": (lambda: post(json_request(parameters={"consisid_ticket": "/x"})), 400, OPTION),
     "a name of a megabyte": (lambda: post(json_request(parameters={"a" * 2**20: 1})), 400, OPTION),
     "a parameter of null": (lambda: post(json_request(parameters={"steps": None})), 400, OPTION),
+    "a name of half a character": (
+        lambda: post(TEXT[:-1] + b',"parameters":{"\\ud800":1}}'), 400, OPTION,
+    ),
+    "half a character without a value": (
+        lambda: post(TEXT[:-1] + b',"parameters":{"\\ud800":null}}'), 400, OPTION,
+    ),
+    "a model of half a character": (
+        lambda: post(TEXT).replace(b"models/consisid", b"models/%ff%fe%ed%a0%80"), 404, MISSING,
+    ),
     "a parameter that is a list": (lambda: post(json_request(parameters={"steps": [[1]]})), 400, OPTION),
     "a priority of text": (lambda: post(json_request(parameters={"priority": "high"})), 400, OPTION),
     "a negative timeout": (lambda: post(json_request(parameters={"timeout": -1})), 400, OPTION),

@@ -127,7 +127,8 @@ def test_a_call_without_the_token(secured: Door, certificate: Path, log: io.Stri
 def test_metrics(secured: Door, certificate: Path) -> None:
     status, text = get(secured, certificate, "/metrics", **BEARER)
     assert status == 200
-    assert b'consisid_requests_total{outcome="OK",protocol="http"}' in text
+    for outcome, protocol in (("OK", "http"), ("UNAUTHENTICATED", "http"), ("UNAUTHENTICATED", "grpc")):
+        assert f'consisid_requests_total{{outcome="{outcome}",protocol="{protocol}"}}'.encode() in text
     for name in ("consisid_queue_waiting 0.0", "consisid_server_up 1.0", "consisid_server_starts 1.0"):
         assert f"\n{name}\n".encode() in text
     assert b"\nconsisid_bytes_in_flight 0.0\n" in text

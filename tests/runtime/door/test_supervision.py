@@ -109,6 +109,17 @@ def test_stopping_refuses_what_waits_and_lets_what_runs_end(tiny_repository: Pat
 
 
 @pytest.mark.server
+def test_what_does_not_end_within_the_grace_is_told_so(mortal: tuple[Door, TritonServer]) -> None:
+    door, server = mortal
+    running = later(lambda: refusal(exchange(door.http_url, post(json_request("sleep 30")), 60)))
+    time.sleep(0.4)
+    begin = time.monotonic()
+    door.stop()
+    assert running() == (502, "SERVER_DIED") and time.monotonic() - begin < 8
+    assert not processes(server, "")
+
+
+@pytest.mark.server
 def test_a_server_that_cannot_start_says_why(tiny_repository: Path) -> None:
     server = TritonServer(tiny_repository, private=True, environment={"TINY_LOAD": "second"}, ready_timeout=60)
     with pytest.raises(BundleCorrupt, match="changed after the export"):
@@ -138,10 +149,11 @@ class Dying:
 
     private_port: Any = None
 
-    def __init__(self, starts: int) -> None:
-        self.left, self.stops = starts, 0
+    def __init__(self, starts: int, seconds: float = 0.0) -> None:
+        self.left, self.stops, self.seconds = starts, 0, seconds
 
     def start(self) -> None:
+        time.sleep(self.seconds)
         self.left -= 1
         if self.left < 0:
             raise ServerError("no memory")
@@ -195,3 +207,12 @@ def test_a_stop_in_the_middle_of_a_pause_ends_the_watch(monkeypatch: pytest.Monk
         await asyncio.wait_for(task, 1)
 
     asyncio.run(run())
+
+
+def test_a_door_that_is_stopped_while_it_starts_ends_the_server_once_that_has_started() -> None:
+    server = Dying(1, seconds=0.5)
+    starting = later((door := Door(server)).start)  # type: ignore[arg-type]
+    time.sleep(0.2)
+    door.stop()
+    assert isinstance(starting(), ServerUnreachable)
+    assert server.left == 0 and server.stops == 2

@@ -24,7 +24,7 @@ def metadata(error: ConsisIDError) -> Metadata:
     delay.FromMilliseconds(int(error.retry_after * 1000))
     info = any_pb2.Any()
     info.Pack(error_details_pb2.RetryInfo(retry_delay=delay))
-    details = status_pb2.Status(code=status(error).value[0], message=error.wire(), details=[info])
+    details = status_pb2.Status(code=status(error).value[0], message=error.sent(), details=[info])
     return (
         ("grpc-retry-pushback-ms", str(int(error.retry_after * 1000))),
         ("grpc-status-details-bin", details.SerializeToString()),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -29,6 +30,7 @@ from consisid_runtime.errors import (
     MalformedRequest,
     RequestTooLarge,
     ServerTimeout,
+    Unauthenticated,
 )
 
 Call = Callable[[Any], Awaitable[Any]]
@@ -48,7 +50,7 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
 
     def __init__(self, rooms: Rooms) -> None:
         self._rooms = rooms
-        self._calls = 0
+        self._calls: Counter[str] = Counter()
         # The three without a token and without a look at the request: nothing that others send shuts them out.
         self._open: dict[str, Call] = {
             f"/{KSERVE}/ServerLive": self._live,
@@ -77,13 +79,11 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
         return grpc.stream_stream_rpc_method_handler(answer)
 
     async def _answer(self, call: Call, context: Any, *, checked: bool) -> None:
-        limits = self._rooms.limits
-        self._calls += checked
+        caller = owner(_host(context))
+        self._calls[caller] += checked
         try:
             if checked:
-                self._rooms.access.check(dict(context.invocation_metadata()).get("authorization"))
-                if self._calls > limits.connections:
-                    raise Busy("there are too many calls; try again in 5 s", 5.0)
+                self._check(caller, context)
             answer = await call(context)
             if answer is not None:
                 await self._write(context, answer)
@@ -96,7 +96,20 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
             log.error("error %s", reference, exc_info=error)
             await self._abort(context, ConsisIDError(f"the door failed; the server's log has it as error {reference}"))
         finally:
-            self._calls -= checked
+            self._calls[caller] -= checked
+            if not self._calls[caller]:
+                del self._calls[caller]
+
+    def _check(self, caller: str, context: Any) -> None:
+        """Raises `Unauthenticated`, or `Busy` for more calls than there may be."""
+        try:
+            self._rooms.access.check(dict(context.invocation_metadata()).get("authorization"))
+        except Unauthenticated as error:
+            self._rooms.records.count("grpc", error.code)
+            raise
+        most = self._rooms.limits.connections
+        if self._calls.total() > most or self._calls[caller] > self._rooms.limits.one(most):
+            raise Busy("there are too many calls; try again in 5 s", 5.0)
 
     async def _write(self, context: Any, answer: Message) -> None:
         """Raises `ServerTimeout` where the caller does not take it."""
@@ -107,7 +120,7 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
             raise ServerTimeout("the answer was not taken in time") from None
 
     async def _abort(self, context: Any, error: ConsisIDError) -> None:
-        await context.abort(status(error), error.wire()[:2000], metadata(error))
+        await context.abort(status(error), error.sent(), metadata(error))
 
     async def _read(self, context: Any) -> bytes:
         """The call's one message. Raises `ServerTimeout`, or `MalformedRequest` where there is none."""

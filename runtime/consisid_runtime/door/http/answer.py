@@ -21,7 +21,7 @@ def failure(error: ConsisIDError) -> Response:
     headers = {"Retry-After": f"{error.retry_after:.0f}"} if isinstance(error, Busy) and error.retry_after else {}
     if error.http == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse({"error": error.wire()}, error.http, headers)
+    return JSONResponse({"error": error.sent()}, error.http, headers)
 
 
 async def success(answer: Any, binary: Mapping[str, bool], identifier: str) -> Response:

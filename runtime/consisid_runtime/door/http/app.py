@@ -53,6 +53,7 @@ class App:
             try:
                 self._rooms.access.check(dict(scope["headers"]).get(b"authorization"))
             except Unauthenticated as error:
+                self._rooms.records.count("http", error.code)
                 await failure(error)(scope, receive, send)
                 return
         await self._routed(scope, receive, send)

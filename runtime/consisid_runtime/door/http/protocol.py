@@ -157,7 +157,7 @@ class Connection(HttpToolsProtocol):
     def _refuse(self, status: int, error: ConsisIDError) -> None:
         if self.transport.is_closing():
             return
-        body = json.dumps({"error": error.wire()}).encode()
+        body = json.dumps({"error": error.sent()}).encode()
         fields = [
             f"HTTP/1.1 {status} {_STATUS[status]}",
             "content-type: application/json",
