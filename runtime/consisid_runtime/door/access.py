@@ -6,12 +6,16 @@ import hmac
 import os
 import re
 import ssl
+import stat
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 
 from consisid_runtime.errors import FileInaccessible, InvalidOption, Unauthenticated
 from consisid_runtime.wire import TOKEN_VARIABLE
+
+_LARGEST = 2**20
+"""Bytes that are read of a file."""
 
 _TOKEN = re.compile(r"[!-~]{16,4096}")
 
@@ -39,11 +43,12 @@ class Access:
         token = _read(token_file).decode(errors="replace").strip() if token_file else os.environ.get(TOKEN_VARIABLE)
         if token is not None and not _TOKEN.fullmatch(token):
             raise InvalidOption("a token is 16 to 4096 visible ASCII characters without spaces; make one by chance")
-        if certificate is None and key is None:
+        read = [_read(path) for path in (certificate, key) if path is not None]
+        if not read:
             return cls(token)
         if certificate is None or key is None:
             raise InvalidOption("TLS needs both a certificate and its key; name two PEM files")
-        access = cls(token, _read(certificate), _read(key), (certificate, key))
+        access = cls(token, read[0], read[1], (certificate, key))
         access.context()
         return access
 
@@ -82,7 +87,11 @@ def owner(host: str | None) -> str:
 
 
 def _read(path: Path) -> bytes:
+    """Raises `FileInaccessible`, also for what is no regular file: a pipe would wait for its writer."""
     try:
-        return path.read_bytes()
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise FileInaccessible(f"{path} is a device or a pipe; name a file")
+            return file.read(_LARGEST)
     except OSError as error:
         raise FileInaccessible(f"{path} cannot be read: {error.strerror}") from error
