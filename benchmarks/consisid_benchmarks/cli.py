@@ -9,7 +9,7 @@ import typer
 
 from consisid_benchmarks.gpu_run import peers, stages, whole
 from consisid_benchmarks.predict import command as predict
-from consisid_benchmarks.suites import export, kernels, pipeline, tiers
+from consisid_benchmarks.suites import export, kernels, pipeline, serving, tiers
 from consisid_fidelity import cli as fidelity
 from consisid_fidelity.nano import cli as fidelity_nano
 from consisid_runtime.cli.output import Json, emit
@@ -24,6 +24,7 @@ SUITES: dict[str, Callable[..., None]] = {
     peers.SUITE: peers.command,
     pipeline.SUITE: pipeline.command,
     predict.SUITE: predict.command,
+    serving.SUITE: serving.command,
     stages.SUITE: stages.command,
     tiers.SUITE: tiers.command,
     whole.SUITE: whole.command,

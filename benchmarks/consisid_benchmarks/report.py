@@ -30,7 +30,7 @@ README = "README.md"
 BENCHMARKS = "docs/benchmarks.md"
 PEOPLE = "docs/fidelity.md"
 """Has every table of the experiments with people; `BENCHMARKS` has the first of them."""
-SUITES = ("pipeline", "tiers", "export", "stages", "whole", "peers", "kernels")
+SUITES = ("pipeline", "tiers", "serving", "export", "stages", "whole", "peers", "kernels")
 """Suites that `BENCHMARKS` has a place for, measured or not."""
 
 

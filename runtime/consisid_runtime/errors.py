@@ -10,6 +10,9 @@ import re
 from collections.abc import Iterator
 from typing import ClassVar
 
+_LONGEST = 2000
+"""Bytes. gRPC sends an error's text as a header, one byte outside of ASCII as three, and peers refuse above 8 KiB."""
+
 
 class ConsisIDError(Exception):
     """An unexpected failure.
@@ -35,6 +38,10 @@ class ConsisIDError(Exception):
         """The form an error takes between server and client."""
         return f"{self.code}: {self}"
 
+    def sent(self) -> str:
+        """`wire`, cut to what every header of gRPC and every encoding can carry."""
+        return self.wire().encode(errors="replace")[:_LONGEST].decode(errors="ignore")
+
 
 class InvalidRequest(ConsisIDError):
     """The request cannot be carried out; nothing was generated."""
@@ -49,6 +56,49 @@ class InvalidOption(InvalidRequest):
 
     code = "INVALID_OPTION"
     remedy = "Correct the value; the message names the values that are possible."
+
+
+class MalformedRequest(InvalidRequest):
+    """The request is not one of KServe's protocol, or not one for the server's models."""
+
+    code = "MALFORMED_REQUEST"
+    remedy = "Send the inputs, outputs and parameters that docs/requests.md lists; the message names what differs."
+
+
+class RequestTooLarge(InvalidRequest):
+    """The request has more bytes than a server reads."""
+
+    code = "REQUEST_TOO_LARGE"
+    http = 413
+    grpc = "RESOURCE_EXHAUSTED"
+    remedy = "Send a smaller image, as binary data."
+
+
+class NotFound(InvalidRequest):
+    """The server has no such model, path or method."""
+
+    code = "NOT_FOUND"
+    http = 404
+    grpc = "NOT_FOUND"
+    remedy = "Correct the name; the message lists the models that there are."
+
+
+class Unauthenticated(InvalidRequest):
+    """The server wants a token, and the request has none, or another one."""
+
+    code = "UNAUTHENTICATED"
+    http = 401
+    grpc = "UNAUTHENTICATED"
+    remedy = "Send the server's token as `Authorization: Bearer TOKEN`."
+
+
+class RequestCancelled(InvalidRequest):
+    """The caller left, or cancelled the request, before it was answered."""
+
+    code = "CANCELLED"
+    http = 499
+    grpc = "CANCELLED"
+    remedy = "Send the request again if its video is still wanted."
 
 
 class TierUnavailable(InvalidRequest):
@@ -234,6 +284,32 @@ class ServerUnreachable(ServerError):
     http = 503
     grpc = "UNAVAILABLE"
     remedy = "Start the server, or correct the URL."
+
+
+class Busy(ServerError):
+    """The server works on as many requests as it takes; this one was not begun.
+
+    Attributes:
+        retry_after: seconds after which the server expects room; None where it did not say.
+    """
+
+    code = "BUSY"
+    http = 503
+    grpc = "UNAVAILABLE"
+    remedy = "Send the request again after the seconds that the message names; nothing was computed."
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class ServerDied(ServerError):
+    """The server ended while it worked on the request."""
+
+    code = "SERVER_DIED"
+    http = 502
+    grpc = "ABORTED"
+    remedy = "Send it again once: the same seed gives the same bytes. If it ends the server again, read its log."
 
 
 class ServerTimeout(ServerError):

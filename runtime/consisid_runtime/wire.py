@@ -30,8 +30,17 @@ VERIFIED_VARIABLE = "CONSISID_VERIFIED"
 PACKAGE_VARIABLE = "CONSISID_PACKAGE"
 """The environment variable with the launcher's package folder; served models of another folder refuse to load."""
 
+TICKETS_VARIABLE = "CONSISID_TICKETS"
+"""The environment variable with the folder of the tickets of a door, for the served models: see `serve.ticket`."""
+
+TOKEN_VARIABLE = "CONSISID_TOKEN"
+"""The environment variable with a door's token, where no file is named: other users see command lines."""
+
+TICKET = "consisid_ticket"
+"""The parameter with which a door names a request's ticket; models without `TICKETS_VARIABLE` refuse it."""
+
 RAW_FRAMES = "raw_frames"
-"""The only request parameter that is not an option: true also returns the decoded frames."""
+"""The only parameter of a client that is not an option: true also returns the decoded frames."""
 
 INFO = "_info"
 """Behind a stage's name: the port that carries what it reports, as JSON."""
@@ -46,12 +55,25 @@ def read_parameters(text: str) -> tuple[Options, bool]:
 
     Raises `InvalidOption` for an unknown name or an invalid value.
     """
+    return read_options(parse_parameters(text))
+
+
+def parse_parameters(text: str) -> dict[str, Any]:
+    """A request's parameters from their JSON text. Raises `InvalidOption` for anything but a JSON object."""
     try:
         values = parse_json(text, finite=False) if text else {}
     except ValueError as error:
         raise InvalidOption(f"the request's parameters are not JSON: {error}") from None
     if not isinstance(values, dict):
         raise InvalidOption(f"the request's parameters must be a JSON object, got {str(values)[:100]}")
+    return values
+
+
+def read_options(values: Mapping[str, Any]) -> tuple[Options, bool]:
+    """The options and whether raw frames are requested, from a request's parameters.
+
+    Raises `InvalidOption` for an unknown name or an invalid value.
+    """
     values = {k: v for k, v in values.items() if k not in _TRITON and not k.startswith(_TRITON_PREFIX)}
     raw = values.pop(RAW_FRAMES, False)
     if not isinstance(raw, bool):

@@ -18,7 +18,7 @@ from consisid_runtime.errors import MissingExtra
 
 HEAVY = {"torch", "matplotlib", "numpy", "diffusers", "transformers", "onnxruntime"}
 HEADLINES = ("pipeline", "export", "fidelity")
-BLOCKS = (*HEADLINES, "tiers", "stages", "whole", "peers", "kernels", "predict", "proof")
+BLOCKS = (*HEADLINES, "tiers", "serving", "stages", "whole", "peers", "kernels", "predict", "proof")
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ PAGES = {
     BENCHMARKS: "# Figures\n\n"
     + "\n".join(
         f"<!-- bench:{name} -->\nold\n<!-- /bench:{name} -->\n"
-        for name in ("fidelity", "tiers", "pipeline", "export", *GPU, "predict", "proof")
+        for name in ("fidelity", "tiers", "serving", "pipeline", "export", *GPU, "predict", "proof")
     )
     + "\nAfter.\n",
     PEOPLE: "<!-- bench:fidelity --><!-- /bench:fidelity -->\n",

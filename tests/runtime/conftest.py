@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from consisid_runtime.door.door import Door
 from consisid_runtime.serve.repository import ensemble_config, stage_config
 from consisid_runtime.serve.tritonserver import TritonServer
 from consisid_runtime.signatures import ENSEMBLE, Port, Signature
@@ -42,11 +43,11 @@ class Tiny(Model):
 """
 _BODIES = {
     "first": """
-    def run(self, inputs, plan, *, raw_frames):
+    def run(self, inputs, plan, progress, *, raw_frames):
         return {"passed": inputs["image"], "seen": texts(dataclasses.asdict(plan.options))}
 """,
     "second": """
-    def run(self, inputs, plan, *, raw_frames):
+    def run(self, inputs, plan, progress, *, raw_frames):
         prompt = inputs["prompt"][0].decode()
         if prompt == "no face":
             raise NoFace("no face in the 512×512 image; send a portrait")
@@ -55,7 +56,10 @@ _BODIES = {
         if prompt == "crash":
             raise RuntimeError("/secret/path")
         if prompt.startswith("sleep"):
-            time.sleep(float(prompt.split()[1]))
+            end = time.monotonic() + float(prompt.split()[1])
+            while time.monotonic() < end:
+                time.sleep(0.01)
+                progress("second", 0, 1)
         frames = np.arange(plan.frames * plan.height * plan.width * 3, dtype=np.uint8)
         frames = frames.reshape(plan.frames, plan.height, plan.width, 3)
         info = {
@@ -91,3 +95,9 @@ def tiny_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_server(tiny_repository: Path) -> Iterator[TritonServer]:
     with TritonServer(tiny_repository, ready_timeout=60) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def tiny_door(tiny_repository: Path) -> Iterator[Door]:
+    with Door(TritonServer(tiny_repository, private=True, ready_timeout=60)) as door:
+        yield door

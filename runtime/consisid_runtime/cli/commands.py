@@ -1,9 +1,7 @@
-"""The runtime's own sub-commands: generate, request, serve, inspect, doctor."""
+"""The runtime's own sub-commands; `serving` has the largest of them."""
 
 from __future__ import annotations
 
-import signal
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +10,7 @@ import typer
 from consisid_runtime.cli.output import Json, emit
 from consisid_runtime.cli.progress import Display
 from consisid_runtime.cli.request_options import OptionCommand, with_options
+from consisid_runtime.cli.serving import Device, serve
 from consisid_runtime.cli.threads import Threads
 from consisid_runtime.errors import ServerError
 from consisid_runtime.options import Options
@@ -21,7 +20,6 @@ BundlePath = Annotated[Path, typer.Option("--bundle", help="Folder written by `c
 Image = Annotated[Path, typer.Option("--image", help="The portrait: JPEG, PNG, WebP, …")]
 Prompt = Annotated[str, typer.Option("--prompt", help="What the video shows.")]
 Out = Annotated[Path, typer.Option("--out", help="MP4 file to write.")]
-Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:N or auto.")]
 Memory = Annotated[
     str | None,
     typer.Option(
@@ -99,33 +97,6 @@ def request(
         raise ServerError(
             f"{out} was written, but the server's info is not that of this version: {type(error).__name__} {error}"
         ) from error
-
-
-def serve(
-    *,
-    bundle: BundlePath,
-    host: Annotated[
-        str, typer.Option("--host", help="Address or name of this machine to bind; other hosts reach all but loopback.")
-    ] = "127.0.0.1",
-    grpc_port: Annotated[int, typer.Option("--grpc-port", help="0 chooses a free port.")] = 8001,
-    http_port: Annotated[int, typer.Option("--http-port", help="0 chooses a free port.")] = 8000,
-    metrics_port: Annotated[int, typer.Option("--metrics-port", help="0 chooses a free port.")] = 8002,
-    device: Device = "auto",
-    threads: Threads = None,
-    as_json: Json = False,
-) -> None:
-    """Serve a bundle with NVIDIA's Triton server until SIGINT or SIGTERM; its log goes to standard error."""
-    from consisid_runtime.serve.server import Server
-
-    def end(*_: object) -> None:
-        raise SystemExit(0)
-
-    signal.signal(signal.SIGTERM, end)
-    ports = {"grpc_port": grpc_port, "http_port": http_port, "metrics_port": metrics_port}
-    with Server(bundle, device=device, host=host, log=sys.stderr.buffer, **ports) as server:
-        urls = {"grpc": server.grpc_url, "http": server.http_url, "metrics": server.metrics_url}
-        emit(as_json, urls, "\n".join(f"{name:8}{url}" for name, url in urls.items()))
-        server.wait()
 
 
 def inspect(

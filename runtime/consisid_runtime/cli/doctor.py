@@ -23,6 +23,7 @@ _NOTES = {
 _OTHERS = {
     "torch-tensorrt": "build TensorRT engines from PyTorch (from NVIDIA's package index, needs a GPU)",
     "export": "export checkpoints to bundles (export, nano)",
+    "door": "serve beside a Triton server of NVIDIA's container (serve)",
     "server": "serve with NVIDIA's Triton server (serve)",
     "bench": "measure against diffusers (bench)",
 }

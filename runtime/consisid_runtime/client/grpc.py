@@ -14,9 +14,11 @@ import tritonclient.grpc as triton
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from consisid_runtime.client.calls import Calls
+from consisid_runtime.client.message import infer_request
 from consisid_runtime.client.proxy import Proxy, authority
 from consisid_runtime.client.transport import PATIENCE, Parameters
 from consisid_runtime.errors import (
+    Busy,
     ConsisIDError,
     ForkedProcess,
     ServerError,
@@ -65,7 +67,7 @@ class GrpcTransport:
         timeout: float,
     ) -> dict[str, NDArray[Any]]:
         deadline = time.monotonic() + timeout
-        request = _request(model, inputs, parameters, outputs)
+        request = infer_request(model, inputs, parameters, outputs)
         with self._stub() as stub:
             self._await_connection(stub, deadline)
             try:
@@ -111,6 +113,8 @@ class GrpcTransport:
         if status is grpc.StatusCode.DEADLINE_EXCEEDED:
             return ServerTimeout(f"{self._shown} did not answer within {timeout:g} s")
         sent = from_wire(details)
+        if isinstance(sent, Busy):
+            sent.retry_after = _pushed_back(error)
         if type(sent) is not ServerError:
             return sent
         # A full queue has this status too, but then the server has answered.
@@ -131,25 +135,7 @@ def _left(deadline: float) -> float:
     return max(deadline - time.monotonic(), _REASON_TIMEOUT)
 
 
-def _request(
-    model: str, inputs: Mapping[str, bytes | str], parameters: Parameters, outputs: Sequence[str]
-) -> service_pb2.ModelInferRequest:
-    request = service_pb2.ModelInferRequest(model_name=model)
-    for name, value in inputs.items():
-        if isinstance(value, str):
-            text = value.encode()
-            request.inputs.add(name=name, datatype="BYTES", shape=[1])
-            request.raw_input_contents.append(struct.pack("<I", len(text)) + text)
-        else:
-            request.inputs.add(name=name, datatype="UINT8", shape=[len(value)])
-            request.raw_input_contents.append(value)
-    for name in outputs:
-        request.outputs.add(name=name)
-    for name, option in parameters.items():
-        # bool first: it is an int too.
-        kind = next(field for type_, field in _FIELDS.items() if isinstance(option, type_))
-        setattr(request.parameters[name], kind, option)
-    return request
-
-
-_FIELDS = {bool: "bool_param", int: "int64_param", float: "double_param", str: "string_param"}
+def _pushed_back(error: grpc.RpcError) -> float | None:
+    """Seconds until a refused request may be sent again, by gRPC's own header for it."""
+    values = [value for name, value in error.trailing_metadata() or () if name == "grpc-retry-pushback-ms"]
+    return int(values[0]) / 1000 if values and str(values[0]).isdecimal() else None

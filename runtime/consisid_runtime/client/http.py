@@ -17,7 +17,7 @@ from consisid_runtime.client.calls import Calls
 from consisid_runtime.client.exchange import Exchange, Request, Response
 from consisid_runtime.client.proxy import Proxy, authority
 from consisid_runtime.client.transport import PATIENCE, Parameters
-from consisid_runtime.errors import ConsisIDError, ServerError, from_wire
+from consisid_runtime.errors import Busy, ConsisIDError, ServerError, from_wire
 from consisid_runtime.files.json_file import parse_json
 
 if TYPE_CHECKING:
@@ -90,9 +90,13 @@ class HttpTransport:
 
     def _error(self, response: Response) -> ConsisIDError:
         try:
-            return from_wire(str(parse_json(response.body)["error"]))
+            sent = from_wire(str(parse_json(response.body)["error"]))
         except (ValueError, KeyError, TypeError):
             return ServerError(f"{self._shown} answered with HTTP status {response.status}: {_beginning(response)}")
+        seconds = response.headers.get("Retry-After", "")
+        if isinstance(sent, Busy) and seconds.isdecimal():
+            sent.retry_after = float(seconds)
+        return sent
 
 
 def _tensor(name: str, value: bytes | str) -> dict[str, Any]:

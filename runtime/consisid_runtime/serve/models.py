@@ -23,9 +23,10 @@ import triton_python_backend_utils as pb_utils
 from consisid_runtime.allocator import keep_freed_memory
 from consisid_runtime.bundle import Bundle
 from consisid_runtime.errors import ConsisIDError, ServerError
-from consisid_runtime.events import silent
+from consisid_runtime.events import Progress
 from consisid_runtime.options import Options, Plan
 from consisid_runtime.serve.tensor_checks import check_tensors, checkpoint_dims, read_report, request_dims
+from consisid_runtime.serve.ticket import take_look
 from consisid_runtime.serve.warm_up import warm_up
 from consisid_runtime.signatures import Signature
 from consisid_runtime.stages.table import STAGES, Info, Stage, Values
@@ -37,7 +38,8 @@ from consisid_runtime.wire import (
     VERIFIED_VARIABLE,
     array_of,
     describe,
-    read_parameters,
+    parse_parameters,
+    read_options,
     value_of,
 )
 
@@ -45,10 +47,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Arrays = Mapping[str, NDArray[Any]]
-
-# Bytes. gRPC sends an error's text as a header, one byte outside of ASCII as three, and both sides refuse headers above
-# 8 KiB.
-_LONGEST_ERROR = 2000
 
 _TRITON_NAMES = {"INVALID_ARGUMENT": "INVALID_ARG"}
 """The gRPC statuses that Triton server calls by another name; statuses that it lacks become INTERNAL."""
@@ -90,26 +88,34 @@ class Model:
         """Open what the stage needs; returns what resolves a request's options."""
         raise NotImplementedError
 
-    def run(self, inputs: Arrays, plan: Plan, *, raw_frames: bool) -> Mapping[str, NDArray[Any]]:
-        """Answer one request. Inputs and outputs by port name; UINT8, FP32, or object arrays of bytes."""
+    def run(self, inputs: Arrays, plan: Plan, progress: Progress, *, raw_frames: bool) -> Mapping[str, NDArray[Any]]:
+        """Answer one request. Inputs and outputs by port name; UINT8, FP32, or object arrays of bytes.
+
+        `progress` raises once nobody waits for the answer any more.
+        """
         raise NotImplementedError
 
     def _answer(self, request: Any) -> Any:
         try:
-            options, raw_frames = read_parameters(request.parameters())
+            parameters = parse_parameters(request.parameters())
+            look = take_look(parameters)
+            look()
+            options, raw_frames = read_options(parameters)
             resolved = self.plan(options)
             inputs = _inputs(self.signature, request)
             check_tensors(self.signature.bind(self.dims).bind(request_dims(resolved)), inputs)
-            outputs = self.run(inputs, resolved, raw_frames=raw_frames)
+            outputs = self.run(inputs, resolved, look, raw_frames=raw_frames)
             tensors = [pb_utils.Tensor(port.name, outputs[port.name]) for port in self.signature.outputs]
             return pb_utils.InferenceResponse(output_tensors=tensors)
         except ConsisIDError as error:
-            return _failure(error.wire(), error.grpc)
+            return _failure(error)
         except Exception:
             # The message may name paths or memory of the server: it goes to the log only.
             reference = secrets.token_hex(4)
             pb_utils.Logger.log_error(f"{self.signature.name} failed, error {reference}\n{traceback.format_exc()}")
-            return _failure(f"INTERNAL: {self.signature.name} failed; the server's log has it as error {reference}")
+            return _failure(
+                ConsisIDError(f"{self.signature.name} failed; the server's log has it as error {reference}")
+            )
 
 
 class StageModel(Model):
@@ -127,7 +133,7 @@ class StageModel(Model):
         warm_up(self.bundle)
         return self.bundle.plan
 
-    def run(self, inputs: Arrays, plan: Plan, *, raw_frames: bool) -> Mapping[str, NDArray[Any]]:
+    def run(self, inputs: Arrays, plan: Plan, progress: Progress, *, raw_frames: bool) -> Mapping[str, NDArray[Any]]:
         values: Values = {}
         reports: dict[str, Info] = {}
         # The prompt first, as in `Pipeline.generate`.
@@ -138,7 +144,7 @@ class StageModel(Model):
             else:
                 reports[stage] = read_report(stage, inputs[port.name][0])
         begin = time.perf_counter()
-        outputs, info = self.stage.call(self.loaded, values, plan, silent)
+        outputs, info = self.stage.call(self.loaded, values, plan, progress)
         arrays = {name: array_of(value) for name, value in outputs.items()}
         reports[self.stage.name] = {**info, "seconds": time.perf_counter() - begin}
         if "frames" in arrays and not raw_frames:
@@ -177,9 +183,8 @@ def _json(content: Mapping[str, object]) -> NDArray[np.object_]:
     return np.array([json.dumps(content).encode()], dtype=np.object_)
 
 
-def _failure(text: str, grpc: str = ConsisIDError.grpc) -> Any:
-    """A response with an error of this gRPC status; Triton server derives the HTTP status from it."""
-    text = text.encode(errors="replace")[:_LONGEST_ERROR].decode(errors="ignore")
+def _failure(error: ConsisIDError) -> Any:
+    """A response with an error of its gRPC status; Triton server derives the HTTP status from it."""
     kinds = pb_utils.TritonError
-    error = kinds(text, getattr(kinds, _TRITON_NAMES.get(grpc, grpc), kinds.INTERNAL))
-    return pb_utils.InferenceResponse(output_tensors=[], error=error)
+    status = getattr(kinds, _TRITON_NAMES.get(error.grpc, error.grpc), kinds.INTERNAL)
+    return pb_utils.InferenceResponse(output_tensors=[], error=kinds(error.sent(), status))

@@ -23,7 +23,7 @@ class Server(TritonServer):
     Args:
         bundle: the bundle's folder.
         device: of every model, one of `engines.DEVICES`.
-        settings: `host`, `grpc_port`, `http_port`, `metrics_port`, `log`, `ready_timeout`, `threads` of
+        settings: `host`, `grpc_port`, `http_port`, `metrics_port`, `log`, `ready_timeout`, `threads`, `private` of
             `TritonServer`.
     """
 
@@ -40,10 +40,12 @@ class Server(TritonServer):
     def start(self) -> Self:
         """Check address and ports, then every file of the bundle, then start; the models do not hash the files again.
 
-        Raises what `Bundle.open`, `Bundle.verify` and `TritonServer.start` do.
+        A later start leaves the files to the models, which hash those that were touched meanwhile. Raises what
+        `Bundle.open`, `Bundle.verify` and `TritonServer.start` do.
         """
         self.choose_address()
-        bundle = Bundle.open(self._bundle)
-        bundle.verify()
-        self._environment[VERIFIED_VARIABLE] = bundle.handover()
+        if VERIFIED_VARIABLE not in self._environment:
+            bundle = Bundle.open(self._bundle)
+            bundle.verify()
+            self._environment[VERIFIED_VARIABLE] = bundle.handover()
         return super().start()

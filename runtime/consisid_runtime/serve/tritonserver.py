@@ -7,7 +7,6 @@ guard.py.
 from __future__ import annotations
 
 import contextlib
-import http.client
 import os
 import secrets
 import shutil
@@ -25,13 +24,14 @@ from consisid_runtime.cpus import check_threads, default_threads, thread_variabl
 from consisid_runtime.errors import ConsisIDError, ServerError, from_wire
 from consisid_runtime.files.temporary import temporary_folder
 from consisid_runtime.serve import guard
-from consisid_runtime.serve.address import Address, for_http, free_ports, in_url, reachable, resolve
+from consisid_runtime.serve.address import Address, free_ports, in_url, reachable, resolve
 from consisid_runtime.serve.installation import Installation, backend_folder, environment, find, import_folder
+from consisid_runtime.serve.open_ports import OpenPorts
+from consisid_runtime.serve.private import PrivatePort
 
-# APIs that can run code, map memory or write files in the server. Inference, health, metadata, configuration and
-# statistics stay open.
-_CLOSED = "shared-memory,model-repository,trace,logging"
 _GRACE = 10.0
+# For each connection to a private server's metrics, which are on a Unix socket.
+_HARMLESS = b"NODELAY NOT SUPPORTED"
 _LOADED_AT_ONCE = 4  # models, Triton server's own default
 _TAIL_LINES, _TAIL_WIDTH = 20, 300
 _LINES_KEPT = 1000
@@ -51,10 +51,12 @@ class TritonServer:
             new file is readable for its owner alone.
         ready_timeout: seconds that loading the models may take.
         threads: CPU threads of each computation of a model; None takes `cpus.default_threads`.
+        private: listen on loopback for this process alone, as a door wants it: gRPC for who has the keys of
+            `private_port`, no HTTP.
 
     Attributes:
         grpc_url, http_url, metrics_url: where it listens, once started; `transport.connect` takes the first two. Where
-            it listens at every address, they name loopback.
+            it listens at every address, they name loopback. A private server has none.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class TritonServer:
         log: Path | IO[bytes] | None = None,
         ready_timeout: float = 300.0,
         threads: int | None = None,
+        private: bool = False,
     ) -> None:
         if threads is not None:
             check_threads(threads)
@@ -81,11 +84,13 @@ class TritonServer:
         self._threads = threads
         self._host = host
         self._address: Address | None = None
-        self._ports = (grpc_port, http_port, metrics_port)
+        self._wanted = self._ports = (grpc_port, http_port, metrics_port)
         self._log = log.resolve() if isinstance(log, Path) else log
         self._recent: deque[bytes] = deque(maxlen=_LINES_KEPT)
         self._reader: threading.Thread | None = None
         self._ready_timeout = ready_timeout
+        self._private = private
+        self._listens: OpenPorts | PrivatePort | None = None
         self._guard: subprocess.Popen[bytes] | None = None
         self._leaves = ("", "")
 
@@ -95,7 +100,7 @@ class TritonServer:
         Raises `InvalidOption` for a host that this machine does not have, or a port in use.
         """
         self._address = resolve(self._host)
-        self._ports = free_ports(self._address, self._ports)
+        self._ports = free_ports(self._address, self._wanted)
 
     def start(self) -> Self:
         """Start and wait until every model is loaded.
@@ -105,6 +110,7 @@ class TritonServer:
         """
         installation = find()
         self.choose_address()
+        assert self._address is not None
         threads = self._threads or default_threads()
         folder = temporary_folder("consisid-server-", plain=True)
         try:
@@ -112,10 +118,17 @@ class TritonServer:
             links = {name: folder / name for name in self._links}
             for name, link in links.items():
                 link.symlink_to(self._links[name])
+            listens: OpenPorts | PrivatePort = OpenPorts(self._address, *self._ports)
+            if self._private:
+                listens = PrivatePort.make(folder, self._ports[0])
+            self._listens = listens
             memory = f"consisid-{secrets.token_hex(8)}"
             self._leaves = (str(folder), memory)
             backends = backend_folder(installation, folder)
-            command = self._command(installation, links.pop("models"), backends, memory, threads)
+            command = [
+                *self._command(installation, links.pop("models"), backends, memory, threads),
+                *listens.flags(),
+            ]
             self._guard = subprocess.Popen(
                 [
                     sys.executable,
@@ -134,6 +147,7 @@ class TritonServer:
                 | environment()
                 | thread_variables(threads)
                 | {name: str(link) for name, link in links.items()}
+                | listens.environment()
                 | self._environment,
                 cwd=import_folder(folder),
                 start_new_session=True,
@@ -145,7 +159,7 @@ class TritonServer:
         self._reader = threading.Thread(target=self._read_log, args=(self._guard.stdout,), daemon=True)
         self._reader.start()
         try:
-            self._wait_until(self._ready, self._guard)
+            self._wait_until(listens.ready, self._guard)
             self._order(self._guard, guard.READY)
             self._wait_until((folder / guard.WATCHING).exists, self._guard)
         except BaseException:
@@ -163,6 +177,12 @@ class TritonServer:
             code = self._guard.wait()
             self._join_reader()
             raise ServerError(f"{guard.ended(code)}; the end of its log:\n{self._tail()}")
+
+    @property
+    def private_port(self) -> PrivatePort:
+        """How to reach a private server, once started."""
+        assert isinstance(self._listens, PrivatePort)
+        return self._listens
 
     @property
     def grpc_url(self) -> str:
@@ -204,12 +224,8 @@ class TritonServer:
             with contextlib.suppress(BrokenPipeError):
                 os.write(running.stdin.fileno(), order)
 
-    def _command(
-        self, installation: Installation, models: Path, backends: Path, memory: str, threads: int
-    ) -> list[str]:
-        assert self._address is not None
-        grpc, http, metrics = self._ports
-        closed = f"{_CLOSED}:consisid-secret={secrets.token_urlsafe(32)}"
+    @staticmethod
+    def _command(installation: Installation, models: Path, backends: Path, memory: str, threads: int) -> list[str]:
         return [
             str(installation.binary),
             f"--model-repository={models}",
@@ -220,14 +236,6 @@ class TritonServer:
             f"--model-load-thread-count={min(threads, _LOADED_AT_ONCE)}",
             "--model-control-mode=none",
             "--disable-auto-complete-config",
-            f"--grpc-address={in_url(self._address)}",
-            f"--grpc-port={grpc}",
-            f"--grpc-restricted-protocol={closed}",
-            f"--http-address={for_http(self._address)}",
-            f"--http-port={http}",
-            f"--http-restricted-api={closed}",
-            f"--metrics-address={for_http(self._address)}",
-            f"--metrics-port={metrics}",
             "--exit-timeout-secs=5",
             "--log-info=false",
         ]
@@ -243,16 +251,6 @@ class TritonServer:
                     f"Triton server was not ready after {self._ready_timeout:g} s; the end of its log:\n{self._tail()}"
                 )
             time.sleep(0.05)
-
-    def _ready(self) -> bool:
-        connection = http.client.HTTPConnection(f"{self._reachable}:{self._ports[1]}", timeout=5)
-        try:
-            connection.request("GET", "/v2/health/ready")
-            return connection.getresponse().status == 200
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
 
     def _failure(self) -> ConsisIDError:
         """Why the server did not start: the typed error of a model, else the end of the log."""
@@ -278,6 +276,8 @@ class TritonServer:
                 else self._log
             )
             for line in stack.enter_context(source):
+                if _HARMLESS in line:
+                    continue
                 self._recent.append(line)
                 if out is not None:
                     with contextlib.suppress(OSError, ValueError):

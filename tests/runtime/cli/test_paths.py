@@ -62,7 +62,7 @@ def path_parameters(app: typer.Typer, names: tuple[str, ...] = ()) -> Iterator[P
             if get_origin(found.annotation) is Annotated and "Path" in str(found.annotation.__origin__):
                 (info,) = found.annotation.__metadata__
                 name = command.name or command.callback.__name__
-                flag = f"--{found.name}" if isinstance(info, OptionInfo) else None
+                flag = f"--{found.name.replace('_', '-')}" if isinstance(info, OptionInfo) else None
                 yield Parameter((*names, name), found.name, flag, found.default is inspect.Parameter.empty)
 
 
@@ -76,6 +76,7 @@ WRITTEN = {
         "bench predict out",
         "bench fidelity out",
         "bench fidelity-nano out",
+        "bench serving out",
         "bench tiers out",
     ),
     *(

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -30,12 +31,15 @@ from consisid_runtime.errors import (
 from consisid_runtime.events import Progress
 from consisid_runtime.files.image_file import MAX_BYTES
 from consisid_runtime.options import Geometry, Options, Plan, plan
+from consisid_runtime.serve.ticket import Ticket
 from consisid_runtime.signatures import DIT_PREPARE, DIT_STEP, PARSER, Signature
 from consisid_runtime.stages.table import STAGES
 from consisid_runtime.wire import (
     BUNDLE_VARIABLE,
     DEVICE_VARIABLE,
     PACKAGE_VARIABLE,
+    TICKET,
+    TICKETS_VARIABLE,
     VERIFIED_VARIABLE,
     read_parameters,
     write_parameters,
@@ -278,6 +282,39 @@ def test_the_five_models_make_a_video(serving: ModuleType) -> None:
         "text": {"prompt": "né"},
         "denoise": {"computed_steps": 50, "guided_steps": 50, "attention": "plain"},
     }
+
+
+@pytest.mark.parametrize("stage", [stage.name for stage in STAGES])
+def test_a_stage_is_not_begun_for_a_caller_who_left(
+    serving: ModuleType, stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(TICKETS_VARIABLE, str(tmp_path))
+    ticket = Ticket(tmp_path)
+    ticket.cancel()
+    (answer,) = model(serving, stage).execute([Request({TICKET: ticket.name})])
+    assert answer.error.startswith("CANCELLED: the caller left")
+
+
+def test_denoising_ends_at_the_step_in_which_a_caller_leaves(
+    serving: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(TICKETS_VARIABLE, str(tmp_path))
+    ticket, steps = Ticket(tmp_path), []
+
+    def denoise(*conditions: Any) -> torch.Tensor:
+        *_, progress = conditions
+        for step in range(5):
+            steps.append(step)
+            progress("denoise", step, 5)
+            if step == 2:
+                ticket.cancel()
+        return torch.zeros(1, 3, 2, 4, 4)
+
+    monkeypatch.setattr(sys.modules["consisid_runtime.stages.denoise"], "Denoiser", lambda bundle: denoise)
+    inputs = {"text_states": (2, 6, 8), "face_tokens": (1, 4, 8), "image_moments": (1, 1, 4, 4, 4)}
+    tensors = {name: np.zeros(shape, np.float32) for name, shape in inputs.items()}
+    (answer,) = model(serving, "denoise").execute([Request({TICKET: ticket.name}, **tensors)])
+    assert answer.error.startswith("CANCELLED: ") and steps == [0, 1, 2, 3]
 
 
 def test_raw_frames_only_when_asked_for(serving: ModuleType) -> None:

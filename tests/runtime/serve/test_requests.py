@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from consisid_runtime.door.door import Door
 from consisid_runtime.serve.tritonserver import TritonServer
 
 BLOCKS = re.findall(
@@ -43,6 +44,13 @@ with grpc.insecure_channel(address) as channel:
 pytestmark = pytest.mark.server
 
 
+@pytest.fixture(params=["door", "direct"])
+def served(request: pytest.FixtureRequest) -> Door | TritonServer:
+    """The server behind the door, and another one with its own ports."""
+    found: Door | TritonServer = request.getfixturevalue("tiny_door" if request.param == "door" else "tiny_server")
+    return found
+
+
 PROMPTS = (
     "a man",
     'a "quoted" man, \\ and \\n and %s and \\x41',
@@ -70,9 +78,9 @@ def run(
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
-def test_curl(tiny_server: TritonServer, tmp_path: Path) -> None:
+def test_curl(served: Door | TritonServer, tmp_path: Path) -> None:
     curl, _, _ = BLOCKS
-    done = run(curl, tmp_path, tiny_server.http_url)
+    done = run(curl, tmp_path, served.http_url)
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "out.mp4").read_bytes() == PHOTO
 
@@ -85,28 +93,28 @@ def seen(folder: Path) -> str:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 @pytest.mark.parametrize("prompt", PROMPTS)
-def test_curl_sends_any_prompt(tiny_server: TritonServer, tmp_path: Path, prompt: str) -> None:
+def test_curl_sends_any_prompt(tiny_door: Door, tmp_path: Path, prompt: str) -> None:
     curl, _, _ = BLOCKS
     changes = {"'a man reading by the sea'": shlex.quote(prompt), '{"name": "video"': '{"name": "info"'}
-    done = run(curl, tmp_path, tiny_server.http_url, **changes)
+    done = run(curl, tmp_path, tiny_door.http_url, **changes)
     assert (done.returncode, done.stderr) == (0, "")
     assert seen(tmp_path) == prompt
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
-def test_curl_sends_a_large_image_with_spaces_in_its_name(tiny_server: TritonServer, tmp_path: Path) -> None:
+def test_curl_sends_a_large_image_with_spaces_in_its_name(served: Door | TritonServer, tmp_path: Path) -> None:
     """At 8 MB of a form's type, curl's default, Triton server 2.51 would end."""
     curl, _, _ = BLOCKS
     photo = PHOTO * 32
-    done = run(curl, tmp_path, tiny_server.http_url, photo, "my $photo.jpg", **{"portrait.jpg": "'my $photo.jpg'"})
+    done = run(curl, tmp_path, served.http_url, photo, "my $photo.jpg", **{"portrait.jpg": "'my $photo.jpg'"})
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "out.mp4").read_bytes() == photo
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
-def test_curl_reports_an_error(tiny_server: TritonServer, tmp_path: Path) -> None:
+def test_curl_reports_an_error(served: Door | TritonServer, tmp_path: Path) -> None:
     curl, _, _ = BLOCKS
-    done = run(curl, tmp_path, tiny_server.http_url, steps="stepz")
+    done = run(curl, tmp_path, served.http_url, steps="stepz")
     assert done.returncode == 22
     assert "curl: (22) The requested URL returned error: 400" in done.stderr
     assert not (tmp_path / "out.mp4").exists()
@@ -115,13 +123,13 @@ def test_curl_reports_an_error(tiny_server: TritonServer, tmp_path: Path) -> Non
 
 @pytest.mark.skipif(shutil.which("jq") is None, reason="needs jq")
 @pytest.mark.parametrize("prompt", ["a man", PROMPTS[1], PROMPTS[3]])
-def test_grpcurl(tiny_server: TritonServer, tmp_path: Path, prompt: str) -> None:
+def test_grpcurl(served: Door | TritonServer, tmp_path: Path, prompt: str) -> None:
     _, protoset, grpcurl = BLOCKS
     assert run(protoset + "\n# url=", tmp_path, "").returncode == 0
     stand_in = tmp_path / "grpcurl"
     stand_in.write_text(GRPCURL.format(python=sys.executable))
     stand_in.chmod(stand_in.stat().st_mode | stat.S_IXUSR)
-    address = tiny_server.grpc_url.removeprefix("grpc://")
+    address = served.grpc_url.removeprefix("grpc://")
     done = run(grpcurl, tmp_path, address)
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "out.mp4").read_bytes() == PHOTO

@@ -24,8 +24,10 @@ from tritonclient.utils import InferenceServerException
 from consisid_runtime import Client, Options, Pipeline, Video
 from consisid_runtime.bundle import MANIFEST, Bundle
 from consisid_runtime.client.connect import connect
+from consisid_runtime.door.door import Door
 from consisid_runtime.errors import (
     BundleCorrupt,
+    ClientClosed,
     ConsisIDError,
     ImageUnreadable,
     InvalidOption,
@@ -72,9 +74,15 @@ def test_the_models_get_the_servers_device(served: Path) -> None:
         Server(served, device="cuda:99").start()
 
 
+@pytest.fixture(scope="module")
+def door(served: Path) -> Iterator[Door]:
+    with Door(Server(served, private=True)) as started:
+        yield started
+
+
 @pytest.fixture(scope="module", params=["grpc", "http"])
-def client(request: pytest.FixtureRequest, server: Server) -> Iterator[Client]:
-    with Client(server.grpc_url if request.param == "grpc" else server.http_url, timeout=120) as opened:
+def client(request: pytest.FixtureRequest, door: Door) -> Iterator[Client]:
+    with Client(door.grpc_url if request.param == "grpc" else door.http_url, timeout=120) as opened:
         yield opened
 
 
@@ -112,6 +120,22 @@ def test_served_equals_in_process(client: Client, pipeline: Pipeline, portrait: 
     assert {k: v for k, v in served.info.items() if k != "seconds"} == json.loads(
         json.dumps({k: v for k, v in here.info.items() if k != "seconds"})
     )
+
+
+@pytest.mark.parametrize("url", ["grpc_url", "http_url"])
+def test_without_the_door_the_bytes_are_the_same(server: Server, client: Client, portrait: bytes, url: str) -> None:
+    with Client(getattr(server, url), timeout=120) as direct:
+        assert same(*(called.generate(portrait, PROMPT, QUICK, raw_frames=True) for called in (direct, client)))
+
+
+def test_a_caller_who_leaves_frees_the_device_within_a_step(door: Door, client: Client, portrait: bytes) -> None:
+    """A thousand steps take minutes, and a quick request some tenths of a second."""
+    threading.Timer(1.0, (leaving := Client(door.grpc_url, timeout=600)).close).start()
+    with pytest.raises(ClientClosed):
+        leaving.generate(portrait, PROMPT, Options(steps=1000, frames=17))
+    begin = time.monotonic()
+    assert client.generate(portrait, PROMPT, QUICK).mp4
+    assert time.monotonic() - begin < 5
 
 
 def test_the_mp4_is_the_same_without_raw_frames(client: Client, portrait: bytes) -> None:

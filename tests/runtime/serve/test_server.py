@@ -229,17 +229,17 @@ import consisid_runtime.serve.server
 from consisid_runtime.cli.main import main
 from consisid_runtime.serve.tritonserver import TritonServer
 consisid_runtime.serve.server.Server = lambda bundle, device, **settings: TritonServer(bundle, **settings)
-ports = ["--grpc-port", "0", "--http-port", "0", "--metrics-port", "0"]
-sys.argv = ["consisid", "serve", "--json", "--bundle", sys.argv[1], *ports]
+ports = ["--grpc-port", "0", "--http-port", "0"]
+sys.argv = ["consisid", "serve", "--json", "--bundle", sys.argv[1], *ports, *sys.argv[2:]]
 main()
 """
 
 
 @pytest.mark.server
-def test_serve_shows_the_log_and_ends_when_told_to(tiny_repository: Path) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", SERVE, str(tiny_repository)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as serve:
+@pytest.mark.parametrize("more", [[], ["--direct", "--metrics-port", "0"]], ids=["door", "direct"])
+def test_serve_shows_the_log_and_ends_when_told_to(tiny_repository: Path, more: list[str]) -> None:
+    command = [sys.executable, "-c", SERVE, str(tiny_repository), *more]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as serve:
         assert serve.stdout is not None
         urls = json.loads(serve.stdout.readline())
         try:
@@ -250,10 +250,29 @@ def test_serve_shows_the_log_and_ends_when_told_to(tiny_repository: Path) -> Non
         _, log = serve.communicate(timeout=30)
     assert serve.returncode == 0, log
     assert "RuntimeError: /secret/path" in log
+    assert ("--direct: callers reach Triton server itself" in log) == bool(more)
+    assert ('"outcome": "INTERNAL"' in log) != bool(more), "the door writes a line for each request"
     for url in urls.values():
         with socket.socket() as free:
             free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             free.bind(("127.0.0.1", int(url.split(":")[2].split("/")[0])))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--metrics-port", "8002"], "--metrics-port belongs to --direct"),
+        (["--direct", "--token-file", "x"], "no TLS and no token"),
+        (["--direct", "--tls-cert", "x", "--tls-key", "y"], "no TLS and no token"),
+        (["--tls-cert", "x"], "x cannot be read"),
+        (["--token-file", "/nowhere/token"], "/nowhere/token cannot be read"),
+    ],
+)
+def test_flags_of_serve_that_do_not_agree(tmp_path: Path, words: list[str], message: str) -> None:
+    code = "import sys; from consisid_runtime.cli.main import main; main()"
+    command = [sys.executable, "-c", code, "serve", "--bundle", str(tmp_path / "nowhere"), *words]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode in (3, 4) and message in done.stderr
 
 
 @pytest.mark.server

@@ -1,0 +1,119 @@
+"""One request from its admission to its answer, or to its end where the caller leaves or its deadline passes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+from consisid_runtime.door.limits import Limits
+from consisid_runtime.door.queue import Queue
+from consisid_runtime.door.request import Asked
+from consisid_runtime.door.supervisor import Supervisor
+from consisid_runtime.door.upstream import Upstream
+from consisid_runtime.errors import RequestCancelled, ServerDied, ServerTimeout
+from consisid_runtime.serve.ticket import Ticket
+from consisid_runtime.wire import TICKET
+
+
+class Dispatch:
+    """For one event loop."""
+
+    def __init__(self, limits: Limits, queue: Queue, supervisor: Supervisor) -> None:
+        self._limits, self._queue, self._supervisor = limits, queue, supervisor
+        self._works: set[asyncio.Task[Any]] = set()
+
+    def require_room(self, owner: str) -> None:
+        """Raises `Busy` where a request of this owner would be refused: before it is read."""
+        self._queue.require_room(owner)
+
+    async def run(
+        self, asked: Asked, owner: str, seconds: float | None = None, on_turn: Callable[[], None] = lambda: None
+    ) -> Any:
+        """The ModelInferResponse. Cancelled where the caller leaves.
+
+        Args:
+            owner: whom the caller's address belongs to.
+            seconds: until the deadline that the protocol itself carries; None without one.
+            on_turn: called when the request need not wait any more.
+
+        Raises typed errors. The turn lasts until the models have ended, also where nobody waits any more.
+        """
+        until = time.monotonic() + min(
+            left for left in (seconds, asked.seconds, self._limits.deadline) if left is not None
+        )
+        await self._queue.enter(owner, until, urgent=asked.urgent)
+        on_turn()
+        work = asyncio.create_task(self._work(asked, gone := asyncio.Event()))
+        self._works.add(work)
+        work.add_done_callback(self._done)
+        try:
+            async with asyncio.timeout(max(0.0, until - time.monotonic())):
+                return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            if work.cancelled():  # by `close`, and not the caller by leaving
+                raise ServerDied(
+                    "the server was stopped while it worked on this request, which may be sent again"
+                ) from None
+            raise
+        except TimeoutError:
+            raise ServerTimeout("the deadline passed while the request was worked on; it was ended") from None
+        finally:
+            gone.set()
+
+    async def close(self) -> None:
+        """Let what runs end within the grace, then end it with `ServerDied`; what waits is refused."""
+        self._queue.close()
+        if self._works:
+            await asyncio.wait(self._works, timeout=self._limits.grace)
+        for work in self._works:
+            work.cancel()
+
+    def _done(self, work: asyncio.Task[Any]) -> None:
+        self._works.discard(work)
+        if not work.cancelled():
+            work.exception()  # it was raised to the caller, unless that has left
+
+    async def _work(self, asked: Asked, gone: asyncio.Event) -> Any:
+        success = False
+        try:
+            upstream = await _unless(gone, self._supervisor.serving(self._limits.patience))
+            self._queue.begin()
+            answer = await _ask(upstream, asked, gone)
+            success = not gone.is_set()
+            return answer
+        finally:
+            self._queue.leave(success=success)
+
+
+async def _ask(upstream: Upstream, asked: Asked, gone: asyncio.Event) -> Any:
+    """The answer; once nobody waits for it, the models are told so, and it is awaited all the same."""
+    ticket = Ticket(upstream.port.tickets)
+    answer = asyncio.create_task(upstream.infer(asked.message({TICKET: ticket.name})))
+    left = asyncio.create_task(gone.wait())
+    try:
+        await asyncio.wait({answer, left}, return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            ticket.cancel()
+        await asyncio.wait({answer})
+        ticket.close()
+        return answer.result()
+    finally:
+        left.cancel()
+        if not answer.done():  # by `close`: the server's folder goes soon, and the ticket with it
+            ticket.cancel()
+            answer.cancel()
+
+
+async def _unless(gone: asyncio.Event, wanted: Any) -> Any:
+    """What `wanted` returns; raises `RequestCancelled` where the caller leaves before."""
+    found, left = asyncio.ensure_future(wanted), asyncio.create_task(gone.wait())
+    try:
+        await asyncio.wait({found, left}, return_when=asyncio.FIRST_COMPLETED)
+        if not found.done():
+            raise RequestCancelled("the caller left before the request was begun")
+        return found.result()
+    finally:
+        found.cancel()
+        left.cancel()

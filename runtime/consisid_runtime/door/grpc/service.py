@@ -1,0 +1,202 @@
+"""Answers KServe's calls and gRPC's health check. Every other call is unimplemented, by gRPC itself.
+
+Each call is registered as a stream of bytes, the same on the wire: only so does nothing arrive before its memory is
+reserved, in a time that is bounded, and only so is an answer bounded that the caller does not take.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import grpc
+from google.protobuf.json_format import ParseDict
+from google.protobuf.message import DecodeError, Message
+from grpc_health.v1 import health_pb2
+from tritonclient.grpc import model_config_pb2, service_pb2
+
+from consisid_runtime.door import description
+from consisid_runtime.door.access import owner
+from consisid_runtime.door.grpc.failure import metadata, status
+from consisid_runtime.door.grpc.message import parse
+from consisid_runtime.door.rooms import Rooms
+from consisid_runtime.errors import (
+    Busy,
+    ConsisIDError,
+    MalformedRequest,
+    RequestTooLarge,
+    ServerTimeout,
+    Unauthenticated,
+)
+
+Call = Callable[[Any], Awaitable[Any]]
+"""From a call's context to its answer, a message; None where the call has written it."""
+
+KSERVE, HEALTH = "inference.GRPCInferenceService", "grpc.health.v1.Health"
+_SMALL = 2**16
+"""Bytes of a message that is no request for inference."""
+
+Kind = TypeVar("Kind", bound=Message)
+
+log = logging.getLogger(__name__)
+
+
+class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
+    """All calls, on a door's parts."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        self._rooms = rooms
+        self._calls: Counter[str] = Counter()
+        # The three without a token and without a look at the request: nothing that others send shuts them out.
+        self._open: dict[str, Call] = {
+            f"/{KSERVE}/ServerLive": self._live,
+            f"/{KSERVE}/ServerReady": self._ready,
+            f"/{HEALTH}/Check": self._health,
+        }
+        self._others: dict[str, Call] = {
+            f"/{KSERVE}/ServerMetadata": self._server,
+            f"/{KSERVE}/ModelReady": self._model_ready,
+            f"/{KSERVE}/ModelMetadata": self._metadata,
+            f"/{KSERVE}/ModelConfig": self._config,
+            f"/{KSERVE}/RepositoryIndex": self._index,
+            f"/{KSERVE}/ModelInfer": self._infer,
+        }
+
+    def service(self, details: Any) -> Any:
+        """The handler of a call; None for an unknown one."""
+        method = str(details.method)
+        call = self._open.get(method) or self._others.get(method)
+        if call is None:
+            return None
+
+        async def answer(_: Any, context: Any) -> None:
+            await self._answer(call, context, checked=method in self._others)
+
+        return grpc.stream_stream_rpc_method_handler(answer)
+
+    async def _answer(self, call: Call, context: Any, *, checked: bool) -> None:
+        caller = owner(_host(context))
+        self._calls[caller] += checked
+        try:
+            if checked:
+                self._check(caller, context)
+            answer = await call(context)
+            if answer is not None:
+                await self._write(context, answer)
+        except ConsisIDError as error:
+            await self._abort(context, error)
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:
+            reference = secrets.token_hex(4)
+            log.error("error %s", reference, exc_info=error)
+            await self._abort(context, ConsisIDError(f"the door failed; the server's log has it as error {reference}"))
+        finally:
+            self._calls[caller] -= checked
+            if not self._calls[caller]:
+                del self._calls[caller]
+
+    def _check(self, caller: str, context: Any) -> None:
+        """Raises `Unauthenticated`, or `Busy` for more calls than there may be."""
+        try:
+            self._rooms.access.check(dict(context.invocation_metadata()).get("authorization"))
+        except Unauthenticated as error:
+            self._rooms.records.count("grpc", error.code)
+            raise
+        most = self._rooms.limits.connections
+        if self._calls.total() > most or self._calls[caller] > self._rooms.limits.one(most):
+            raise Busy("there are too many calls; try again in 5 s", 5.0)
+
+    async def _write(self, context: Any, answer: Message) -> None:
+        """Raises `ServerTimeout` where the caller does not take it."""
+        try:
+            async with asyncio.timeout(self._rooms.limits.body_seconds):
+                await context.write(answer.SerializeToString())
+        except TimeoutError:
+            raise ServerTimeout("the answer was not taken in time") from None
+
+    async def _abort(self, context: Any, error: ConsisIDError) -> None:
+        await context.abort(status(error), error.sent(), metadata(error))
+
+    async def _read(self, context: Any) -> bytes:
+        """The call's one message. Raises `ServerTimeout`, or `MalformedRequest` where there is none."""
+        try:
+            async with asyncio.timeout(self._rooms.limits.body_seconds):
+                data = await context.read()
+        except TimeoutError:
+            raise ServerTimeout("the request did not arrive in time") from None
+        if data is grpc.aio.EOF:
+            raise MalformedRequest("the call came without a message")
+        return bytes(data)
+
+    async def _small(self, context: Any, kind: type[Kind]) -> Kind:
+        async with self._rooms.budget.reserve(owner(_host(context)), self._rooms.limits.message):
+            data = await self._read(context)
+        if len(data) > _SMALL:
+            raise RequestTooLarge(f"this call's message has at most {_SMALL} bytes, got {len(data)}")
+        try:
+            return kind.FromString(data)
+        except DecodeError:
+            raise MalformedRequest(f"this is no {kind.DESCRIPTOR.name}") from None
+
+    async def _infer(self, context: Any) -> None:
+        rooms, peer = self._rooms, _host(context)
+        given = dict(context.invocation_metadata()).get("x-request-id", "")
+        with rooms.records.request("grpc", peer, given if isinstance(given, str) else "") as line:
+            caller = owner(peer)
+            rooms.dispatch.require_room(caller)
+            async with rooms.budget.reserve(caller, rooms.limits.message) as held:
+                data = await self._read(context)
+                line.received = len(data)
+                asked = parse(data, rooms.limits)
+                del data
+                held.shrink(asked.size)
+                answer = await rooms.dispatch.run(asked, caller, context.time_remaining(), line.take_turn)
+            answer.id = asked.identifier
+            line.sent = answer.ByteSize()
+            context.set_trailing_metadata((("x-request-id", line.identifier),))
+            await self._write(context, answer)
+
+    async def _live(self, context: Any) -> Any:
+        return service_pb2.ServerLiveResponse(live=True)
+
+    async def _ready(self, context: Any) -> Any:
+        return service_pb2.ServerReadyResponse(ready=await self._rooms.supervisor.ready())
+
+    async def _health(self, context: Any) -> Any:
+        kinds = health_pb2.HealthCheckResponse
+        ready = await self._rooms.supervisor.ready()
+        return kinds(status=kinds.SERVING if ready else kinds.NOT_SERVING)
+
+    async def _server(self, context: Any) -> Any:
+        return ParseDict(description.server(), service_pb2.ServerMetadataResponse())
+
+    async def _model_ready(self, context: Any) -> Any:
+        asked = await self._small(context, service_pb2.ModelReadyRequest)
+        description.signature_of(asked.name, asked.version)
+        return service_pb2.ModelReadyResponse(ready=await self._rooms.supervisor.ready())
+
+    async def _metadata(self, context: Any) -> Any:
+        asked = await self._small(context, service_pb2.ModelMetadataRequest)
+        found = description.metadata(description.signature_of(asked.name, asked.version))
+        return ParseDict(found, service_pb2.ModelMetadataResponse())
+
+    async def _config(self, context: Any) -> Any:
+        asked = await self._small(context, service_pb2.ModelConfigRequest)
+        found = description.config(description.signature_of(asked.name, asked.version))
+        return service_pb2.ModelConfigResponse(config=ParseDict(found, model_config_pb2.ModelConfig()))
+
+    async def _index(self, context: Any) -> Any:
+        models = description.index(ready=await self._rooms.supervisor.ready())
+        return ParseDict({"models": models}, service_pb2.RepositoryIndexResponse())
+
+
+def _host(context: Any) -> str:
+    """`ipv4:127.0.0.1:4242` and `ipv6:%5B::1%5D:4242` are what gRPC calls its peers."""
+    kind, _, rest = str(context.peer()).partition(":")
+    host = rest.rpartition(":")[0]
+    return host.removeprefix("%5B").removesuffix("%5D").strip("[]") if kind in ("ipv4", "ipv6") else kind

@@ -1,0 +1,69 @@
+"""The parts of one door, which both protocols share."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from consisid_runtime.door.access import Access
+from consisid_runtime.door.budget import Budget
+from consisid_runtime.door.dispatch import Dispatch
+from consisid_runtime.door.limits import Limits
+from consisid_runtime.door.queue import Queue
+from consisid_runtime.door.records import Records
+from consisid_runtime.door.supervisor import Supervisor
+from consisid_runtime.serve.tritonserver import TritonServer
+
+
+@dataclass
+class Rooms:
+    """Belongs to the event loop in which it is made."""
+
+    server: TritonServer
+    access: Access
+    limits: Limits
+    queue: Queue = field(init=False)
+    budget: Budget = field(init=False)
+    supervisor: Supervisor = field(init=False)
+    dispatch: Dispatch = field(init=False)
+    records: Records = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.queue, self.budget = Queue(self.limits), Budget(self.limits)
+        self.supervisor = Supervisor(self.server)
+        self.dispatch = Dispatch(self.limits, self.queue, self.supervisor)
+        self.records = Records(self.queue, self.budget, self.supervisor)
+
+    async def metrics(self) -> bytes:
+        """The door's, and Triton server's own."""
+        upstream = self.supervisor.upstream
+        own = self.records.text()
+        if upstream is None or upstream.port.metrics is None:
+            return own
+        return own + await asyncio.to_thread(_fetch, upstream.port.metrics)
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=5)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(5)
+        self.sock.connect(str(self._path))
+
+
+def _fetch(path: Path) -> bytes:
+    """Triton server's metrics from its socket; empty where it does not answer."""
+    connection = _UnixConnection(path)
+    try:
+        connection.request("GET", "/metrics")
+        return connection.getresponse().read()
+    except (OSError, http.client.HTTPException):
+        return b""
+    finally:
+        connection.close()

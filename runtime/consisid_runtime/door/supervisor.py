@@ -1,0 +1,118 @@
+"""Starts Triton server again where it died, each time later, until it cannot start."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+
+from consisid_runtime.door.upstream import Upstream
+from consisid_runtime.errors import ConsisIDError, ServerUnreachable
+from consisid_runtime.serve.tritonserver import TritonServer
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
+_SETTLED = 60.0
+"""Seconds after which a server that died counts as one that had worked."""
+_LOOK = 0.1
+_ATTEMPTS = 5
+"""Starts that may fail in a row."""
+
+log = logging.getLogger(__name__)
+
+
+class Supervisor:
+    """For one event loop.
+
+    Args:
+        server: a private one.
+        on_change: called when a server begins or ends to serve.
+
+    Attributes:
+        upstream: the running server's; None while there is none.
+        starts: how often the server has been started.
+    """
+
+    def __init__(self, server: TritonServer, on_change: Callable[[], None] = lambda: None) -> None:
+        self._server, self._on_change = server, on_change
+        self._serving, self._stopping = asyncio.Event(), asyncio.Event()
+        self.upstream: Upstream | None = None
+        self.starts = 0
+
+    async def start(self) -> None:
+        """Start the server. Raises what `TritonServer.start` does."""
+        await asyncio.to_thread(self._server.start)
+        if self._stopping.is_set():
+            await asyncio.to_thread(self._server.stop)
+            return
+        self.upstream = Upstream(self._server.private_port)
+        self.starts += 1
+        self._serving.set()
+        self._on_change()
+
+    async def run(self) -> None:
+        """Watch over the started server until `stop`. Raises the error of the last of several failed starts."""
+        loop = asyncio.get_running_loop()
+        pause, failures, began = _FIRST_PAUSE, 0, loop.time()
+        while not self._stopping.is_set():
+            if self.upstream is not None:
+                await self._end_of_server()
+                if loop.time() - began > _SETTLED:
+                    pause = _FIRST_PAUSE
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._stopping.wait()
+                return
+            pause = min(2 * pause, _LONGEST_PAUSE)
+            try:
+                await self.start()
+            except ConsisIDError as error:
+                failures += 1
+                log.error("start %d of %d failed: %s", failures, _ATTEMPTS, error)
+                if failures == _ATTEMPTS and not self._stopping.is_set():
+                    raise
+            else:
+                failures, began = 0, loop.time()
+
+    async def serving(self, patience: float) -> Upstream:
+        """The running server; waits for one that is started again. Raises `ServerUnreachable` after `patience` s."""
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    await self._serving.wait()
+            # It may have died in the last moment, unnoticed so far.
+            if (upstream := self.upstream) is not None and await upstream.ready():
+                return upstream
+            await asyncio.sleep(_LOOK)
+        raise ServerUnreachable(
+            f"Triton server could not be started again within {patience:g} s; the request was not begun"
+        )
+
+    async def ready(self) -> bool:
+        """Whether the server serves."""
+        return self.upstream is not None and await self.upstream.ready()
+
+    async def stop(self) -> None:
+        """End the server; `run` then returns."""
+        self._stopping.set()
+        await self._down()
+        await asyncio.to_thread(self._server.stop)
+
+    async def _end_of_server(self) -> None:
+        try:
+            await asyncio.to_thread(self._server.wait)
+        except ConsisIDError as error:
+            if self._stopping.is_set():
+                return
+            log.error("%s", error)
+        await self._down()
+        await asyncio.to_thread(self._server.stop)
+
+    async def _down(self) -> None:
+        self._serving.clear()
+        upstream, self.upstream = self.upstream, None
+        self._on_change()
+        if upstream is not None:
+            await upstream.close()

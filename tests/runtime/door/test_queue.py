@@ -1,0 +1,152 @@
+"""Who runs next, who is refused, and what a refusal says."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+
+from consisid_runtime.door.limits import Limits
+from consisid_runtime.door.queue import Queue
+from consisid_runtime.errors import Busy, ServerTimeout, ServerUnreachable
+
+LATER = 1e9
+
+
+async def enter(queue: Queue, name: str, order: list[str], owner: str = "a", **settings: Any) -> None:
+    await queue.enter(owner, **{"until": LATER, "urgent": False, **settings})
+    order.append(name)
+
+
+def start(*waiting: Coroutine[Any, Any, None]) -> list[asyncio.Task[None]]:
+    return [asyncio.create_task(one) for one in waiting]
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def test_urgent_first_else_first_come() -> None:
+    async def run() -> list[str]:
+        queue, order = Queue(Limits()), []  # type: ignore[var-annotated]
+        await enter(queue, "first", order)
+        tasks = start(
+            enter(queue, "second", order),
+            enter(queue, "third", order),
+            enter(queue, "urgent", order, urgent=True),
+            enter(queue, "urgent too", order, urgent=True),
+        )
+        await settle()
+        assert queue.waiting == 4 and queue.running == 1
+        for _ in range(5):
+            queue.leave()
+            await settle()
+        await asyncio.gather(*tasks)
+        assert queue.waiting == queue.running == 0
+        return order
+
+    assert asyncio.run(run()) == ["first", "urgent", "urgent too", "second", "third"]
+
+
+def test_who_does_not_fit_is_refused_at_once_and_told_when_to_come_back() -> None:
+    async def run() -> None:
+        queue, order = Queue(Limits(queue=4, share=0.5)), []  # type: ignore[var-annotated]
+        await enter(queue, "first", order)
+        queue.begin()
+        tasks = start(enter(queue, "second", order), enter(queue, "third", order))
+        await settle()
+        with pytest.raises(Busy, match="2 requests of this address wait; try again in 5 s") as refused:
+            await enter(queue, "fourth", order)
+        assert refused.value.retry_after == 5, "nothing has succeeded yet"
+        tasks += start(*(enter(queue, name, order, "b") for name in "xy"))
+        await settle()
+        with pytest.raises(Busy, match="4 requests wait"):
+            queue.require_room("c")
+        for task in tasks:
+            task.cancel()
+        await settle()
+        assert queue.waiting == 0, "who has left takes no place"
+        queue.require_room("a")
+
+    asyncio.run(run())
+
+
+def test_only_a_success_says_how_long_a_video_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+
+    async def run() -> None:
+        nonlocal now
+        queue = Queue(Limits())
+        for took, success, mean in ((100.0, False, None), (10.0, True, 10.0), (0.1, False, 10.0), (20.0, True, 12.0)):
+            await queue.enter("a", LATER, urgent=False)
+            queue.begin()
+            now += took
+            queue.leave(success=success)
+            wait = queue.wait()
+            assert queue._mean == (None if mean is None else pytest.approx(mean))
+            assert wait in (None, 0.0)
+        await queue.enter("a", LATER, urgent=False)
+        queue.begin()
+        now += 2
+        assert queue.wait() == pytest.approx(10.0)
+        now += 100
+        assert queue.wait() == 0.0
+
+    asyncio.run(run())
+
+
+def test_a_deadline_that_cannot_be_met_is_refused_and_one_that_passes_ends_the_wait() -> None:
+    async def run() -> None:
+        queue = Queue(Limits())
+        await queue.enter("a", LATER, urgent=False)
+        queue.begin()
+        with pytest.raises(ServerTimeout, match="it was not begun"):
+            await queue.enter("a", time.monotonic() + 0.02, urgent=False)
+        assert queue.waiting == 0
+        queue._mean = 50.0
+        with pytest.raises(Busy, match="after the request's deadline") as refused:
+            await queue.enter("a", time.monotonic() + 1, urgent=False)
+        assert refused.value.retry_after == 50
+        queue.leave()
+        await queue.enter("a", LATER, urgent=False)
+
+    asyncio.run(run())
+
+
+def test_a_turn_that_comes_as_its_owner_leaves_is_passed_on() -> None:
+    async def run() -> None:
+        queue, order = Queue(Limits()), []  # type: ignore[var-annotated]
+        await enter(queue, "first", order)
+        leaving, staying = start(enter(queue, "second", order), enter(queue, "third", order))
+        await settle()
+        queue.leave()
+        leaving.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await leaving
+        await asyncio.wait_for(staying, 1)
+        assert order == ["first", "third"]
+
+    asyncio.run(run())
+
+
+def test_a_queue_that_is_closed_hands_back_who_waits_as_not_begun() -> None:
+    async def run() -> None:
+        queue, order = Queue(Limits()), []  # type: ignore[var-annotated]
+        await enter(queue, "first", order)
+        (waiting,) = start(enter(queue, "second", order))
+        await settle()
+        queue.close()
+        with pytest.raises(ServerUnreachable, match="not begun"):
+            await waiting
+        with pytest.raises(ServerUnreachable, match="sent elsewhere"):
+            queue.require_room("b")
+        queue.leave()
+        assert order == ["first"]
+
+    asyncio.run(run())

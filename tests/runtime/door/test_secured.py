@@ -1,0 +1,135 @@
+"""TLS and tokens over both protocols; the log and the metrics say what happened and not what was asked for."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+import tritonclient.grpc
+import tritonclient.http
+from door_requests import exchange, grpc_request, json_request, post
+from tritonclient.grpc import service_pb2_grpc
+
+from consisid_runtime.door.access import Access
+from consisid_runtime.door.door import Door
+from consisid_runtime.door.records import writing
+from consisid_runtime.serve.private import make_certificate
+from consisid_runtime.serve.tritonserver import TritonServer
+
+pytestmark = pytest.mark.server
+
+TOKEN = "a-token-of-some-length"
+SECRET = "an unmistakable prompt"
+BEARER = {"authorization": f"Bearer {TOKEN}"}
+
+
+@pytest.fixture(scope="module")
+def log() -> io.StringIO:
+    return io.StringIO()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tls")
+    key, pem = make_certificate("localhost")
+    (folder / "key.pem").write_bytes(key)
+    (folder / "cert.pem").write_bytes(pem)
+    return folder / "cert.pem"
+
+
+@pytest.fixture(scope="module")
+def secured(
+    tiny_repository: Path, certificate: Path, log: io.StringIO, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Door]:
+    (folder := tmp_path_factory.mktemp("token")).joinpath("token").write_text(TOKEN)
+    access = Access.read(folder / "token", certificate, certificate.with_name("key.pem"))
+    server = TritonServer(tiny_repository, private=True, ready_timeout=60)
+    with writing(logging.StreamHandler(log)), Door(server, access=access) as door:
+        yield door
+
+
+def named(url: str) -> str:
+    """The same port, by the name in the certificate."""
+    return url.partition("//")[2].replace("127.0.0.1", "localhost")
+
+
+def get(door: Door, certificate: Path, path: str, data: bytes | None = None, **headers: str) -> tuple[int, bytes]:
+    context = ssl.create_default_context(cafile=str(certificate))
+    request = urllib.request.Request(f"https://{named(door.http_url)}{path}", data, headers)
+    try:
+        with urllib.request.urlopen(request, timeout=20, context=context) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read()
+
+
+def test_over_https(secured: Door, certificate: Path, log: io.StringIO) -> None:
+    assert secured.http_url.startswith("https://") and secured.grpc_url.startswith("grpcs://")
+    infer, body = "/v2/models/consisid/infer", json.dumps(json_request(SECRET)).encode()
+    assert get(secured, certificate, "/v2/health/ready")[0] == 200
+    for path, data in (("/v2", None), ("/metrics", None), ("/v2/models/consisid", None), (infer, body), ("/x", None)):
+        assert get(secured, certificate, path, data)[0] == 401
+        assert get(secured, certificate, path, data, authorization="Bearer another-token-of-some-length")[0] == 401
+    status, answer = get(secured, certificate, infer, body, **BEARER, **{"x-request-id": "mine-7"})
+    assert status == 200 and json.loads(answer)["outputs"][0]["data"] == [97, 98, 99]
+    lines = [json.loads(line) for line in log.getvalue().splitlines()]
+    (line,) = (line for line in lines if line.get("request") == "mine-7")
+    assert line["outcome"] == "OK" and line["protocol"] == "http" and line["peer"] == "127.0.0.1"
+    assert line["bytes_received"] == len(body) and line["seconds"] >= line["seconds_queued"] >= 0
+    assert SECRET not in log.getvalue() and TOKEN not in log.getvalue()
+
+
+def test_plain_bytes_are_no_tls(secured: Door) -> None:
+    assert b"200" not in exchange(secured.http_url, post(json_request()), 5)
+    with grpc.insecure_channel(named(secured.grpc_url)) as channel, pytest.raises(grpc.RpcError) as refused:
+        service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(grpc_request(), timeout=5)
+    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_tritonclient_over_tls(secured: Door, certificate: Path) -> None:
+    context = ssl.create_default_context(cafile=str(certificate))
+    with tritonclient.http.InferenceServerClient(
+        named(secured.http_url), ssl=True, ssl_context_factory=lambda: context
+    ) as client:
+        assert client.is_server_ready() and client.is_model_ready("consisid", headers=BEARER)
+    with tritonclient.grpc.InferenceServerClient(
+        named(secured.grpc_url), ssl=True, root_certificates=str(certificate)
+    ) as client:
+        assert client.is_server_ready() and client.is_server_live()
+        assert client.is_model_ready("consisid", headers=BEARER)
+        with pytest.raises(tritonclient.grpc.InferenceServerException, match="UNAUTHENTICATED: "):
+            client.get_model_metadata("consisid")
+
+
+def test_a_call_without_the_token(secured: Door, certificate: Path, log: io.StringIO) -> None:
+    credentials = grpc.ssl_channel_credentials(certificate.read_bytes())
+    with grpc.secure_channel(named(secured.grpc_url), credentials) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        with pytest.raises(grpc.RpcError) as refused:
+            stub.ModelInfer(grpc_request(SECRET), timeout=10)
+        assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        given = (*BEARER.items(), ("x-request-id", f"not a word {SECRET}"))
+        answer, made = stub.ModelInfer.with_call(grpc_request(SECRET), timeout=10, metadata=given)
+    assert answer.raw_output_contents[0] == b"abc"
+    assert dict(made.trailing_metadata())["x-request-id"] in log.getvalue()
+    assert SECRET not in log.getvalue()
+
+
+def test_metrics(secured: Door, certificate: Path) -> None:
+    status, text = get(secured, certificate, "/metrics", **BEARER)
+    assert status == 200
+    for outcome, protocol in (("OK", "http"), ("UNAUTHENTICATED", "http"), ("UNAUTHENTICATED", "grpc")):
+        assert f'consisid_requests_total{{outcome="{outcome}",protocol="{protocol}"}}'.encode() in text
+    for name in ("consisid_queue_waiting 0.0", "consisid_server_up 1.0", "consisid_server_starts 1.0"):
+        assert f"\n{name}\n".encode() in text
+    assert b"\nconsisid_bytes_in_flight 0.0\n" in text
+    assert b'nv_inference_request_success{model="second"' in text, "Triton server's own"
