@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from consisid_measurement.commands import Json, MachineName, Out, Rounds, finish, results_folder
+from consisid_measurement.commands import Json, MachineName, Out, Rounds, results_folder, run_suite
 from consisid_runtime.cli.progress import Display
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _STEPS, _FRAMES = 6, 17
 
 def command(rounds: Rounds = 30, machine: MachineName = None, out: Out = None, as_json: Json = False) -> None:
     """Measure requests to nano through the door and to Triton server itself, in turn, over gRPC and HTTP."""
-    from consisid_measurement import environment, harness
+    from consisid_measurement import environment
 
     results = results_folder(out)
 
@@ -31,16 +31,7 @@ def command(rounds: Rounds = 30, machine: MachineName = None, out: Out = None, a
         with Display(f"bench {SUITE}") as display:
             return measure(environment.checkout() / "build" / SUITE, rounds, display.update)
 
-    record, reason = harness.run(
-        SUITE,
-        GATE,
-        rows,
-        root=environment.checkout(),
-        machine=environment.machine(machine),
-        packages=PACKAGES,
-        ceilings=dict,
-    )
-    finish(record, reason, results, as_json)
+    run_suite(SUITE, GATE, rows, packages=PACKAGES, machine=machine, results=results, as_json=as_json)
 
 
 def measure(folder: Path, rounds: int, progress: Progress) -> list[Row]:
