@@ -41,9 +41,10 @@ class Features:
 
 @dataclass(frozen=True, slots=True)
 class TimedVideo:
-    """A video, uint8 [frames, height, width, 3] RGB, with its "total_seconds" and "step_seconds".
+    """A video, uint8 [frames, height, width, 3] RGB, with its "total_seconds", "step_seconds" and "after_steps_seconds".
 
-    "step_seconds" is the median over all steps but the first, which includes the preparation.
+    "step_seconds" is the median over all steps but the first, which includes the preparation. After the last step come
+    the decoder and the conversion to uint8.
     """
 
     frames: NDArray[np.uint8]
@@ -150,9 +151,10 @@ class _Clock:
         return tensors
 
     def stop(self, frames: NDArray[np.uint8]) -> TimedVideo:
-        total = time.perf_counter() - self._begin
+        end = time.perf_counter()
         step = median(later - earlier for earlier, later in pairwise(self._steps))
-        return TimedVideo(frames, {"total_seconds": total, "step_seconds": step})
+        seconds = {"total_seconds": end - self._begin, "step_seconds": step, "after_steps_seconds": end - self._steps[-1]}
+        return TimedVideo(frames, seconds)
 
 
 class _RecordingBundle:
