@@ -13,6 +13,7 @@ from typing import Any
 from consisid_benchmarks.predict.ceilings import Device, measured
 from consisid_benchmarks.predict.graph import graphs
 from consisid_benchmarks.predict.seconds import predict
+from consisid_benchmarks.predict.skipping import nano_curve, tiers
 from consisid_measurement.record import OURS, Record, Row
 from consisid_runtime.files.atomic import write_file
 
@@ -30,7 +31,8 @@ _KIND = "predicted"
 
 def make(budget: Mapping[str, Any], device: Device) -> dict[str, Any]:
     """The record of a prediction, from the budgets of every case."""
-    return {**predict(budget["full"], device), "graphs": graphs(budget, device)}
+    found = predict(budget["full"], device)
+    return {**found, "tiers": tiers(found["fp8"], nano_curve()), "graphs": graphs(budget, device)}
 
 
 def write(results: Path, device: str, found: Mapping[str, Any]) -> Path:

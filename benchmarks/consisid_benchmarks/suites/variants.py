@@ -41,10 +41,10 @@ class Features:
 
 @dataclass(frozen=True, slots=True)
 class TimedVideo:
-    """A video, uint8 [frames, height, width, 3] RGB, with its "total_seconds", "step_seconds" and "after_steps_seconds".
+    """A video, uint8 [frames, height, width, 3] RGB, and its times.
 
-    "step_seconds" is the median over all steps but the first, which includes the preparation. After the last step come
-    the decoder and the conversion to uint8.
+    These are "total_seconds", "step_seconds" and "after_steps_seconds". "step_seconds" is the median over all steps but
+    the first, which includes the preparation. After the last step come the decoder and the conversion to uint8.
     """
 
     frames: NDArray[np.uint8]
@@ -153,7 +153,11 @@ class _Clock:
     def stop(self, frames: NDArray[np.uint8]) -> TimedVideo:
         end = time.perf_counter()
         step = median(later - earlier for earlier, later in pairwise(self._steps))
-        seconds = {"total_seconds": end - self._begin, "step_seconds": step, "after_steps_seconds": end - self._steps[-1]}
+        seconds = {
+            "total_seconds": end - self._begin,
+            "step_seconds": step,
+            "after_steps_seconds": end - self._steps[-1],
+        }
         return TimedVideo(frames, seconds)
 
 
