@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from consisid_runtime.door.door import Door
 from consisid_runtime.serve.repository import ensemble_config, stage_config
 from consisid_runtime.serve.tritonserver import TritonServer
 from consisid_runtime.signatures import ENSEMBLE, Port, Signature
+
+if TYPE_CHECKING:
+    from consisid_runtime.door.door import Door
 
 _IMAGE, _PROMPT = ENSEMBLE.inputs
 _VIDEO, _RAW, _INFO = ENSEMBLE.outputs
@@ -99,5 +102,7 @@ def tiny_server(tiny_repository: Path) -> Iterator[TritonServer]:
 
 @pytest.fixture(scope="session")
 def tiny_door(tiny_repository: Path) -> Iterator[Door]:
+    from consisid_runtime.door.door import Door
+
     with Door(TritonServer(tiny_repository, private=True, ready_timeout=60)) as door:
         yield door
