@@ -6,7 +6,7 @@ from pathlib import Path
 
 import onnx
 import torch
-from onnx import helper
+from onnx import TensorProto, helper
 from torch import Tensor
 
 from consisid_export.checkpoint.checkpoint import Checkpoint
@@ -16,12 +16,21 @@ from consisid_runtime.errors import ExportRefused
 from consisid_runtime.signatures import Signature
 
 DTYPES: dict[int, torch.dtype] = {
-    onnx.TensorProto.FLOAT: torch.float32,
-    onnx.TensorProto.FLOAT16: torch.float16,
-    onnx.TensorProto.BFLOAT16: torch.bfloat16,
-    onnx.TensorProto.FLOAT8E4M3FN: torch.float8_e4m3fn,
-    onnx.TensorProto.INT64: torch.int64,
+    TensorProto.FLOAT: torch.float32,
+    TensorProto.FLOAT16: torch.float16,
+    TensorProto.BFLOAT16: torch.bfloat16,
+    TensorProto.FLOAT8E4M3FN: torch.float8_e4m3fn,
+    TensorProto.INT64: torch.int64,
 }
+KSERVE: dict[int, str] = {
+    TensorProto.FLOAT: "FP32",
+    TensorProto.FLOAT16: "FP16",
+    TensorProto.BFLOAT16: "BF16",
+    TensorProto.INT64: "INT64",
+    TensorProto.INT32: "INT32",
+    TensorProto.UINT8: "UINT8",
+}
+"""ONNX type → the name that ports and model repositories have for it."""
 
 
 def check_structure(path: Path, signature: Signature) -> None:
@@ -44,6 +53,12 @@ def check_structure(path: Path, signature: Signature) -> None:
         inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ExportRefused(f"{signature.name}: {error}") from error
+    ports = {port.name: port for port in (*signature.inputs, *signature.outputs)}
+    for value in (*model.graph.input, *model.graph.output):
+        kind, port = value.type.tensor_type.elem_type, ports.get(value.name)
+        if port is not None and KSERVE.get(kind) != port.dtype:
+            found = TensorProto.DataType.Name(kind)
+            raise ExportRefused(f"{signature.name}: {port.name} is {found}, its signature says {port.dtype}")
     for value, port in zip(inferred.graph.output, signature.outputs, strict=True):
         dims = tuple(dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim)
         if dims != port.shape:
@@ -60,11 +75,11 @@ def external_weights(model: onnx.ModelProto, folder: Path) -> dict[str, Stored]:
     return {
         tensor.name: _external(tensor, folder)
         for tensor in model.graph.initializer
-        if tensor.data_location == onnx.TensorProto.EXTERNAL
+        if tensor.data_location == TensorProto.EXTERNAL
     }
 
 
-def _external(tensor: onnx.TensorProto, folder: Path) -> Stored:
+def _external(tensor: TensorProto, folder: Path) -> Stored:
     at = {entry.key: entry.value for entry in tensor.external_data}
     return Stored(
         folder / at["location"], int(at["offset"]), int(at["length"]), DTYPES[tensor.data_type], tuple(tensor.dims)

@@ -9,6 +9,7 @@ from typing import Any
 import onnx
 
 from consisid_export.checkpoint.tensor_files import link
+from consisid_export.onnx.structure import KSERVE
 from consisid_runtime.bundle import Bundle
 from consisid_runtime.engines.table import ENGINES, TritonModel, engine_kind
 from consisid_runtime.errors import ExportRefused
@@ -31,14 +32,6 @@ FOUND = {"detector": "face/detector.onnx", "recogniser": "face/recogniser.onnx"}
 """ONNX models of the checkpoint itself → their file in a bundle."""
 
 _NOTE = "# Written by `consisid repository --native`.\n"
-_DTYPES: dict[int, str] = {
-    onnx.TensorProto.FLOAT: "FP32",
-    onnx.TensorProto.FLOAT16: "FP16",
-    onnx.TensorProto.BFLOAT16: "BF16",
-    onnx.TensorProto.INT64: "INT64",
-    onnx.TensorProto.INT32: "INT32",
-    onnx.TensorProto.UINT8: "UINT8",
-}
 
 
 def write_native(bundle: Bundle, folder: Path) -> list[str]:
@@ -128,7 +121,7 @@ def graph_signature(name: str, path: Path) -> Signature:
 
 def _port(value: onnx.ValueInfoProto) -> Port:
     kind = value.type.tensor_type
-    return Port(value.name, _DTYPES[kind.elem_type], tuple(dim.dim_value or "any" for dim in kind.shape.dim))
+    return Port(value.name, KSERVE[kind.elem_type], tuple(dim.dim_value or "any" for dim in kind.shape.dim))
 
 
 def _write_model(bundle: Bundle, folder: Path, config: str, files: list[str], model: str) -> None:

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -173,6 +174,9 @@ def test_a_weight_changed_or_cut_off_is_found(checkpoint: Checkpoint, modulate: 
     with pytest.raises(ExportRefused, match=f"{last} in {WHOLE} is not the checkpoint's"):
         compare_weights(graph, checkpoint, "dit_modulate")
     check_structure(graph, signature)
+    narrow = replace(signature, outputs=tuple(replace(port, dtype="FP16") for port in signature.outputs))
+    with pytest.raises(ExportRefused, match="_modulations is FLOAT, its signature says FP16"):
+        check_structure(graph, narrow)
     data.write_bytes(content[: weights[last].offset + weights[last].length - 1])
     with pytest.raises(ExportRefused, match=f"{last} ends behind the end of {WHOLE}"):
         check_structure(graph, signature)

@@ -90,9 +90,15 @@ def require_caches_of(kind: int, path: Path) -> None:
     assert {types[name] for name in types if name not in caches} == {onnx.TensorProto.FLOAT}
 
 
-def test_caches_of_the_decoder_are_bfloat16_in_bf16(untrained: Path, tmp_path: Path) -> None:
-    path = exported_graph(Checkpoint(untrained), "vae_decoder_next", torch.bfloat16, tmp_path)
-    require_caches_of(onnx.TensorProto.BFLOAT16, path)
+@pytest.mark.parametrize(
+    ("dtype", "kind"), [(torch.bfloat16, "BF16"), (torch.float16, "FP16"), (torch.float32, "FP32")]
+)
+def test_caches_of_the_decoder_have_the_precision(untrained: Path, dtype: torch.dtype, kind: str) -> None:
+    """What `check_structure` holds an exported graph to."""
+    signature = networks.signatures(Checkpoint(untrained), dtype)["vae_decoder_next"]
+    ports = (*signature.inputs, *signature.outputs)
+    assert {port.dtype for port in ports if "cache_" in port.name} == {kind}
+    assert {port.dtype for port in ports if "cache_" not in port.name} == {"FP32"}
 
 
 def test_a_chunk_takes_the_caches_that_the_one_before_left(untrained: Path, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ Distances = Callable[..., list[float]]
 def distances(trained_bundle_of: Callable[[str], Path]) -> Distances:
     """A variant → the distance of each person's last latents to those of `exact`."""
     checkpoint = Checkpoint.open(consisid_nano.checkpoint())
-    generator = VideoGenerator(Bundle.open(trained_bundle_of("onnx"), device="cpu"), checkpoint, Options())
+    generator = VideoGenerator(Bundle.open(trained_bundle_of("mixed"), device="cpu"), checkpoint, Options())
     generator.pipeline.stages["decode"] = lambda latents, request: np.zeros((1, 8, 8, 3), np.uint8)
     exact = cache(lambda number: generator.generate(case(number), Variant(EXACT)).latents)
     return lambda variant, people=PEOPLE: [
