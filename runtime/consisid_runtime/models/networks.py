@@ -69,8 +69,8 @@ def load(name: str, checkpoint: WeightReader, dtype: torch.dtype | None = torch.
     """One module with its weights, taking and returning its signature's ports in order.
 
     Args:
-        dtype: of the weights, hence of the computation; the ports stay float32, except the caches of the VAE's decoder. None keeps each weight as it is stored:
-            nothing is read or copied, and the module is not meant to be run.
+        dtype: of the weights, hence of the computation, and of the decoder's caches; all other ports stay float32. None
+            keeps each weight as it is stored: nothing is read or copied, and the module is not meant to be run.
 
     Raises `CheckpointInvalid` when the weights are not those that the configuration implies.
     """
