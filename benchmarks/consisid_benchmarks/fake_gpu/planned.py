@@ -17,7 +17,7 @@ import torch
 from consisid_benchmarks.fake_gpu.cases import begin_stage, counted
 from consisid_benchmarks.fake_gpu.full_size import CONFIGS, FullSize
 from consisid_benchmarks.fake_gpu.machine import device_tensor, host_tensor, machine
-from consisid_benchmarks.fake_gpu.meter import Meter
+from consisid_benchmarks.fake_gpu.meter import FAKE, Meter
 from consisid_benchmarks.fake_gpu.stages import run_stages
 from consisid_runtime.engines import Engine
 from consisid_runtime.engines.torch import TorchEngine
@@ -37,7 +37,8 @@ class Planned(FullSize):
         known = name in self.loaded
         engine = super().module(name)
         if not known and self._residency is not None:
-            self._residency.adopt(name, cast(TorchEngine, engine))
+            with FAKE:  # the host's memory as well: the weights of a whole checkpoint are 21 GiB
+                self._residency.adopt(name, cast(TorchEngine, engine))
         return engine
 
 
