@@ -13,7 +13,7 @@ from checked parts. Each protocol has its folder; what both share is beside them
     upstream      Triton server's gRPC
     supervisor    starts Triton server again where it died
     records       counters and log lines
-    rooms         these together
+    parts         these together
     door          all of it, as a context manager
 
 Needs the extra `door`. Nothing here imports torch or a model.

@@ -15,7 +15,7 @@ from consisid_runtime.door.grpc.service import Service
 from consisid_runtime.door.http.app import App
 from consisid_runtime.door.http.listener import Listener as HttpListener
 from consisid_runtime.door.limits import Limits
-from consisid_runtime.door.rooms import Rooms
+from consisid_runtime.door.parts import Parts
 from consisid_runtime.errors import InvalidOption, ServerUnreachable
 from consisid_runtime.serve.address import free_ports, in_url, reachable, resolve
 from consisid_runtime.serve.tritonserver import TritonServer
@@ -110,13 +110,13 @@ class Door:
 
     async def _serve(self, host: str, shown: str, started: Future[None]) -> None:
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
-        rooms = Rooms(self._server, self._access, self._limits)
-        http_listener = HttpListener(App(rooms), self._access, self._limits)
-        grpc_listener = GrpcListener(Service(rooms), self._access, self._limits)
+        parts = Parts(self._server, self._access, self._limits)
+        http_listener = HttpListener(App(parts), self._access, self._limits)
+        grpc_listener = GrpcListener(Service(parts), self._access, self._limits)
         stopping = asyncio.create_task(self._stopping.wait())
         tasks: list[asyncio.Task[Any]] = [stopping]
         try:
-            tasks.append(start := asyncio.create_task(rooms.supervisor.start()))
+            tasks.append(start := asyncio.create_task(parts.supervisor.start()))
             await asyncio.wait({start, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if not start.done():
                 return
@@ -127,13 +127,13 @@ class Door:
             except (OSError, RuntimeError) as error:
                 raise InvalidOption(f"cannot listen on {shown}: {error}; choose other ports") from error
             started.set_result(None)
-            tasks.append(watch := asyncio.create_task(rooms.supervisor.run()))
+            tasks.append(watch := asyncio.create_task(parts.supervisor.run()))
             await asyncio.wait({watch, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if watch.done():
                 watch.result()
         finally:
             self._stopping.set()
-            await rooms.dispatch.close()
+            await parts.dispatch.close()
             await asyncio.gather(http_listener.stop(), grpc_listener.stop())
-            await rooms.supervisor.stop()
+            await parts.supervisor.stop()
             await asyncio.gather(*tasks, return_exceptions=True)

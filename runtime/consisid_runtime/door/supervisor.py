@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
 
 from consisid_runtime.door.upstream import Upstream
 from consisid_runtime.errors import ConsisIDError, ServerUnreachable
@@ -27,15 +26,14 @@ class Supervisor:
 
     Args:
         server: a private one.
-        on_change: called when a server begins or ends to serve.
 
     Attributes:
         upstream: the running server's; None while there is none.
         starts: how often the server has been started.
     """
 
-    def __init__(self, server: TritonServer, on_change: Callable[[], None] = lambda: None) -> None:
-        self._server, self._on_change = server, on_change
+    def __init__(self, server: TritonServer) -> None:
+        self._server = server
         self._serving, self._stopping = asyncio.Event(), asyncio.Event()
         self.upstream: Upstream | None = None
         self.starts = 0
@@ -49,7 +47,6 @@ class Supervisor:
         self.upstream = Upstream(self._server.private_port)
         self.starts += 1
         self._serving.set()
-        self._on_change()
 
     async def run(self) -> None:
         """Watch over the started server until `stop`. Raises the error of the last of several failed starts."""
@@ -113,6 +110,5 @@ class Supervisor:
     async def _down(self) -> None:
         self._serving.clear()
         upstream, self.upstream = self.upstream, None
-        self._on_change()
         if upstream is not None:
             await upstream.close()

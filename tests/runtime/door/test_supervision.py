@@ -203,8 +203,10 @@ def test_a_stop_in_the_middle_of_a_pause_ends_the_watch(monkeypatch: pytest.Monk
         await watched.start()
         task = asyncio.create_task(watched.run())
         await asyncio.sleep(0.05)
+        assert not task.done()
         await watched.stop()
         await asyncio.wait_for(task, 1)
+        assert watched.starts == 1 and not await watched.ready()
 
     asyncio.run(run())
 

@@ -23,7 +23,7 @@ from consisid_runtime.door import description
 from consisid_runtime.door.access import owner
 from consisid_runtime.door.grpc.failure import metadata, status
 from consisid_runtime.door.grpc.message import parse
-from consisid_runtime.door.rooms import Rooms
+from consisid_runtime.door.parts import Parts
 from consisid_runtime.errors import (
     Busy,
     ConsisIDError,
@@ -48,8 +48,8 @@ log = logging.getLogger(__name__)
 class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
     """All calls, on a door's parts."""
 
-    def __init__(self, rooms: Rooms) -> None:
-        self._rooms = rooms
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
         self._calls: Counter[str] = Counter()
         # The three without a token and without a look at the request: nothing that others send shuts them out.
         self._open: dict[str, Call] = {
@@ -103,18 +103,18 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
     def _check(self, caller: str, context: Any) -> None:
         """Raises `Unauthenticated`, or `Busy` for more calls than there may be."""
         try:
-            self._rooms.access.check(dict(context.invocation_metadata()).get("authorization"))
+            self._parts.access.check(dict(context.invocation_metadata()).get("authorization"))
         except Unauthenticated as error:
-            self._rooms.records.count("grpc", error.code)
+            self._parts.records.count("grpc", error.code)
             raise
-        most = self._rooms.limits.connections
-        if self._calls.total() > most or self._calls[caller] > self._rooms.limits.one(most):
+        most = self._parts.limits.connections
+        if self._calls.total() > most or self._calls[caller] > self._parts.limits.one(most):
             raise Busy("there are too many calls; try again in 5 s", 5.0)
 
     async def _write(self, context: Any, answer: Message) -> None:
         """Raises `ServerTimeout` where the caller does not take it."""
         try:
-            async with asyncio.timeout(self._rooms.limits.body_seconds):
+            async with asyncio.timeout(self._parts.limits.body_seconds):
                 await context.write(answer.SerializeToString())
         except TimeoutError:
             raise ServerTimeout("the answer was not taken in time") from None
@@ -125,7 +125,7 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
     async def _read(self, context: Any) -> bytes:
         """The call's one message. Raises `ServerTimeout`, or `MalformedRequest` where there is none."""
         try:
-            async with asyncio.timeout(self._rooms.limits.body_seconds):
+            async with asyncio.timeout(self._parts.limits.body_seconds):
                 data = await context.read()
         except TimeoutError:
             raise ServerTimeout("the request did not arrive in time") from None
@@ -134,7 +134,7 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
         return bytes(data)
 
     async def _small(self, context: Any, kind: type[Kind]) -> Kind:
-        async with self._rooms.budget.reserve(owner(_host(context)), self._rooms.limits.message):
+        async with self._parts.budget.reserve(owner(_host(context)), self._parts.limits.message):
             data = await self._read(context)
         if len(data) > _SMALL:
             raise RequestTooLarge(f"this call's message has at most {_SMALL} bytes, got {len(data)}")
@@ -144,18 +144,18 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
             raise MalformedRequest(f"this is no {kind.DESCRIPTOR.name}") from None
 
     async def _infer(self, context: Any) -> None:
-        rooms, peer = self._rooms, _host(context)
+        parts, peer = self._parts, _host(context)
         given = dict(context.invocation_metadata()).get("x-request-id", "")
-        with rooms.records.request("grpc", peer, given if isinstance(given, str) else "") as line:
+        with parts.records.request("grpc", peer, given if isinstance(given, str) else "") as line:
             caller = owner(peer)
-            rooms.dispatch.require_room(caller)
-            async with rooms.budget.reserve(caller, rooms.limits.message) as held:
+            parts.dispatch.require_room(caller)
+            async with parts.budget.reserve(caller, parts.limits.message) as held:
                 data = await self._read(context)
                 line.received = len(data)
-                asked = parse(data, rooms.limits)
+                asked = parse(data, parts.limits)
                 del data
                 held.shrink(asked.size)
-                answer = await rooms.dispatch.run(asked, caller, context.time_remaining(), line.take_turn)
+                answer = await parts.dispatch.run(asked, caller, context.time_remaining(), line.take_turn)
             answer.id = asked.identifier
             line.sent = answer.ByteSize()
             context.set_trailing_metadata((("x-request-id", line.identifier),))
@@ -165,11 +165,11 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
         return service_pb2.ServerLiveResponse(live=True)
 
     async def _ready(self, context: Any) -> Any:
-        return service_pb2.ServerReadyResponse(ready=await self._rooms.supervisor.ready())
+        return service_pb2.ServerReadyResponse(ready=await self._parts.supervisor.ready())
 
     async def _health(self, context: Any) -> Any:
         kinds = health_pb2.HealthCheckResponse
-        ready = await self._rooms.supervisor.ready()
+        ready = await self._parts.supervisor.ready()
         return kinds(status=kinds.SERVING if ready else kinds.NOT_SERVING)
 
     async def _server(self, context: Any) -> Any:
@@ -178,7 +178,7 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
     async def _model_ready(self, context: Any) -> Any:
         asked = await self._small(context, service_pb2.ModelReadyRequest)
         description.signature_of(asked.name, asked.version)
-        return service_pb2.ModelReadyResponse(ready=await self._rooms.supervisor.ready())
+        return service_pb2.ModelReadyResponse(ready=await self._parts.supervisor.ready())
 
     async def _metadata(self, context: Any) -> Any:
         asked = await self._small(context, service_pb2.ModelMetadataRequest)
@@ -191,7 +191,7 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
         return service_pb2.ModelConfigResponse(config=ParseDict(found, model_config_pb2.ModelConfig()))
 
     async def _index(self, context: Any) -> Any:
-        models = description.index(ready=await self._rooms.supervisor.ready())
+        models = description.index(ready=await self._parts.supervisor.ready())
         return ParseDict({"models": models}, service_pb2.RepositoryIndexResponse())
 
 

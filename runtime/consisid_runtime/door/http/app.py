@@ -18,7 +18,7 @@ from consisid_runtime.door.access import owner
 from consisid_runtime.door.http.answer import failure, success
 from consisid_runtime.door.http.body import parse, read
 from consisid_runtime.door.http.protocol import HEALTH
-from consisid_runtime.door.rooms import Rooms
+from consisid_runtime.door.parts import Parts
 from consisid_runtime.errors import ConsisIDError, NotFound, RequestCancelled, Unauthenticated
 
 log = logging.getLogger(__name__)
@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 class App:
     """An ASGI application on a door's parts."""
 
-    def __init__(self, rooms: Rooms) -> None:
-        self._rooms = rooms
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
         routes = [
             Route("/v2/health/live", self._live),
             Route("/v2/health/ready", self._ready),
@@ -51,9 +51,9 @@ class App:
         """Checks the token of every request but those for health."""
         if scope["type"] == "http" and not scope["path"].startswith(HEALTH):
             try:
-                self._rooms.access.check(dict(scope["headers"]).get(b"authorization"))
+                self._parts.access.check(dict(scope["headers"]).get(b"authorization"))
             except Unauthenticated as error:
-                self._rooms.records.count("http", error.code)
+                self._parts.records.count("http", error.code)
                 await failure(error)(scope, receive, send)
                 return
         await self._routed(scope, receive, send)
@@ -62,14 +62,14 @@ class App:
         return JSONResponse({"live": True})
 
     async def _ready(self, request: Request) -> Response:
-        ready = await self._rooms.supervisor.ready()
+        ready = await self._parts.supervisor.ready()
         return JSONResponse({"ready": ready}, 200 if ready else 503)
 
     async def _server(self, request: Request) -> Response:
         return JSONResponse(description.server())
 
     async def _index(self, request: Request) -> Response:
-        return JSONResponse(description.index(ready=await self._rooms.supervisor.ready()))
+        return JSONResponse(description.index(ready=await self._parts.supervisor.ready()))
 
     async def _metadata(self, request: Request) -> Response:
         return JSONResponse(description.metadata(_signature(request)))
@@ -80,23 +80,23 @@ class App:
     async def _model_ready(self, request: Request) -> Response:
         # Triton server's body is empty, which KServe's own SDK cannot read.
         name = _signature(request).name
-        ready = await self._rooms.supervisor.ready()
+        ready = await self._parts.supervisor.ready()
         return JSONResponse({"name": name, "ready": ready}, 200 if ready else 503)
 
     async def _metrics(self, request: Request) -> Response:
-        return Response(await self._rooms.metrics(), media_type="text/plain; version=0.0.4")
+        return Response(await self._parts.metrics(), media_type="text/plain; version=0.0.4")
 
     async def _infer(self, request: Request) -> Response:
-        rooms, peer = self._rooms, request.client.host if request.client else ""
-        with rooms.records.request("http", peer, request.headers.get("x-request-id", "")) as line:
+        parts, peer = self._parts, request.client.host if request.client else ""
+        with parts.records.request("http", peer, request.headers.get("x-request-id", "")) as line:
             caller = owner(peer)
             signature = _signature(request)
-            rooms.dispatch.require_room(caller)
-            async with read(request, caller, rooms.budget, rooms.limits) as (body, head):
+            parts.dispatch.require_room(caller)
+            async with read(request, caller, parts.budget, parts.limits) as (body, head):
                 line.received = len(body)
-                asked, binary = parse(signature.name, body, head, rooms.limits)
+                asked, binary = parse(signature.name, body, head, parts.limits)
                 body.clear()
-                work = asyncio.ensure_future(rooms.dispatch.run(asked, caller, on_turn=line.take_turn))
+                work = asyncio.ensure_future(parts.dispatch.run(asked, caller, on_turn=line.take_turn))
                 answer = await _unless_left(request, work)
             line.sent = sum(map(len, answer.raw_output_contents))
             response = await success(answer, binary, asked.identifier)

@@ -9,7 +9,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from consisid_runtime.door.access import Access
-from consisid_runtime.door.http.crowd import Crowd
+from consisid_runtime.door.http.connections import Connections
 from consisid_runtime.door.http.protocol import Connection
 from consisid_runtime.door.limits import Limits
 
@@ -21,7 +21,7 @@ class Listener:
     """For one event loop.
 
     Attributes:
-        crowd: its connections.
+        connections: those that it has accepted.
     """
 
     def __init__(self, app: Any, access: Access, limits: Limits) -> None:
@@ -38,7 +38,7 @@ class Listener:
         )
         self._access, self._limits = access, limits
         self._state = ServerState()
-        self.crowd = Crowd(limits)
+        self.connections = Connections(limits)
         self._server: asyncio.Server | None = None
 
     async def start(self, address: str, port: int) -> None:
@@ -46,7 +46,7 @@ class Listener:
         self._config.load()
         context = self._access.context()
         self._server = await asyncio.get_running_loop().create_server(
-            lambda: Connection(self._config, self._state, self.crowd, self._limits),
+            lambda: Connection(self._config, self._state, self.connections, self._limits),
             address,
             port,
             backlog=_BACKLOG,

@@ -15,16 +15,16 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from consisid_runtime.door.access import owner
-from consisid_runtime.door.http.crowd import Crowd
+from consisid_runtime.door.http.connections import Connections
 from consisid_runtime.door.limits import Limits
 from consisid_runtime.errors import Busy, ConsisIDError, MalformedRequest, RequestTooLarge, ServerTimeout
 
 HEALTH = "/v2/health/"
-"""What a crowded connection may ask for, and who has no token."""
+"""What a surplus connection may ask for, and who has no token."""
 
 _PIECE, _BODY_PIECE = 2048, 65536
 _LINGER = 2.0
-"""Seconds for which a crowded connection may wait with its head."""
+"""Seconds for which a surplus connection may wait with its head."""
 _STATUS = {
     400: "Bad Request",
     408: "Request Timeout",
@@ -37,11 +37,11 @@ _KEEPALIVE = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TCP
 class Connection(HttpToolsProtocol):
     """One connection."""
 
-    def __init__(self, config: Config, state: ServerState, crowd: Crowd, limits: Limits) -> None:
+    def __init__(self, config: Config, state: ServerState, connections: Connections, limits: Limits) -> None:
         super().__init__(config, state, {}, asyncio.get_running_loop())
         self.owner = ""
-        self._crowd, self._limits = crowd, limits
-        self._crowded, self._in_head, self._head = False, True, 0
+        self._connections, self._limits = connections, limits
+        self._surplus, self._in_head, self._head = False, True, 0
         self._unread = limits.body
         self._timer: asyncio.TimerHandle | None = None
 
@@ -52,12 +52,12 @@ class Connection(HttpToolsProtocol):
             found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             for option, value in _KEEPALIVE:
                 found.setsockopt(socket.IPPROTO_TCP, option, value)
-        self._crowded = self._crowd.enter(self)
-        self._arm(_LINGER if self._crowded else self._limits.head_seconds)
+        self._surplus = self._connections.enter(self)
+        self._arm(_LINGER if self._surplus else self._limits.head_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._arm(None)
-        self._crowd.leave(self)
+        self._connections.leave(self)
         super().connection_lost(exc)
 
     def drop(self) -> None:
@@ -86,7 +86,7 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._in_head = True
         super().on_message_begin()
-        self._arm(_LINGER if self._crowded else self._limits.head_seconds)
+        self._arm(_LINGER if self._surplus else self._limits.head_seconds)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if len(self.headers) <= self._limits.fields:
@@ -102,11 +102,11 @@ class Connection(HttpToolsProtocol):
         elif self.cycle is not None and not self.cycle.response_complete:
             # A second request would hide that the caller leaves.
             self._refuse(400, MalformedRequest("a connection takes the next request after the answer (no pipelining)"))
-        elif self._crowded and not self.url.startswith(HEALTH.encode()):
+        elif self._surplus and not self.url.startswith(HEALTH.encode()):
             self._refuse(503, Busy("there are too many connections; try again in 5 s", 5.0))
         else:
             self._arm(self._limits.body_seconds)
-            self._crowd.work(self)
+            self._connections.work(self)
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -143,7 +143,7 @@ class Connection(HttpToolsProtocol):
         self._arm(None)
 
     def _rest(self) -> None:
-        self._crowd.rest(self)
+        self._connections.rest(self)
 
     def _arm(self, seconds: float | None, late: Any = None) -> None:
         """Call `late` after these seconds unless armed again; None disarms."""

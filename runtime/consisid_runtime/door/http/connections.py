@@ -17,10 +17,10 @@ class Member(Protocol):
         """Close it at once."""
 
 
-class Crowd:
+class Connections:
     """Every connection is accepted. Where there are too many, the one that has been idle longest is closed.
 
-    Where none is idle, the newest may ask for health alone: it is crowded, and no place is taken from who works.
+    Where none is idle, the newest may ask for health alone: it is a surplus one, and no place is taken from who works.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -35,13 +35,13 @@ class Crowd:
         return len(self._members)
 
     def enter(self, member: Member) -> bool:
-        """A new connection, idle at first. Returns whether it is crowded."""
+        """A new connection, idle at first. Returns whether it is a surplus one."""
         self._members.add(member)
         self._owners[member.owner] += 1
-        crowded = self._owners[member.owner] > self._each and not self._drop(member.owner)
-        crowded = crowded or (self.size > self._most and not self._drop(None))
+        surplus = self._owners[member.owner] > self._each and not self._drop(member.owner)
+        surplus = surplus or (self.size > self._most and not self._drop(None))
         self._idle[member] = None
-        return crowded
+        return surplus
 
     def work(self, member: Member) -> None:
         """It has sent a request's head."""

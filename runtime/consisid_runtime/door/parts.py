@@ -19,7 +19,7 @@ from consisid_runtime.serve.tritonserver import TritonServer
 
 
 @dataclass
-class Rooms:
+class Parts:
     """Belongs to the event loop in which it is made."""
 
     server: TritonServer
