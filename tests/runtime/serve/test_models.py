@@ -41,6 +41,7 @@ from consisid_runtime.wire import (
     TICKET,
     TICKETS_VARIABLE,
     VERIFIED_VARIABLE,
+    Extras,
     read_parameters,
     write_parameters,
 )
@@ -234,13 +235,16 @@ def test_a_models_process_keeps_the_memory_that_it_frees(serving: ModuleType, mo
 def test_parameters_and_back() -> None:
     options = Options(seed=7, negative_prompt="é", guidance=1.0, face_index="only", global_identity=False)
     assert write_parameters(Options()) == {}
-    assert read_parameters(json.dumps(write_parameters(options, raw_frames=True))) == (options, True)
-    assert read_parameters("") == (Options(), False)
+    assert read_parameters(json.dumps(write_parameters(options, Extras(raw_frames=True)))) == (
+        options,
+        Extras(raw_frames=True),
+    )
+    assert read_parameters("") == (Options(), Extras())
 
 
 def test_tritons_own_parameters_are_no_options() -> None:
     own = {"sequence_id": 3, "priority": 1, "timeout": 9, "binary_data_output": True, "triton_final_response": True}
-    assert read_parameters(json.dumps(own | {"steps": 2})) == (Options(steps=2), False)
+    assert read_parameters(json.dumps(own | {"steps": 2})) == (Options(steps=2), Extras())
 
 
 @pytest.mark.parametrize("text", ['{"stepz": 1}', '{"raw_frames": "yes"}', '{"guidance": NaN}', "{"])
