@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from consisid_runtime.errors import InvalidOption
 from consisid_runtime.files.image_file import check_bytes
 from consisid_runtime.files.json_file import parse_json
-from consisid_runtime.options import Options, Plan, check_prompt
+from consisid_runtime.options import Options, check_prompt
+from consisid_runtime.plan import Plan
 from consisid_runtime.signatures import Port
 
 BUNDLE_VARIABLE = "CONSISID_BUNDLE"

@@ -24,7 +24,8 @@ from consisid_runtime.allocator import keep_freed_memory
 from consisid_runtime.bundle import Bundle
 from consisid_runtime.errors import ConsisIDError, ServerError
 from consisid_runtime.events import Progress
-from consisid_runtime.options import Options, Plan
+from consisid_runtime.options import Options
+from consisid_runtime.plan import Plan
 from consisid_runtime.serve.tensor_checks import check_tensors, checkpoint_dims, read_report, request_dims
 from consisid_runtime.serve.ticket import take_look
 from consisid_runtime.serve.warm_up import warm_up

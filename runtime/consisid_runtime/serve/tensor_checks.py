@@ -9,7 +9,7 @@ import numpy as np
 
 from consisid_runtime.errors import InvalidOption
 from consisid_runtime.files.json_file import parse_json
-from consisid_runtime.options import Plan
+from consisid_runtime.plan import Plan
 from consisid_runtime.signatures import Signature
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from consisid_runtime.engines.transfers import Lead, send
 from consisid_runtime.errors import InvalidOption
 from consisid_runtime.events import Progress, silent
 from consisid_runtime.models.positions import added_positions, rope
-from consisid_runtime.options import Plan
+from consisid_runtime.plan import Plan
 from consisid_runtime.signatures import MODULATION_BLOCK
 from consisid_runtime.stages.schedule import Schedule
 

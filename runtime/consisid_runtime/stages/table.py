@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from consisid_runtime.events import Progress, silent
-from consisid_runtime.options import Plan
+from consisid_runtime.plan import Plan
 from consisid_runtime.signatures import (
     DECODE_MODEL,
     DENOISE_MODEL,

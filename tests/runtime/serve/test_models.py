@@ -30,7 +30,8 @@ from consisid_runtime.errors import (
 )
 from consisid_runtime.events import Progress
 from consisid_runtime.files.image_file import MAX_BYTES
-from consisid_runtime.options import Geometry, Options, Plan, plan
+from consisid_runtime.options import Options
+from consisid_runtime.plan import Geometry, Plan, plan
 from consisid_runtime.serve.ticket import Ticket
 from consisid_runtime.signatures import DIT_PREPARE, DIT_STEP, PARSER, Signature
 from consisid_runtime.stages.table import STAGES
