@@ -13,7 +13,8 @@ from consisid_runtime.errors import ForkedProcess
 from consisid_runtime.events import Event, Progress, silent
 from consisid_runtime.files.image_file import image_bytes
 from consisid_runtime.memory.decide import Setting
-from consisid_runtime.options import Options, Plan, check_prompt
+from consisid_runtime.options import Options, check_prompt
+from consisid_runtime.plan import Plan
 from consisid_runtime.stages import table
 from consisid_runtime.stages.checkpoint import Origin, read, request_digest, write
 from consisid_runtime.stages.flow import Course, flow, in_process

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from consisid_runtime.errors import CheckpointRefused
-from consisid_runtime.options import Plan
+from consisid_runtime.plan import Plan
 from consisid_runtime.stages.table import Values
 
 FORMAT = 1

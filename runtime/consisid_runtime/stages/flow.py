@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from consisid_runtime.events import Event, Progress, silent
-from consisid_runtime.options import Plan
+from consisid_runtime.plan import Plan
 from consisid_runtime.stages.rates import Rates, evaluations
 from consisid_runtime.stages.table import STAGES, Info, Stage, Values
 

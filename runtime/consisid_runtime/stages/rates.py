@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Collection
 
-from consisid_runtime.options import Plan
+from consisid_runtime.plan import Plan
 
 _SIZES_KEPT = 64
 _Size = tuple[int, int, int]
