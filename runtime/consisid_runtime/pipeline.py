@@ -18,6 +18,7 @@ from consisid_runtime.plan import Plan
 from consisid_runtime.stages import table
 from consisid_runtime.stages.checkpoint import Origin, read, request_digest, write
 from consisid_runtime.stages.flow import Course, flow, in_process
+from consisid_runtime.stages.preview import Preview
 from consisid_runtime.stages.rates import Rates
 from consisid_runtime.video import Video
 from consisid_runtime.wire import Extras, describe
@@ -39,6 +40,7 @@ class Pipeline:
         self.bundle = bundle
         self.stages: dict[str, Any] = table.load(bundle)
         self._rates = Rates()
+        self._preview = Preview(self._encoded, bundle.config.vae.scaling_factor)
 
     @classmethod
     def open(
@@ -77,18 +79,20 @@ class Pipeline:
         prompt: str,
         options: Options | None = None,
         *,
+        previews: bool = False,
         checkpoint_seconds: float = 0.0,
         checkpoint: bytes | None = None,
     ) -> Iterator[Event | Video]:
         """Make one video, part by part: an event after each part, then the video, with the bytes of `generate`.
 
         Args:
+            previews: with about two events a second, a JPEG of the first frame as far as it can be foreseen.
             checkpoint_seconds: a checkpoint with an event whenever this many seconds have passed; 0 for none.
             checkpoint: go on from this one, of the same request, bundle and kind of device.
 
         Close the iterator to cancel. Raises as `generate`, what concerns the request at once, and `CheckpointRefused`.
         """
-        extras = Extras(checkpoint_seconds=checkpoint_seconds)
+        extras = Extras(previews=previews, checkpoint_seconds=checkpoint_seconds)
         request, values = self._begin(image, prompt, options)
         origin = Origin(
             self.bundle.fingerprint,
@@ -101,11 +105,15 @@ class Pipeline:
             values |= state
         course = Course(
             rates=self._rates,
+            preview=self._preview if extras.previews else None,
             checkpoint=(lambda step, values: write(step, values, origin)) if extras.checkpoint_seconds else None,
             checkpoint_seconds=extras.checkpoint_seconds,
             step=step,
         )
         return self._streamed(request, values, course)
+
+    def _encoded(self, values: table.Values, plan: Plan) -> Any:
+        return self.stages["encode"](values["portrait"], values["keypoints"].numpy(), plan)
 
     def _streamed(self, request: Plan, values: table.Values, course: Course) -> Iterator[Event | Video]:
         reports = yield from flow(in_process(self.stages), values, request, course)

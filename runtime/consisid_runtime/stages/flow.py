@@ -31,7 +31,7 @@ class Course:
 
     Attributes:
         rates: of earlier requests; learns from this one.
-        preview: latents → a JPEG; None for no previews.
+        preview: (x0, plan) → a JPEG; None for no previews.
         checkpoint: (next step, latents, x0, generator) → a checkpoint; None for none.
         checkpoint_seconds: between two checkpoints, at least.
         step: of `denoise`, that the values already hold the state for.
@@ -39,7 +39,7 @@ class Course:
     """
 
     rates: Rates = field(default_factory=Rates)
-    preview: Callable[[Any], bytes] | None = None
+    preview: Callable[[Any, Plan], bytes] | None = None
     checkpoint: Callable[[int, Values], bytes] | None = None
     checkpoint_seconds: float = 0.0
     step: int = 0
@@ -100,7 +100,7 @@ def _denoise(
         due = time.monotonic() - saved >= course.checkpoint_seconds
         if course.checkpoint is not None and due and step < total:
             checkpoint, saved = course.checkpoint(step, values), time.monotonic()
-        preview = None if course.preview is None else course.preview(values["latents"])
+        preview = None if course.preview is None else course.preview(values["x0"], plan)
         left = course.rates.left(plan, names, step)
         yield Event(stage.name, step, total, seconds_left=left, preview=preview, checkpoint=checkpoint)
     return {**info, "seconds": took}
