@@ -11,7 +11,8 @@ from consisid_runtime import errors
 ROOT = Path(__file__).parents[2]
 KINDS = errors.all_errors()
 STATUSES = {
-    (400, "INVALID_ARGUMENT"), (401, "UNAUTHENTICATED"), (404, "NOT_FOUND"), (410, "NOT_FOUND"), (413, "RESOURCE_EXHAUSTED"),
+    (400, "INVALID_ARGUMENT"), (401, "UNAUTHENTICATED"), (404, "NOT_FOUND"), (410, "NOT_FOUND"),
+    (413, "RESOURCE_EXHAUSTED"),
     (499, "CANCELLED"), (500, "INTERNAL"), (502, "ABORTED"), (503, "UNAVAILABLE"), (504, "DEADLINE_EXCEEDED"),
 }  # fmt: skip
 EXITS = {
