@@ -47,6 +47,7 @@ class Modules(Protocol):
     device: str
     config: CheckpointConfig
     world: str | None
+    fingerprint: str
 
     def file(self, name: str) -> Path: ...
 

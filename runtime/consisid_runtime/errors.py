@@ -92,6 +92,15 @@ class Unauthenticated(InvalidRequest):
     remedy = "Send the server's token as `Authorization: Bearer TOKEN`."
 
 
+class ConsentRefused(InvalidRequest):
+    """The operator's check of consent refused the request."""
+
+    code = "CONSENT_REFUSED"
+    http = 403
+    grpc = "PERMISSION_DENIED"
+    remedy = "Read the message, which is the operator's; ask the operator."
+
+
 class RequestCancelled(InvalidRequest):
     """The caller left, or cancelled the request, before it was answered."""
 
@@ -244,6 +253,22 @@ class NotFinite(ConsisIDError):
     code = "NOT_FINITE"
     exit = 8
     remedy = "Lower the guidance, or use a bundle that was exported with a higher precision."
+
+
+class SigningFailed(ConsisIDError):
+    """The video was made and could not be signed; it was not delivered."""
+
+    code = "SIGNING_FAILED"
+    exit = 9
+    remedy = "Check the signing certificate, its chain and its dates; the message or the server's log has the reason."
+
+
+class HookFailed(ConsisIDError):
+    """A function of the operator, for consent or the watermark, failed; nothing was delivered."""
+
+    code = "HOOK_FAILED"
+    exit = 9
+    remedy = "Correct the function that the message or the server's log names."
 
 
 class OutputUnwritable(ConsisIDError):

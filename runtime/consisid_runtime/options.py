@@ -10,7 +10,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from consisid_runtime.errors import EmptyPrompt, InvalidOption, TierUnavailable
@@ -182,6 +182,11 @@ class Plan:
     def guided(self) -> bool:
         """Whether classifier-free guidance doubles the batch in a step."""
         return self.guided_steps > 0
+
+    def resolved(self) -> dict[str, Any]:
+        """The options as they were carried out: none is None where the plan has chosen."""
+        chosen = {name: getattr(self, name) for name in ("tier", "steps", "guidance", "frames", "height", "width")}
+        return asdict(self.options) | chosen
 
 
 def plan(options: Options, geometry: Geometry, tiers: TierSet = TierSet()) -> Plan:  # noqa: B008  it is frozen
