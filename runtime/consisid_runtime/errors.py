@@ -255,19 +255,23 @@ class NotFinite(ConsisIDError):
     remedy = "Lower the guidance, or use a bundle that was exported with a higher precision."
 
 
-class SigningFailed(ConsisIDError):
+class Undelivered(ConsisIDError):
+    """What the operator added, a signature or a function, failed; no video was delivered."""
+
+    exit = 9
+
+
+class SigningFailed(Undelivered):
     """The video was made and could not be signed; it was not delivered."""
 
     code = "SIGNING_FAILED"
-    exit = 9
     remedy = "Check the signing certificate, its chain and its dates; the message or the server's log has the reason."
 
 
-class HookFailed(ConsisIDError):
+class HookFailed(Undelivered):
     """A function of the operator, for consent or the watermark, failed; nothing was delivered."""
 
     code = "HOOK_FAILED"
-    exit = 9
     remedy = "Correct the function that the message or the server's log names."
 
 

@@ -69,7 +69,7 @@ def serve(
         str | None,
         typer.Option(
             "--watermark-hook",
-            help="module:function that changes the frames before they are encoded. Default: CONSISID_WATERMARK, or none.",
+            help="module:function that marks the frames of every video. Default: CONSISID_WATERMARK, or none.",
         ),
     ] = None,
     direct: Annotated[
@@ -96,7 +96,7 @@ def serve(
     if direct:
         if tls_cert or tls_key or token_file or sign_cert or sign_key or consent_hook:
             raise InvalidOption(
-                "Triton server's own ports have no TLS, no token, no signature and no check of consent; leave out --direct"
+                "Triton server's own ports have no TLS, no token, no signature and no consent; leave out --direct"
             )
         port = _METRICS_PORT if metrics_port is None else metrics_port
         _serve_directly(bundle, settings | where | {"metrics_port": port}, as_json)

@@ -71,7 +71,7 @@ def _refusal(hook: ConsentHook, asked: Asked, caller: str) -> ConsisIDError | No
         check_consent(hook, asked.image, asked.prompt, read_options(asked.parameters)[0], caller)
     except ConsisIDError as error:
         return error
-    except Exception as error:
+    except BaseException as error:  # the thread would end without an answer
         reference = secrets.token_hex(4)
         log.error("error %s", reference, exc_info=error)
         return HookFailed(f"consent could not be asked for; the server's log has it as error {reference}")

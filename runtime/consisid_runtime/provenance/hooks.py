@@ -9,14 +9,16 @@ import importlib
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from consisid_runtime.errors import ConsentRefused, HookFailed, InvalidOption
-from consisid_runtime.mp4 import Frames
 from consisid_runtime.options import Options
 from consisid_runtime.wire import WATERMARK_VARIABLE
+
+if TYPE_CHECKING:
+    from consisid_runtime.mp4 import Frames
 
 ConsentHook = Callable[[bytes, str, Options, str], str | None]
 """From an image file's bytes, the prompt, the options and the caller's id to why it is refused, or to None."""
