@@ -12,7 +12,7 @@ from typing import Any
 from xml.sax.saxutils import quoteattr
 
 import consisid_runtime
-from consisid_runtime.options import Plan
+from consisid_runtime.plan import Plan
 
 MODEL = "ConsisID"
 RUNTIME = "consisid-runtime"

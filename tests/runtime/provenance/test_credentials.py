@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from consisid_runtime.errors import FileInaccessible, InvalidOption, MissingExtra, SigningFailed
 from consisid_runtime.mp4 import decode_mp4, encode_mp4
-from consisid_runtime.options import Geometry, Options, plan
+from consisid_runtime.options import Options
+from consisid_runtime.plan import Geometry, plan
 from consisid_runtime.provenance.credentials import Signer, check, sign
 from consisid_runtime.provenance.marks import SOURCE_TYPE, marks
 from consisid_runtime.video import Video

@@ -10,7 +10,8 @@ import pytest
 
 import consisid_runtime
 from consisid_runtime.mp4 import decode_mp4, encode_beside, encode_mp4, read_tags
-from consisid_runtime.options import KEYPOINTS, SCHEDULERS, Geometry, Options, plan
+from consisid_runtime.options import KEYPOINTS, SCHEDULERS, Options
+from consisid_runtime.plan import Geometry, plan
 from consisid_runtime.provenance.marks import Marks, facts_of, marks
 from consisid_runtime.tiers import TIERS
 
