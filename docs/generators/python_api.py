@@ -14,7 +14,8 @@ MEMBERS: dict[str, list[str] | None] = {
     "pipeline.Pipeline": ["open", "generate"],
     "client.client.Client": None,
     "options.Options": ["from_mapping", "to_mapping"],
-    "video.Video": ["mp4", "frames", "save"],
+    "video.Video": ["mp4", "frames", "signed", "save"],
+    "provenance.credentials.Signer": ["read"],
     "errors.ConsisIDError": ["wire"],
 }
 """Class → the members to show; None shows all public ones."""

@@ -22,9 +22,12 @@ _HOMES = {"Client": "client.client", "Options": "options", "Pipeline": "pipeline
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from importlib.metadata import version
+        from importlib.metadata import PackageNotFoundError, version
 
-        return version("consisid-runtime")
+        try:
+            return version("consisid-runtime")
+        except PackageNotFoundError:  # run from a source tree
+            return "0"
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

@@ -48,6 +48,7 @@ class Modules(Protocol):
     device: str
     config: CheckpointConfig
     world: str | None
+    fingerprint: str
 
     def file(self, name: str) -> Path: ...
 

@@ -101,6 +101,15 @@ class Unauthenticated(InvalidRequest):
     remedy = "Send the server's token as `Authorization: Bearer TOKEN`."
 
 
+class ConsentRefused(InvalidRequest):
+    """The operator's check of consent refused the request."""
+
+    code = "CONSENT_REFUSED"
+    http = 403
+    grpc = "PERMISSION_DENIED"
+    remedy = "Read the message, which is the operator's; ask the operator."
+
+
 class RequestCancelled(InvalidRequest):
     """The caller left, or cancelled the request, before it was answered."""
 
@@ -260,6 +269,26 @@ class NotFinite(ConsisIDError):
     code = "NOT_FINITE"
     exit = 8
     remedy = "Lower the guidance, or use a bundle that was exported with a higher precision."
+
+
+class Undelivered(ConsisIDError):
+    """What the operator added, a signature or a function, failed; no video was delivered."""
+
+    exit = 9
+
+
+class SigningFailed(Undelivered):
+    """The video was made and could not be signed; it was not delivered."""
+
+    code = "SIGNING_FAILED"
+    remedy = "Check the signing certificate, its chain and its dates; the message or the server's log has the reason."
+
+
+class HookFailed(Undelivered):
+    """A function of the operator, for consent or the watermark, failed; nothing was delivered."""
+
+    code = "HOOK_FAILED"
+    remedy = "Correct the function that the message or the server's log names."
 
 
 class OutputUnwritable(ConsisIDError):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from consisid_runtime.errors import InvalidOption, TierUnavailable
 from consisid_runtime.options import Options
@@ -60,6 +61,11 @@ class Plan:
     def guided(self) -> bool:
         """Whether classifier-free guidance doubles the batch in a step."""
         return self.guided_steps > 0
+
+    def resolved(self) -> dict[str, Any]:
+        """The options as they were carried out: none is None where the plan has chosen."""
+        chosen = {name: getattr(self, name) for name in ("tier", "steps", "guidance", "frames", "height", "width")}
+        return asdict(self.options) | chosen
 
 
 def plan(options: Options, geometry: Geometry, tiers: TierSet = TierSet()) -> Plan:  # noqa: B008  it is frozen

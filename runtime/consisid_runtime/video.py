@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from consisid_runtime.errors import InvalidOption
 from consisid_runtime.files.atomic import write_file
 from consisid_runtime.mp4 import Frames, decode_mp4, encode_mp4
+
+if TYPE_CHECKING:
+    from consisid_runtime.provenance.credentials import Signer
 
 
 class Video:
@@ -45,6 +48,12 @@ class Video:
             assert self._mp4 is not None
             self._frames = decode_mp4(self._mp4)
         return self._frames
+
+    def signed(self, signer: Signer) -> Video:
+        """The same with content credentials in the MP4. Raises `SigningFailed`, and `MissingExtra` without c2pa."""
+        from consisid_runtime.provenance.credentials import sign
+
+        return Video(mp4=sign(self.mp4, signer), frames=self._frames, fps=self.fps, info=self.info)
 
     def save(self, path: str | Path) -> None:
         """Write the MP4 atomically; symbolic links are followed.

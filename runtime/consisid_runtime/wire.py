@@ -37,6 +37,9 @@ TICKETS_VARIABLE = "CONSISID_TICKETS"
 TOKEN_VARIABLE = "CONSISID_TOKEN"
 """The environment variable with a door's token, where no file is named: other users see command lines."""
 
+WATERMARK_VARIABLE = "CONSISID_WATERMARK"
+"""The environment variable with the function that watermarks videos, `module:function`: see `provenance.hooks`."""
+
 TICKET = "consisid_ticket"
 """The parameter with which a door names a request's ticket; models without `TICKETS_VARIABLE` refuse it."""
 
@@ -152,11 +155,10 @@ def describe(plan: Plan, fingerprint: str, stages: Mapping[str, Mapping[str, Any
         stages: the report of each stage by its name, including `seconds`, its wall time.
     """
     reports = {name: {k: v for k, v in report.items() if k != "seconds"} for name, report in stages.items()}
-    resolved = {name: getattr(plan, name) for name in ("tier", "steps", "guidance", "frames", "height", "width")}
     return {
         "seed": plan.options.seed,
         "bundle": fingerprint,
-        "options": asdict(plan.options) | resolved,
+        "options": plan.resolved(),
         "warnings": _warnings(reports),
         **{name: report for name, report in reports.items() if report},
         "seconds": {name: round(report["seconds"], 4) for name, report in stages.items()},

@@ -8,15 +8,18 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from consisid_runtime import Client, Options, Pipeline, Video
 from consisid_runtime.cli.main import make_app
+from consisid_runtime.errors import ConsentRefused
+from consisid_runtime.provenance.hooks import check_consent
 
 SERVED = "serve"
 """Runs until it is stopped; tests/runtime/serve runs it."""
-WITH_PYTHON = ("README.md", "docs/python-api.md", "nano/README.md")
+WITH_PYTHON = ("README.md", "docs/provenance.md", "docs/python-api.md", "nano/README.md")
 
 
 @pytest.fixture
@@ -85,6 +88,18 @@ def test_the_python_of_a_page_runs(page: str, example_folder: Path, pages: dict[
         exec(compile(block, page, "exec"), {})
     if "out.mp4" in "".join(_blocks(pages[page], "python")):
         assert (example_folder / "out.mp4").is_file()
+
+
+def test_the_hooks_of_the_page_do_what_it_says(pages: dict[str, str]) -> None:
+    hooks: dict[str, Any] = {}
+    for block in _blocks(pages["docs/provenance.md"], "python"):
+        exec(compile(block, "docs/provenance.md", "exec"), hooks)
+    check_consent(hooks["ask"], b"", "approved: a man", Options(), "127.0.0.1")
+    with pytest.raises(ConsentRefused, match="was not approved"):
+        check_consent(hooks["ask"], b"", "a man", Options(), "127.0.0.1")
+    frames = np.zeros((2, 8, 8, 3), np.uint8)
+    marked = hooks["mark"](frames)
+    assert marked.shape == frames.shape and marked.dtype == np.uint8 and marked.any() and hooks["__version__"]
 
 
 def test_no_other_page_has_python(pages: dict[str, str]) -> None:

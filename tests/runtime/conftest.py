@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import datetime
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -92,6 +93,63 @@ def tiny_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / ENSEMBLE.name / "1").mkdir(parents=True)
     (folder / ENSEMBLE.name / "config.pbtxt").write_text(ensemble_config(ENSEMBLE, _STAGES))
     return folder
+
+
+@pytest.fixture(scope="session")
+def write_signer() -> Callable[[Path, Any], None]:
+    """Writes what `signing_files` has, with an authority of its own, for a private key."""
+    return _write_signer
+
+
+@pytest.fixture(scope="session")
+def signing_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of `cert.pem` (a signer's certificate and its authority's), `key.pem` and `authority.pem`."""
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    folder = tmp_path_factory.mktemp("signing")
+    _write_signer(folder, ec.generate_private_key(ec.SECP256R1()))
+    return folder
+
+
+def _write_signer(folder: Path, key: Any) -> None:
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    ca_key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
+
+    def certify(name: str, public: Any, *, authority: bool) -> bytes:
+        subject, issuer = (
+            x509.Name(
+                [
+                    x509.NameAttribute(x509.NameOID.COMMON_NAME, text),
+                    x509.NameAttribute(x509.NameOID.ORGANIZATION_NAME, "Tests"),
+                ]
+            )
+            for text in (name, "Authority")
+        )
+        usage = dict.fromkeys(("content_commitment", "key_encipherment", "data_encipherment", "key_agreement"), False)
+        usage |= {"digital_signature": True, "key_cert_sign": authority, "crl_sign": authority}
+        made = (
+            x509.CertificateBuilder(issuer, subject, public, x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(days=1))
+            .not_valid_after(now + datetime.timedelta(days=1))
+            .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+            .add_extension(x509.KeyUsage(**usage, encipher_only=False, decipher_only=False), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
+        )
+        if not authority:
+            purpose = x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.EMAIL_PROTECTION])
+            made = made.add_extension(purpose, critical=True)
+        return made.sign(ca_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+    form, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ca = certify("Authority", ca_key.public_key(), authority=True)
+    (folder / "authority.pem").write_bytes(ca)
+    (folder / "cert.pem").write_bytes(certify("Signer", key.public_key(), authority=False) + ca)
+    (folder / "key.pem").touch(0o600)
+    (folder / "key.pem").write_bytes(key.private_bytes(serialization.Encoding.PEM, form, plain))
 
 
 @pytest.fixture(scope="session")

@@ -47,6 +47,7 @@ class FullSize:
     """
 
     world: str | None = None
+    fingerprint = ""
 
     def __init__(
         self,

@@ -159,7 +159,9 @@ class CheckpointRuns:
 
 
 class _View:
-    """The checkpoint as the stages see a bundle."""
+    """The checkpoint as the stages see a bundle, which is not made yet."""
+
+    fingerprint = ""
 
     def __init__(
         self, checkpoint: Checkpoint, folder: Path, signatures: Mapping[str, Signature], load: Load, device: str

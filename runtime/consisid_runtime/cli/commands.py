@@ -11,7 +11,7 @@ import typer
 from consisid_runtime.cli.output import Json, emit
 from consisid_runtime.cli.progress import Display
 from consisid_runtime.cli.request_options import OptionCommand, with_options
-from consisid_runtime.cli.serving import Device, serve
+from consisid_runtime.cli.serving import Device, SignCert, SignKey, serve, signer_of
 from consisid_runtime.cli.threads import Threads
 from consisid_runtime.errors import ServerError
 from consisid_runtime.options import Options
@@ -49,6 +49,8 @@ def generate(
     device: Device = "auto",
     memory: Memory = None,
     threads: Threads = None,
+    sign_cert: SignCert = None,
+    sign_key: SignKey = None,
     as_json: Json = False,
     options: Options,
 ) -> None:
@@ -60,6 +62,7 @@ def generate(
 
     require_video_path(out, image)
     require_writable(out)
+    signer = signer_of(sign_cert, sign_key)
     known = {str(setting): setting for setting in SETTINGS}
     opened = Bundle.open(bundle, device=device, memory=known.get(memory or "", memory))
     if opened.memory is not None:
@@ -67,7 +70,7 @@ def generate(
     with Display("generate") as display:
         display.update("opening the bundle", 0, 1)
         video = Pipeline(opened).generate(image, prompt, options, progress=display.update)
-    _save(video, out, as_json)
+    _save(video if signer is None else video.signed(signer), out, as_json)
 
 
 @with_options
@@ -101,14 +104,27 @@ def request(
 
 
 def inspect(
-    bundle: Annotated[Path, typer.Argument(help="Folder written by `consisid export`.")],
+    bundle: Annotated[Path, typer.Argument(help="Folder written by `consisid export`; or a video, FILE.mp4.")],
     tier: Annotated[str | None, typer.Option("--tier", help="The tier of --steps. Default: the first.")] = None,
     steps: Annotated[
         int | None, typer.Option("--steps", help="List the steps that a run of so many computes. Default: the tier's.")
     ] = None,
+    trust: Annotated[
+        Path | None,
+        typer.Option("--trust", help="With a video: PEM certificates of authorities whose signers are to be trusted."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Verify a bundle and describe its content, and the steps that one of its tiers computes."""
+    """Verify a bundle and describe its content, and the steps that one of its tiers computes.
+
+    With a video: what it says of its origin, and whether its content credentials are valid.
+    """
+    if bundle.suffix.lower() == ".mp4":
+        from consisid_runtime.cli.origin import origin, origin_table
+
+        said = origin(bundle, trust)
+        emit(as_json, said, origin_table(said))
+        return
     from consisid_runtime.cli.inspection import summary, table
 
     found = summary(bundle, Options(tier=tier, steps=steps))

@@ -6,7 +6,7 @@ import logging
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,7 +14,18 @@ from consisid_runtime.cli.output import Json, emit
 from consisid_runtime.cli.threads import Threads
 from consisid_runtime.errors import InvalidOption, MissingExtra
 
+if TYPE_CHECKING:
+    from consisid_runtime.provenance.credentials import Signer
+
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:N or auto.")]
+
+SignCert = Annotated[
+    Path | None,
+    typer.Option("--sign-cert", help="PEM certificate, with its chain: content credentials (C2PA) in the video."),
+]
+SignKey = Annotated[
+    Path | None, typer.Option("--sign-key", help="Its PEM key, unencrypted, readable for its owner alone.")
+]
 
 _METRICS_PORT = 8002
 DIRECT = """\
@@ -48,6 +59,19 @@ def serve(
     token_file: Annotated[
         Path | None, typer.Option("--token-file", help="File with the bearer token. Default: CONSISID_TOKEN, or none.")
     ] = None,
+    sign_cert: SignCert = None,
+    sign_key: SignKey = None,
+    consent_hook: Annotated[
+        str | None,
+        typer.Option("--consent-hook", help="module:function that may refuse a request before it waits."),
+    ] = None,
+    watermark_hook: Annotated[
+        str | None,
+        typer.Option(
+            "--watermark-hook",
+            help="module:function that marks the frames of every video. Default: CONSISID_WATERMARK, or none.",
+        ),
+    ] = None,
     direct: Annotated[
         bool,
         typer.Option("--direct", help="Open Triton server's own ports instead of the door's; says what that means."),
@@ -67,11 +91,13 @@ def serve(
         raise SystemExit(0)
 
     signal.signal(signal.SIGTERM, end)
-    settings: dict[str, Any] = {"device": device, "log": sys.stderr.buffer}
+    settings: dict[str, Any] = {"device": device, "log": sys.stderr.buffer, "watermark": watermark_hook}
     where: dict[str, Any] = {"host": host, "grpc_port": grpc_port, "http_port": http_port}
     if direct:
-        if tls_cert or tls_key or token_file:
-            raise InvalidOption("Triton server's own ports have no TLS and no token; leave out --direct")
+        if tls_cert or tls_key or token_file or sign_cert or sign_key or consent_hook:
+            raise InvalidOption(
+                "Triton server's own ports have no TLS, no token, no signature and no consent; leave out --direct"
+            )
         port = _METRICS_PORT if metrics_port is None else metrics_port
         _serve_directly(bundle, settings | where | {"metrics_port": port}, as_json)
         return
@@ -85,13 +111,27 @@ def serve(
         raise MissingExtra(
             f"the door needs {error.name}: pip install 'consisid-runtime[door]'; or serve with --direct"
         ) from error
+    from consisid_runtime.provenance.hooks import load_hook
     from consisid_runtime.serve.server import Server
 
-    access = Access.read(token_file, tls_cert, tls_key)
+    where["access"] = Access.read(token_file, tls_cert, tls_key)
+    where["signer"] = signer_of(sign_cert, sign_key)
+    where["consent"] = None if consent_hook is None else load_hook(consent_hook)
     server = Server(bundle, private=True, **settings)
-    with writing(logging.StreamHandler(sys.stderr)), Door(server, access=access, **where) as door:
+    with writing(logging.StreamHandler(sys.stderr)), Door(server, **where) as door:
         _show(door, as_json)
         door.wait()
+
+
+def signer_of(certificate: Path | None, key: Path | None) -> Signer | None:
+    """That of --sign-cert and --sign-key. Raises `InvalidOption` for one without the other, and as `Signer.read`."""
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise InvalidOption("signing needs both a certificate and its key: --sign-cert and --sign-key")
+    from consisid_runtime.provenance.credentials import Signer
+
+    return Signer.read(certificate, key)
 
 
 def _serve_directly(bundle: Path, settings: dict[str, Any], as_json: bool) -> None:

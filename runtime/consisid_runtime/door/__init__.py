@@ -8,8 +8,10 @@ from checked parts. Each protocol has its folder; what both share is beside them
     description   what the public models are, from their signatures
     access        the token, and the certificate of the door's own TLS
     budget        bytes of requests in memory, reserved before they are read
+    consent       asks the operator's function before a request waits
     queue         who runs next
     dispatch      one request from its admission to its answer, or to its end where the caller leaves
+    signing       content credentials in the video of an answer
     upstream      Triton server's gRPC
     supervisor    starts Triton server again where it died
     records       counters and log lines

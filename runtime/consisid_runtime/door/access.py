@@ -6,16 +6,13 @@ import hmac
 import os
 import re
 import ssl
-import stat
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 
-from consisid_runtime.errors import FileInaccessible, InvalidOption, Unauthenticated
+from consisid_runtime.errors import InvalidOption, Unauthenticated
+from consisid_runtime.files.small_file import read_small
 from consisid_runtime.wire import TOKEN_VARIABLE
-
-_LARGEST = 2**20
-"""Bytes that are read of a file."""
 
 _TOKEN = re.compile(r"[!-~]{16,4096}")
 
@@ -40,10 +37,12 @@ class Access:
 
         Raises `FileInaccessible`, or `InvalidOption` for a token or a certificate that cannot be used.
         """
-        token = _read(token_file).decode(errors="replace").strip() if token_file else os.environ.get(TOKEN_VARIABLE)
+        token = os.environ.get(TOKEN_VARIABLE)
+        if token_file is not None:
+            token = read_small(token_file).decode(errors="replace").strip()
         if token is not None and not _TOKEN.fullmatch(token):
             raise InvalidOption("a token is 16 to 4096 visible ASCII characters without spaces; make one by chance")
-        read = [_read(path) for path in (certificate, key) if path is not None]
+        read = [read_small(path) for path in (certificate, key) if path is not None]
         if not read:
             return cls(token)
         if certificate is None or key is None:
@@ -84,14 +83,3 @@ def owner(host: str | None) -> str:
         return host or ""
     address = getattr(address, "ipv4_mapped", None) or address
     return str(address) if address.version == 4 else f"{ip_address(int(address) >> 64 << 64)}/64"
-
-
-def _read(path: Path) -> bytes:
-    """Raises `FileInaccessible`, also for what is no regular file: a pipe would wait for its writer."""
-    try:
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise FileInaccessible(f"{path} is a device or a pipe; name a file")
-            return file.read(_LARGEST)
-    except OSError as error:
-        raise FileInaccessible(f"{path} cannot be read: {error.strerror}") from error

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import consisid_runtime
 from consisid_runtime.errors import NotFound
 from consisid_runtime.signatures import ENSEMBLE, Port, Signature
 
@@ -28,13 +28,9 @@ def signature_of(model: str, number: str = "") -> Signature:
 
 def server() -> Json:
     """KServe's server metadata."""
-    try:
-        number = version("consisid-runtime")
-    except PackageNotFoundError:  # run from a source tree
-        number = "0"
     return {
         "name": "consisid",
-        "version": number,
+        "version": consisid_runtime.__version__,
         "extensions": ["binary_tensor_data", "parameters", "model_configuration"],
     }
 

@@ -7,9 +7,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from consisid_runtime.door.consent import Consent
 from consisid_runtime.door.limits import Limits
 from consisid_runtime.door.queue import Queue
 from consisid_runtime.door.request import Asked
+from consisid_runtime.door.signing import Signing
 from consisid_runtime.door.supervisor import Supervisor
 from consisid_runtime.door.upstream import Upstream
 from consisid_runtime.errors import RequestCancelled, ServerDied, ServerTimeout
@@ -20,8 +22,11 @@ from consisid_runtime.wire import TICKET
 class Dispatch:
     """For one event loop."""
 
-    def __init__(self, limits: Limits, queue: Queue, supervisor: Supervisor) -> None:
+    def __init__(
+        self, limits: Limits, queue: Queue, supervisor: Supervisor, consent: Consent, signing: Signing
+    ) -> None:
         self._limits, self._queue, self._supervisor = limits, queue, supervisor
+        self._consent, self._signing = consent, signing
         self._works: set[asyncio.Task[Any]] = set()
 
     def require_room(self, owner: str) -> None:
@@ -43,6 +48,7 @@ class Dispatch:
         until = time.monotonic() + min(
             left for left in (seconds, asked.seconds, self._limits.deadline) if left is not None
         )
+        await self._consent.ask(asked, owner, until)
         await self._queue.enter(owner, until, urgent=asked.urgent)
         on_turn()
         work = asyncio.create_task(self._work(asked, gone := asyncio.Event()))
@@ -50,7 +56,7 @@ class Dispatch:
         work.add_done_callback(self._done)
         try:
             async with asyncio.timeout(max(0.0, until - time.monotonic())):
-                return await asyncio.shield(work)
+                return await self._signing.sign_answer(await asyncio.shield(work))
         except asyncio.CancelledError:
             if work.cancelled():  # by `close`, and not the caller by leaving
                 raise ServerDied(

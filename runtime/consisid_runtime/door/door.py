@@ -10,13 +10,17 @@ from types import TracebackType
 from typing import Any, Self
 
 from consisid_runtime.door.access import Access
+from consisid_runtime.door.consent import Consent
 from consisid_runtime.door.grpc.listener import Listener as GrpcListener
 from consisid_runtime.door.grpc.service import Service
 from consisid_runtime.door.http.app import App
 from consisid_runtime.door.http.listener import Listener as HttpListener
 from consisid_runtime.door.limits import Limits
 from consisid_runtime.door.parts import Parts
+from consisid_runtime.door.signing import Signing
 from consisid_runtime.errors import InvalidOption, ServerUnreachable
+from consisid_runtime.provenance.credentials import Signer
+from consisid_runtime.provenance.hooks import ConsentHook
 from consisid_runtime.serve.address import free_ports, in_url, reachable, resolve
 from consisid_runtime.serve.tritonserver import TritonServer
 
@@ -30,6 +34,8 @@ class Door:
         grpc_port, http_port: 0 picks a free one.
         access: token and TLS.
         limits: see `Limits`.
+        consent: asked before every request, see `provenance.hooks`.
+        signer: signs every video.
 
     Attributes:
         grpc_url, http_url, metrics_url: where it listens, once started.
@@ -44,7 +50,10 @@ class Door:
         http_port: int = 0,
         access: Access = Access(),  # noqa: B008  it is frozen
         limits: Limits = Limits(),  # noqa: B008  it is frozen
+        consent: ConsentHook | None = None,
+        signer: Signer | None = None,
     ) -> None:
+        self._consent, self._signer = consent, signer
         self._server, self._host, self._access, self._limits = server, host, access, limits
         self._ports = (grpc_port, http_port, 0)
         self._thread: threading.Thread | None = None
@@ -110,7 +119,7 @@ class Door:
 
     async def _serve(self, host: str, shown: str, started: Future[None]) -> None:
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
-        parts = Parts(self._server, self._access, self._limits)
+        parts = Parts(self._server, self._access, self._limits, Consent(self._consent), Signing(self._signer))
         http_listener = HttpListener(App(parts), self._access, self._limits)
         grpc_listener = GrpcListener(Service(parts), self._access, self._limits)
         stopping = asyncio.create_task(self._stopping.wait())

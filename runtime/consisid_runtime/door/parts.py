@@ -10,10 +10,12 @@ from pathlib import Path
 
 from consisid_runtime.door.access import Access
 from consisid_runtime.door.budget import Budget
+from consisid_runtime.door.consent import Consent
 from consisid_runtime.door.dispatch import Dispatch
 from consisid_runtime.door.limits import Limits
 from consisid_runtime.door.queue import Queue
 from consisid_runtime.door.records import Records
+from consisid_runtime.door.signing import Signing
 from consisid_runtime.door.supervisor import Supervisor
 from consisid_runtime.serve.tritonserver import TritonServer
 
@@ -25,6 +27,8 @@ class Parts:
     server: TritonServer
     access: Access
     limits: Limits
+    consent: Consent
+    signing: Signing
     queue: Queue = field(init=False)
     budget: Budget = field(init=False)
     supervisor: Supervisor = field(init=False)
@@ -34,7 +38,7 @@ class Parts:
     def __post_init__(self) -> None:
         self.queue, self.budget = Queue(self.limits), Budget(self.limits)
         self.supervisor = Supervisor(self.server)
-        self.dispatch = Dispatch(self.limits, self.queue, self.supervisor)
+        self.dispatch = Dispatch(self.limits, self.queue, self.supervisor, self.consent, self.signing)
         self.records = Records(self.queue, self.budget, self.supervisor)
 
     async def metrics(self) -> bytes:

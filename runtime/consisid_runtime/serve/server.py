@@ -8,7 +8,7 @@ from typing import Any, Self
 from consisid_runtime.bundle import Bundle
 from consisid_runtime.engines import check_device
 from consisid_runtime.serve.tritonserver import TritonServer
-from consisid_runtime.wire import BUNDLE_VARIABLE, DEVICE_VARIABLE, VERIFIED_VARIABLE
+from consisid_runtime.wire import BUNDLE_VARIABLE, DEVICE_VARIABLE, VERIFIED_VARIABLE, WATERMARK_VARIABLE
 
 
 def model_repository() -> Path:
@@ -23,16 +23,21 @@ class Server(TritonServer):
     Args:
         bundle: the bundle's folder.
         device: of every model, one of `engines.DEVICES`.
+        watermark: the function that marks every video, `module:function` of a package that is installed for the models;
+            None takes that of `WATERMARK_VARIABLE`.
         settings: `host`, `grpc_port`, `http_port`, `metrics_port`, `log`, `ready_timeout`, `threads`, `private` of
             `TritonServer`.
     """
 
-    def __init__(self, bundle: str | Path, *, device: str = "auto", **settings: Any) -> None:
+    def __init__(
+        self, bundle: str | Path, *, device: str = "auto", watermark: str | None = None, **settings: Any
+    ) -> None:
         check_device(device)
+        marking = {} if watermark is None else {WATERMARK_VARIABLE: watermark}
         self._bundle = Path(bundle)
         super().__init__(
             model_repository(),
-            environment={DEVICE_VARIABLE: device},
+            environment={DEVICE_VARIABLE: device, **marking},
             folders={BUNDLE_VARIABLE: self._bundle},
             **settings,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +18,7 @@ from consisid_runtime.plan import Plan
 
 if TYPE_CHECKING:
     from consisid_runtime.bundle import Modules
+    from consisid_runtime.provenance.hooks import Watermark
 
 _FIRST, _NEXT = 3, 2
 """Latents to a chunk, as the VAE was trained."""
@@ -28,12 +29,18 @@ class Decoder:
 
     Args:
         bundle: holds the vae_decoder_first and vae_decoder_next modules.
+        watermark: changes all frames of a video that is delivered; None for none.
+
+    Attributes:
+        fingerprint: of the bundle.
+        watermark: as given.
     """
 
-    def __init__(self, bundle: Modules) -> None:
+    def __init__(self, bundle: Modules, watermark: Watermark | None = None) -> None:
         self._first = bundle.module("vae_decoder_first")
         self._next = bundle.module("vae_decoder_next")
         self._scale = 1 / bundle.config.vae.scaling_factor
+        self.fingerprint, self.watermark = bundle.fingerprint, watermark
 
     def __call__(self, latents: Tensor, plan: Plan) -> Frames:
         """float32 [1, plan.latent_frames, C, h, w] -> uint8 [plan.frames, plan.height, plan.width, 3] RGB.
@@ -60,6 +67,11 @@ class Decoder:
                 yield _arrived(arriving.popleft())
         while arriving:
             yield _arrived(arriving.popleft())
+
+    def marked_chunks(self, latents: Tensor, plan: Plan) -> Iterable[Frames]:
+        """`chunks`, or one chunk of all frames with the watermark. Raises as these two."""
+        chunks = self.chunks(latents, plan)
+        return chunks if self.watermark is None else [self.watermark(np.concatenate([*chunks]))]
 
     def _decoded(self, latents: Tensor, plan: Plan) -> Iterator[Tensor]:
         """latents [1, C, F, h, w] -> frames [1, 3, n, H, W] about [-1, 1]."""

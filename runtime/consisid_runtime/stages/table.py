@@ -150,17 +150,21 @@ def _range(values: Values) -> Any:
 
 
 def _load_decode(modules: Modules) -> Any:
+    from consisid_runtime.provenance.hooks import Watermark
     from consisid_runtime.stages.decode import Decoder
 
-    return Decoder(modules)
+    return Decoder(modules, Watermark.of_environment())
 
 
 def _decode(decoder: Any, values: Values, plan: Plan, progress: Progress) -> tuple[Values, Info]:
     from consisid_runtime.mp4 import encode_beside
+    from consisid_runtime.provenance.marks import marks
 
     shape = plan.frames, plan.height, plan.width, 3
-    frames, mp4 = encode_beside(decoder.chunks(values["latents"], plan), shape, plan.options.fps)
-    return {"frames": frames, "video": mp4}, {}
+    watermark = decoder.watermark.info if decoder.watermark else None
+    said = marks(plan, decoder.fingerprint, watermark)
+    frames, mp4 = encode_beside(decoder.marked_chunks(values["latents"], plan), shape, plan.options.fps, said)
+    return {"frames": frames, "video": mp4}, {"watermark": watermark} if watermark else {}
 
 
 STAGES = (

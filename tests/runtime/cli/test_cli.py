@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 
 from consisid_runtime.cli.commands import _save
+from consisid_runtime.mp4 import read_tags
+from consisid_runtime.provenance.credentials import check
+from consisid_runtime.provenance.marks import facts_of
 from consisid_runtime.video import Video
 
 PROMPT = "a woman by a flag"
@@ -37,16 +40,22 @@ def test_help_lists_every_command_and_the_exit_codes() -> None:
     assert "Exit codes" in done.stdout and "8 The networks returned NaN or infinity" in done.stdout
 
 
-def test_generate_writes_a_video_and_reports_its_options(untrained_bundle: Path, photo: Path, tmp_path: Path) -> None:
+def test_generate_writes_a_signed_video_and_reports_its_options(
+    untrained_bundle: Path, photo: Path, signing_files: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out.mp4"
-    options = ("--steps", "2", "--frames", "9", "--seed", "5", "--no-local-identity", "--face-index", "0")
+    options = ["--steps", "2", "--frames", "9", "--seed", "5", "--no-local-identity", "--face-index", "0"]
+    options += ["--sign-cert", str(signing_files / "cert.pem"), "--sign-key", str(signing_files / "key.pem")]
     done = run(
         "generate", "--bundle", untrained_bundle, "--image", photo, "--prompt", PROMPT, "--out", out, "--json", *options
     )
     assert done.returncode == 0, done.stderr
     info = json.loads(done.stdout)
     assert (info["seed"], info["options"]["frames"], info["options"]["local_identity"]) == (5, 9, False)
-    assert out.read_bytes()[4:8] == b"ftyp"
+    assert (signed := check(out.read_bytes())) and signed.state == "valid"
+    facts = facts_of(read_tags(out.read_bytes()))
+    assert facts and facts["bundle"] == info["bundle"] and facts["options"].items() <= info["options"].items()
+    assert PROMPT.encode() not in out.read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
-"""TLS and tokens over both protocols; the log and the metrics say what happened and not what was asked for."""
+"""TLS, tokens, consent and signatures over both protocols; the log and the metrics say what happened and not what was
+asked for."""
 
 from __future__ import annotations
 
@@ -8,10 +9,12 @@ import logging
 import ssl
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 import tritonclient.grpc
 import tritonclient.http
@@ -21,6 +24,9 @@ from tritonclient.grpc import service_pb2_grpc
 from consisid_runtime.door.access import Access
 from consisid_runtime.door.door import Door
 from consisid_runtime.door.records import writing
+from consisid_runtime.mp4 import encode_mp4
+from consisid_runtime.options import Options
+from consisid_runtime.provenance.credentials import Credentials, Signer, check
 from consisid_runtime.serve.private import make_certificate
 from consisid_runtime.serve.tritonserver import TritonServer
 
@@ -29,6 +35,19 @@ pytestmark = pytest.mark.server
 TOKEN = "a-token-of-some-length"
 SECRET = "an unmistakable prompt"
 BEARER = {"authorization": f"Bearer {TOKEN}"}
+MP4 = encode_mp4(np.random.default_rng(0).integers(0, 255, (9, 32, 48, 3), np.uint8), 8)
+"""The tiny models return the image as the video."""
+REGISTER = "/the/register"
+INFER = "/v2/models/consisid/infer"
+
+asked_for: list[tuple[bytes, str, Options, str]] = []
+
+
+def consent(image: bytes, prompt: str, options: Options, caller: str) -> Any:
+    asked_for.append((image, prompt, options, caller))
+    if prompt == "break":
+        raise OSError(REGISTER)
+    return {"refuse": "no consent of this person", "number": 5}.get(prompt)
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +66,31 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def secured(
-    tiny_repository: Path, certificate: Path, log: io.StringIO, tmp_path_factory: pytest.TempPathFactory
+    tiny_repository: Path,
+    certificate: Path,
+    signing_files: Path,
+    log: io.StringIO,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Door]:
     (folder := tmp_path_factory.mktemp("token")).joinpath("token").write_text(TOKEN)
     access = Access.read(folder / "token", certificate, certificate.with_name("key.pem"))
     server = TritonServer(tiny_repository, private=True, ready_timeout=60)
-    with writing(logging.StreamHandler(log)), Door(server, access=access) as door:
+    signer = Signer.read(signing_files / "cert.pem", signing_files / "key.pem")
+    with writing(logging.StreamHandler(log)), Door(server, access=access, consent=consent, signer=signer) as door:
         yield door
+
+
+@pytest.fixture
+def credentials(signing_files: Path) -> Callable[[bytes], Credentials | None]:
+    return lambda video: check(video, (signing_files / "authority.pem").read_bytes())
+
+
+@pytest.fixture
+def stub(secured: Door, certificate: Path) -> Iterator[Any]:
+    with grpc.secure_channel(
+        named(secured.grpc_url), grpc.ssl_channel_credentials(certificate.read_bytes())
+    ) as channel:
+        yield service_pb2_grpc.GRPCInferenceServiceStub(channel)
 
 
 def named(url: str) -> str:
@@ -74,13 +111,13 @@ def get(door: Door, certificate: Path, path: str, data: bytes | None = None, **h
 
 def test_over_https(secured: Door, certificate: Path, log: io.StringIO) -> None:
     assert secured.http_url.startswith("https://") and secured.grpc_url.startswith("grpcs://")
-    infer, body = "/v2/models/consisid/infer", json.dumps(json_request(SECRET)).encode()
+    infer, body = INFER, json.dumps(json_request(SECRET, MP4)).encode()
     assert get(secured, certificate, "/v2/health/ready")[0] == 200
     for path, data in (("/v2", None), ("/metrics", None), ("/v2/models/consisid", None), (infer, body), ("/x", None)):
         assert get(secured, certificate, path, data)[0] == 401
         assert get(secured, certificate, path, data, authorization="Bearer another-token-of-some-length")[0] == 401
     status, answer = get(secured, certificate, infer, body, **BEARER, **{"x-request-id": "mine-7"})
-    assert status == 200 and json.loads(answer)["outputs"][0]["data"] == [97, 98, 99]
+    assert status == 200 and len(json.loads(answer)["outputs"][0]["data"]) > len(MP4)
     lines = [json.loads(line) for line in log.getvalue().splitlines()]
     (line,) = (line for line in lines if line.get("request") == "mine-7")
     assert line["outcome"] == "OK" and line["protocol"] == "http" and line["peer"] == "127.0.0.1"
@@ -110,18 +147,70 @@ def test_tritonclient_over_tls(secured: Door, certificate: Path) -> None:
             client.get_model_metadata("consisid")
 
 
-def test_a_call_without_the_token(secured: Door, certificate: Path, log: io.StringIO) -> None:
-    credentials = grpc.ssl_channel_credentials(certificate.read_bytes())
-    with grpc.secure_channel(named(secured.grpc_url), credentials) as channel:
-        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-        with pytest.raises(grpc.RpcError) as refused:
-            stub.ModelInfer(grpc_request(SECRET), timeout=10)
-        assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
-        given = (*BEARER.items(), ("x-request-id", f"not a word {SECRET}"))
-        answer, made = stub.ModelInfer.with_call(grpc_request(SECRET), timeout=10, metadata=given)
-    assert answer.raw_output_contents[0] == b"abc"
+def test_a_call_without_the_token(stub: Any, log: io.StringIO) -> None:
+    with pytest.raises(grpc.RpcError) as refused:
+        stub.ModelInfer(grpc_request(SECRET), timeout=10)
+    assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    given = (*BEARER.items(), ("x-request-id", f"not a word {SECRET}"))
+    answer, made = stub.ModelInfer.with_call(grpc_request(SECRET, MP4), timeout=10, metadata=given)
+    assert len(answer.raw_output_contents[0]) > len(MP4)
     assert dict(made.trailing_metadata())["x-request-id"] in log.getvalue()
     assert SECRET not in log.getvalue()
+
+
+def test_every_video_is_signed(
+    secured: Door, certificate: Path, stub: Any, credentials: Callable[[bytes], Credentials | None]
+) -> None:
+    asked_for.clear()
+    answer = stub.ModelInfer(grpc_request(image=MP4), timeout=20, metadata=(*BEARER.items(),))
+    body = json.dumps(json_request(image=MP4, parameters={"seed": 4})).encode()
+    (output,) = json.loads(get(secured, certificate, INFER, body, **BEARER)[1])["outputs"]
+    for shape, video in (
+        (list(answer.outputs[0].shape), answer.raw_output_contents[0]),
+        (output["shape"], bytes(output["data"])),
+    ):
+        found = credentials(video)
+        assert found is not None and found.state == "trusted"
+        assert shape == [len(video)]
+    assert asked_for == [(MP4, "a man", Options(), "127.0.0.1"), (MP4, "a man", Options(seed=4), "127.0.0.1")]
+
+
+def test_what_cannot_be_signed_is_not_delivered(secured: Door, certificate: Path, stub: Any) -> None:
+    status, text = get(secured, certificate, INFER, json.dumps(json_request(image=b"no mp4")).encode(), **BEARER)
+    answer = json.loads(text)
+    assert status == 500 and list(answer) == ["error"]
+    assert answer["error"].startswith("SIGNING_FAILED: the video could not be signed; the server's log has it as error")
+    with pytest.raises(grpc.RpcError, match="SIGNING_FAILED") as refused:
+        stub.ModelInfer(grpc_request(), timeout=20, metadata=(*BEARER.items(),))
+    assert refused.value.code() is grpc.StatusCode.INTERNAL
+    no_video = json.dumps(json_request(outputs=[{"name": "info"}])).encode()
+    status, text = get(secured, certificate, INFER, no_video, **BEARER)
+    assert status == 200 and [output["name"] for output in json.loads(text)["outputs"]] == ["info"]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "status", "code", "message"),
+    [
+        ("refuse", 403, grpc.StatusCode.PERMISSION_DENIED, "CONSENT_REFUSED: no consent of this person"),
+        ("break", 500, grpc.StatusCode.INTERNAL, "HOOK_FAILED: consent could not be asked for; the server's log"),
+        ("number", 500, grpc.StatusCode.INTERNAL, "HOOK_FAILED: the consent hook returned int"),
+    ],
+)
+def test_without_consent_nothing_is_begun(
+    secured: Door, certificate: Path, stub: Any, prompt: str, status: int, code: grpc.StatusCode, message: str
+) -> None:
+    def begun() -> list[bytes]:
+        text = get(secured, certificate, "/metrics", **BEARER)[1]
+        return [line for line in text.splitlines() if line.startswith(b'nv_inference_request_success{model="first"')]
+
+    before = begun()
+    found, text = get(secured, certificate, INFER, json.dumps(json_request(prompt, MP4)).encode(), **BEARER)
+    error = json.loads(text)["error"]
+    assert found == status and error.startswith(message) and REGISTER not in error
+    with pytest.raises(grpc.RpcError) as refused:
+        stub.ModelInfer(grpc_request(prompt, MP4), timeout=20, metadata=(*BEARER.items(),))
+    assert refused.value.code() is code and refused.value.details().startswith(message)
+    assert before and begun() == before
 
 
 def test_metrics(secured: Door, certificate: Path) -> None:

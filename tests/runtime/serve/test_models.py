@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import importlib
 import json
 import os
@@ -42,6 +43,7 @@ from consisid_runtime.wire import (
     TICKET,
     TICKETS_VARIABLE,
     VERIFIED_VARIABLE,
+    WATERMARK_VARIABLE,
     Extras,
     read_parameters,
     write_parameters,
@@ -165,10 +167,11 @@ class Denoise:
 
 
 class Decode:
-    def __init__(self, bundle: Any) -> None:
+    def __init__(self, bundle: Any, watermark: Any) -> None:
         bundle.loaded["vae_decoder_first"] = "loaded"
+        self.fingerprint, self.watermark = bundle.fingerprint, watermark
 
-    def chunks(self, latents: torch.Tensor, plan: Plan) -> list[NDArray[np.uint8]]:
+    def marked_chunks(self, latents: torch.Tensor, plan: Plan) -> list[NDArray[np.uint8]]:
         return [np.full((plan.frames, plan.height, plan.width, 3), int(latents.max()), np.uint8)]
 
 
@@ -200,7 +203,10 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
         module = "face.reader" if fake is Face else stage.__name__
         monkeypatch.setitem(sys.modules, f"consisid_runtime.stages.{module}", stage)
     mp4: Any = ModuleType("mp4")
-    mp4.encode_beside = lambda chunks, shape, fps: (np.concatenate(chunks), b"mp4 of %d at %d" % (shape[0], fps))
+    mp4.encode_beside = lambda chunks, shape, fps, marks: (
+        np.concatenate(chunks),
+        b"mp4 of %d at %d: %s" % (shape[0], fps, marks.tags["description"].encode()),
+    )
     monkeypatch.setitem(sys.modules, "consisid_runtime.mp4", mp4)
     monkeypatch.setenv(BUNDLE_VARIABLE, "/bundle")
     monkeypatch.delitem(sys.modules, "consisid_runtime.serve.models", raising=False)
@@ -275,7 +281,8 @@ def test_the_five_models_make_a_video(serving: ModuleType) -> None:
             assert answer.tensors[port.name].ndim == len(port.shape)
         tensors |= answer.tensors
     assert tensors["text_states"].shape == (2, 6, 8)
-    assert tensors["video"].tobytes() == b"mp4 of 9 at 4"
+    said, facts = tensors["video"].tobytes().split(b": ", 1)
+    assert said == b"mp4 of 9 at 4" and json.loads(facts)["bundle"] == "abc"
     assert tensors["frames"].shape == (9, 32, 32, 3)
     assert np.all(tensors["frames"] == 5)
     info = json.loads(tensors["info"][0])
@@ -326,12 +333,33 @@ def test_denoising_ends_at_the_step_in_which_a_caller_leaves(
     assert answer.error.startswith("CANCELLED: ") and steps == [0, 1, 2, 3]
 
 
-def test_raw_frames_only_when_asked_for(serving: ModuleType) -> None:
+def decoded(serving: ModuleType) -> Any:
     infos = {
         f"{name}_info": np.array([b'{"seconds": 1}'], np.object_) for name in ("face", "text", "encode", "denoise")
     }
     latents = np.zeros((1, 3, 2, 4, 4), np.float32)
     (answer,) = model(serving, "decode").execute([Request(latents=latents, **infos)])
+    return answer
+
+
+def test_a_watermark_is_told(serving: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(WATERMARK_VARIABLE, "colorsys:rgb_to_hsv")
+    monkeypatch.setattr(colorsys, "__version__", "3", raising=False)
+    answer = decoded(serving)
+    told = {"name": "colorsys:rgb_to_hsv", "version": "3"}
+    assert json.loads(answer.tensors["info"][0])["decode"] == {"watermark": told}
+    assert json.loads(answer.tensors["video"].tobytes().split(b": ", 1)[1])["watermark"] == told
+
+
+def test_a_missing_watermark_is_an_error_at_the_start(serving: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(WATERMARK_VARIABLE, "no_such_module:mark")
+    with pytest.raises(BackendError, match="INVALID_OPTION: the hook 'no_such_module:mark' cannot be loaded"):
+        model(serving, "decode")
+    model(serving, "face")
+
+
+def test_raw_frames_only_when_asked_for(serving: ModuleType) -> None:
+    answer = decoded(serving)
     assert answer.tensors["frames"].shape == (0, 32, 32, 3)
 
 

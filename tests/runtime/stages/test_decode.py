@@ -12,6 +12,7 @@ from consisid_runtime.errors import NotFinite
 from consisid_runtime.models.configs.checkpoint import CheckpointConfig
 from consisid_runtime.models.configs.vae import VAEConfig
 from consisid_runtime.models.vae import DecoderFirst, DecoderNext
+from consisid_runtime.mp4 import Frames
 from consisid_runtime.options import Options
 from consisid_runtime.plan import Geometry, plan
 from consisid_runtime.stages.decode import Decoder
@@ -22,6 +23,8 @@ CONFIG |= {"norm_num_groups": 2, "scaling_factor": 0.7}
 
 class FakeBundle:
     """Both chunk decoders in PyTorch; remembers the largest chunk of frames."""
+
+    fingerprint = "abc"
 
     def __init__(self, vae: Any) -> None:
         self.vae = vae
@@ -96,6 +99,21 @@ def test_values_that_are_not_finite_make_no_video(vae: Any, value: float) -> Non
     decoder._first = lambda inputs: {"frames": torch.full((1, 3, 9, 24, 32), value)}
     with pytest.raises(NotFinite, match="the decoder"):
         decoder(torch.zeros_like(latents), request)
+
+
+def test_a_watermark_gets_all_frames_at_once_and_is_what_a_video_shows(vae: Any) -> None:
+    request = plan(Options(frames=17, height=24, width=32), Geometry(9, 24, 32, 4, 4, 2, fixed_size=False))
+    latents = torch.randn(1, request.latent_frames, 5, 6, 8)
+
+    def mark(frames: Frames) -> Frames:
+        assert frames.shape == (17, 24, 32, 3)
+        return 255 - frames
+
+    marking: Any = mark
+    decoder = Decoder(FakeBundle(vae), marking)  # type: ignore[arg-type]
+    (marked,) = decoder.marked_chunks(latents, request)
+    assert np.array_equal(marked, 255 - decoder(latents, request))
+    assert len([*Decoder(FakeBundle(vae)).marked_chunks(latents, request)]) == 2  # type: ignore[arg-type]
 
 
 def test_on_a_cpu_a_chunk_is_yielded_before_the_next_is_decoded(vae: Any) -> None:
