@@ -7,6 +7,7 @@ Features are [T, C, H, W], frame by frame, so that what joins and divides frames
 - Norm, scale and shift are one multiplication and one addition, whose factors are made at the latents' size, enlarged
   along rows only, and applied to all rows that share them.
 - Frames that an enlargement in time repeats are convolved once.
+- Convolutions, norms and caches are made in the memory of what they are made from.
 
 In float32 the result differs from the original by rounding alone.
 """
@@ -14,7 +15,6 @@ In float32 the result differs from the original by rounding alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +30,8 @@ _AT_ONCE = 4 * 2**20
 class CpuDecoder(nn.Module):
     """One chunk decoder, with its signature: latents and caches in, frames and the next caches out.
 
+    The caches that it gets are overwritten: they are the ones that it returns.
+
     Args:
         original: `DecoderFirst` or `DecoderNext`, in float32; its convolutions over time are emptied.
     """
@@ -42,7 +44,7 @@ class CpuDecoder(nn.Module):
             left.data = left.clone()  # else it would keep all of the weights' file mapped
 
     def forward(self, latents: Tensor, *caches: Tensor) -> tuple[Tensor, ...]:
-        """latents [1, C, T, h, w], caches [1, C, 2, h', w'] -> frames [1, 3, T', H, W], then the next caches."""
+        """latents [1, C, T, h, w], caches [1, C, 2, h', w'] -> frames [1, 3, T', H, W], then the caches."""
         frames = self._original.post_quant_conv(latents)[0].transpose(0, 1).contiguous()
         run = _Chunk(frames, caches, self._convolutions)
         video = run.decode(self._original.decoder)
@@ -61,12 +63,15 @@ class TimeConv:
         conv.weight = nn.Parameter(torch.empty(0), requires_grad=False)
 
     def __call__(self, frames: Tensor, into: Tensor, *, add: bool = False) -> None:
-        """Put the result into, or add it to, `into` [T, O, H, W]. From the last frame to the first: it may be frames[2:]."""
+        """Put the result into `into` [T, O, H, W], or add it.
+
+        `into` may be the frames behind their past: the last ones are made first.
+        """
         count, (before, plus, minus, after) = len(into), self._filters
-        put = torch.Tensor.add_ if add else torch.Tensor.copy_
         if count % 2:
             taps = torch.cat((before, plus - minus, after), dim=1)
-            put(into[-1:], F.conv2d(frames[-3:].flatten(0, 1)[None], taps, self._bias, padding=1))
+            single = F.conv2d(frames[-3:].flatten(0, 1)[None], taps, self._bias, padding=1)
+            into[-1:] = into[-1:] + single if add else single
         for pairs in reversed(_groups(count // 2, into[0])):
             begin, end = 2 * pairs.start, 2 * pairs.stop
             d0, d1, d2, d3 = (frames[begin + k : end + k : 2] for k in range(4))
@@ -103,27 +108,20 @@ class _Chunk:
         buffer = _behind_past(self._latents)
         buffer[CACHE_FRAMES:] = self._latents
         x = self._convolve(decoder.conv_in, buffer)
-        for block in (decoder.mid_block, *decoder.up_blocks):
-            for layer in cast(vae.Block, block).resnets:
-                x = self._resnet(cast(vae.Resnet, layer), x)
-            for layer in cast(vae.Block, block).upsamplers:
-                x = self._upsample(cast(vae.Upsample, layer), x)
-        buffer = _behind_past(x)
-        self._norm(decoder.norm_out, x, buffer)
-        return self._convolve(decoder.conv_out, buffer)
+        for layer in decoder.layers():
+            x = self._resnet(layer, x) if isinstance(layer, vae.Resnet) else self._upsample(layer, x)
+        return self._convolve(decoder.conv_out, self._normed(decoder.norm_out, x, _behind_past(x)))
 
     def _resnet(self, layer: vae.Resnet, x: Tensor) -> Tensor:
-        h = _behind_past(x)
-        self._norm(layer.norm1, x, h)
+        """In the memory of x, and of one buffer, where both have as many channels."""
+        buffer = self._normed(layer.norm1, x, _behind_past(x))
         shortcut = layer.conv_shortcut
         if isinstance(shortcut, nn.Conv3d):
             x = _pointwise(shortcut, x)
-            h, narrow = _behind_past(x), h
-            self._convolve(layer.conv1, narrow, h[CACHE_FRAMES:])
-            del narrow
-        else:
-            self._convolve(layer.conv1, h, h[CACHE_FRAMES:])
-        self._norm(layer.norm2, h[CACHE_FRAMES:], h)
+        h = _behind_past(x) if isinstance(shortcut, nn.Conv3d) else buffer
+        self._convolve(layer.conv1, buffer, h[CACHE_FRAMES:])
+        del buffer
+        self._normed(layer.norm2, h[CACHE_FRAMES:], h)
         return self._convolve(layer.conv2, h, x, add=True)
 
     def _upsample(self, layer: vae.Upsample, x: Tensor) -> Tensor:
@@ -133,8 +131,8 @@ class _Chunk:
             wider[some] = layer.conv(x[some].repeat_interleave(2, 3).repeat_interleave(2, 2))
         return vae.repeat_frames(wider, layer.time, dim=0, first=self._first)
 
-    def _norm(self, norm: vae.SpatialNorm, x: Tensor, buffer: Tensor) -> None:
-        """Put the norm's SiLU into the buffer, behind two frames of room for the past; x may lie there."""
+    def _normed(self, norm: vae.SpatialNorm, x: Tensor, buffer: Tensor) -> Tensor:
+        """The buffer, with the norm's SiLU behind two frames of room for the past; x may lie there."""
         factor, offset = (
             _rows(vae.repeat_frames(part, norm.time, dim=0, first=self._first), norm.space)
             for part in self._affine(norm, x)
@@ -142,6 +140,7 @@ class _Chunk:
         into = buffer[CACHE_FRAMES:]
         torch.addcmul(offset, _divided(x, norm.space), factor, out=_divided(into, norm.space))
         F.silu(into, inplace=True)
+        return buffer
 
     def _affine(self, norm: vae.SpatialNorm, x: Tensor) -> tuple[Tensor, Tensor]:
         """Factor and offset of the norm, [T, C, h, w] of the latents, with the statistics of x in them."""
@@ -161,12 +160,14 @@ class _Chunk:
         scale, shift = (_pointwise(conv.conv, self._latents) for conv in (norm.conv_y, norm.conv_b))
         return scale * gain[:, None, None], shift.addcmul(scale, rest[:, None, None])
 
-    def _convolve(self, conv: vae.CausalConv, buffer: Tensor, into: Tensor | None = None, *, add: bool = False) -> Tensor:
-        """Put the past into the buffer's first frames, keep its last ones, convolve."""
+    def _convolve(
+        self, conv: vae.CausalConv, buffer: Tensor, into: Tensor | None = None, *, add: bool = False
+    ) -> Tensor:
+        """Put the past into the buffer's first frames, keep its last ones, convolve as `TimeConv`, or into new memory."""
         last = buffer[-CACHE_FRAMES:].transpose(0, 1)[None]
         if self._first:
             buffer[:CACHE_FRAMES] = buffer[CACHE_FRAMES]
-            self.left.append(last.contiguous())
+            self.left.append(last.clone(memory_format=torch.contiguous_format))
         else:
             cache = next(self._caches)
             buffer[:CACHE_FRAMES] = cache[0].transpose(0, 1)
