@@ -163,7 +163,7 @@ class _Chunk:
     def _convolve(
         self, conv: vae.CausalConv, buffer: Tensor, into: Tensor | None = None, *, add: bool = False
     ) -> Tensor:
-        """Put the past into the buffer's first frames, keep its last ones, convolve as `TimeConv`, or into new memory."""
+        """Put the past into the buffer, keep its last frames, convolve: as `TimeConv`, or into new memory."""
         last = buffer[-CACHE_FRAMES:].transpose(0, 1)[None]
         if self._first:
             buffer[:CACHE_FRAMES] = buffer[CACHE_FRAMES]
