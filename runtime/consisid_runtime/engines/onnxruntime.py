@@ -85,6 +85,8 @@ class OnnxEngine:
         from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NoKernel
 
         chosen = providers(device)
+        # On a CPU the second call would else take all that it needs in one block, beside the arena's of the first.
+        options.enable_mem_pattern = chosen != ["CPUExecutionProvider"]
         stream = _own_stream(chosen)
         try:
             # Where a device was named, ONNX Runtime must not try again on the CPU.

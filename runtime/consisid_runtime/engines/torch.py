@@ -79,8 +79,8 @@ class TorchEngine:
     """One network in PyTorch; results stay on its device. It runs on the thread pool of PyTorch, one for the process.
 
     On CUDA in fp16 and bf16 the denoiser's step and the decoder run this project's kernels; on a CPU in fp32 the
-    decoder has a form of its own, elsewhere one that takes little memory. But for the CPU's, the decoder's caches have
-    the weights' dtype, and those that it gets are overwritten. float32 is never rounded to TF32.
+    decoder has a form of its own, elsewhere one that takes little memory. The decoder's caches have the weights' dtype,
+    and those that it gets are overwritten. float32 is never rounded to TF32.
 
     Args:
         float8: the linear layers of the step's blocks are of E4M3 numbers: by the hardware on CUDA, elsewhere emulated

@@ -56,11 +56,8 @@ class _Chunk:
         buffer = _behind_past(self._latents)
         buffer[:, :, CACHE_FRAMES:] = self._latents
         x = self._convolve(decoder.conv_in, buffer)
-        for block in (decoder.mid_block, *decoder.up_blocks):
-            for layer in cast(vae.Block, block).resnets:
-                x = self._resnet(cast(vae.Resnet, layer), x)
-            for layer in cast(vae.Block, block).upsamplers:
-                x = self._upsample(cast(vae.Upsample, layer), x)
+        for layer in decoder.layers():
+            x = self._resnet(layer, x) if isinstance(layer, vae.Resnet) else self._upsample(layer, x)
         return self._convolve(decoder.conv_out, self._normed(decoder.norm_out, x))
 
     def _resnet(self, layer: vae.Resnet, x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ Parameter names are those of diffusers' `AutoencoderKLCogVideoX`, whose other ha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import cast
 
 import torch
@@ -140,11 +140,6 @@ class Block(nn.Module):
         )
         self.upsamplers = nn.ModuleList()
 
-    def forward(self, x: Tensor, chunk: Chunk) -> Tensor:
-        for layer in (*self.resnets, *self.upsamplers):
-            x = layer(x, chunk)
-        return x
-
 
 class _Decoder(nn.Module):
     def __init__(self, config: VAEConfig) -> None:
@@ -162,10 +157,15 @@ class _Decoder(nn.Module):
         self.norm_out = SpatialNorm(widths[-1], config, config.temporal, config.spatial)
         self.conv_out = CausalConv(widths[-1], 3)
 
+    def layers(self) -> Iterator[Resnet | Upsample]:
+        """What features pass between `conv_in` and `norm_out`, in order."""
+        for block in cast(Iterable[Block], (self.mid_block, *self.up_blocks)):
+            yield from cast(Iterable[Resnet | Upsample], (*block.resnets, *block.upsamplers))
+
     def forward(self, chunk: Chunk) -> Tensor:
-        x = self.mid_block(self.conv_in(chunk.latents, chunk), chunk)
-        for block in self.up_blocks:
-            x = block(x, chunk)
+        x = self.conv_in(chunk.latents, chunk)
+        for layer in self.layers():
+            x = layer(x, chunk)
         return cast(Tensor, self.conv_out(F.silu(self.norm_out(x, chunk)), chunk))
 
 

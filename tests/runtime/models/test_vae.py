@@ -15,6 +15,7 @@ from torch import Tensor
 from consisid_kernels import reference as operators
 from consisid_runtime import signatures
 from consisid_runtime.errors import CheckpointInvalid
+from consisid_runtime.models import cpu_decoder
 from consisid_runtime.models.configs.vae import VAEConfig, decoder_caches
 from consisid_runtime.models.cpu_decoder import CpuDecoder
 from consisid_runtime.models.fused.decoder import ChannelsLastDecoder
@@ -98,20 +99,30 @@ def test_decoder(vae: Any, frames: int) -> None:
     assert error(torch.cat(chunks, 2), vae.decode(latents).sample) < 2e-6
 
 
-@pytest.mark.parametrize("frames", [3, 5, 7])
-def test_the_form_for_processors_is_the_same_function(vae: Any, frames: int) -> None:
-    """In float64 rounding is out of the way: what is left would be another formula. 3 latents make an odd chunk."""
+@pytest.mark.parametrize(("frames", "at_once"), [(3, None), (7, None), (7, 1), (5, 2 * 1920)])
+def test_the_form_for_processors_is_the_same_function(
+    vae: Any, frames: int, at_once: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In float64 rounding is out of the way: what is left would be another formula. 3 latents make an odd chunk.
+
+    Operators get all frames at once, one frame or pair of them, or a few.
+    """
+    if at_once:
+        monkeypatch.setattr(cpu_decoder, "_AT_ONCE", at_once)
     config = VAEConfig.from_dict(vae.config)
     latents = torch.randn(1, config.latent_channels, frames, 3, 5, dtype=torch.float64)
     plain = [part(kind(config), vae).double() for kind in (DecoderFirst, DecoderNext)]
     own = [CpuDecoder(part(kind(config), vae).double()) for kind in (DecoderFirst, DecoderNext)]
     found, caches = own[0](latents[:, :, :3]), plain[0](latents[:, :, :3])
+    places = [cache.data_ptr() for cache in found[1:]]
     for start in range(3, frames, 2):
         chunk = latents[:, :, start : start + 2]
         found, caches = own[1](chunk, *found[1:]), plain[1](chunk, *caches[1:])
     # The plain form gives float32.
     for ours, wanted in zip(found, caches, strict=True):
         assert error(ours.float(), wanted) < 1e-7
+    assert [cache.data_ptr() for cache in found[1:]] == places
+    assert all(cache.untyped_storage().nbytes() == cache.nbytes for cache in found[1:])
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)

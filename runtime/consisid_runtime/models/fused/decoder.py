@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import ModuleType
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -66,11 +65,8 @@ class _Chunk:
         past = self._past()
         before = self._latents[:, :1].expand(-1, CACHE_FRAMES, -1, -1, -1) if past is None else past
         x = self._convolve(decoder.conv_in, torch.cat((before, self._latents), 1))
-        for block in (decoder.mid_block, *decoder.up_blocks):
-            for layer in cast(vae.Block, block).resnets:
-                x = self._resnet(cast(vae.Resnet, layer), x)
-            for layer in cast(vae.Block, block).upsamplers:
-                x = self._upsample(cast(vae.Upsample, layer), x)
+        for layer in decoder.layers():
+            x = self._resnet(layer, x) if isinstance(layer, vae.Resnet) else self._upsample(layer, x)
         return self._convolve(decoder.conv_out, self._normed(decoder.norm_out, x))
 
     def _resnet(self, layer: vae.Resnet, x: Tensor) -> Tensor:
