@@ -25,7 +25,8 @@ from consisid_runtime.memory.decide import Setting, check_memory, decide, requir
 from consisid_runtime.memory.plan import MemoryPlan
 from consisid_runtime.models.configs.checkpoint import CheckpointConfig
 from consisid_runtime.models.configs.scheduler import SchedulerConfig
-from consisid_runtime.options import Options, Plan, plan
+from consisid_runtime.options import Options
+from consisid_runtime.plan import Plan, plan
 from consisid_runtime.signatures import Signature
 from consisid_runtime.tiers import TierSet
 

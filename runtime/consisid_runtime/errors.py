@@ -101,6 +101,13 @@ class RequestCancelled(InvalidRequest):
     remedy = "Send the request again if its video is still wanted."
 
 
+class CheckpointRefused(InvalidRequest):
+    """The checkpoint of a request cannot be continued here, or is none."""
+
+    code = "CHECKPOINT_REFUSED"
+    remedy = "Send the request without the checkpoint: it then starts over."
+
+
 class TierUnavailable(InvalidRequest):
     """The bundle cannot run the tier."""
 

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from consisid_runtime.bundle import Bundle
+from consisid_runtime.engines import hardware
 from consisid_runtime.errors import ForkedProcess
-from consisid_runtime.events import Progress, silent
+from consisid_runtime.events import Event, Progress, silent
 from consisid_runtime.files.image_file import image_bytes
 from consisid_runtime.memory.decide import Setting
 from consisid_runtime.options import Options, check_prompt
+from consisid_runtime.plan import Plan
 from consisid_runtime.stages import table
+from consisid_runtime.stages.checkpoint import Origin, read, request_digest, write
+from consisid_runtime.stages.flow import Course, flow, in_process
+from consisid_runtime.stages.preview import Preview
+from consisid_runtime.stages.rates import Rates
 from consisid_runtime.video import Video
-from consisid_runtime.wire import describe
+from consisid_runtime.wire import Extras, describe
 
 
 class Pipeline:
@@ -32,6 +39,8 @@ class Pipeline:
         self._process = os.getpid()
         self.bundle = bundle
         self.stages: dict[str, Any] = table.load(bundle)
+        self._rates = Rates()
+        self._preview = Preview(self._encoded, bundle.config.vae.scaling_factor)
 
     @classmethod
     def open(
@@ -61,6 +70,58 @@ class Pipeline:
         the vocabulary is needed to see it; `ForkedProcess` in another process than the pipeline was opened in;
         `NotFinite` where the networks fail. The video's `info` is that of a served one.
         """
+        request, values = self._begin(image, prompt, options)
+        return self._video(request, values, table.run(self.stages, values, request, progress))
+
+    def stream(
+        self,
+        image: str | Path | bytes | bytearray,
+        prompt: str,
+        options: Options | None = None,
+        *,
+        previews: bool = False,
+        checkpoint_seconds: float = 0.0,
+        checkpoint: bytes | None = None,
+    ) -> Iterator[Event | Video]:
+        """Make one video, part by part: an event after each part, then the video, with the bytes of `generate`.
+
+        Args:
+            previews: with about two events a second, a JPEG of the first frame as far as it can be foreseen.
+            checkpoint_seconds: a checkpoint with an event whenever this many seconds have passed; 0 for none.
+            checkpoint: go on from this one, of the same request, bundle and kind of device.
+
+        Close the iterator to cancel. Raises as `generate`, what concerns the request at once, and `CheckpointRefused`.
+        """
+        extras = Extras(previews=previews, checkpoint_seconds=checkpoint_seconds)
+        request, values = self._begin(image, prompt, options)
+        origin = Origin(
+            self.bundle.fingerprint,
+            hardware(self.bundle.device),
+            request_digest(values["image"], values["prompt"], request),
+        )
+        step = 0
+        if checkpoint is not None:
+            step, state = read(checkpoint, origin, request)
+            values |= state
+        course = Course(
+            rates=self._rates,
+            preview=self._preview if extras.previews else None,
+            checkpoint=(lambda step, values: write(step, values, origin)) if extras.checkpoint_seconds else None,
+            checkpoint_seconds=extras.checkpoint_seconds,
+            step=step,
+        )
+        return self._streamed(request, values, course)
+
+    def _encoded(self, values: table.Values, plan: Plan) -> Any:
+        return self.stages["encode"](values["portrait"], values["keypoints"].numpy(), plan)
+
+    def _streamed(self, request: Plan, values: table.Values, course: Course) -> Iterator[Event | Video]:
+        reports = yield from flow(in_process(self.stages), values, request, course)
+        yield self._video(request, values, reports)
+
+    def _begin(
+        self, image: str | Path | bytes | bytearray, prompt: str, options: Options | None
+    ) -> tuple[Plan, table.Values]:
         request = self.bundle.plan(Options() if options is None else options)
         values: table.Values = {"prompt": check_prompt(prompt), "image": image_bytes(image)}
         if self._process != os.getpid():
@@ -68,7 +129,9 @@ class Pipeline:
                 f"the pipeline was opened in process {self._process}, and process {os.getpid()} was forked from it: "
                 "the engines' threads are missing here"
             )
-        reports = table.run(self.stages, values, request, progress)
+        return request, values
+
+    def _video(self, request: Plan, values: table.Values, reports: dict[str, table.Info]) -> Video:
         memory = {} if self.bundle.memory is None else {"memory": self.bundle.memory.to_json()}
         return Video(
             mp4=values["video"],

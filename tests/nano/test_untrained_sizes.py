@@ -10,7 +10,8 @@ from consisid_nano.untrained.write import write_untrained
 from consisid_runtime.errors import InvalidOption
 from consisid_runtime.models import networks
 from consisid_runtime.models.configs.checkpoint import CheckpointConfig
-from consisid_runtime.options import Options, plan
+from consisid_runtime.options import Options
+from consisid_runtime.plan import plan
 
 
 def test_mid_is_as_large_as_its_page_says() -> None:

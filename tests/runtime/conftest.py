@@ -30,7 +30,7 @@ import dataclasses, json, os, sys, time
 import numpy as np
 import consisid_runtime
 from consisid_runtime.errors import BundleCorrupt, NoFace
-from consisid_runtime.options import Geometry, plan
+from consisid_runtime.plan import Geometry, plan
 from consisid_runtime.serve.models import Model
 from consisid_runtime.signatures import Port, Signature
 

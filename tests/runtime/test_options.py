@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from consisid_runtime.errors import EmptyPrompt, InvalidOption
-from consisid_runtime.options import MAX_PROMPT, Geometry, Options, check_prompt, plan
+from consisid_runtime.options import MAX_PROMPT, Options, check_prompt
+from consisid_runtime.plan import Geometry, plan
 from consisid_runtime.wire import read_parameters, write_parameters
 
 FULL = Geometry(frames=49, height=480, width=720, spatial=8, temporal=4, patch=2, fixed_size=False)

@@ -12,8 +12,9 @@ from PIL import Image
 
 import consisid_nano
 from consisid_export.checkpoint import example
-from consisid_runtime.options import Options, plan
+from consisid_runtime.options import Options
 from consisid_runtime.pipeline import Pipeline
+from consisid_runtime.plan import plan
 from consisid_runtime.stages import table
 
 PROMPT = "a man reading by the sea"

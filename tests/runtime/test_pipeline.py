@@ -11,8 +11,9 @@ import pytest
 
 from consisid_runtime import errors
 from consisid_runtime.files.image_file import MAX_BYTES
-from consisid_runtime.options import Geometry, Options, plan
+from consisid_runtime.options import Options
 from consisid_runtime.pipeline import Pipeline
+from consisid_runtime.plan import Geometry, plan
 
 GEOMETRY = Geometry(9, 32, 32, 8, 4, 2, fixed_size=False)
 BUNDLE = SimpleNamespace(plan=lambda options: plan(options, GEOMETRY))

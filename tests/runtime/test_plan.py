@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from consisid_runtime.errors import InvalidOption
-from consisid_runtime.options import Geometry, Options, plan
+from consisid_runtime.options import Options
+from consisid_runtime.plan import Geometry, plan
 
 TRAINED = Geometry(frames=49, height=480, width=720, spatial=8, temporal=4, patch=2, fixed_size=False)
 

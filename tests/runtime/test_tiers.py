@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from consisid_runtime.errors import TierUnavailable
-from consisid_runtime.options import Geometry, Options, plan
+from consisid_runtime.options import Options
+from consisid_runtime.plan import Geometry, plan
 from consisid_runtime.tiers import GUIDANCE, STEPS, TIERS, Curve, Tier, TierSet, available, computed_steps
 from consisid_runtime.wire import read_parameters, write_parameters
 

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from consisid_runtime.options import Geometry, Options, plan
+from consisid_runtime.options import Options
+from consisid_runtime.plan import Geometry, plan
 from consisid_runtime.signatures import Port
 from consisid_runtime.wire import array_of, describe, value_of
 

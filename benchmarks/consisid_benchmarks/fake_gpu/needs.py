@@ -13,7 +13,8 @@ from consisid_benchmarks.fake_gpu.meter import ALIGNMENT, Meter
 from consisid_runtime.engines import Engine, place_of
 from consisid_runtime.engines.torch import TorchEngine
 from consisid_runtime.memory.needs import SHARED, architecture, positions, size_of
-from consisid_runtime.options import Options, plan
+from consisid_runtime.options import Options
+from consisid_runtime.plan import plan
 
 
 class CountedNeeds:

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from consisid_benchmarks.fake_gpu.full_size import FullSize
 from consisid_runtime.models.networks import CROP
-from consisid_runtime.options import Options, Plan, plan
+from consisid_runtime.options import Options
+from consisid_runtime.plan import Plan, plan
 from consisid_runtime.stages import denoise
 from consisid_runtime.stages.decode import Decoder
 from consisid_runtime.stages.denoise import Denoiser

@@ -130,7 +130,8 @@ def _given(bundle: FullSize, device: str) -> Given:
 
     from consisid_benchmarks.gpu_run import full_size
     from consisid_runtime.models.positions import rope
-    from consisid_runtime.options import Options, plan
+    from consisid_runtime.options import Options
+    from consisid_runtime.plan import plan
 
     draw, config = full_size.inputs(device), bundle.config
     request = plan(Options(), config.geometry)

@@ -14,7 +14,8 @@ from consisid_export.verify.module import OWN_ERROR_FACTOR, relative_error
 from consisid_measurement.harness import Mismatch
 from consisid_runtime.engines.torch import TorchEngine
 from consisid_runtime.models import networks
-from consisid_runtime.options import Options, plan
+from consisid_runtime.options import Options
+from consisid_runtime.plan import plan
 
 LAYERS = 2
 """Of the transformer's 42: float32, which the others are compared with, is fifteen times slower."""

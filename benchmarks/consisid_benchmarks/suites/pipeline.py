@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from consisid_benchmarks.suites.variants import Features, TimedVideo
     from consisid_measurement.record import Row
     from consisid_runtime.events import Progress
-    from consisid_runtime.options import Options, Plan
+    from consisid_runtime.options import Options
     from consisid_runtime.pipeline import Pipeline
+    from consisid_runtime.plan import Plan
 
 SUITE = "pipeline"
 GATE = "tests/runtime/test_parity.py"

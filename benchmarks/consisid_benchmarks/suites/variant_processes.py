@@ -13,7 +13,7 @@ from typing import Self
 
 from consisid_benchmarks.suites.variants import Diffusers, Features, Ours, TimedVideo
 from consisid_runtime.allocator import keep_freed_memory
-from consisid_runtime.options import Plan
+from consisid_runtime.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)

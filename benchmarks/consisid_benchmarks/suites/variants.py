@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from consisid_runtime.bundle import Bundle
 from consisid_runtime.engines import Engine
-from consisid_runtime.options import Plan
+from consisid_runtime.plan import Plan
 from consisid_runtime.stages import table
 
 _TO_LATENTS = ("text", "encode", "denoise")

@@ -9,8 +9,9 @@ import torch
 
 from consisid_runtime.errors import MissingExtra
 from consisid_runtime.mp4 import Frames
-from consisid_runtime.options import Options, plan
+from consisid_runtime.options import Options
 from consisid_runtime.pipeline import Pipeline
+from consisid_runtime.plan import plan
 from consisid_runtime.stages.decode import Decoder
 
 

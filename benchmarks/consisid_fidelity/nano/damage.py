@@ -18,7 +18,7 @@ from consisid_runtime.engines.torch import TorchEngine
 from consisid_runtime.models import networks
 from consisid_runtime.models.dit import Step
 from consisid_runtime.models.fused.step import FusedStep
-from consisid_runtime.options import Plan
+from consisid_runtime.plan import Plan
 from consisid_runtime.signatures import Signature
 from consisid_runtime.stages.denoise import Conditions
 from consisid_runtime.tiers import TierSet

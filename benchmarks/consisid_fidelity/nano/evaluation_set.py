@@ -13,7 +13,7 @@ from PIL import Image
 
 from consisid_nano.world import HELD_OUT_PEOPLE, Person, Scene, clip, person, portrait, prompt, scene
 from consisid_runtime.mp4 import Frames
-from consisid_runtime.options import Geometry
+from consisid_runtime.plan import Geometry
 from consisid_runtime.stages.face.image import Pixels
 
 GALLERY_SIZE = 100

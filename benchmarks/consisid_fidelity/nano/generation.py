@@ -18,8 +18,9 @@ from consisid_runtime.engines import Engine
 from consisid_runtime.errors import NoFace
 from consisid_runtime.models.networks import WeightReader
 from consisid_runtime.mp4 import Frames
-from consisid_runtime.options import Options, Plan
+from consisid_runtime.options import Options
 from consisid_runtime.pipeline import Pipeline
+from consisid_runtime.plan import Plan
 from consisid_runtime.stages import table
 from consisid_runtime.stages.denoise import denoise
 from consisid_runtime.stages.schedule import Schedule

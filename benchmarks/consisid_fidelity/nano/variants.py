@@ -9,7 +9,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from consisid_fidelity.nano import damage
-from consisid_runtime.options import Plan
+from consisid_runtime.plan import Plan
 from consisid_runtime.stages.denoise import Conditions
 from consisid_runtime.tiers import TIERS, Tier, TierSet
 

@@ -24,7 +24,7 @@ from consisid_export.checkpoint.checkpoint import Checkpoint
 from consisid_export.onnx.precision import module_precision
 from consisid_runtime.models import networks
 from consisid_runtime.models.blueprint import fill
-from consisid_runtime.options import Geometry
+from consisid_runtime.plan import Geometry
 from consisid_runtime.signatures import Signature
 
 CALIBRATION, DENOISING_RUN = "calibration", "denoising_run"
@@ -51,6 +51,7 @@ no run of the exporter decodes."""
 
 _SHAPES_RUNS = (
     "consisid_runtime.options",
+    "consisid_runtime.plan",
     "consisid_runtime.tiers",
     "consisid_runtime.models.configs.checkpoint",
     "consisid_export.checkpoint.example",

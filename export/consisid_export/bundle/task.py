@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from consisid_export.checkpoint.checkpoint import Checkpoint
     from consisid_export.resuming.folder import WorkFolder
     from consisid_runtime.events import Progress
-    from consisid_runtime.options import Geometry
+    from consisid_runtime.plan import Geometry
     from consisid_runtime.signatures import Signature
 
 

@@ -18,7 +18,7 @@ from consisid_runtime.engines.tensorrt_library import load, log_of, reasons
 from consisid_runtime.errors import ExportCancelled, ExportRefused, InvalidOption, MissingExtra
 from consisid_runtime.events import Progress, silent
 from consisid_runtime.files.atomic import write_file
-from consisid_runtime.options import Geometry
+from consisid_runtime.plan import Geometry
 from consisid_runtime.signatures import Signature
 
 COMPUTE_CAPABILITIES = ("SM89", "SM120")

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from consisid_runtime.options import Geometry
+from consisid_runtime.plan import Geometry
 from consisid_runtime.signatures import MODULATION_BLOCK, Port, Signature, Size
 
 _PHOTOGRAPH = 1024  # its long edge, as `signatures.DYNAMIC` has it

@@ -19,7 +19,7 @@ from consisid_export.tensorrt.ranges import Profile, Range, shape_range
 from consisid_runtime.engines.tensorrt_library import load, log_of, reasons
 from consisid_runtime.errors import ExportRefused, MissingExtra
 from consisid_runtime.files.atomic import write_file
-from consisid_runtime.options import Geometry
+from consisid_runtime.plan import Geometry
 from consisid_runtime.signatures import Port, Signature
 
 MATCHING = {

@@ -18,7 +18,8 @@ from consisid_runtime.engines.torch import TorchEngine
 from consisid_runtime.errors import NotFinite
 from consisid_runtime.events import Progress, silent
 from consisid_runtime.models import networks
-from consisid_runtime.options import Options, Plan, plan
+from consisid_runtime.options import Options
+from consisid_runtime.plan import Plan, plan
 from consisid_runtime.signatures import Signature
 from consisid_runtime.stages import table
 from consisid_runtime.stages.denoise import Denoiser

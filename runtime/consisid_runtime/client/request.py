@@ -11,7 +11,7 @@ from consisid_runtime.client.transport import Parameters
 from consisid_runtime.options import Options, check_prompt
 from consisid_runtime.signatures import ENSEMBLE, Port
 from consisid_runtime.video import Video
-from consisid_runtime.wire import write_parameters
+from consisid_runtime.wire import Extras, write_parameters
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,7 +39,7 @@ class Request:
         return cls(
             ENSEMBLE.name,
             {"image": image, "prompt": check_prompt(prompt)},
-            write_parameters(chosen, raw_frames=raw_frames),
+            write_parameters(chosen, Extras(raw_frames=raw_frames)),
             tuple(port for port in ENSEMBLE.outputs if raw_frames or port.name != "frames"),
             chosen.fps,
         )

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from consisid_runtime.errors import InvalidOption, MemoryTooSmall
 from consisid_runtime.memory.needs import Needs, architecture, counted, positions, read, size_of
 from consisid_runtime.memory.plan import AUTO, GIB, RESERVED, SETTINGS, MemoryPlan, covers, enough, plan_memory
-from consisid_runtime.options import Options, Plan, plan
+from consisid_runtime.options import Options
+from consisid_runtime.plan import Plan, plan
 
 if TYPE_CHECKING:
     from consisid_runtime.models.configs.checkpoint import CheckpointConfig

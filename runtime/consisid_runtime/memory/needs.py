@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from consisid_runtime.models.configs.checkpoint import CheckpointConfig
-    from consisid_runtime.options import Plan
+    from consisid_runtime.plan import Plan
 
 FILE = "needs.json"
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from consisid_runtime.engines import place_of
 from consisid_runtime.models.networks import CROP
-from consisid_runtime.options import Options, plan
+from consisid_runtime.options import Options
+from consisid_runtime.plan import plan
 from consisid_runtime.signatures import MODULATION_BLOCK, Port
 
 if TYPE_CHECKING:

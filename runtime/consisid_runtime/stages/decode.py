@@ -14,7 +14,7 @@ from consisid_runtime.engines import place_of
 from consisid_runtime.engines.transfers import receive, send
 from consisid_runtime.errors import NotFinite
 from consisid_runtime.mp4 import Frames
-from consisid_runtime.options import Plan
+from consisid_runtime.plan import Plan
 
 if TYPE_CHECKING:
     from consisid_runtime.bundle import Modules

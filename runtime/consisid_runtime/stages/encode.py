@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from consisid_runtime.options import Plan
+from consisid_runtime.plan import Plan
 
 if TYPE_CHECKING:
     from consisid_runtime.bundle import Modules

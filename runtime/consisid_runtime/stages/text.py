@@ -14,7 +14,7 @@ from torch import Tensor
 
 from consisid_runtime.engines import Engine
 from consisid_runtime.errors import EmptyPrompt
-from consisid_runtime.options import Plan
+from consisid_runtime.plan import Plan
 
 if TYPE_CHECKING:
     from consisid_runtime.bundle import Modules

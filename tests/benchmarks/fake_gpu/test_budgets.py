@@ -16,7 +16,8 @@ from consisid_benchmarks.fake_gpu.budgets import WRITE, differences
 from consisid_benchmarks.fake_gpu.count import Count, Work
 from consisid_benchmarks.fake_gpu.full_size import CONFIGS
 from consisid_benchmarks.predict.ceilings import DEVICES
-from consisid_runtime.options import Geometry, Options, plan
+from consisid_runtime.options import Options
+from consisid_runtime.plan import Geometry, plan
 from consisid_runtime.signatures import MODULATION_BLOCK
 from consisid_runtime.stages.denoise import Conditions, SolverState, denoise
 from consisid_runtime.stages.schedule import Schedule

@@ -10,7 +10,8 @@ from consisid_benchmarks.suites.variant_processes import EAGER, Variant, count_f
 from consisid_benchmarks.suites.variants import read_features
 from consisid_export.checkpoint.checkpoint import Checkpoint
 from consisid_measurement.harness import Mismatch
-from consisid_runtime.options import Options, plan
+from consisid_runtime.options import Options
+from consisid_runtime.plan import plan
 
 FRAMES = np.zeros((9, 8, 8, 3), np.uint8)
 STAGES = ("face", "text", "encode", "denoise", "decode")

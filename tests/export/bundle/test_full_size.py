@@ -21,7 +21,7 @@ from consisid_export.onnx.structure import compare_weights
 from consisid_export.tensorrt import build as adapter
 from consisid_runtime.engines.tensorrt_library import load
 from consisid_runtime.models.configs.checkpoint import CheckpointConfig
-from consisid_runtime.options import Geometry
+from consisid_runtime.plan import Geometry
 
 FULL = Path(__file__).parents[3] / "build" / "proof" / "full"
 LAYERS = 42

@@ -18,7 +18,7 @@ from consisid_runtime.bundle import Bundle
 from consisid_runtime.engines.onnxruntime import OnnxEngine
 from consisid_runtime.errors import BundleCorrupt, ExportRefused, OutputUnwritable
 from consisid_runtime.files.ownership import manifest_digest
-from consisid_runtime.options import Geometry
+from consisid_runtime.plan import Geometry
 from consisid_runtime.serve.repository import repository
 from consisid_runtime.signatures import Signature
 

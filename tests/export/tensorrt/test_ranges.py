@@ -10,7 +10,8 @@ from consisid_runtime import signatures as table
 from consisid_runtime.models.configs.dit import DiTConfig
 from consisid_runtime.models.configs.vae import VAEConfig, decoder_caches
 from consisid_runtime.models.local_extractor import LocalExtractorConfig
-from consisid_runtime.options import Geometry, Options, plan
+from consisid_runtime.options import Options
+from consisid_runtime.plan import Geometry, plan
 from consisid_runtime.signatures import DYNAMIC, Port, Signature
 
 PREVIEW = Geometry(frames=49, height=480, width=720, spatial=8, temporal=4, patch=2, fixed_size=False)

@@ -19,8 +19,9 @@ from consisid_runtime.bundle import Bundle
 from consisid_runtime.engines.onnxruntime import OnnxEngine
 from consisid_runtime.errors import ExportRefused, InvalidOption, NoFace, NotFinite
 from consisid_runtime.models import networks
-from consisid_runtime.options import Options, plan
+from consisid_runtime.options import Options
 from consisid_runtime.pipeline import Pipeline
+from consisid_runtime.plan import plan
 from consisid_runtime.signatures import DIT_STEP
 from consisid_runtime.stages import table
 from consisid_runtime.stages.denoise import Denoiser

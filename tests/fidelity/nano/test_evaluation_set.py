@@ -6,7 +6,7 @@ from PIL import Image
 
 from consisid_fidelity.nano.evaluation_set import GALLERY_SIZE, Case, case, cases, png
 from consisid_nano.world import HELD_OUT_PEOPLE
-from consisid_runtime.options import Geometry
+from consisid_runtime.plan import Geometry
 
 SMALL = Geometry(frames=9, height=48, width=64, spatial=4, temporal=4, patch=2, fixed_size=True)
 

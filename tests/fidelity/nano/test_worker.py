@@ -15,7 +15,7 @@ from consisid_fidelity.nano.setup import ExperimentSetup
 from consisid_fidelity.nano.variants import Variant
 from consisid_fidelity.nano.worker import Worker, load_reference
 from consisid_runtime.errors import NotFinite
-from consisid_runtime.options import Geometry
+from consisid_runtime.plan import Geometry
 
 CALLS: list[str] = []
 

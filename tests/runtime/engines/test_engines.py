@@ -26,7 +26,8 @@ from consisid_runtime.errors import InvalidOption, MissingExtra
 from consisid_runtime.models.cpu_decoder import CpuDecoder
 from consisid_runtime.models.fused.decoder import ChannelsLastDecoder
 from consisid_runtime.models.in_place_decoder import InPlaceDecoder
-from consisid_runtime.options import Options, plan
+from consisid_runtime.options import Options
+from consisid_runtime.plan import plan
 from consisid_runtime.signatures import Port, Signature
 from consisid_runtime.stages import denoise, table
 from consisid_runtime.stages.decode import Decoder

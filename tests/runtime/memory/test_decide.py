@@ -18,7 +18,8 @@ from consisid_runtime.memory.decide import decide, needs_of, require_covered
 from consisid_runtime.memory.needs import ORDER, architecture, counted, read
 from consisid_runtime.memory.plan import GIB, RESERVED, SETTINGS, fit
 from consisid_runtime.models.configs.checkpoint import CheckpointConfig
-from consisid_runtime.options import Options, plan
+from consisid_runtime.options import Options
+from consisid_runtime.plan import plan
 
 CONFIG = CheckpointConfig(CONFIGS.__getitem__)
 MODULES = {name: {"engine": "torch", "precision": "fp32" if name in FLOAT32 else "bf16"} for name in ORDER}

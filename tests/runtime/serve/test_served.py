@@ -37,7 +37,7 @@ from consisid_runtime.errors import (
 )
 from consisid_runtime.files import identity
 from consisid_runtime.files.ownership import manifest_digest
-from consisid_runtime.options import plan
+from consisid_runtime.plan import plan
 from consisid_runtime.serve.server import Server
 from consisid_runtime.serve.tensor_checks import checkpoint_dims, request_dims
 from consisid_runtime.serve.tritonserver import TritonServer

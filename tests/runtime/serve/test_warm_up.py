@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from consisid_runtime.bundle import Bundle
-from consisid_runtime.options import Options, plan
+from consisid_runtime.options import Options
+from consisid_runtime.plan import plan
 from consisid_runtime.serve import warm_up as subject
 from consisid_runtime.serve.warm_up import warm_up
 from consisid_runtime.signatures import DYNAMIC, Signature

@@ -12,7 +12,8 @@ from consisid_runtime.errors import NotFinite
 from consisid_runtime.models.configs.checkpoint import CheckpointConfig
 from consisid_runtime.models.configs.vae import VAEConfig
 from consisid_runtime.models.vae import DecoderFirst, DecoderNext
-from consisid_runtime.options import Geometry, Options, plan
+from consisid_runtime.options import Options
+from consisid_runtime.plan import Geometry, plan
 from consisid_runtime.stages.decode import Decoder
 
 CONFIG: dict[str, Any] = {"block_out_channels": (4, 4, 8), "latent_channels": 5, "layers_per_block": 1}

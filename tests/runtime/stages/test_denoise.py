@@ -25,7 +25,8 @@ from consisid_runtime.models.configs.checkpoint import CheckpointConfig
 from consisid_runtime.models.configs.dit import DiTConfig, LocalExtractorConfig
 from consisid_runtime.models.dit import DiT, Modulate, Prepare, Step
 from consisid_runtime.models.local_extractor import PREFIX, LocalExtractor
-from consisid_runtime.options import Geometry, Options, plan
+from consisid_runtime.options import Options
+from consisid_runtime.plan import Geometry, plan
 from consisid_runtime.signatures import DIT_MODULATE, DIT_PREPARE, DIT_STEP
 from consisid_runtime.stages.denoise import MODULATION_BLOCK, Denoiser, SolverState, guidance
 

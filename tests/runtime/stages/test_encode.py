@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from consisid_runtime.options import Geometry, Options, Plan, plan
+from consisid_runtime.options import Options
+from consisid_runtime.plan import Geometry, Plan, plan
 from consisid_runtime.stages.encode import Encoder, draw_keypoints
 
 

@@ -17,7 +17,8 @@ from consisid_runtime.errors import BundleCorrupt, FaceIndexOutOfRange, MissingE
 from consisid_runtime.models.bisenet import BiSeNet
 from consisid_runtime.models.eva_clip import EvaVision
 from consisid_runtime.models.retinaface import RetinaFace
-from consisid_runtime.options import Geometry, Options, Plan, plan
+from consisid_runtime.options import Options
+from consisid_runtime.plan import Geometry, Plan, plan
 from consisid_runtime.signatures import CLIP, Signature
 from consisid_runtime.stages.face import geometry as geometry
 from consisid_runtime.stages.face.reader import Face, FaceReader, _largest_first

@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from consisid_runtime.options import Geometry, Options, plan
+from consisid_runtime.options import Options
+from consisid_runtime.plan import Geometry, plan
 from consisid_runtime.signatures import CLIP
 from consisid_runtime.stages.face import reader
 from consisid_runtime.stages.face.finder import FaceFinder

@@ -35,7 +35,8 @@ def test_face_reader_gives_what_the_reference_gives(tmp_path: Path) -> None:
     from consisid_runtime.models.bisenet import BiSeNet
     from consisid_runtime.models.eva_clip import EvaVision
     from consisid_runtime.models.retinaface import RetinaFace
-    from consisid_runtime.options import Geometry, Options, plan
+    from consisid_runtime.options import Options
+    from consisid_runtime.plan import Geometry, plan
     from consisid_runtime.stages.face.reader import FaceReader
 
     theirs: dict[str, Any] = {

@@ -12,7 +12,8 @@ import torch
 
 from consisid_nano.untrained.tokenizer import write_tokenizer
 from consisid_runtime.errors import EmptyPrompt
-from consisid_runtime.options import Geometry, Options, Plan, check_prompt, plan
+from consisid_runtime.options import Options, check_prompt
+from consisid_runtime.plan import Geometry, Plan, plan
 from consisid_runtime.stages.text import KEPT_NEGATIVES, TextReader, Tokenizer
 
 LENGTH = 24

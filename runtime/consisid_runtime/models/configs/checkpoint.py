@@ -12,7 +12,7 @@ from consisid_runtime.models.configs.dit import DiTConfig, LocalExtractorConfig
 from consisid_runtime.models.configs.scheduler import SchedulerConfig
 from consisid_runtime.models.configs.t5 import T5Config
 from consisid_runtime.models.configs.vae import VAEConfig
-from consisid_runtime.options import Geometry
+from consisid_runtime.plan import Geometry
 
 FILES = {"transformer": dit.FILE, "vae": vae.FILE, "text_encoder": t5.FILE, "scheduler": scheduler.FILE}
 """Component → its configuration file."""

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from consisid_runtime.errors import FaceIndexOutOfRange, MultipleFaces, NoFace
-from consisid_runtime.options import Plan
+from consisid_runtime.plan import Plan
 from consisid_runtime.stages.face.finder import THREADS, FaceFinder, Found
 from consisid_runtime.stages.face.geometry import (
     ALIGNER_MEAN,
