@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from consisid_runtime.client.async_client import AsyncClient
+from consisid_runtime.client.caller import Caller, Image, require_no_frames
+from consisid_runtime.client.stream import Stream
 from consisid_runtime.client.threads import wait_for
 from consisid_runtime.client.transport import Transport
+from consisid_runtime.events import Event
 from consisid_runtime.options import Options
 from consisid_runtime.video import Video
+from consisid_runtime.wire import Extras
 
 
 class Client:
@@ -41,15 +45,16 @@ class Client:
         token: str | None = None,
         ca: str | Path | None = None,
     ) -> None:
-        self._client = AsyncClient(server, timeout=timeout, token=token, ca=ca)
+        self._caller = Caller(server, timeout, token, ca)
 
     def generate(
         self,
-        image: str | Path | bytes | bytearray,
+        image: Image,
         prompt: str,
         options: Options | None = None,
         *,
         raw_frames: bool = False,
+        on_progress: Callable[[Event], object] | None = None,
     ) -> Video:
         """Generate one video on the server.
 
@@ -58,23 +63,51 @@ class Client:
             prompt: what the video shows.
             options: see `Options`.
             raw_frames: also fetch the decoded frames; `video.frames` are then these instead of the MP4's.
+            on_progress: is called with each event, in this thread; what it raises ends the request. Not with
+                `raw_frames`.
 
         Raises what `Pipeline.generate` raises, and `ServerUnreachable`, `CertificateRefused`, `Unauthenticated`,
         `Busy` (its `retry_after` says when to send the request again), `ServerDied`, `ServerTimeout`, `ServerError`,
         `ClientClosed` or `ForkedProcess`.
         """
-        return wait_for(self._client.generate(image, prompt, options, raw_frames=raw_frames))
+        if on_progress is None:
+            return wait_for(self._caller.generate(image, prompt, options, raw_frames=raw_frames))
+        require_no_frames(raw_frames=raw_frames)
+        return self.stream(image, prompt, options).video(on_progress)
+
+    def stream(
+        self,
+        image: Image,
+        prompt: str,
+        options: Options | None = None,
+        *,
+        previews: bool = False,
+        checkpoint_seconds: float = 0.0,
+        checkpoint: bytes | None = None,
+    ) -> Stream:
+        """Generate one video, and tell how far it is: an iterator of `Event`, and the `Video` as its last item.
+
+        Args:
+            previews: with about two events a second, a JPEG of the first frame as far as it can be foreseen.
+            checkpoint_seconds: a checkpoint with an event whenever this many seconds have passed; 0 for none.
+            checkpoint: go on from this one, of the same image, prompt and options.
+
+        `cancel` of the iterator, from any thread, ends the request at the server, as leaving its `with` block does.
+        Raises as `generate`, while it is iterated; `CheckpointRefused`; after `cancel`, `RequestCancelled`.
+        """
+        extras = Extras(previews=previews, checkpoint_seconds=checkpoint_seconds)
+        return Stream(self._caller.stream(image, prompt, options, extras, checkpoint))
 
     def ready(self) -> bool:
         """Whether the server answers, within the timeout and ten seconds, and has loaded all its models.
 
         Raises `ClientClosed` or `ForkedProcess`.
         """
-        return wait_for(self._client.ready())
+        return wait_for(self._caller.ready())
 
     def close(self) -> None:
         """End the calls in flight with `ClientClosed`, and refuse further ones. Idempotent, from any thread."""
-        wait_for(self._client.close())
+        self._caller.close()
 
     def __enter__(self) -> Self:
         return self

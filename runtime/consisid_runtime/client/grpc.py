@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -14,18 +14,17 @@ import tritonclient.grpc as triton
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from consisid_runtime.client.access import Access
+from consisid_runtime.client.answer import sent_error
 from consisid_runtime.client.message import infer_request
 from consisid_runtime.client.proxy import Proxy, authority
 from consisid_runtime.client.transport import ATTEMPT, MAX_ANSWER, PATIENCE, Parameters, patiently
 from consisid_runtime.errors import (
-    Busy,
     CertificateRefused,
     ConsisIDError,
     ForkedProcess,
     ServerError,
     ServerTimeout,
     ServerUnreachable,
-    from_wire,
 )
 
 if TYPE_CHECKING:
@@ -79,6 +78,32 @@ class GrpcTransport:
                 raise self._typed(error, timeout) from error
         return self._arrays(response, outputs)
 
+    async def stream(
+        self,
+        model: str,
+        inputs: Mapping[str, bytes | str],
+        parameters: Parameters,
+        outputs: Sequence[str],
+        timeout: float,
+        patience: float = PATIENCE,
+    ) -> AsyncGenerator[dict[str, NDArray[Any]], None]:
+        deadline = time.monotonic() + timeout
+        request = infer_request(model, inputs, parameters, outputs)
+        async with self._stub() as stub:
+            await self._connect(stub, deadline, timeout, patience)
+            call = stub.ModelStreamInfer(timeout=_left(deadline), metadata=self._metadata)
+            try:
+                await call.write(request)
+                await call.done_writing()
+                async for answer in call:
+                    if answer.error_message:
+                        raise self._sent(answer)
+                    if answer.infer_response.outputs:
+                        names = [output.name for output in answer.infer_response.outputs]
+                        yield self._arrays(answer.infer_response, names)
+            except grpc.RpcError as error:
+                raise self._typed(error, timeout) from error
+
     async def ready(self, timeout: float) -> bool:
         async with self._stub() as stub:
             try:
@@ -131,15 +156,20 @@ class GrpcTransport:
         status, details = error.code(), error.details() or ""
         if status is grpc.StatusCode.DEADLINE_EXCEEDED:
             return self._late(timeout)
-        sent = from_wire(details)
-        if isinstance(sent, Busy):
-            sent.retry_after = _pushed_back(error)
+        sent = sent_error(details, _pushed_back(error))
         if type(sent) is not ServerError:
             return sent
         # A full queue has this status too, but then the server has answered.
         if status is grpc.StatusCode.UNAVAILABLE and "queue size" not in details:
             return self._unreachable(details, begun=True)
         return ServerError(f"{self._shown} answered {status.name}: {details}")
+
+    def _sent(self, answer: service_pb2.ModelStreamInferResponse) -> ConsisIDError:
+        parameters = answer.infer_response.parameters
+        given = parameters.get("retry_after")
+        seconds = None if given is None else given.double_param or float(given.int64_param)
+        sent = sent_error(answer.error_message, seconds)
+        return ServerError(f"{self._shown} answered: {answer.error_message}") if type(sent) is ServerError else sent
 
     def _arrays(self, response: service_pb2.ModelInferResponse, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
         result = triton.InferResult(response)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from consisid_runtime.errors import CertificateRefused, ServerUnreachable
@@ -53,6 +53,21 @@ class Transport(Protocol):
         Raises the typed error that the server sent, `ServerUnreachable` after at most `patience` without a connection,
         `CertificateRefused`, `ServerTimeout`, `ServerError` for an answer that is none of Triton server's, or
         `ForkedProcess`.
+        """
+        ...
+
+    def stream(
+        self,
+        model: str,
+        inputs: Mapping[str, bytes | str],
+        parameters: Parameters,
+        outputs: Sequence[str],
+        timeout: float,
+        patience: float = PATIENCE,
+    ) -> AsyncGenerator[dict[str, NDArray[Any]], None]:
+        """Send one request to a model that answers many times; each answer as of `infer`, in one task.
+
+        The last one has `video`. Leaving the iterator ends the request at the server. Raises as `infer`.
         """
         ...
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from consisid_runtime.client.answer import DTYPES
+from consisid_runtime.client.answer import DTYPES, sent_error
 from consisid_runtime.client.http.exchange import Request
 from consisid_runtime.client.transport import Parameters
-from consisid_runtime.errors import Busy, ConsisIDError, ServerError, from_wire
+from consisid_runtime.errors import ConsisIDError, ServerError
 from consisid_runtime.files.json_file import parse_json
 
 if TYPE_CHECKING:
@@ -29,16 +29,16 @@ def infer_request(
     timeout: float,
 ) -> Request:
     """The request for inference; the server is told of the deadline by KServe's parameter `timeout`, in µs."""
-    body = {
-        "inputs": [_tensor(name, value) for name, value in inputs.items()],
-        "outputs": [{"name": name, "parameters": {"binary_data": True}} for name in outputs],
-        "parameters": {**parameters, "timeout": max(1, int(timeout * 1e6))},
-    }
-    head = json.dumps(body).encode()
-    # Triton server 2.51 ends at a body above 4 MB of curl's default type, application/x-www-form-urlencoded.
-    fields = {_LENGTH: str(len(head)), "content-type": "application/octet-stream", **headers}
-    images = [value for value in inputs.values() if isinstance(value, bytes)]
-    return Request("POST", f"/v2/models/{model}/infer", fields, [head, *images])
+    wanted = [{"name": name, "parameters": {"binary_data": True}} for name in outputs]
+    return _request(f"/v2/models/{model}/infer", inputs, {"outputs": wanted}, parameters, headers, timeout)
+
+
+def stream_request(
+    model: str, inputs: Mapping[str, bytes | str], parameters: Parameters, headers: Mapping[str, str], timeout: float
+) -> Request:
+    """The same for a model that answers many times, as server-sent events."""
+    fields = {**headers, "accept": "text/event-stream"}
+    return _request(f"/v2/models/{model}/generate_stream", inputs, {}, parameters, fields, timeout)
 
 
 def read_arrays(headers: Mapping[str, str], body: bytes, shown: str) -> dict[str, NDArray[Any]]:
@@ -52,13 +52,30 @@ def read_arrays(headers: Mapping[str, str], body: bytes, shown: str) -> dict[str
 def read_error(status: int, headers: Mapping[str, str], body: bytes, shown: str) -> ConsisIDError:
     """The typed error of an answer that is none of success."""
     try:
-        sent = from_wire(str(parse_json(body)["error"]))
+        text = str(parse_json(body)["error"])
     except (ValueError, KeyError, TypeError):
         return ServerError(f"{shown} answered with HTTP status {status}: {_beginning(body)}")
     seconds = headers.get("retry-after", "")
-    if isinstance(sent, Busy) and seconds.isdecimal():
-        sent.retry_after = float(seconds)
-    return sent
+    return sent_error(text, float(seconds) if seconds.isdecimal() else None)
+
+
+def _request(
+    path: str,
+    inputs: Mapping[str, bytes | str],
+    extra: Mapping[str, Any],
+    parameters: Parameters,
+    headers: Mapping[str, str],
+    timeout: float,
+) -> Request:
+    body = {
+        "inputs": [_tensor(name, value) for name, value in inputs.items()],
+        **extra,
+        "parameters": {**parameters, "timeout": max(1, int(timeout * 1e6))},
+    }
+    head = json.dumps(body).encode()
+    # Triton server 2.51 ends at a body above 4 MB of curl's default type, application/x-www-form-urlencoded.
+    fields = {_LENGTH: str(len(head)), "content-type": "application/octet-stream", **headers}
+    return Request("POST", path, fields, [head, *(value for value in inputs.values() if isinstance(value, bytes))])
 
 
 def _tensor(name: str, value: bytes | str) -> dict[str, Any]:
