@@ -49,6 +49,14 @@ def sent_error(text: str, retry_after: float | None) -> ConsisIDError:
     return error
 
 
+def seconds_of(answer: Mapping[str, NDArray[Any]]) -> float | None:
+    """What a video took to compute, by its `info`; None where that does not say."""
+    try:
+        return float(sum(parse_json(answer["info"][0])["seconds"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        return None
+
+
 def read_info(text: bytes | str) -> dict[str, Any]:
     """A video's `info`. Raises `ServerError` for anything but a JSON object."""
     try:

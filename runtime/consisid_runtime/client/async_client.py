@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from consisid_runtime.client.caller import Caller, Image, require_no_frames
+from consisid_runtime.client.caller import Caller, Image, Server, require_no_frames
 from consisid_runtime.client.stream import AsyncStream
-from consisid_runtime.client.transport import Transport
 from consisid_runtime.events import Event
 from consisid_runtime.options import Options
 from consisid_runtime.video import Video
@@ -28,7 +27,7 @@ class AsyncClient:
 
     def __init__(
         self,
-        server: str | Transport,
+        server: Server | Sequence[Server],
         *,
         timeout: float = 600.0,
         token: str | None = None,

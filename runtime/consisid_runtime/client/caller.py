@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import aclosing
 from pathlib import Path
+from typing import cast
 
 from consisid_runtime.client.access import Access
 from consisid_runtime.client.calls import Calls
 from consisid_runtime.client.connect import connect
 from consisid_runtime.client.request import Request
+from consisid_runtime.client.servers.servers import Servers
 from consisid_runtime.client.stream import Put, Work
 from consisid_runtime.client.transport import Transport
 from consisid_runtime.errors import InvalidOption, ServerError
@@ -17,6 +20,9 @@ from consisid_runtime.files.image_file import image_bytes
 from consisid_runtime.options import Options, check_prompt
 from consisid_runtime.video import Video
 from consisid_runtime.wire import Extras
+
+Server = str | Transport
+"""A URL, or the way to a server."""
 
 Image = str | Path | bytes | bytearray
 
@@ -27,10 +33,17 @@ _READY_TIMEOUT = 10.0
 class Caller:
     """Of one client; for any thread and event loop. Arguments and errors are those of `Client`."""
 
-    def __init__(self, server: str | Transport, timeout: float, token: str | None, ca: str | Path | None) -> None:
+    def __init__(
+        self, server: Server | Sequence[Server], timeout: float, token: str | None, ca: str | Path | None
+    ) -> None:
         if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout <= _LONGEST_TIMEOUT:
             raise InvalidOption(f"timeout must be seconds above 0, at most {_LONGEST_TIMEOUT:g}, got {timeout!r}")
-        self._transport = connect(server, Access.read(token, ca)) if isinstance(server, str) else server
+        access = Access.read(token, ca)
+        listed = cast("Sequence[Server]", server if isinstance(server, list | tuple) else [server])
+        if not listed:
+            raise InvalidOption("a client needs at least one server")
+        transports = [connect(each, access) if isinstance(each, str) else each for each in listed]
+        self._transport: Transport = transports[0] if len(transports) == 1 else Servers(transports)
         self._timeout = timeout
         self._calls = Calls()
 

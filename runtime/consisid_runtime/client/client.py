@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from consisid_runtime.client.caller import Caller, Image, require_no_frames
+from consisid_runtime.client.caller import Caller, Image, Server, require_no_frames
 from consisid_runtime.client.stream import Stream
 from consisid_runtime.client.threads import wait_for
-from consisid_runtime.client.transport import Transport
 from consisid_runtime.events import Event
 from consisid_runtime.options import Options
 from consisid_runtime.video import Video
@@ -18,7 +17,7 @@ from consisid_runtime.wire import Extras
 
 
 class Client:
-    """A client of one server. Thread-safe; a context manager. Every call opens a connection of its own.
+    """A client of one server, or of several. Thread-safe; a context manager. Every call opens a connection of its own.
 
     While nothing answers at the address, a call tries to connect for up to ten seconds of its timeout; nothing else is
     tried twice. Over HTTP a client also works in forked processes; over gRPC it works in one process, the first that
@@ -26,7 +25,9 @@ class Client:
 
     Args:
         server: `grpc://host:port` or `http://host:port`, with TLS `grpcs://` or `https://` (an IPv6 address in
-            brackets), or any `Transport`.
+            brackets), or any `Transport`. Of several, a request goes to the one that is expected to have done it first,
+            by the seconds that requests like those it works on took, and to the next one where it is busy or cannot be
+            reached: nothing was computed then. `Busy` or `ServerUnreachable` where none takes it.
         timeout: seconds for one whole call, from resolving the server's name to the last byte of the video, above 0 and
             at most 10⁶. The server is told, and ends its work then.
         token: what the server wants as a bearer token. Default: the environment's `CONSISID_TOKEN`; empty for none.
@@ -39,7 +40,7 @@ class Client:
 
     def __init__(
         self,
-        server: str | Transport,
+        server: Server | Sequence[Server],
         *,
         timeout: float = 600.0,
         token: str | None = None,

@@ -84,8 +84,8 @@ async def patiently(attempt: Callable[[], Awaitable[Result]], patience: float) -
             return await attempt()
         except CertificateRefused:
             raise
-        except ServerUnreachable:
-            if time.monotonic() + pause >= until:
+        except ServerUnreachable as error:
+            if error.begun or time.monotonic() + pause >= until:
                 raise
         await asyncio.sleep(pause)
         pause = min(2 * pause, _LONGEST_BACKOFF)
