@@ -12,7 +12,7 @@ from PIL import Image
 
 import consisid_nano
 from consisid_export.checkpoint import example
-from consisid_runtime.errors import CheckpointRefused, InvalidOption
+from consisid_runtime.errors import CheckpointRefused, IdentityExpired, InvalidOption
 from consisid_runtime.events import Event
 from consisid_runtime.options import Options
 from consisid_runtime.pipeline import Pipeline
@@ -128,3 +128,15 @@ def test_a_closed_stream_leaves_nothing(pipeline: Pipeline, plain: bytes) -> Non
 def test_what_is_wrong_is_said_before_the_first_event(pipeline: Pipeline) -> None:
     with pytest.raises(InvalidOption, match="checkpoint_seconds"):
         pipeline.stream(*REQUEST, checkpoint_seconds=-1)
+
+
+def test_an_identity_makes_the_same_video_and_reads_no_face(pipeline: Pipeline, plain: bytes) -> None:
+    identity = pipeline.identify(EXAMPLE.portrait)
+    assert identity.info["faces"] == 1 and identity.handle not in repr(identity)
+    video = pipeline.generate(identity, *REQUEST[1:])
+    assert video.mp4 == plain and video.info["face"]["face_cached"]
+    *_, streamed = pipeline.stream(identity, *REQUEST[1:])
+    assert isinstance(streamed, Video) and streamed.mp4 == plain
+    pipeline.forget(identity)
+    with pytest.raises(IdentityExpired):
+        pipeline.generate(identity, *REQUEST[1:])

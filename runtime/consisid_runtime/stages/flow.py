@@ -35,6 +35,7 @@ class Course:
         checkpoint: (next step, latents, x0, generator) → a checkpoint; None for none.
         checkpoint_seconds: between two checkpoints, at least.
         step: of `denoise`, that the values already hold the state for.
+        whole: denoise in one part.
         look: called at each step; raise in it to cancel.
     """
 
@@ -43,6 +44,7 @@ class Course:
     checkpoint: Callable[[int, Values], bytes] | None = None
     checkpoint_seconds: float = 0.0
     step: int = 0
+    whole: bool = False
     look: Progress = silent
 
 
@@ -82,12 +84,14 @@ def _denoise(
     info: Info = {}
     names, step, total, took = _NAMES[_NAMES.index(stage.name) :], course.step, plan.steps, 0.0
     yield Event(stage.name, step, total, seconds_left=course.rates.left(plan, names, step))
-    count, saved = 1, time.monotonic()
+    count, saved = total if course.whole else 1, time.monotonic()
     while step < total:
         course.look(stage.name, step, total)
         span = range(step, min(step + count, total))
         begin = time.perf_counter()
-        outputs, info = call(stage, values | {"span": (span.start, span.stop)}, plan, reports, course.look)
+        # A run in one part keeps nothing for further ones.
+        given = values if span == range(total) else values | {"span": (span.start, span.stop)}
+        outputs, info = call(stage, given, plan, reports, course.look)
         seconds = time.perf_counter() - begin
         values |= outputs
         took, step = took + seconds, span.stop
