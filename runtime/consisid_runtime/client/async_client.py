@@ -16,13 +16,10 @@ from consisid_runtime.wire import Extras
 
 
 class AsyncClient:
-    """`Client` for asyncio: the same words, awaited. An asynchronous context manager.
+    """`Client` for asyncio: the same words and arguments, awaited. An asynchronous context manager.
 
     Cancelling the task that awaits a call cancels the request at the server. One client serves any number of tasks,
     event loops and threads; in forked processes it behaves as `Client` does.
-
-    Args:
-        server, timeout, token, ca: as for `Client`.
     """
 
     def __init__(
