@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from consisid_runtime.client.async_client import AsyncClient
     from consisid_runtime.client.client import Client
     from consisid_runtime.options import Options
     from consisid_runtime.pipeline import Pipeline
@@ -15,9 +16,15 @@ if TYPE_CHECKING:
 
     __version__: str
 
-__all__ = ["Client", "Options", "Pipeline", "Video", "__version__"]
+__all__ = ["AsyncClient", "Client", "Options", "Pipeline", "Video", "__version__"]
 
-_HOMES = {"Client": "client.client", "Options": "options", "Pipeline": "pipeline", "Video": "video"}
+_HOMES = {
+    "AsyncClient": "client.async_client",
+    "Client": "client.client",
+    "Options": "options",
+    "Pipeline": "pipeline",
+    "Video": "video",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -323,12 +323,27 @@ class ServerError(ConsisIDError):
 
 
 class ServerUnreachable(ServerError):
-    """No server answers at the URL."""
+    """No server answers at the URL.
+
+    Attributes:
+        begun: whether the server may have begun with the request: the connection was lost after it was sent.
+    """
 
     code = "SERVER_UNREACHABLE"
     http = 503
     grpc = "UNAVAILABLE"
     remedy = "Start the server, or correct the URL."
+
+    def __init__(self, message: str, *, begun: bool = False) -> None:
+        super().__init__(message)
+        self.begun = begun
+
+
+class CertificateRefused(ServerUnreachable):
+    """The server's certificate is not that of its host name, or of no authority that the client trusts."""
+
+    code = "CERTIFICATE_REFUSED"
+    remedy = "Use a host name that the certificate has, and name the PEM file of its authority as `ca`."
 
 
 class Busy(ServerError):

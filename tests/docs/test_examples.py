@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from consisid_runtime import Client, Options, Pipeline, Video
+from consisid_runtime import AsyncClient, Client, Options, Pipeline, Video
 from consisid_runtime.cli.main import make_app
+from consisid_runtime.client.stream import AsyncStream, Put
 from consisid_runtime.errors import ConsentRefused
+from consisid_runtime.events import Event
 from consisid_runtime.provenance.hooks import check_consent
 
 SERVED = "serve"
@@ -47,6 +49,10 @@ def calls(video: Video, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """
     made: list[str] = []
 
+    async def streamed(put: Put) -> None:
+        put(Event("denoise", 1, 50))
+        put(video)
+
     def stand_in(kind: type, name: str, answer: Any) -> None:
         real = inspect.signature(getattr(kind, name))
 
@@ -59,6 +65,7 @@ def calls(video: Video, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     stand_in(Client, "generate", video)
     stand_in(Client, "ready", True)
+    stand_in(AsyncClient, "stream", AsyncStream(streamed))
     stand_in(Pipeline, "generate", video)
     stand_in(Pipeline, "open", Pipeline.__new__(Pipeline))
     stand_in(Pipeline, "__init__", None)

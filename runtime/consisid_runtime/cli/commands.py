@@ -76,23 +76,29 @@ def generate(
 @with_options
 def request(
     *,
-    url: Annotated[str, typer.Option("--url", help="grpc://host:port or http://host:port")],
+    url: Annotated[
+        str, typer.Option("--url", help="grpc://host:port or http://host:port; with TLS grpcs://, https://")
+    ],
     image: Image,
     prompt: Prompt,
     out: Out,
     timeout: Annotated[
         float, typer.Option("--timeout", help="Seconds for the whole call, from resolving the name on.")
     ] = 600.0,
+    ca: Annotated[
+        Path | None,
+        typer.Option("--ca", help="PEM file of the certificate authorities to trust. Default: those of the system."),
+    ] = None,
     as_json: Json = False,
     options: Options,
 ) -> None:
-    """Request a video from a server."""
+    """Request a video from a server, with the token in CONSISID_TOKEN where it wants one."""
     from consisid_runtime.client.client import Client
     from consisid_runtime.files.atomic import require_writable
 
     require_video_path(out, image)
     require_writable(out)
-    with Client(url, timeout=timeout) as client, Display("request") as display:
+    with Client(url, timeout=timeout, ca=ca) as client, Display("request") as display:
         display.update("waiting for the server", 0, 1)
         video = client.generate(image, prompt, options)
     try:

@@ -1,4 +1,5 @@
-"""The client of a server, with its gRPC and HTTP transports.
+"""The clients of a server, with their gRPC and HTTP transports.
 
-Needs NumPy and tritonclient only: nothing in this folder imports torch, an engine, PIL or PyAV.
+Everything is written once, for asyncio; `Client` runs it in a thread. Needs NumPy, tritonclient and h11 only: nothing
+in this folder imports torch, an engine, PIL or PyAV.
 """

@@ -2,51 +2,60 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from consisid_runtime.client.answer import check_answer, read_info
-from consisid_runtime.client.connect import READY_TIMEOUT, connect
-from consisid_runtime.client.transport import Transport
-from consisid_runtime.errors import InvalidOption
-from consisid_runtime.files.image_file import image_bytes
-from consisid_runtime.options import Options, check_prompt
-from consisid_runtime.signatures import ENSEMBLE
+from consisid_runtime.client.caller import Caller, Image, Server, require_no_frames
+from consisid_runtime.client.stream import Stream
+from consisid_runtime.client.threads import wait_for
+from consisid_runtime.events import Event
+from consisid_runtime.options import Options
 from consisid_runtime.video import Video
-from consisid_runtime.wire import Extras, write_parameters
-
-_LONGEST_TIMEOUT = 1e6
+from consisid_runtime.wire import Extras
 
 
 class Client:
-    """A client of one server. Thread-safe; a context manager. Every call opens a connection of its own.
+    """A client of one server, or of several. Thread-safe; a context manager. Every call opens a connection of its own.
 
-    While nothing answers at the address, a call tries to connect for up to ten seconds of its timeout. Over HTTP a
-    client also works in forked processes; over gRPC it works in one process, the first that calls a server.
+    While nothing answers at the address, a call tries to connect for up to ten seconds of its timeout; nothing else is
+    tried twice. Over HTTP a client also works in forked processes; over gRPC it works in one process, the first that
+    calls a server.
 
     Args:
-        server: `grpc://host:port`, `http://host:port` (an IPv6 address in brackets), or any `Transport`.
+        server: `grpc://host:port` or `http://host:port`, with TLS `grpcs://` or `https://` (an IPv6 address in
+            brackets), or any `Transport`. Of several, a request goes to the one that is expected to have done it first,
+            by the seconds that requests like those it works on took, and to the next one where it is busy or cannot be
+            reached: nothing was computed then. `Busy` or `ServerUnreachable` where none takes it.
         timeout: seconds for one whole call, from resolving the server's name to the last byte of the video, above 0 and
-            at most 10⁶.
+            at most 10⁶. The server is told, and ends its work then.
+        token: what the server wants as a bearer token. Default: the environment's `CONSISID_TOKEN`; empty for none.
+            Without TLS it is sent to this machine's loopback addresses only.
+        ca: PEM file of the certificate authorities whose servers are trusted. Default: those of the system.
 
-    Raises `InvalidOption` for an invalid URL, timeout, or proxy in the environment.
+    Raises `InvalidOption` for an invalid URL, timeout, token, or proxy in the environment, and for a token that would
+    leave the machine unencrypted; `FileInaccessible`.
     """
 
-    def __init__(self, server: str | Transport, *, timeout: float = 600.0) -> None:
-        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout <= _LONGEST_TIMEOUT:
-            raise InvalidOption(f"timeout must be seconds above 0, at most {_LONGEST_TIMEOUT:g}, got {timeout!r}")
-        ready = min(timeout, READY_TIMEOUT)
-        self._transport = connect(server, ready_timeout=ready) if isinstance(server, str) else server
-        self._timeout = timeout
+    def __init__(
+        self,
+        server: Server | Sequence[Server],
+        *,
+        timeout: float = 600.0,
+        token: str | None = None,
+        ca: str | Path | None = None,
+    ) -> None:
+        self._caller = Caller(server, timeout, token, ca)
 
     def generate(
         self,
-        image: str | Path | bytes | bytearray,
+        image: Image,
         prompt: str,
         options: Options | None = None,
         *,
         raw_frames: bool = False,
+        on_progress: Callable[[Event], object] | None = None,
     ) -> Video:
         """Generate one video on the server.
 
@@ -55,39 +64,51 @@ class Client:
             prompt: what the video shows.
             options: see `Options`.
             raw_frames: also fetch the decoded frames; `video.frames` are then these instead of the MP4's.
+            on_progress: is called with each event, in this thread; what it raises ends the request. Not with
+                `raw_frames`.
 
-        Raises what `Pipeline.generate` raises, and `ServerUnreachable`, `ServerTimeout`, `ServerError`, `ClientClosed`
-        or `ForkedProcess`.
+        Raises what `Pipeline.generate` raises, and `ServerUnreachable`, `CertificateRefused`, `Unauthenticated`,
+        `Busy` (its `retry_after` says when to send the request again), `ServerDied`, `ServerTimeout`, `ServerError`,
+        `ClientClosed` or `ForkedProcess`.
         """
-        chosen = options or Options()
-        check_prompt(prompt)
-        photo = image_bytes(image)
-        outputs = [port for port in ENSEMBLE.outputs if raw_frames or port.name != "frames"]
-        answer = self._transport.infer(
-            ENSEMBLE.name,
-            {"image": photo, "prompt": prompt},
-            write_parameters(chosen, Extras(raw_frames=raw_frames)),
-            [port.name for port in outputs],
-            self._timeout,
-        )
-        check_answer(outputs, answer)
-        return Video(
-            mp4=answer["video"].tobytes(),
-            frames=answer["frames"] if raw_frames else None,
-            fps=chosen.fps,
-            info=read_info(answer["info"][0]),
-        )
+        if on_progress is None:
+            return wait_for(self._caller.generate(image, prompt, options, raw_frames=raw_frames))
+        require_no_frames(raw_frames=raw_frames)
+        return self.stream(image, prompt, options).video(on_progress)
+
+    def stream(
+        self,
+        image: Image,
+        prompt: str,
+        options: Options | None = None,
+        *,
+        previews: bool = False,
+        checkpoint_seconds: float = 0.0,
+        checkpoint: bytes | None = None,
+    ) -> Stream:
+        """Generate one video, and tell how far it is: an iterator of `Event`, and the `Video` as its last item.
+
+        Args:
+            previews: with about two events a second, a JPEG of the first frame as far as it can be foreseen.
+            checkpoint_seconds: a checkpoint with an event whenever this many seconds have passed; 0 for none.
+            checkpoint: go on from this one, of the same image, prompt and options.
+
+        `cancel` of the iterator, from any thread, ends the request at the server, as leaving its `with` block does.
+        Raises as `generate`, while it is iterated; `CheckpointRefused`; after `cancel`, `RequestCancelled`.
+        """
+        extras = Extras(previews=previews, checkpoint_seconds=checkpoint_seconds)
+        return Stream(self._caller.stream(image, prompt, options, extras, checkpoint))
 
     def ready(self) -> bool:
         """Whether the server answers, within the timeout and ten seconds, and has loaded all its models.
 
         Raises `ClientClosed` or `ForkedProcess`.
         """
-        return self._transport.ready()
+        return wait_for(self._caller.ready())
 
     def close(self) -> None:
         """End the calls in flight with `ClientClosed`, and refuse further ones. Idempotent, from any thread."""
-        self._transport.close()
+        self._caller.close()
 
     def __enter__(self) -> Self:
         return self

@@ -5,35 +5,37 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote, urlsplit
 
-from consisid_runtime.client.proxy import numeric, proxy_of
+from consisid_runtime.client.access import Access
+from consisid_runtime.client.proxy import is_loopback, numeric, proxy_of
 from consisid_runtime.client.transport import Transport
 from consisid_runtime.errors import InvalidOption
 
-READY_TIMEOUT = 10.0
-"""Seconds that `ready` waits at most."""
-
+_SCHEMES = ("grpc", "grpcs", "http", "https")
 _HOST = re.compile(r"[^\s\x00-\x1f\x7f%\\\"<>^`{|}]+(%[\w.-]+)?")
 
 
-def connect(url: str, *, ready_timeout: float = READY_TIMEOUT) -> Transport:
-    """The transport for `grpc://host:port` or `http://host:port`, an IPv6 address in brackets. Sends nothing.
+def connect(url: str, access: Access = Access()) -> Transport:  # noqa: B008  it is frozen
+    """The transport for `grpc://host:port`, `grpcs://`, `http://` or `https://`, an IPv6 address in brackets.
 
-    Goes through the environment's proxy: see `proxy_of`.
+    Sends nothing. Goes through the environment's proxy: see `proxy_of`.
 
-    Args:
-        ready_timeout: seconds until `ready` is false.
-
-    Raises `InvalidOption`.
+    Raises `InvalidOption`, also for a token that would leave this machine unencrypted.
     """
     scheme, host, port = _parse(url)
-    proxy = proxy_of(host, port)
-    if scheme == "grpc":
+    tls = scheme.endswith("s")
+    if access.token is not None and not tls and not is_loopback(host):
+        raise InvalidOption(
+            f"the token would go to {host} unencrypted; use {scheme}s:// (the server needs TLS: `consisid serve "
+            "--tls-cert`), or a tunnel to it that begins on this machine's loopback address; token='' sends none"
+        )
+    proxy = proxy_of(host, port, tls=tls)
+    if scheme.startswith("grpc"):
         from consisid_runtime.client.grpc import GrpcTransport
 
-        return GrpcTransport(host, port, proxy=proxy, ready_timeout=ready_timeout)
-    from consisid_runtime.client.http import HttpTransport
+        return GrpcTransport(host, port, tls=tls, access=access, proxy=proxy)
+    from consisid_runtime.client.http.transport import HttpTransport
 
-    return HttpTransport(host, port, proxy=proxy, ready_timeout=ready_timeout)
+    return HttpTransport(host, port, tls=tls, access=access, proxy=proxy)
 
 
 def _parse(url: str) -> tuple[str, str, int]:
@@ -48,6 +50,8 @@ def _parse(url: str) -> tuple[str, str, int]:
     except ValueError:
         host, port = "", None
     extra = not host or "@" in parts.netloc or parts.path.strip("/") or parts.query or parts.fragment
-    if not port or parts.scheme not in ("grpc", "http") or extra or not _HOST.fullmatch(host):
-        raise InvalidOption(f"a server's URL is grpc://host:port or http://host:port, got {url!r}")
+    if not port or parts.scheme not in _SCHEMES or extra or not _HOST.fullmatch(host):
+        raise InvalidOption(
+            f"a server's URL is grpc://host:port or http://host:port, with TLS grpcs:// or https://, got {url!r}"
+        )
     return parts.scheme, host, port

@@ -51,8 +51,8 @@ def authority(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def proxy_of(host: str, port: int) -> Proxy | None:
-    """The proxy in `http_proxy`, else `all_proxy`; none for loopback and for what `no_proxy` lists.
+def proxy_of(host: str, port: int, *, tls: bool = False) -> Proxy | None:
+    """The proxy in `http_proxy`, for TLS `https_proxy`, else `all_proxy`; none for loopback and what `no_proxy` lists.
 
     Lower-case names of the variables win. Entries of `no_proxy` are host names, which include their subdomains,
     addresses, networks such as 10.0.0.0/8, each with a port or without, or `*`.
@@ -61,9 +61,9 @@ def proxy_of(host: str, port: int) -> Proxy | None:
     """
     from urllib.request import getproxies_environment
 
-    found = getproxies_environment()
-    url = found.get("http") or found.get("all")
-    if not url or _is_loopback(host) or _is_listed(host, port, found.get("no", "")):
+    kind, found = "https" if tls else "http", getproxies_environment()
+    url = found.get(kind) or found.get("all")
+    if not url or is_loopback(host) or _is_listed(host, port, found.get("no", "")):
         return None
     parts = urlsplit(url if "://" in url else f"http://{url}")
     try:
@@ -73,7 +73,7 @@ def proxy_of(host: str, port: int) -> Proxy | None:
     if parts.scheme != "http" or not proxy_host:
         shown = re.sub("//.*@", "//…@", url)
         raise InvalidOption(
-            f"the environment's proxy must be http://host:port, got {shown!r}; correct http_proxy or all_proxy, or "
+            f"the environment's proxy must be http://host:port, got {shown!r}; correct {kind}_proxy or all_proxy, or "
             f"list {host} in no_proxy"
         )
     credentials = None
@@ -82,7 +82,8 @@ def proxy_of(host: str, port: int) -> Proxy | None:
     return Proxy(proxy_host, proxy_port, credentials)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a connection to this host stays on this machine."""
     name = host.lower().rstrip(".")
     if name == "localhost" or name.endswith(".localhost"):
         return True

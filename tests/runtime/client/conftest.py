@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.server
 import json
 import socket
@@ -16,6 +17,8 @@ from typing import Any
 import grpc
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from consisid_runtime.errors import Busy, ConsisIDError
 
 Behaviour = Callable[[socket.socket], None]
 
@@ -224,3 +227,98 @@ def stand_in() -> Iterator[Callable[..., Callable[[], object]]]:
             return lambda: (web.shutdown(), web.server_close())
 
         yield start
+
+
+Step = dict[str, bytes] | ConsisIDError | threading.Event
+"""What a streaming stand-in does next: send these outputs, send an error, or wait until the caller left and tell so."""
+
+
+@pytest.fixture
+def streaming(unused_port: int) -> Iterator[Callable[[str, list[Step]], str]]:
+    """Starts a server that answers each stream with these steps; returns its URL."""
+    with ExitStack() as stack:
+
+        def start(scheme: str, steps: list[Step]) -> str:
+            if scheme == "grpc":
+                served = grpc.server(futures.ThreadPoolExecutor(4))
+                service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(GrpcStreams(steps), served)
+                served.add_insecure_port(f"127.0.0.1:{unused_port}")
+                served.start()
+                stack.callback(lambda: served.stop(None).wait())
+            else:
+                kind = type("Streams", (HttpStreams,), {"steps": steps})
+                web = http.server.ThreadingHTTPServer(("127.0.0.1", unused_port), kind)
+                stack.callback(web.server_close)
+                threading.Thread(target=web.serve_forever, args=(0.05,)).start()
+                stack.callback(web.shutdown)
+            return f"{scheme}://127.0.0.1:{unused_port}"
+
+        yield start
+
+
+class GrpcStreams(StandIn):
+    def __init__(self, steps: list[Step]) -> None:
+        super().__init__(None)
+        self._steps = steps
+
+    def ModelStreamInfer(self, requests: Any, context: Any) -> Iterator[service_pb2.ModelStreamInferResponse]:
+        request = next(requests)
+        for step in self._steps:
+            if isinstance(step, threading.Event):
+                if not context.add_callback(step.set):  # it has left already
+                    step.set()
+                step.wait(20)
+                return
+            if isinstance(step, ConsisIDError):
+                response = service_pb2.ModelInferResponse()
+                if isinstance(step, Busy) and step.retry_after:
+                    response.parameters["retry_after"].double_param = step.retry_after
+                yield service_pb2.ModelStreamInferResponse(error_message=step.wire(), infer_response=response)
+                return
+            response = service_pb2.ModelInferResponse()
+            for name, data in step.items():
+                if name not in {output.name for output in request.outputs}:
+                    continue
+                text = name in ("event", "info")
+                response.outputs.add(
+                    name=name, datatype="BYTES" if text else "UINT8", shape=[1] if text else [len(data)]
+                )
+                response.raw_output_contents.append((struct.pack("<I", len(data)) if text else b"") + data)
+            yield service_pb2.ModelStreamInferResponse(infer_response=response)
+
+
+class HttpStreams(HttpStandIn):
+    steps: list[Step]
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        sent = json.loads(body[: int(self.headers["Inference-Header-Content-Length"])])
+        if isinstance(self.steps[0], Busy):
+            content = json.dumps({"error": self.steps[0].wire()}).encode()
+            self.send_response(503)
+            self.send_header("Retry-After", f"{self.steps[0].retry_after:.0f}")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
+        for step in self.steps:
+            if isinstance(step, threading.Event):
+                with suppress(OSError):
+                    while True:
+                        self.wfile.write(b": nothing new\n\n")
+                        time.sleep(0.02)
+                step.set()
+                return
+            event: dict[str, Any] = {"error": step.wire()} if isinstance(step, ConsisIDError) else {}
+            for name, data in step.items() if isinstance(step, dict) else ():
+                optional = {"preview": "previews", "checkpoint": "checkpoint_seconds"}.get(name)
+                if optional is None or optional in sent["parameters"]:
+                    event[name] = json.loads(data) if name in ("event", "info") else base64.b64encode(data).decode()
+            text = f"data: {json.dumps(event)}\r\n\r\n".encode()
+            # In two pieces, cut anywhere.
+            self.wfile.write(text[: len(text) // 2])
+            self.wfile.flush()
+            self.wfile.write(text[len(text) // 2 :])

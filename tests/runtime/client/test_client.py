@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 import consisid_runtime
 from consisid_runtime import Client, Options
+from consisid_runtime.client.transport import PATIENCE
 from consisid_runtime.errors import ImageTooLarge, ImageUnreadable, InvalidOption
 from consisid_runtime.files.image_file import MAX_BYTES
 
@@ -24,15 +25,15 @@ HEAVY = {"torch", "onnxruntime", "onnx", "insightface", "cv2", "av", "PIL", "gev
 class FakeTransport:
     def __init__(self) -> None:
         self.calls: list[dict[str, Any]] = []
-        self.closed = False
 
-    def infer(
+    async def infer(
         self,
         model: str,
         inputs: Mapping[str, bytes | str],
         parameters: Mapping[str, Any],
         outputs: Sequence[str],
         timeout: float,
+        patience: float = PATIENCE,
     ) -> dict[str, NDArray[Any]]:
         self.calls.append({"model": model, **inputs, **parameters, "outputs": list(outputs), "timeout": timeout})
         answer: dict[str, NDArray[Any]] = {
@@ -42,11 +43,8 @@ class FakeTransport:
         }
         return {name: answer[name] for name in outputs}
 
-    def ready(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        self.closed = True
+    async def ready(self, timeout: float) -> bool:
+        return timeout == 9
 
 
 def test_a_request() -> None:
@@ -54,7 +52,6 @@ def test_a_request() -> None:
     with Client(transport, timeout=9) as client:
         assert client.ready()
         video = client.generate(b"photo", "a man", Options(seed=7, fps=4))
-    assert transport.closed
     assert transport.calls == [
         {
             "model": "consisid", "image": b"photo", "prompt": "a man", "seed": 7, "fps": 4,

@@ -139,4 +139,4 @@ def test_a_proxy_of_another_kind(monkeypatch: pytest.MonkeyPatch, scheme: str, v
     ) as caught:
         connect(f"{scheme}://gpu.example.com:8000")
     assert "secret" not in str(caught.value)
-    connect(f"{scheme}://localhost:8000").close()
+    connect(f"{scheme}://localhost:8000")

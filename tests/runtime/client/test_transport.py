@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import http.server
 import json
 import socket
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,22 +28,21 @@ OUTPUTS = [port.name for port in ENSEMBLE.outputs]
 
 
 @pytest.fixture(params=SCHEMES)
-def transport(request: pytest.FixtureRequest, tiny_server: TritonServer) -> Iterator[Transport]:
-    opened = connect(tiny_server.grpc_url if request.param == "grpc" else tiny_server.http_url)
-    yield opened
-    opened.close()
+def transport(request: pytest.FixtureRequest, tiny_server: TritonServer) -> Transport:
+    return connect(tiny_server.grpc_url if request.param == "grpc" else tiny_server.http_url)
 
 
 def ask(
     transport: Transport, prompt: str = "a man", image: bytes = b"image", timeout: float = 60, **parameters: Any
 ) -> dict[str, NDArray[Any]]:
-    return transport.infer(ENSEMBLE.name, {"image": image, "prompt": prompt}, parameters, OUTPUTS, timeout)
+    inputs: dict[str, bytes | str] = {"image": image, "prompt": prompt}
+    return asyncio.run(transport.infer(ENSEMBLE.name, inputs, parameters, OUTPUTS, timeout))
 
 
 @pytest.mark.parametrize(
     "url",
     [
-        "localhost:8001", "grpc://localhost", "https://host:443", "grpc://:8001", "http://host:port", "http://h:1/v2",
+        "localhost:8001", "grpc://localhost", "https://host", "ws://host:443", "grpc://:8001", "http://host:port", "http://h:1/v2",
         "http://user@host:8000", "http://[::1", "",
     ],
 )  # fmt: skip
@@ -57,10 +56,9 @@ def test_an_unreachable_server(scheme: str) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         transport = connect(f"{scheme}://127.0.0.1:{unused.getsockname()[1]}")
-        assert not transport.ready()
+        assert not asyncio.run(transport.ready(5))
         with pytest.raises(ServerUnreachable, match=rf"{scheme}://127.0.0.1:\d+.*[Cc]onnection refused"):
             ask(transport, timeout=0.5)
-        transport.close()
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -69,7 +67,6 @@ def test_a_server_that_does_not_answer(scheme: str) -> None:
         transport = connect(f"{scheme}://127.0.0.1:{silent.getsockname()[1]}")
         with pytest.raises(ServerTimeout, match=r"within 0\.2 s"):
             ask(transport, timeout=0.2)
-        transport.close()
 
 
 @pytest.mark.parametrize(("status", "message"), [(502, "502: <html>a gateway"), (200, "did not answer as Triton")])
@@ -176,7 +173,6 @@ def test_the_grpc_status_distinguishes_bad_requests_from_failures(
     transport = connect(tiny_server.grpc_url)
     with pytest.raises(Exception) as caught:
         ask(transport, prompt=prompt)
-    transport.close()
     assert caught.value.__cause__.code() is status  # type: ignore[union-attr]
 
 

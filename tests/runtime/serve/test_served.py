@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
@@ -306,8 +307,7 @@ def test_options_that_no_client_of_ours_would_send(
     transport = connect(server.grpc_url if scheme == "grpc" else server.http_url)
     before = executions(server)
     with pytest.raises(InvalidOption, match=message):
-        transport.infer(ENSEMBLE.name, {"image": portrait, "prompt": PROMPT}, parameters, ["video"], 60)
-    transport.close()
+        asyncio.run(transport.infer(ENSEMBLE.name, {"image": portrait, "prompt": PROMPT}, parameters, ["video"], 60))
     after = executions(server)
     assert all(after[name] == before[name] for name in ("encode", "denoise", "decode")), "it failed before the work"
 

@@ -1,0 +1,81 @@
+"""The asynchronous client; `Client` is the same for callers without an event loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from consisid_runtime.client.caller import Caller, Image, Server, require_no_frames
+from consisid_runtime.client.stream import AsyncStream
+from consisid_runtime.events import Event
+from consisid_runtime.options import Options
+from consisid_runtime.video import Video
+from consisid_runtime.wire import Extras
+
+
+class AsyncClient:
+    """`Client` for asyncio: the same words and arguments, awaited. An asynchronous context manager.
+
+    Cancelling the task that awaits a call cancels the request at the server. One client serves any number of tasks,
+    event loops and threads; in forked processes it behaves as `Client` does.
+    """
+
+    def __init__(
+        self,
+        server: Server | Sequence[Server],
+        *,
+        timeout: float = 600.0,
+        token: str | None = None,
+        ca: str | Path | None = None,
+    ) -> None:
+        self._caller = Caller(server, timeout, token, ca)
+
+    async def generate(
+        self,
+        image: Image,
+        prompt: str,
+        options: Options | None = None,
+        *,
+        raw_frames: bool = False,
+        on_progress: Callable[[Event], object] | None = None,
+    ) -> Video:
+        """Generate one video on the server. Arguments and errors are those of `Client.generate`."""
+        if on_progress is None:
+            return await self._caller.generate(image, prompt, options, raw_frames=raw_frames)
+        require_no_frames(raw_frames=raw_frames)
+        return await self.stream(image, prompt, options).video(on_progress)
+
+    def stream(
+        self,
+        image: Image,
+        prompt: str,
+        options: Options | None = None,
+        *,
+        previews: bool = False,
+        checkpoint_seconds: float = 0.0,
+        checkpoint: bytes | None = None,
+    ) -> AsyncStream:
+        """`Client.stream`, for `async for`."""
+        extras = Extras(previews=previews, checkpoint_seconds=checkpoint_seconds)
+        return AsyncStream(self._caller.stream(image, prompt, options, extras, checkpoint))
+
+    async def ready(self) -> bool:
+        """Whether the server answers, within the timeout and ten seconds, and has loaded all its models.
+
+        Raises `ClientClosed` or `ForkedProcess`.
+        """
+        return await self._caller.ready()
+
+    async def close(self) -> None:
+        """End the calls in flight, of all event loops, with `ClientClosed`, and refuse further ones. Idempotent."""
+        self._caller.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

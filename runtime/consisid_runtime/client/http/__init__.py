@@ -1,0 +1,1 @@
+"""HTTP: one connection a call, KServe's JSON with binary tensors in it."""

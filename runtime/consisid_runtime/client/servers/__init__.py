@@ -1,0 +1,1 @@
+"""Several servers behind one client: which one takes a request, and what follows where it does not."""
