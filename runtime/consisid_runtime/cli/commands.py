@@ -55,13 +55,12 @@ def generate(
     """Generate a video in this process."""
     from consisid_runtime.bundle import Bundle
     from consisid_runtime.files.atomic import require_writable
-    from consisid_runtime.memory.plan import SETTINGS
+    from consisid_runtime.memory.decide import read_setting
     from consisid_runtime.pipeline import Pipeline
 
     require_video_path(out, image)
     require_writable(out)
-    known = {str(setting): setting for setting in SETTINGS}
-    opened = Bundle.open(bundle, device=device, memory=known.get(memory or "", memory))
+    opened = Bundle.open(bundle, device=device, memory=None if memory is None else read_setting(memory))
     if opened.memory is not None:
         print(opened.memory, file=sys.stderr)
     with Display("generate") as display:

@@ -25,6 +25,12 @@ _IN_FLOAT32 = ("aligner", "parser")
 Setting = int | str
 
 
+def read_setting(text: str) -> Setting:
+    """A setting from the text of a flag or a variable; `check_memory` refuses what is none."""
+    known = {str(setting): setting for setting in SETTINGS}
+    return known.get(text, text)
+
+
 def check_memory(setting: object) -> None:
     """Raises `InvalidOption` for what is neither one of `SETTINGS` nor "auto"."""
     if isinstance(setting, bool) or setting not in (*SETTINGS, AUTO):

@@ -231,8 +231,8 @@ class TritonServer:
             f"--model-repository={models}",
             f"--backend-directory={backends}",
             f"--backend-config=python,shm-region-prefix-name={memory}",
-            # Of each model, for calls that a model makes to another: ours make none. The default is 32.
-            "--backend-config=python,thread-pool-size=1",
+            # Of each model, for its responses and its calls to others, of which each takes one. The default is 32.
+            "--backend-config=python,thread-pool-size=4",
             f"--model-load-thread-count={min(threads, _LOADED_AT_ONCE)}",
             "--model-control-mode=none",
             "--disable-auto-complete-config",
