@@ -73,11 +73,8 @@ class Asked:
     urgent: bool
 
 
-class Model:
-    """A model of the Python backend: reads options and tensors, answers with tensors or an error with its code.
-
-    A subclass has a signature, loads itself in `load` and answers one request in `run`.
-    """
+class Base:
+    """A model of the Python backend, which reads options and tensors. A subclass has a signature and loads itself."""
 
     signature: ClassVar[Signature]
     device: str
@@ -94,10 +91,6 @@ class Model:
         except ConsisIDError as error:
             raise pb_utils.TritonModelException(error.wire()) from error
 
-    def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Called by the server; one response a request, in order."""
-        return [self._answer(request) for request in requests]
-
     def finalize(self) -> None:
         """Called by the server once, after the last request: the process then ends without taking apart its libraries.
 
@@ -107,13 +100,6 @@ class Model:
 
     def load(self) -> Callable[[Options], Plan]:
         """Open what the stage needs; returns what resolves a request's options."""
-        raise NotImplementedError
-
-    def run(self, inputs: Arrays, plan: Plan, progress: Progress, *, raw_frames: bool) -> Mapping[str, NDArray[Any]]:
-        """Answer one request. Inputs and outputs by port name; UINT8, FP32, or object arrays of bytes.
-
-        `progress` raises once nobody waits for the answer any more.
-        """
         raise NotImplementedError
 
     def read(self, request: Any) -> Asked:
@@ -127,6 +113,21 @@ class Model:
         inputs = _inputs(self.signature, request)
         check_tensors(self.signature.bind(self.dims).bind(request_dims(resolved)), inputs)
         return Asked(inputs, resolved, extras, look, urgent)
+
+
+class Model(Base):
+    """Answers each request with tensors, or an error with its code; a subclass answers one in `run`."""
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """Called by the server; one response a request, in order."""
+        return [self._answer(request) for request in requests]
+
+    def run(self, inputs: Arrays, plan: Plan, progress: Progress, *, raw_frames: bool) -> Mapping[str, NDArray[Any]]:
+        """Answer one request. Inputs and outputs by port name; UINT8, FP32, or object arrays of bytes.
+
+        `progress` raises once nobody waits for the answer any more.
+        """
+        raise NotImplementedError
 
     def _answer(self, request: Any) -> Any:
         try:

@@ -7,7 +7,7 @@ sizes (−1 instead).
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from consisid_runtime.errors import InvalidOption
@@ -97,7 +97,12 @@ def check_layout(layout: str) -> None:
 
 def write_repository(folder: Path, layout: str = ENSEMBLE_LAYOUT) -> None:
     """Write the model repository into `folder`, over what is there."""
-    for name, content in repository(layout).items():
+    write_files(folder, repository(layout))
+
+
+def write_files(folder: Path, files: Mapping[str, str]) -> None:
+    """Write files, path inside `folder` → content, over what is there."""
+    for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content, encoding="utf-8")

@@ -30,7 +30,8 @@ def _answer(request: Any) -> Any:
             inputs=request.inputs(),
             parameters=pack_parameters(parse_parameters(request.parameters())),
         )
-        tensors, error = {}, None
+        tensors: dict[str, Any] = {}
+        error: Exception | None = None
         for response in call.exec(decoupled=True):  # to its end, or what belongs to the call stays
             error = error or error_of(response)
             if error is None:

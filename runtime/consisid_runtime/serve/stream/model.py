@@ -21,7 +21,7 @@ from consisid_runtime.errors import RequestCancelled
 from consisid_runtime.events import Event, Progress
 from consisid_runtime.options import Options
 from consisid_runtime.plan import Plan
-from consisid_runtime.serve.models import Asked, Model, as_json, failure, open_bundle
+from consisid_runtime.serve.models import Asked, Base, as_json, failure, open_bundle
 from consisid_runtime.serve.stream.composed import composed
 from consisid_runtime.serve.stream.job import Flow, StreamJob
 from consisid_runtime.serve.stream.turns import Turns
@@ -38,11 +38,12 @@ from consisid_runtime.wire import BUNDLE_VARIABLE, MEMORY_VARIABLE, array_of, de
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_IMAGE, _PROMPT, _CHECKPOINT = STREAM.inputs
 _MOST = 17
 """Requests at once: one that computes and 16 that wait, as for a stage's model."""
 
 
-class StreamModel(Model):
+class StreamModel(Base):
     """The stages are models of their own: this one opens no more than the bundle's manifest."""
 
     signature = STREAM
@@ -68,8 +69,7 @@ class StreamModel(Model):
             try:
                 asked = self.read(request)
                 # The prompt first, as in `Pipeline.generate`.
-                ports = sorted(self.signature.inputs[:2], key=lambda port: port.name != "prompt")
-                values: Values = {port.name: value_of(port, asked.inputs[port.name]) for port in ports}
+                values: Values = {port.name: value_of(port, asked.inputs[port.name]) for port in (_PROMPT, _IMAGE)}
                 look = answers.looking(asked.look)
                 self._turns.add(StreamJob(self._flow(asked, values, look), answers, look, urgent=asked.urgent))
             except Exception as error:
@@ -88,7 +88,7 @@ class StreamModel(Model):
             os._exit(1)
 
     def _flow(self, asked: Asked, values: Values, look: Progress) -> Flow:
-        plan, extras, given = asked.plan, asked.extras, asked.inputs.get("checkpoint")
+        plan, extras, given = asked.plan, asked.extras, asked.inputs.get(_CHECKPOINT.name)
         step, save = 0, None
         if given is not None or extras.checkpoint_seconds:
             digest = request_digest(values["image"], values["prompt"], plan)
