@@ -57,8 +57,8 @@ def write_bundle_repository(
             links into the bundle where the file system allows.
         layout: one of `LAYOUTS`, of the Python backend's models.
 
-    Returns the models' names. Raises `InvalidOption` for another layout, `BundleError` subclasses, `OutputUnwritable`, and
-    for `native` `ExportRefused` where no backend of Triton server's runs the bundle's engines.
+    Returns the models' names. Raises `InvalidOption`, `BundleError` subclasses, `OutputUnwritable`, and for `native`
+    `ExportRefused` where no backend of Triton server's runs the bundle's engines.
     """
     check_layout(layout)
     opened, out = Bundle.open(bundle), target_folder(out)
