@@ -53,7 +53,8 @@ def composed(ticket: str | None, *, raw_frames: bool) -> Call:
         response = request.exec()
         if (error := error_of(response)) is not None:
             raise error
-        outputs = {tensor.name(): tensor.as_numpy() for tensor in response.output_tensors()}
+        # Copies: an array of the backend's would keep its shared memory.
+        outputs = {tensor.name(): tensor.as_numpy().copy() for tensor in response.output_tensors()}
         return outputs, _report(stage, outputs)
 
     return call

@@ -9,14 +9,12 @@ import os
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from consisid_runtime.bundle import Bundle
-from consisid_runtime.engines import hardware
 from consisid_runtime.errors import RequestCancelled
 from consisid_runtime.events import Event, Progress
 from consisid_runtime.options import Options
@@ -29,10 +27,10 @@ from consisid_runtime.serve.ticket import Look
 from consisid_runtime.serve.warm_up import warm_up
 from consisid_runtime.signatures import STREAM
 from consisid_runtime.stages import table
-from consisid_runtime.stages.checkpoint import Origin, read, request_digest, write
-from consisid_runtime.stages.flow import Call, Course, flow, in_process
-from consisid_runtime.stages.rates import Rates
+from consisid_runtime.stages.face.faces import Faces
+from consisid_runtime.stages.flow import Call, in_process
 from consisid_runtime.stages.table import Values
+from consisid_runtime.stages.work import Work
 from consisid_runtime.wire import BUNDLE_VARIABLE, MEMORY_VARIABLE, array_of, describe, value_of
 
 if TYPE_CHECKING:
@@ -50,9 +48,9 @@ class StreamModel(Base):
 
     def load(self) -> Callable[[Options], Plan]:
         self.bundle = self.open()
-        self._rates = Rates()
+        self._work = Work(self.bundle, Faces())
         self._turns = Turns(_MOST)
-        threading.Thread(target=self._work, daemon=True).start()
+        threading.Thread(target=self._compute, daemon=True).start()
         return self.bundle.plan
 
     def open(self) -> Bundle:
@@ -79,7 +77,7 @@ class StreamModel(Base):
         self._turns.close()
         super().finalize()
 
-    def _work(self) -> None:
+    def _compute(self) -> None:
         try:
             self._turns.run()
         except BaseException:
@@ -89,17 +87,10 @@ class StreamModel(Base):
 
     def _flow(self, asked: Asked, values: Values, look: Progress) -> Flow:
         plan, extras, given = asked.plan, asked.extras, asked.inputs.get(_CHECKPOINT.name)
-        step, save = 0, None
-        if given is not None or extras.checkpoint_seconds:
-            digest = request_digest(values["image"], values["prompt"], plan)
-            origin = Origin(self.bundle.fingerprint, hardware(self.bundle.device), digest)
-            if given is not None:
-                step, state = read(given.tobytes(), origin, plan)
-                values |= state
-            if extras.checkpoint_seconds:
-                save = partial(write, origin=origin)
-        course = Course(self._rates, None, save, extras.checkpoint_seconds, step, look)
-        reports = yield from flow(self.call(asked), values, plan, course)
+        checkpoint = None if given is None else given.tobytes()
+        reports = yield from self._work.start(
+            self.call(asked), values, plan, extras=extras, checkpoint=checkpoint, look=look
+        )
         tensors = {name: array_of(values[name]) for name in ("video", "frames")}
         if not extras.raw_frames:
             tensors["frames"] = tensors["frames"][:0]
