@@ -93,12 +93,15 @@ def repository(
     native: Annotated[
         bool, typer.Option("--native", help="The networks for Triton server's own ONNX Runtime or TensorRT backend.")
     ] = False,
+    layout: Annotated[
+        str, typer.Option("--layout", help="ensemble: a process for each stage. single: one for all.")
+    ] = "ensemble",
     as_json: Json = False,
 ) -> None:
     """Write a model repository for Triton server, such as the one in NVIDIA's container."""
     from consisid_export.repository.bundle import write_bundle_repository
 
-    models = write_bundle_repository(bundle, out, native=native)
+    models = write_bundle_repository(bundle, out, native=native, layout=layout)
     emit(
         as_json,
         {"repository": str(out), "models": models},

@@ -5,6 +5,7 @@ Options are request parameters under their own names; only those that differ fro
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -25,6 +26,9 @@ BUNDLE_VARIABLE = "CONSISID_BUNDLE"
 DEVICE_VARIABLE = "CONSISID_DEVICE"
 """The environment variable with the device of the served models, one of `engines.DEVICES`; `Server` sets it."""
 
+MEMORY_VARIABLE = "CONSISID_MEMORY"
+"""The environment variable with the GiB that a served pipeline of one process may take, as `memory.decide` reads it."""
+
 VERIFIED_VARIABLE = "CONSISID_VERIFIED"
 """The environment variable with the files that `Server` has verified, for the served models: `Bundle.handover`."""
 
@@ -42,6 +46,13 @@ WATERMARK_VARIABLE = "CONSISID_WATERMARK"
 
 TICKET = "consisid_ticket"
 """The parameter with which a door names a request's ticket; models without `TICKETS_VARIABLE` refuse it."""
+
+URGENT = "consisid_urgent"
+"""The parameter with which a door says that a request goes before those that are not urgent; refused as `TICKET`."""
+
+PACKED = "consisid_packed"
+"""The parameter with all others as JSON text, from one model to another: Triton server 2.51 passes no fractions there.
+"""
 
 LONGEST_INTERVAL = 86400.0
 """Seconds between two checkpoints, at most."""
@@ -91,10 +102,21 @@ def read_parameters(text: str) -> tuple[Options, Extras]:
 
 
 def parse_parameters(text: str) -> dict[str, Any]:
-    """A request's parameters from their JSON text. Raises `InvalidOption` for anything but a JSON object."""
+    """A request's parameters from their JSON text, unpacked. Raises `InvalidOption` for anything but a JSON object."""
+    values = _object(text)
+    packed = values.pop(PACKED, None)
+    return values if packed is None else values | _object(packed)
+
+
+def pack_parameters(values: Mapping[str, Any]) -> dict[str, str]:
+    """The parameters of a request from one model to another; `parse_parameters` unpacks them."""
+    return {PACKED: json.dumps(values)}
+
+
+def _object(text: Any) -> dict[str, Any]:
     try:
         values = parse_json(text, finite=False) if text else {}
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise InvalidOption(f"the request's parameters are not JSON: {error}") from None
     if not isinstance(values, dict):
         raise InvalidOption(f"the request's parameters must be a JSON object, got {str(values)[:100]}")

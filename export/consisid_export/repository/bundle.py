@@ -10,22 +10,28 @@ from consisid_export.repository.native import MODULES, native_model, write_nativ
 from consisid_runtime.bundle import Bundle
 from consisid_runtime.files.folders import replacing, require_place, target_folder
 from consisid_runtime.files.ownership import write_marker
-from consisid_runtime.serve.repository import write_repository
-from consisid_runtime.signatures import ENSEMBLE
-from consisid_runtime.stages.table import STAGES
+from consisid_runtime.serve.repository import ENSEMBLE_LAYOUT, SINGLE_LAYOUT, check_layout, models, write_repository
 
 MARKER = "repository.json"
 
 _PYTHON = """\
 # Model repository of ConsisID, Python backend
 
-The ensemble `consisid` and the models that it runs one after the other. They need `consisid-runtime` where Triton
-server runs (`deploy/` of its sources has a container recipe). Start it with
+{models} They need `consisid-runtime` where Triton server runs (`deploy/` of its sources has a container recipe).
+Start it with
 
     CONSISID_BUNDLE={bundle} tritonserver --model-repository={out} --disable-auto-complete-config
 
 `consisid serve` does the same on a server of its own, with addresses, limits and restricted APIs set.
 """
+
+_MODELS = {
+    ENSEMBLE_LAYOUT: """\
+The ensemble `consisid` and the models that it runs one after the other, each in a process of its own;
+`consisid_stream` calls the same ones and reports on the way.""",
+    SINGLE_LAYOUT: """\
+`consisid_stream`, whose process has the whole pipeline, and `consisid`, which passes its requests on to it.""",
+}
 
 _NATIVE = """\
 # Model repository of ConsisID's networks, {backend} backend
@@ -41,30 +47,34 @@ The configurations are checked against Triton's own definition and the networks'
 """
 
 
-def write_bundle_repository(bundle: str | Path, out: str | Path, *, native: bool = False) -> list[str]:
+def write_bundle_repository(
+    bundle: str | Path, out: str | Path, *, native: bool = False, layout: str = ENSEMBLE_LAYOUT
+) -> list[str]:
     """Write the repository to `out` atomically; one that is there is replaced.
 
     Args:
         native: text encoder, VAE and face networks as models of Triton server's own backends; their files are hard
             links into the bundle where the file system allows.
+        layout: one of `LAYOUTS`, of the Python backend's models.
 
-    Returns the models' names. Raises `BundleError` subclasses, `OutputUnwritable`, and for `native` `ExportRefused`
-    where no backend of Triton server's runs the bundle's engines.
+    Returns the models' names. Raises `InvalidOption`, `BundleError` subclasses, `OutputUnwritable`, and for `native`
+    `ExportRefused` where no backend of Triton server's runs the bundle's engines.
     """
+    check_layout(layout)
     opened, out = Bundle.open(bundle), target_folder(out)
     require_place(out, MARKER)
     opened.verify()
     with replacing(out, MARKER) as folder:
         if native:
-            models = write_native(opened, folder)
+            names = write_native(opened, folder)
             readme = _native_readme(opened, out)
         else:
-            write_repository(folder)
-            models = [*(stage.name for stage in STAGES), ENSEMBLE.name]
-            readme = _PYTHON.format(bundle=_quoted(opened.path), out=_quoted(out))
+            write_repository(folder, layout)
+            names = models(layout)
+            readme = _PYTHON.format(models=_MODELS[layout], bundle=_quoted(opened.path), out=_quoted(out))
         (folder / "README.md").write_text(readme, encoding="utf-8")
-        write_marker(folder / MARKER, {"bundle": opened.fingerprint, "native": native, "models": models})
-    return models
+        write_marker(folder / MARKER, {"bundle": opened.fingerprint, "native": native, "models": names})
+    return names
 
 
 def _native_readme(bundle: Bundle, out: Path) -> str:

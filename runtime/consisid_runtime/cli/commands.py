@@ -11,9 +11,10 @@ import typer
 from consisid_runtime.cli.output import Json, emit
 from consisid_runtime.cli.progress import Display
 from consisid_runtime.cli.request_options import OptionCommand, with_options
-from consisid_runtime.cli.serving import Device, SignCert, SignKey, serve, signer_of
+from consisid_runtime.cli.serving import Device, Memory, SignCert, SignKey, serve, signer_of
 from consisid_runtime.cli.threads import Threads
 from consisid_runtime.errors import ServerError
+from consisid_runtime.memory.decide import read_setting
 from consisid_runtime.options import Options
 from consisid_runtime.video import Video, require_video_path
 
@@ -21,14 +22,6 @@ BundlePath = Annotated[Path, typer.Option("--bundle", help="Folder written by `c
 Image = Annotated[Path, typer.Option("--image", help="The portrait: JPEG, PNG, WebP, …")]
 Prompt = Annotated[str, typer.Option("--prompt", help="What the video shows.")]
 Out = Annotated[Path, typer.Option("--out", help="MP4 file to write.")]
-Memory = Annotated[
-    str | None,
-    typer.Option(
-        "--memory",
-        help="GiB of the GPU that a bundle of the torch engine may take: 12, 16, 24, 48, 80, or auto for what is free. "
-        "Weights that do not fit wait in the host's memory. Default: all are on the GPU.",
-    ),
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -57,14 +50,12 @@ def generate(
     """Generate a video in this process."""
     from consisid_runtime.bundle import Bundle
     from consisid_runtime.files.atomic import require_writable
-    from consisid_runtime.memory.plan import SETTINGS
     from consisid_runtime.pipeline import Pipeline
 
     require_video_path(out, image)
     require_writable(out)
     signer = signer_of(sign_cert, sign_key)
-    known = {str(setting): setting for setting in SETTINGS}
-    opened = Bundle.open(bundle, device=device, memory=known.get(memory or "", memory))
+    opened = Bundle.open(bundle, device=device, memory=None if memory is None else read_setting(memory))
     if opened.memory is not None:
         print(opened.memory, file=sys.stderr)
     with Display("generate") as display:

@@ -13,11 +13,20 @@ import typer
 from consisid_runtime.cli.output import Json, emit
 from consisid_runtime.cli.threads import Threads
 from consisid_runtime.errors import InvalidOption, MissingExtra
+from consisid_runtime.memory.decide import read_setting
 
 if TYPE_CHECKING:
     from consisid_runtime.provenance.credentials import Signer
 
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:N or auto.")]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        "--memory",
+        help="GiB of the GPU that a bundle of the torch engine may take: 12, 16, 24, 48, 80, or auto for what is free. "
+        "Weights that do not fit wait in the host's memory. Default: all are on the GPU.",
+    ),
+]
 
 SignCert = Annotated[
     Path | None,
@@ -51,6 +60,14 @@ def serve(
         int, typer.Option("--http-port", help="Also of /metrics, but for --direct. 0 chooses a free port.")
     ] = 8000,
     device: Device = "auto",
+    layout: Annotated[
+        str,
+        typer.Option(
+            "--layout",
+            help="ensemble: a process for each stage. single: one for all. auto: ensemble where it fits on the GPU.",
+        ),
+    ] = "auto",
+    memory: Memory = None,
     threads: Threads = None,
     tls_cert: Annotated[
         Path | None, typer.Option("--tls-cert", help="PEM certificate, with its chain: HTTPS, and gRPC over TLS.")
@@ -91,7 +108,13 @@ def serve(
         raise SystemExit(0)
 
     signal.signal(signal.SIGTERM, end)
-    settings: dict[str, Any] = {"device": device, "log": sys.stderr.buffer, "watermark": watermark_hook}
+    settings: dict[str, Any] = {
+        "device": device,
+        "layout": layout,
+        "memory": None if memory is None else read_setting(memory),
+        "watermark": watermark_hook,
+        "log": sys.stderr.buffer,
+    }
     where: dict[str, Any] = {"host": host, "grpc_port": grpc_port, "http_port": http_port}
     if direct:
         if tls_cert or tls_key or token_file or sign_cert or sign_key or consent_hook:

@@ -19,10 +19,24 @@ ENGINE = "torch"
 """The only engine whose weights can be moved."""
 PRECISIONS = ("bf16", "fp16")
 """Those that were counted."""
+PROCESSES = (
+    ("aligner", "parser", "clip", "local_extractor"),
+    ("text_encoder",),
+    ("vae_encoder",),
+    ("dit_prepare", "dit_modulate", "dit_step"),
+    ("vae_decoder_first", "vae_decoder_next"),
+)
+"""The modules of each stage."""
 _IN_FLOAT32 = ("aligner", "parser")
 """Modules that are in fp32 whatever the bundle's precision."""
 
 Setting = int | str
+
+
+def read_setting(text: str) -> Setting:
+    """A setting from the text of a flag or a variable; `check_memory` refuses what is none."""
+    known = {str(setting): setting for setting in SETTINGS}
+    return known.get(text, text)
 
 
 def check_memory(setting: object) -> None:
@@ -45,15 +59,15 @@ def decide(
     and `MemoryTooSmall`.
     """
     check_memory(setting)
-    _require_countable(config, modules)
-    free = _free(device)
+    require_countable(config, modules)
+    there = free(device)
     needs = needs_of(config, plan(Options(), config.geometry))
     if setting == AUTO:
-        return plan_memory(needs, free - RESERVED, f"{free / GIB:.1f} GiB, which this GPU has free,")
+        return plan_memory(needs, there - RESERVED, f"{there / GIB:.1f} GiB, which this GPU has free,")
     budget = int(setting) * GIB - RESERVED
     found = plan_memory(needs, budget, f"memory {setting}")
-    if free < budget:
-        raise MemoryTooSmall(f"memory {setting}: this GPU has {free / GIB:.1f} GiB free; {AUTO!r} takes what there is")
+    if there < budget:
+        raise MemoryTooSmall(f"memory {setting}: this GPU has {there / GIB:.1f} GiB free; {AUTO!r} takes what there is")
     return found
 
 
@@ -73,7 +87,21 @@ def needs_of(config: CheckpointConfig, request: Plan) -> Needs:
     return replace(read().at(size_of(config, request)), fixed=positions(config, own))
 
 
-def _require_countable(config: CheckpointConfig, modules: Mapping[str, Mapping[str, Any]]) -> None:
+def process_needs(config: CheckpointConfig, modules: Mapping[str, Mapping[str, Any]]) -> int:
+    """Bytes that the stages take as a process each: weights, what each has once worked with, `RESERVED` of each.
+
+    Raises as `require_countable`.
+    """
+    require_countable(config, modules)
+    needs = needs_of(config, plan(Options(), config.geometry))
+    taken = needs.fixed
+    for names in PROCESSES:
+        taken += sum(needs.weights.get(name, 0) for name in names) + max(needs.working[name] for name in names)
+    return taken + len(PROCESSES) * RESERVED
+
+
+def require_countable(config: CheckpointConfig, modules: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises `InvalidOption` for a bundle of another engine, precision or architecture than was counted."""
     for name, record in modules.items():
         if record["engine"] != ENGINE:
             raise InvalidOption(
@@ -94,7 +122,7 @@ def _require_countable(config: CheckpointConfig, modules: Mapping[str, Mapping[s
         )
 
 
-def _free(device: str) -> int:
+def free(device: str) -> int:
     """Bytes that the GPU has free. Raises `InvalidOption` for a CPU."""
     import torch
 
@@ -103,5 +131,4 @@ def _free(device: str) -> int:
     place = torch_device(device)
     if place.type != "cuda":
         raise InvalidOption(f"memory is for a GPU, and the device is {place.type!r}; leave memory out")
-    free, _ = torch.cuda.mem_get_info(place)
-    return int(free)
+    return int(torch.cuda.mem_get_info(place)[0])

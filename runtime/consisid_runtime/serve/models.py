@@ -13,6 +13,7 @@ import secrets
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -24,10 +25,11 @@ from consisid_runtime.allocator import keep_freed_memory
 from consisid_runtime.bundle import Bundle
 from consisid_runtime.errors import ConsisIDError, ServerError
 from consisid_runtime.events import Progress
+from consisid_runtime.memory.decide import read_setting
 from consisid_runtime.options import Options
 from consisid_runtime.plan import Plan
 from consisid_runtime.serve.tensor_checks import check_tensors, checkpoint_dims, read_report, request_dims
-from consisid_runtime.serve.ticket import take_look
+from consisid_runtime.serve.ticket import Look, take_look, take_urgent
 from consisid_runtime.serve.warm_up import warm_up
 from consisid_runtime.signatures import Signature
 from consisid_runtime.stages.table import STAGES, Info, Stage, Values
@@ -37,6 +39,7 @@ from consisid_runtime.wire import (
     INFO,
     PACKAGE_VARIABLE,
     VERIFIED_VARIABLE,
+    Extras,
     array_of,
     describe,
     parse_parameters,
@@ -53,11 +56,25 @@ _TRITON_NAMES = {"INVALID_ARGUMENT": "INVALID_ARG"}
 """The gRPC statuses that Triton server calls by another name; statuses that it lacks become INTERNAL."""
 
 
-class Model:
-    """A model of the Python backend: reads options and tensors, answers with tensors or an error with its code.
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request, checked.
 
-    A subclass has a signature, loads itself in `load` and answers one request in `run`.
+    Attributes:
+        inputs: by port name.
+        look: raises once nobody waits for the answer any more.
+        urgent: a door says that it goes before those that are not.
     """
+
+    inputs: Arrays
+    plan: Plan
+    extras: Extras
+    look: Look
+    urgent: bool
+
+
+class Base:
+    """A model of the Python backend, which reads options and tensors. A subclass has a signature and loads itself."""
 
     signature: ClassVar[Signature]
     device: str
@@ -74,10 +91,6 @@ class Model:
         except ConsisIDError as error:
             raise pb_utils.TritonModelException(error.wire()) from error
 
-    def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Called by the server; one response a request, in order."""
-        return [self._answer(request) for request in requests]
-
     def finalize(self) -> None:
         """Called by the server once, after the last request: the process then ends without taking apart its libraries.
 
@@ -89,6 +102,26 @@ class Model:
         """Open what the stage needs; returns what resolves a request's options."""
         raise NotImplementedError
 
+    def read(self, request: Any) -> Asked:
+        """What a request asks for, checked. Raises typed errors, `RequestCancelled` where nobody waits any more."""
+        parameters = parse_parameters(request.parameters())
+        look = take_look(parameters)
+        look()
+        urgent = take_urgent(parameters)
+        options, extras = read_options(parameters)
+        resolved = self.plan(options)
+        inputs = _inputs(self.signature, request)
+        check_tensors(self.signature.bind(self.dims).bind(request_dims(resolved)), inputs)
+        return Asked(inputs, resolved, extras, look, urgent)
+
+
+class Model(Base):
+    """Answers each request with tensors, or an error with its code; a subclass answers one in `run`."""
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """Called by the server; one response a request, in order."""
+        return [self._answer(request) for request in requests]
+
     def run(self, inputs: Arrays, plan: Plan, progress: Progress, *, raw_frames: bool) -> Mapping[str, NDArray[Any]]:
         """Answer one request. Inputs and outputs by port name; UINT8, FP32, or object arrays of bytes.
 
@@ -98,25 +131,12 @@ class Model:
 
     def _answer(self, request: Any) -> Any:
         try:
-            parameters = parse_parameters(request.parameters())
-            look = take_look(parameters)
-            look()
-            options, extras = read_options(parameters)
-            resolved = self.plan(options)
-            inputs = _inputs(self.signature, request)
-            check_tensors(self.signature.bind(self.dims).bind(request_dims(resolved)), inputs)
-            outputs = self.run(inputs, resolved, look, raw_frames=extras.raw_frames)
+            asked = self.read(request)
+            outputs = self.run(asked.inputs, asked.plan, asked.look, raw_frames=asked.extras.raw_frames)
             tensors = [pb_utils.Tensor(port.name, outputs[port.name]) for port in self.signature.outputs]
             return pb_utils.InferenceResponse(output_tensors=tensors)
-        except ConsisIDError as error:
-            return _failure(error)
-        except Exception:
-            # The message may name paths or memory of the server: it goes to the log only.
-            reference = secrets.token_hex(4)
-            pb_utils.Logger.log_error(f"{self.signature.name} failed, error {reference}\n{traceback.format_exc()}")
-            return _failure(
-                ConsisIDError(f"{self.signature.name} failed; the server's log has it as error {reference}")
-            )
+        except Exception as error:
+            return failure(error, self.signature.name)
 
 
 class StageModel(Model):
@@ -125,10 +145,7 @@ class StageModel(Model):
     stage: ClassVar[Stage]
 
     def load(self) -> Callable[[Options], Plan]:
-        keep_freed_memory()
-        self.bundle = Bundle.open(os.environ[BUNDLE_VARIABLE], device=self.device)
-        if verified := os.environ.get(VERIFIED_VARIABLE):
-            self.bundle.accept(verified)
+        self.bundle = open_bundle(self.device)
         self.dims = checkpoint_dims(self.bundle)
         self.loaded = self.stage.load(self.bundle)
         warm_up(self.bundle)
@@ -152,9 +169,9 @@ class StageModel(Model):
         reports[self.stage.name] = {**info, "seconds": time.perf_counter() - begin}
         if "frames" in arrays and not raw_frames:
             arrays["frames"] = arrays["frames"][:0]
-        arrays[self.stage.name + INFO] = _json(reports[self.stage.name])
+        arrays[self.stage.name + INFO] = as_json(reports[self.stage.name])
         if self.stage is STAGES[-1]:
-            arrays["info"] = _json(describe(plan, self.bundle.fingerprint, reports))
+            arrays["info"] = as_json(describe(plan, self.bundle.fingerprint, reports))
         return arrays
 
 
@@ -162,6 +179,16 @@ def served(name: str) -> type[StageModel]:
     """The model of one stage of `stages.table`, as Triton server's Python backend wants it."""
     stage = next(stage for stage in STAGES if stage.name == name)
     return type(f"{name.capitalize()}Model", (StageModel,), {"stage": stage, "signature": stage.signature})
+
+
+def open_bundle(device: str, memory: str | None = None) -> Bundle:
+    """The bundle that the server was started on, for who loads networks of it. `memory`: as `read_setting`."""
+    keep_freed_memory()
+    settings: dict[str, Any] = {} if memory is None else {"memory": read_setting(memory)}
+    bundle = Bundle.open(os.environ[BUNDLE_VARIABLE], device=device, **settings)
+    if verified := os.environ.get(VERIFIED_VARIABLE):
+        bundle.accept(verified)
+    return bundle
 
 
 def _inputs(signature: Signature, request: Any) -> dict[str, NDArray[Any]]:
@@ -184,12 +211,21 @@ def _device(instance: Mapping[str, str]) -> str:
     return os.environ.get(DEVICE_VARIABLE, "auto")
 
 
-def _json(content: Mapping[str, object]) -> NDArray[np.object_]:
+def as_json(content: Mapping[str, object]) -> NDArray[np.object_]:
+    """As a BYTES tensor of one element."""
     return np.array([json.dumps(content).encode()], dtype=np.object_)
 
 
-def _failure(error: ConsisIDError) -> Any:
-    """A response with an error of its gRPC status; Triton server derives the HTTP status from it."""
+def failure(error: Exception, name: str) -> Any:
+    """A response with an error of its gRPC status; Triton server derives the HTTP status from it.
+
+    What an unexpected error of the model `name` says may name paths or memory of the server: it goes to the log only.
+    """
+    if not isinstance(error, ConsisIDError):
+        reference = secrets.token_hex(4)
+        trace = "".join(traceback.format_exception(error))
+        pb_utils.Logger.log_error(f"{name} failed, error {reference}\n{trace}")
+        error = ConsisIDError(f"{name} failed; the server's log has it as error {reference}")
     kinds = pb_utils.TritonError
     status = getattr(kinds, _TRITON_NAMES.get(error.grpc, error.grpc), kinds.INTERNAL)
     return pb_utils.InferenceResponse(output_tensors=[], error=kinds(error.sent(), status))

@@ -1,31 +1,43 @@
 """Writes Triton server's model repository from the signatures; `python -m consisid_runtime.serve.repository FOLDER`.
 
-The committed `model_repository/` is exactly this: it holds no path and no checkpoint's sizes (−1 instead).
+The committed `model_repository/` is exactly this, in the layout `ENSEMBLE_LAYOUT`: it holds no path and no checkpoint's
+sizes (−1 instead).
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from consisid_runtime.signatures import ENSEMBLE, Port, Signature
+from consisid_runtime.errors import InvalidOption
+from consisid_runtime.signatures import ENSEMBLE, STREAM, Port, Signature
 from consisid_runtime.stages.table import STAGES
+
+ENSEMBLE_LAYOUT = "ensemble"
+"""A model and a process for each stage; `consisid` is an ensemble of them, and `consisid_stream` calls them."""
+
+SINGLE_LAYOUT = "single"
+"""The process of `consisid_stream` has all stages; `consisid` passes requests on to it."""
+
+LAYOUTS = (ENSEMBLE_LAYOUT, SINGLE_LAYOUT)
 
 _NOTE = "# Written by `python -m consisid_runtime.serve.repository` from signatures.py; change it there.\n"
 # Requests that may wait for a stage; more are refused at once. max_batch_size is 0: requests are never batched.
 _QUEUE = 16
-_MODEL = 'from consisid_runtime.serve.models import served\n\nTritonPythonModel = served("{name}")\n'
+_STAGE = 'from consisid_runtime.serve.models import served\n\nTritonPythonModel = served("{name}")\n'
+_CLASS = "from consisid_runtime.serve.stream.{module} import {name}\n\nTritonPythonModel = {name}\n"
 _TYPES = {"BYTES": "TYPE_STRING"}
 
 
 def stage_config(signature: Signature) -> str:
     """`config.pbtxt` of a Python model; the launcher says where it runs, hence no GPU instance of Triton server's."""
-    return (
-        f'{_NOTE}name: "{signature.name}"\nbackend: "python"\nmax_batch_size: 0\n'
-        f"{_ports(signature)}instance_group [ {{ kind: KIND_CPU count: 1 }} ]\n"
-        f"dynamic_batching {{ default_queue_policy {{ max_queue_size: {_QUEUE} }} }}\n"
-    )
+    return f"{_python(signature)}dynamic_batching {{ default_queue_policy {{ max_queue_size: {_QUEUE} }} }}\n"
+
+
+def stream_config(signature: Signature) -> str:
+    """`config.pbtxt` of a Python model with any number of responses to a request, which takes requests at once."""
+    return f"{_python(signature)}model_transaction_policy {{ decoupled: true }}\n"
 
 
 def ensemble_config(ensemble: Signature, stages: Iterable[Signature]) -> str:
@@ -49,23 +61,58 @@ def ensemble_config(ensemble: Signature, stages: Iterable[Signature]) -> str:
     )
 
 
-def repository() -> dict[str, str]:
-    """Every file of the repository: path inside it → content. The ensemble's version folder is empty but must exist."""
-    files = {}
+def repository(layout: str = ENSEMBLE_LAYOUT) -> dict[str, str]:
+    """Every file of the repository: path inside it → content. The ensemble's version folder is empty but must exist.
+
+    Raises `InvalidOption` for what is none of `LAYOUTS`.
+    """
+    check_layout(layout)
+    whole = layout == SINGLE_LAYOUT
+    files = {
+        f"{STREAM.name}/config.pbtxt": stream_config(STREAM),
+        f"{STREAM.name}/1/model.py": _CLASS.format(module="model", name="WholeModel" if whole else "StreamModel"),
+    }
+    if whole:
+        files[f"{ENSEMBLE.name}/config.pbtxt"] = stage_config(ENSEMBLE)
+        files[f"{ENSEMBLE.name}/1/model.py"] = _CLASS.format(module="forward", name="ForwardModel")
+        return files
     for stage in STAGES:
         files[f"{stage.name}/config.pbtxt"] = stage_config(stage.signature)
-        files[f"{stage.name}/1/model.py"] = _MODEL.format(name=stage.name)
+        files[f"{stage.name}/1/model.py"] = _STAGE.format(name=stage.name)
     files[f"{ENSEMBLE.name}/config.pbtxt"] = ensemble_config(ENSEMBLE, [stage.signature for stage in STAGES])
     files[f"{ENSEMBLE.name}/1/.gitkeep"] = ""
     return files
 
 
-def write_repository(folder: Path) -> None:
+def models(layout: str = ENSEMBLE_LAYOUT) -> list[str]:
+    """The names of a layout's models."""
+    return list(dict.fromkeys(name.partition("/")[0] for name in repository(layout)))
+
+
+def check_layout(layout: str) -> None:
+    """Raises `InvalidOption` for what is none of `LAYOUTS`."""
+    if layout not in LAYOUTS:
+        raise InvalidOption(f"layout must be {' or '.join(LAYOUTS)}, got {layout!r}")
+
+
+def write_repository(folder: Path, layout: str = ENSEMBLE_LAYOUT) -> None:
     """Write the model repository into `folder`, over what is there."""
-    for name, content in repository().items():
+    write_files(folder, repository(layout))
+
+
+def write_files(folder: Path, files: Mapping[str, str]) -> None:
+    """Write files, path inside `folder` → content, over what is there."""
+    for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content, encoding="utf-8")
+
+
+def _python(signature: Signature) -> str:
+    return (
+        f'{_NOTE}name: "{signature.name}"\nbackend: "python"\nmax_batch_size: 0\n'
+        f"{_ports(signature)}instance_group [ {{ kind: KIND_CPU count: 1 }} ]\n"
+    )
 
 
 def _maps(side: str, ports: Iterable[Port]) -> str:

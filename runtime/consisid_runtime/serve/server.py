@@ -1,4 +1,4 @@
-"""Serves a bundle: the committed model repository on NVIDIA's Triton server, with `TritonServer`'s safe defaults."""
+"""Serves a bundle: its models on NVIDIA's Triton server, with `TritonServer`'s safe defaults."""
 
 from __future__ import annotations
 
@@ -7,8 +7,17 @@ from typing import Any, Self
 
 from consisid_runtime.bundle import Bundle
 from consisid_runtime.engines import check_device
+from consisid_runtime.memory.decide import Setting
+from consisid_runtime.serve.layout import AUTO, check, choose
+from consisid_runtime.serve.repository import SINGLE_LAYOUT, repository
 from consisid_runtime.serve.tritonserver import TritonServer
-from consisid_runtime.wire import BUNDLE_VARIABLE, DEVICE_VARIABLE, VERIFIED_VARIABLE, WATERMARK_VARIABLE
+from consisid_runtime.wire import (
+    BUNDLE_VARIABLE,
+    DEVICE_VARIABLE,
+    MEMORY_VARIABLE,
+    VERIFIED_VARIABLE,
+    WATERMARK_VARIABLE,
+)
 
 
 def model_repository() -> Path:
@@ -23,6 +32,8 @@ class Server(TritonServer):
     Args:
         bundle: the bundle's folder.
         device: of every model, one of `engines.DEVICES`.
+        layout: one of `repository.LAYOUTS`; "auto" for the ensemble where it fits on the device.
+        memory: as for `Bundle.open`; for one process, hence for layout "single".
         watermark: the function that marks every video, `module:function` of a package that is installed for the models;
             None takes that of `WATERMARK_VARIABLE`.
         settings: `host`, `grpc_port`, `http_port`, `metrics_port`, `log`, `ready_timeout`, `threads`, `private` of
@@ -30,14 +41,23 @@ class Server(TritonServer):
     """
 
     def __init__(
-        self, bundle: str | Path, *, device: str = "auto", watermark: str | None = None, **settings: Any
+        self,
+        bundle: str | Path,
+        *,
+        device: str = "auto",
+        layout: str = AUTO,
+        memory: Setting | None = None,
+        watermark: str | None = None,
+        **settings: Any,
     ) -> None:
         check_device(device)
-        marking = {} if watermark is None else {WATERMARK_VARIABLE: watermark}
-        self._bundle = Path(bundle)
+        check(layout, memory)
+        self._bundle, self._device, self._layout, self._memory = Path(bundle), device, layout, memory
+        chosen = {MEMORY_VARIABLE: None if memory is None else str(memory), WATERMARK_VARIABLE: watermark}
         super().__init__(
             model_repository(),
-            environment={DEVICE_VARIABLE: device, **marking},
+            environment={DEVICE_VARIABLE: device}
+            | {name: value for name, value in chosen.items() if value is not None},
             folders={BUNDLE_VARIABLE: self._bundle},
             **settings,
         )
@@ -50,7 +70,9 @@ class Server(TritonServer):
         """
         self.choose_address()
         if VERIFIED_VARIABLE not in self._environment:
-            bundle = Bundle.open(self._bundle)
+            bundle = Bundle.open(self._bundle, device=self._device)
+            if choose(self._layout, bundle, self._memory) == SINGLE_LAYOUT:
+                self._repository = repository(SINGLE_LAYOUT)
             bundle.verify()
             self._environment[VERIFIED_VARIABLE] = bundle.handover()
         return super().start()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from consisid_runtime.errors import RequestCancelled
-from consisid_runtime.wire import TICKET, TICKETS_VARIABLE
+from consisid_runtime.wire import TICKET, TICKETS_VARIABLE, URGENT
 
 _NAME = re.compile(r"[0-9a-f]{32}")
 
@@ -48,6 +48,11 @@ class Look:
     def __init__(self, path: str | None) -> None:
         self._path = path
 
+    @property
+    def ticket(self) -> str | None:
+        """The ticket's name, for the models that this one calls; None without one."""
+        return self._path and os.path.basename(self._path)
+
     def __call__(self, label: str = "", done: int = 0, total: int = 0) -> None:
         """Raises `RequestCancelled`."""
         if self._path is not None and os.path.exists(self._path):
@@ -64,3 +69,10 @@ def take_look(parameters: MutableMapping[str, Any]) -> Look:
         return Look(None)
     del parameters[TICKET]
     return Look(os.path.join(folder, name))
+
+
+def take_urgent(parameters: MutableMapping[str, Any]) -> bool:
+    """Take out whether a door calls the request urgent; without a door the parameter stays, to be refused."""
+    if TICKETS_VARIABLE not in os.environ or not isinstance(parameters.get(URGENT), bool):
+        return False
+    return bool(parameters.pop(URGENT))

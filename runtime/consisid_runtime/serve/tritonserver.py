@@ -28,6 +28,7 @@ from consisid_runtime.serve.address import Address, free_ports, in_url, reachabl
 from consisid_runtime.serve.installation import Installation, backend_folder, environment, find, import_folder
 from consisid_runtime.serve.open_ports import OpenPorts
 from consisid_runtime.serve.private import PrivatePort
+from consisid_runtime.serve.repository import write_files
 
 _GRACE = 10.0
 # For each connection to a private server's metrics, which are on a Unix socket.
@@ -41,7 +42,7 @@ class TritonServer:
     """One running Triton server; a context manager.
 
     Args:
-        repository: the model repository.
+        repository: the model repository; or its files, path inside it → content, to be written for this server alone.
         environment: variables that its models need.
         folders: variables that name a folder that its models read; the models see a link to it.
         host: the address of this machine to bind, IPv4 or IPv6, or a name of one (its IPv4 address, if it has both);
@@ -61,7 +62,7 @@ class TritonServer:
 
     def __init__(
         self,
-        repository: Path,
+        repository: Path | Mapping[str, str],
         *,
         environment: Mapping[str, str] | None = None,
         folders: Mapping[str, Path] | None = None,
@@ -77,10 +78,8 @@ class TritonServer:
         if threads is not None:
             check_threads(threads)
         self._environment = dict(environment or {})
-        self._links = {
-            "models": repository.resolve(),
-            **{k: Path(os.path.realpath(path)) for k, path in (folders or {}).items()},
-        }
+        self._repository = repository.resolve() if isinstance(repository, Path) else dict(repository)
+        self._folders = {k: Path(os.path.realpath(path)) for k, path in (folders or {}).items()}
         self._threads = threads
         self._host = host
         self._address: Address | None = None
@@ -115,9 +114,14 @@ class TritonServer:
         folder = temporary_folder("consisid-server-", plain=True)
         try:
             # The Python backend starts its stub through a shell and decodes paths as ASCII: links with plain names.
-            links = {name: folder / name for name in self._links}
+            links = {name: folder / name for name in self._folders}
             for name, link in links.items():
-                link.symlink_to(self._links[name])
+                link.symlink_to(self._folders[name])
+            models = folder / "models"
+            if isinstance(self._repository, Path):
+                models.symlink_to(self._repository)
+            else:
+                write_files(models, self._repository)
             listens: OpenPorts | PrivatePort = OpenPorts(self._address, *self._ports)
             if self._private:
                 listens = PrivatePort.make(folder, self._ports[0])
@@ -126,7 +130,7 @@ class TritonServer:
             self._leaves = (str(folder), memory)
             backends = backend_folder(installation, folder)
             command = [
-                *self._command(installation, links.pop("models"), backends, memory, threads),
+                *self._command(installation, models, backends, memory, threads),
                 *listens.flags(),
             ]
             self._guard = subprocess.Popen(
@@ -231,8 +235,8 @@ class TritonServer:
             f"--model-repository={models}",
             f"--backend-directory={backends}",
             f"--backend-config=python,shm-region-prefix-name={memory}",
-            # Of each model, for calls that a model makes to another: ours make none. The default is 32.
-            "--backend-config=python,thread-pool-size=1",
+            # Of each model, for its responses and its calls to others, of which each takes one. The default is 32.
+            "--backend-config=python,thread-pool-size=4",
             f"--model-load-thread-count={min(threads, _LOADED_AT_ONCE)}",
             "--model-control-mode=none",
             "--disable-auto-complete-config",

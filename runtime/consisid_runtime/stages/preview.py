@@ -63,10 +63,10 @@ class Preview:
 
     def _fit(self, plan: Plan, call: Call) -> NDArray[np.float32]:
         """float32 [C + 1, 3]: least squares between the chart's latents and the colours under them."""
-        import torch
+        from consisid_runtime.stages.face.geometry import CROP  # with OpenCV
 
-        colours = chart(max(plan.height, plan.width))
-        values: Values = {"portrait": colours, "keypoints": torch.zeros(5, 2)}
+        colours = chart(CROP)
+        values: Values = {"portrait": colours, "keypoints": np.zeros((5, 2), np.float32)}
         stage = next(stage for stage in STAGES if stage.name == "encode")
         moments = _array(call(stage, values, plan, {"text": {"seconds": 0.0}}, silent)[0]["image_moments"])[0, 0]
         latents = np.moveaxis(moments[: len(moments) // 2], 0, -1) * self._scaling

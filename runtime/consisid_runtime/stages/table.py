@@ -115,7 +115,9 @@ def _load_encode(modules: Modules) -> Any:
 
 
 def _encode(encoder: Any, values: Values, plan: Plan, progress: Progress) -> tuple[Values, Info]:
-    return {"image_moments": encoder(values["portrait"], values["keypoints"].numpy(), plan)}, {}
+    import numpy as np
+
+    return {"image_moments": encoder(values["portrait"], np.asarray(values["keypoints"]), plan)}, {}
 
 
 def _load_denoise(modules: Modules) -> Any:

@@ -57,15 +57,19 @@ class Work:
         Raises `CheckpointRefused` and `IdentityExpired`; its parts what the stages raise.
         """
         photo = self.faces.digest(values)
-        origin = Origin(self._bundle.fingerprint, hardware(self._bundle.device), request_digest(photo, values, plan))
-        step = 0
-        if checkpoint is not None:
-            step, state = read(checkpoint, origin, plan)
-            values |= state
+        step, save = 0, None
+        if checkpoint is not None or extras.checkpoint_seconds:
+            # The hardware's name costs a process that has no network the import of PyTorch.
+            device = hardware(self._bundle.device)
+            origin = Origin(self._bundle.fingerprint, device, request_digest(photo, values, plan))
+            if checkpoint is not None:
+                step, state = read(checkpoint, origin, plan)
+                values |= state
+            save = partial(write, origin=origin) if extras.checkpoint_seconds else None
         course = Course(
             rates=self.rates,
             preview=partial(self._preview, call=call) if extras.previews else None,
-            checkpoint=partial(write, origin=origin) if extras.checkpoint_seconds else None,
+            checkpoint=save,
             checkpoint_seconds=extras.checkpoint_seconds,
             step=step,
             whole=whole,

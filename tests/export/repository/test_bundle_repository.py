@@ -93,11 +93,12 @@ def test_the_python_repository_is_the_committed_one_and_says_how_to_start_it(
 ) -> None:
     out = tmp_path / "with space"
     models = write_bundle_repository(untrained_bundle, out)
-    assert models == ["face", "text", "encode", "denoise", "decode", "consisid"]
+    assert models == ["consisid_stream", "face", "text", "encode", "denoise", "decode", "consisid"]
     written = {str(p.relative_to(out)): p.read_text() for p in out.rglob("*") if p.is_file()}
     readme, marker = written.pop("README.md"), json.loads(written.pop("repository.json"))
     assert written == repository()
     assert f"CONSISID_BUNDLE={untrained_bundle} tritonserver --model-repository='{out}'" in readme
+    assert "each in a process of its own" in readme
     assert marker["bundle"] == Bundle.open(untrained_bundle).fingerprint
     write_bundle_repository(untrained_bundle, out, native=True)
     assert not (out / "consisid").exists(), "replaced as a whole"

@@ -4,12 +4,13 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from consisid_runtime.serve.repository import repository, write_repository
-from consisid_runtime.signatures import ENSEMBLE, Signature
+from consisid_runtime.errors import InvalidOption
+from consisid_runtime.serve.repository import LAYOUTS, models, repository, write_repository
+from consisid_runtime.signatures import ENSEMBLE, STREAM, Signature
 from consisid_runtime.stages.table import STAGES
 
 COMMITTED = Path(__file__).parents[3] / "model_repository"
-MODELS = {signature.name: signature for signature in (*(stage.signature for stage in STAGES), ENSEMBLE)}
+MODELS = {signature.name: signature for signature in (*(stage.signature for stage in STAGES), ENSEMBLE, STREAM)}
 
 
 def parse(name: str) -> model_config_pb2.ModelConfig:
@@ -25,9 +26,26 @@ def test_committed_files_are_the_generated_ones() -> None:
     assert committed == repository(), "run `python -m consisid_runtime.serve.repository model_repository`"
 
 
-def test_writing_gives_every_file(tmp_path: Path) -> None:
-    write_repository(tmp_path)
-    assert {str(p.relative_to(tmp_path)): p.read_text() for p in tmp_path.rglob("*") if p.is_file()} == repository()
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_writing_gives_every_file(tmp_path: Path, layout: str) -> None:
+    write_repository(tmp_path, layout)
+    written = {str(p.relative_to(tmp_path)): p.read_text() for p in tmp_path.rglob("*") if p.is_file()}
+    assert written == repository(layout)
+
+
+def test_layouts_have_the_same_public_models() -> None:
+    assert set(models("single")) == {ENSEMBLE.name, STREAM.name}
+    assert set(models("ensemble")) == {*models("single"), *(stage.name for stage in STAGES)}
+    configs = [
+        text_format.Parse(repository(name)["consisid/config.pbtxt"], model_config_pb2.ModelConfig()) for name in LAYOUTS
+    ]
+    assert list(configs[0].input) == list(configs[1].input) and list(configs[0].output) == list(configs[1].output)
+    with pytest.raises(InvalidOption, match="layout must be ensemble or single, got 'both'"):
+        repository("both")
+
+
+def test_the_stream_alone_is_decoupled() -> None:
+    assert [name for name in MODELS if parse(name).model_transaction_policy.decoupled] == [STREAM.name]
 
 
 @pytest.mark.parametrize("signature", MODELS.values(), ids=MODELS)
@@ -42,8 +60,8 @@ def test_config_says_what_the_signature_says(signature: Signature) -> None:
             assert {"STRING": "BYTES"}.get(kind, kind) == port.dtype
 
 
-@pytest.mark.parametrize("stage", [stage.signature for stage in STAGES], ids=lambda stage: stage.name)
-def test_stages_leave_devices_to_the_engines(stage: Signature) -> None:
+@pytest.mark.parametrize("stage", [*(stage.signature for stage in STAGES), STREAM], ids=lambda stage: stage.name)
+def test_models_leave_devices_to_the_engines(stage: Signature) -> None:
     config = parse(stage.name)
     (group,) = config.instance_group
     assert (config.backend, group.kind, group.count) == ("python", group.KIND_CPU, 1)

@@ -1,0 +1,3 @@
+from consisid_runtime.serve.stream.model import StreamModel
+
+TritonPythonModel = StreamModel

@@ -1,0 +1,91 @@
+"""Runs a stage in the model of its own, from within another model: business logic scripting of the Python backend.
+
+Errors of a stage come back in its response. None is raised to the backend, which leaks what belonged to a call then.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from consisid_runtime.errors import ServerError, from_wire
+from consisid_runtime.events import Progress
+from consisid_runtime.plan import Plan
+from consisid_runtime.serve.models import as_json
+from consisid_runtime.signatures import Port
+from consisid_runtime.stages.flow import Call
+from consisid_runtime.stages.table import Info, Stage, Values
+from consisid_runtime.wire import INFO, TICKET, Extras, array_of, pack_parameters, write_parameters
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def composed(ticket: str | None, *, raw_frames: bool) -> Call:
+    """The stages as models of the same server.
+
+    Args:
+        ticket: of the door's request, so that a stage ends where its caller leaves.
+        raw_frames: whether the frames are wanted beside the MP4; they are none otherwise.
+    """
+
+    def call(
+        stage: Stage, values: Values, plan: Plan, reports: Mapping[str, Info], progress: Progress
+    ) -> tuple[Values, Info]:
+        parameters = write_parameters(plan.options, Extras(raw_frames=raw_frames))
+        if ticket is not None:
+            parameters[TICKET] = ticket
+        tensors = [
+            pb_utils.Tensor(port.name, array)
+            for port in stage.signature.inputs
+            if (array := _input(port, values, reports)) is not None
+        ]
+        request = pb_utils.InferenceRequest(
+            model_name=stage.name,
+            requested_output_names=[port.name for port in stage.signature.outputs],
+            inputs=tensors,
+            parameters=pack_parameters(parameters),
+        )
+        response = request.exec()
+        if (error := error_of(response)) is not None:
+            raise error
+        # Copies: an array of the backend's would keep its shared memory.
+        outputs = {tensor.name(): tensor.as_numpy().copy() for tensor in response.output_tensors()}
+        return outputs, _report(stage, outputs)
+
+    return call
+
+
+def error_of(response: Any) -> Exception | None:
+    """The typed error of a model that was called; Triton server's own errors are unexpected, and for the log."""
+    if not response.has_error():
+        return None
+    text = response.error().message()
+    error = from_wire(text)
+    return RuntimeError(text) if type(error) is ServerError else error
+
+
+def _input(port: Port, values: Values, reports: Mapping[str, Info]) -> NDArray[Any] | None:
+    """None for what is optional and not there."""
+    if port.name.endswith(INFO):
+        return as_json(reports[port.name.removesuffix(INFO)])
+    if port.name not in values:
+        return None
+    value = values[port.name]
+    if port.dtype == "BYTES":
+        return np.array([value.encode()], np.object_)
+    return np.asarray(value, np.int64) if port.dtype == "INT64" else array_of(value)
+
+
+def _report(stage: Stage, outputs: dict[str, NDArray[Any]]) -> Info:
+    """What the stage reports: its own output, or its part of the video's `info`, which is taken out."""
+    own = outputs.pop(stage.name + INFO, None)
+    if own is not None:
+        found: Info = json.loads(own[0])
+        return found
+    whole: Info = json.loads(outputs.pop("info")[0])
+    return dict(whole.get(stage.name, {}))
