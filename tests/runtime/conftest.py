@@ -10,7 +10,7 @@ import pytest
 
 from consisid_runtime.serve.repository import ensemble_config, stage_config
 from consisid_runtime.serve.tritonserver import TritonServer
-from consisid_runtime.signatures import ENSEMBLE, Port, Signature
+from consisid_runtime.signatures import ENSEMBLE, STREAM, Port, Signature
 
 if TYPE_CHECKING:
     from consisid_runtime.door.door import Door
@@ -78,6 +78,77 @@ _BODIES = {
 """,
 }
 
+# Urgent requests first; `events N` sends N events at once, `sleep S` an event each 50 ms, `hang S` hears nothing.
+_STREAM = f"""{_COMMON}
+import threading
+import triton_python_backend_utils as pb_utils
+from consisid_runtime.events import Event
+from consisid_runtime.errors import ConsisIDError, CheckpointRefused
+from consisid_runtime.options import Options
+from consisid_runtime.serve.ticket import take_look
+from consisid_runtime.wire import URGENT, parse_parameters, read_options
+{_BODIES["second"].replace("def run(self", "def run_second(self").replace("    def", "def", 1).replace(chr(10) + "    ", chr(10))}
+
+class TritonPythonModel:
+    def initialize(self, args):
+        self.urgent, self.device = 0, threading.Condition()
+
+    def execute(self, requests):
+        for request in requests:
+            tensors = {{name: pb_utils.get_input_tensor_by_name(request, name) for name in ("image", "prompt", "checkpoint")}}
+            inputs = {{name: tensor.as_numpy() for name, tensor in tensors.items() if tensor is not None}}
+            work = inputs, parse_parameters(request.parameters()), request.get_response_sender()
+            threading.Thread(target=self.answer, args=work, daemon=True).start()
+
+    def answer(self, inputs, parameters, sender):
+        urgent = parameters.pop(URGENT)
+        with self.device:
+            self.urgent += urgent
+        try:
+            for tensors in self.run(inputs, parameters, urgent):
+                sender.send(pb_utils.InferenceResponse([pb_utils.Tensor(*pair) for pair in tensors.items()]))
+        except Exception as error:
+            text = error.sent() if isinstance(error, ConsisIDError) else f"failed: {{error!r}}"
+            sender.send(pb_utils.InferenceResponse(error=pb_utils.TritonError(text)))
+        with self.device:
+            self.urgent -= urgent
+            self.device.notify_all()
+        sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+    def run(self, inputs, parameters, urgent):
+        look = take_look(parameters)
+        options, extras = read_options(parameters)
+        sizes = Geometry(frames=49, height=480, width=720, spatial=8, temporal=4, patch=2, fixed_size=False)
+        found = plan(options, sizes)
+        what, _, number = inputs["prompt"][0].decode().partition(" ")
+        count = {{"events": int, "sleep": lambda text: int(float(text) * 20)}}.get(what, lambda text: 0)(number)
+        if what == "hang":
+            time.sleep(float(number))
+        checkpoint = inputs.get("checkpoint", np.zeros(0, np.uint8)).tobytes()
+        if checkpoint == b"bad":
+            raise CheckpointRefused("this is no checkpoint")
+        for i in range(int(checkpoint or 0), count):
+            with self.device:
+                self.device.wait_for(lambda: urgent or not self.urgent)
+            look()
+            event = {{"event": np.array([Event("denoise", i + 1, count, None, 0.05 * (count - i)).to_json().encode()], object)}}
+            if extras.previews:
+                event["preview"] = np.frombuffer(b"JPEG", np.uint8)
+            if extras.checkpoint_seconds:
+                event["checkpoint"] = np.frombuffer(b"%d" % (i + 1), np.uint8)
+            if what == "events" and i % 2:
+                event = {{"event": texts("nonsense")}} if number == "13" else event
+            yield event
+            time.sleep(0.05 if what == "sleep" else 0)
+        if what == "nothing":
+            return
+        look()
+        passed = dict(inputs, passed=inputs["image"], seen=texts(dataclasses.asdict(found.options)))
+        if what == "sleep":
+            passed["prompt"] = np.array([b"slept"], object)
+        yield run_second(None, passed, found, look, raw_frames=extras.raw_frames)
+"""
+
 
 @pytest.fixture(scope="session")
 def tiny_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -90,6 +161,12 @@ def tiny_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
             f"{_COMMON}\nclass TritonPythonModel(Tiny):\n    signature = {stage!r}\n{_BODIES[stage.name]}"
         )
     (folder / ENSEMBLE.name / "1").mkdir(parents=True)
+    (folder / STREAM.name / "1").mkdir(parents=True)
+    (folder / STREAM.name / "config.pbtxt").write_text(
+        stage_config(STREAM).replace("dynamic_batching { default_queue_policy", "#")
+        + "model_transaction_policy { decoupled: true }\n"
+    )
+    (folder / STREAM.name / "1" / "model.py").write_text(_STREAM)
     (folder / ENSEMBLE.name / "config.pbtxt").write_text(ensemble_config(ENSEMBLE, _STAGES))
     return folder
 

@@ -6,7 +6,6 @@ reserved, in a time that is bounded, and only so is an answer bounded that the c
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import secrets
 from collections import Counter
@@ -21,17 +20,12 @@ from tritonclient.grpc import model_config_pb2, service_pb2
 
 from consisid_runtime.door import description
 from consisid_runtime.door.access import owner
+from consisid_runtime.door.grpc.exchange import host, read, request_id, write
 from consisid_runtime.door.grpc.failure import metadata, status
 from consisid_runtime.door.grpc.message import parse
+from consisid_runtime.door.grpc.stream import Stream
 from consisid_runtime.door.parts import Parts
-from consisid_runtime.errors import (
-    Busy,
-    ConsisIDError,
-    MalformedRequest,
-    RequestTooLarge,
-    ServerTimeout,
-    Unauthenticated,
-)
+from consisid_runtime.errors import Busy, ConsisIDError, MalformedRequest, RequestTooLarge, Unauthenticated
 
 Call = Callable[[Any], Awaitable[Any]]
 """From a call's context to its answer, a message; None where the call has written it."""
@@ -64,6 +58,7 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
             f"/{KSERVE}/ModelConfig": self._config,
             f"/{KSERVE}/RepositoryIndex": self._index,
             f"/{KSERVE}/ModelInfer": self._infer,
+            f"/{KSERVE}/ModelStreamInfer": self._stream,
         }
 
     def service(self, details: Any) -> Any:
@@ -79,14 +74,14 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
         return grpc.stream_stream_rpc_method_handler(answer)
 
     async def _answer(self, call: Call, context: Any, *, checked: bool) -> None:
-        caller = owner(_host(context))
+        caller = owner(host(context))
         self._calls[caller] += checked
         try:
             if checked:
                 self._check(caller, context)
             answer = await call(context)
             if answer is not None:
-                await self._write(context, answer)
+                await write(context, answer, self._parts.limits)
         except ConsisIDError as error:
             await self._abort(context, error)
         except grpc.aio.AbortError:
@@ -111,31 +106,14 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
         if self._calls.total() > most or self._calls[caller] > self._parts.limits.one(most):
             raise Busy("there are too many calls; try again in 5 s", 5.0)
 
-    async def _write(self, context: Any, answer: Message) -> None:
-        """Raises `ServerTimeout` where the caller does not take it."""
-        try:
-            async with asyncio.timeout(self._parts.limits.body_seconds):
-                await context.write(answer.SerializeToString())
-        except TimeoutError:
-            raise ServerTimeout("the answer was not taken in time") from None
-
     async def _abort(self, context: Any, error: ConsisIDError) -> None:
         await context.abort(status(error), error.sent(), metadata(error))
 
-    async def _read(self, context: Any) -> bytes:
-        """The call's one message. Raises `ServerTimeout`, or `MalformedRequest` where there is none."""
-        try:
-            async with asyncio.timeout(self._parts.limits.body_seconds):
-                data = await context.read()
-        except TimeoutError:
-            raise ServerTimeout("the request did not arrive in time") from None
-        if data is grpc.aio.EOF:
-            raise MalformedRequest("the call came without a message")
-        return bytes(data)
-
     async def _small(self, context: Any, kind: type[Kind]) -> Kind:
-        async with self._parts.budget.reserve(owner(_host(context)), self._parts.limits.message):
-            data = await self._read(context)
+        async with self._parts.budget.reserve(owner(host(context)), self._parts.limits.message):
+            data = await read(context, self._parts.limits.body_seconds)
+        if data is None:
+            raise MalformedRequest("the call came without a message")
         if len(data) > _SMALL:
             raise RequestTooLarge(f"this call's message has at most {_SMALL} bytes, got {len(data)}")
         try:
@@ -144,22 +122,29 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
             raise MalformedRequest(f"this is no {kind.DESCRIPTOR.name}") from None
 
     async def _infer(self, context: Any) -> None:
-        parts, peer = self._parts, _host(context)
-        given = dict(context.invocation_metadata()).get("x-request-id", "")
-        with parts.records.request("grpc", peer, given if isinstance(given, str) else "") as line:
-            caller = owner(peer)
+        parts = self._parts
+        with parts.records.request("grpc", host(context), request_id(context)) as line:
+            caller = owner(host(context))
             parts.dispatch.require_room(caller)
             async with parts.budget.reserve(caller, parts.limits.message) as held:
-                data = await self._read(context)
+                data = await read(context, parts.limits.body_seconds)
+                if data is None:
+                    raise MalformedRequest("the call came without a message")
                 line.received = len(data)
                 asked = parse(data, parts.limits)
                 del data
-                held.shrink(asked.size)
-                answer = await parts.dispatch.run(asked, caller, context.time_remaining(), line.take_turn)
-            answer.id = asked.identifier
-            line.sent = answer.ByteSize()
-            context.set_trailing_metadata((("x-request-id", line.identifier),))
-            await self._write(context, answer)
+                if asked.streams:
+                    raise MalformedRequest(f"{asked.model} answers several times; call it by ModelStreamInfer")
+                held.resize(asked.size)
+                seconds = context.time_remaining()
+                answer = await parts.dispatch.run(asked, caller, seconds, on_turn=line.take_turn)
+                line.sent = answer.ByteSize()
+                held.resize(line.sent)
+                context.set_trailing_metadata((("x-request-id", line.identifier),))
+                await write(context, answer, parts.limits)
+
+    async def _stream(self, context: Any) -> None:
+        await Stream(self._parts, context).answer()
 
     async def _live(self, context: Any) -> Any:
         return service_pb2.ServerLiveResponse(live=True)
@@ -193,10 +178,3 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
     async def _index(self, context: Any) -> Any:
         models = description.index(ready=await self._parts.supervisor.ready())
         return ParseDict({"models": models}, service_pb2.RepositoryIndexResponse())
-
-
-def _host(context: Any) -> str:
-    """`ipv4:127.0.0.1:4242` and `ipv6:%5B::1%5D:4242` are what gRPC calls its peers."""
-    kind, _, rest = str(context.peer()).partition(":")
-    host = rest.rpartition(":")[0]
-    return host.removeprefix("%5B").removesuffix("%5D").strip("[]") if kind in ("ipv4", "ipv6") else kind
