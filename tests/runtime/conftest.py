@@ -37,6 +37,28 @@ from consisid_runtime.signatures import Port, Signature
 def texts(value):
     return np.array([json.dumps(value).encode()], dtype=np.object_)
 
+def video_of(image, prompt, first, plan, raw_frames):
+    frames = np.arange(plan.frames * plan.height * plan.width * 3, dtype=np.uint8)
+    frames = frames.reshape(plan.frames, plan.height, plan.width, 3)
+    info = {
+        "first": first,
+        "second": dataclasses.asdict(plan.options),
+        "prompt": prompt,
+        "python": [sys.version, sys.prefix, np.__file__],
+        "package": os.path.realpath(consisid_runtime.__file__),
+        "folder": os.environ.get("TINY_FOLDER"),
+        "seconds": {},
+    }
+    return {"video": image, "frames": frames if raw_frames else frames[:0], "info": texts(info)}
+
+def check_prompt(prompt):
+    if prompt == "no face":
+        raise NoFace("no face in the 512×512 image; send a portrait")
+    if prompt == "long":
+        raise NoFace("x" * 100_000)
+    if prompt == "crash":
+        raise RuntimeError("/secret/path")
+
 class Tiny(Model):
     def load(self):
         if os.environ.get("TINY_LOAD") == self.signature.name:
@@ -52,29 +74,13 @@ _BODIES = {
     "second": """
     def run(self, inputs, plan, progress, *, raw_frames):
         prompt = inputs["prompt"][0].decode()
-        if prompt == "no face":
-            raise NoFace("no face in the 512×512 image; send a portrait")
-        if prompt == "long":
-            raise NoFace("x" * 100_000)
-        if prompt == "crash":
-            raise RuntimeError("/secret/path")
+        check_prompt(prompt)
         if prompt.startswith("sleep"):
             end = time.monotonic() + float(prompt.split()[1])
             while time.monotonic() < end:
                 time.sleep(0.01)
                 progress("second", 0, 1)
-        frames = np.arange(plan.frames * plan.height * plan.width * 3, dtype=np.uint8)
-        frames = frames.reshape(plan.frames, plan.height, plan.width, 3)
-        info = {
-            "first": json.loads(inputs["seen"][0]),
-            "second": dataclasses.asdict(plan.options),
-            "prompt": prompt,
-            "python": [sys.version, sys.prefix, np.__file__],
-            "package": os.path.realpath(consisid_runtime.__file__),
-            "folder": os.environ.get("TINY_FOLDER"),
-            "seconds": {},
-        }
-        return {"video": inputs["passed"], "frames": frames if raw_frames else frames[:0], "info": texts(info)}
+        return video_of(inputs["passed"], prompt, json.loads(inputs["seen"][0]), plan, raw_frames)
 """,
 }
 
@@ -82,12 +88,13 @@ _BODIES = {
 _STREAM = f"""{_COMMON}
 import threading
 import triton_python_backend_utils as pb_utils
+from consisid_runtime.errors import CheckpointRefused, ConsisIDError
 from consisid_runtime.events import Event
-from consisid_runtime.errors import ConsisIDError, CheckpointRefused
-from consisid_runtime.options import Options
 from consisid_runtime.serve.ticket import take_look
 from consisid_runtime.wire import URGENT, parse_parameters, read_options
-{_BODIES["second"].replace("def run(self", "def run_second(self").replace("    def", "def", 1).replace(chr(10) + "    ", chr(10))}
+
+def bytes_of(content):
+    return np.frombuffer(content, np.uint8)
 
 class TritonPythonModel:
     def initialize(self, args):
@@ -95,7 +102,8 @@ class TritonPythonModel:
 
     def execute(self, requests):
         for request in requests:
-            tensors = {{name: pb_utils.get_input_tensor_by_name(request, name) for name in ("image", "prompt", "checkpoint")}}
+            names = "image", "prompt", "checkpoint"
+            tensors = {{name: pb_utils.get_input_tensor_by_name(request, name) for name in names}}
             inputs = {{name: tensor.as_numpy() for name, tensor in tensors.items() if tensor is not None}}
             work = inputs, parse_parameters(request.parameters()), request.get_response_sender()
             threading.Thread(target=self.answer, args=work, daemon=True).start()
@@ -119,34 +127,31 @@ class TritonPythonModel:
         look = take_look(parameters)
         options, extras = read_options(parameters)
         sizes = Geometry(frames=49, height=480, width=720, spatial=8, temporal=4, patch=2, fixed_size=False)
-        found = plan(options, sizes)
-        what, _, number = inputs["prompt"][0].decode().partition(" ")
+        found, prompt = plan(options, sizes), inputs["prompt"][0].decode()
+        what, _, number = prompt.partition(" ")
         count = {{"events": int, "sleep": lambda text: int(float(text) * 20)}}.get(what, lambda text: 0)(number)
+        check_prompt(prompt)
         if what == "hang":
             time.sleep(float(number))
-        checkpoint = inputs.get("checkpoint", np.zeros(0, np.uint8)).tobytes()
+        checkpoint = inputs.get("checkpoint", bytes_of(b"")).tobytes()
         if checkpoint == b"bad":
             raise CheckpointRefused("this is no checkpoint")
         for i in range(int(checkpoint or 0), count):
             with self.device:
                 self.device.wait_for(lambda: urgent or not self.urgent)
             look()
-            event = {{"event": np.array([Event("denoise", i + 1, count, None, 0.05 * (count - i)).to_json().encode()], object)}}
+            text = Event("denoise", i + 1, count, None, 0.05 * (count - i)).to_json()
+            event = {{"event": np.array([b"none" if number == "13" else text.encode()], object)}}
             if extras.previews:
-                event["preview"] = np.frombuffer(b"JPEG", np.uint8)
+                event["preview"] = bytes_of(b"JPEG")
             if extras.checkpoint_seconds:
-                event["checkpoint"] = np.frombuffer(b"%d" % (i + 1), np.uint8)
-            if what == "events" and i % 2:
-                event = {{"event": texts("nonsense")}} if number == "13" else event
+                event["checkpoint"] = bytes_of(b"%d" % (i + 1))
             yield event
             time.sleep(0.05 if what == "sleep" else 0)
-        if what == "nothing":
-            return
         look()
-        passed = dict(inputs, passed=inputs["image"], seen=texts(dataclasses.asdict(found.options)))
-        if what == "sleep":
-            passed["prompt"] = np.array([b"slept"], object)
-        yield run_second(None, passed, found, look, raw_frames=extras.raw_frames)
+        if what != "nothing":
+            first = dataclasses.asdict(found.options)
+            yield video_of(inputs["image"], prompt, first, found, extras.raw_frames)
 """
 
 

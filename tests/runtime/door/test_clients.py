@@ -150,7 +150,7 @@ def test_the_model_is_described_as_triton_server_does(tiny_door: Door, tiny_serv
         assert here[side] == [{name: port[name] for name in ("name", "data_type", "dims")} for port in there[side]]
     with tritonclient.grpc.InferenceServerClient(authority(tiny_door.grpc_url)) as client:
         assert client.get_model_config("consisid").config.input[0].dims == [-1]
-        assert [model.name for model in client.get_model_repository_index().models] == ["consisid"]
+        assert [model.name for model in client.get_model_repository_index().models] == ["consisid", "consisid_stream"]
         assert client.get_server_metadata().name == "consisid"
     assert get(f"{tiny_door.http_url}/v2/repository/index", b"")[1][0]["state"] == "READY"
     assert get(f"{tiny_door.http_url}/v2/models/consisid/ready") == (200, {"name": "consisid", "ready": True})

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from consisid_runtime.door.limits import Limits
 from consisid_runtime.door.admission.queue import Queue
+from consisid_runtime.door.limits import Limits
 from consisid_runtime.errors import Busy, ServerTimeout, ServerUnreachable
 
 LATER = 1e9
@@ -71,7 +71,7 @@ def test_an_ordinary_one_lets_few_urgent_ones_pass() -> None:
         await settle()
         queue.leave(urgent=True)
         await asyncio.gather(*tasks)
-        for n in range(9):
+        for _ in range(9):
             await enter(queue, "alone", order, urgent=True)
             queue.leave(urgent=True)
 

@@ -32,7 +32,7 @@ class Demand:
     """Of one door.
 
     Args:
-        plan: resolves options against the bundle; None where no bundle is known, so that nothing is limited or expected.
+        plan: yields what resolves options against the bundle; None where nothing does, nor is anything limited then.
     """
 
     def __init__(self, limits: Limits, plan: Callable[[], Callable[[Options], Plan] | None]) -> None:
@@ -49,9 +49,7 @@ class Demand:
         asked = {"steps": found.steps, "frames": found.frames, "pixels": found.height * found.width}
         for name, most in self._most.items():
             if most is not None and asked[name] > most:
-                raise InvalidOption(
-                    f"this server takes at most {most} {name} (its limit --max-{name}), got {asked[name]}"
-                )
+                raise InvalidOption(f"this server's limit --max-{name} is {most}, the request asks for {asked[name]}")
         return found
 
     def seconds(self, plan: Plan | None) -> float | None:

@@ -6,6 +6,7 @@ reserved, in a time that is bounded, and only so is an answer bounded that the c
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from collections import Counter
@@ -23,6 +24,7 @@ from consisid_runtime.door.access import owner
 from consisid_runtime.door.grpc.exchange import host, read, request_id, write
 from consisid_runtime.door.grpc.failure import metadata, status
 from consisid_runtime.door.grpc.message import parse
+from consisid_runtime.door.grpc.reflection import CALLS, Reflection
 from consisid_runtime.door.grpc.stream import Stream
 from consisid_runtime.door.parts import Parts
 from consisid_runtime.errors import Busy, ConsisIDError, MalformedRequest, RequestTooLarge, Unauthenticated
@@ -45,7 +47,8 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._calls: Counter[str] = Counter()
-        # The three without a token and without a look at the request: nothing that others send shuts them out.
+        self._closing = asyncio.Event()
+        # Not counted, without a token and without a look at the request: nothing that others send shuts them out.
         self._open: dict[str, Call] = {
             f"/{KSERVE}/ServerLive": self._live,
             f"/{KSERVE}/ServerReady": self._ready,
@@ -59,7 +62,13 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
             f"/{KSERVE}/RepositoryIndex": self._index,
             f"/{KSERVE}/ModelInfer": self._infer,
             f"/{KSERVE}/ModelStreamInfer": self._stream,
+            f"/{HEALTH}/Watch": self._watch,
+            **dict.fromkeys(CALLS, Reflection((KSERVE, HEALTH), parts.limits).answer),
         }
+
+    def close(self) -> None:
+        """End the calls that would last for ever."""
+        self._closing.set()
 
     def service(self, details: Any) -> Any:
         """The handler of a call; None for an unknown one."""
@@ -69,16 +78,16 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
             return None
 
         async def answer(_: Any, context: Any) -> None:
-            await self._answer(call, context, checked=method in self._others)
+            await self._answer(call, context, counted=method in self._others)
 
         return grpc.stream_stream_rpc_method_handler(answer)
 
-    async def _answer(self, call: Call, context: Any, *, checked: bool) -> None:
+    async def _answer(self, call: Call, context: Any, *, counted: bool) -> None:
         caller = owner(host(context))
-        self._calls[caller] += checked
+        self._calls[caller] += counted
         try:
-            if checked:
-                self._check(caller, context)
+            if counted:
+                self._check(caller, context, token=call != self._watch)
             answer = await call(context)
             if answer is not None:
                 await write(context, answer, self._parts.limits)
@@ -91,14 +100,15 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
             log.error("error %s", reference, exc_info=error)
             await self._abort(context, ConsisIDError(f"the door failed; the server's log has it as error {reference}"))
         finally:
-            self._calls[caller] -= checked
+            self._calls[caller] -= counted
             if not self._calls[caller]:
                 del self._calls[caller]
 
-    def _check(self, caller: str, context: Any) -> None:
+    def _check(self, caller: str, context: Any, *, token: bool) -> None:
         """Raises `Unauthenticated`, or `Busy` for more calls than there may be."""
         try:
-            self._parts.access.check(dict(context.invocation_metadata()).get("authorization"))
+            if token:
+                self._parts.access.check(dict(context.invocation_metadata()).get("authorization"))
         except Unauthenticated as error:
             self._parts.records.count("grpc", error.code)
             raise
@@ -156,6 +166,21 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
         kinds = health_pb2.HealthCheckResponse
         ready = await self._parts.supervisor.ready()
         return kinds(status=kinds.SERVING if ready else kinds.NOT_SERVING)
+
+    async def _watch(self, context: Any) -> None:
+        """Health now, and whenever it changes, until `close`."""
+        told = None
+        closing = asyncio.ensure_future(self._closing.wait())
+        try:
+            while not closing.done():
+                changed = asyncio.ensure_future(self._parts.supervisor.changed.wait())
+                if (health := await self._health(context)) != told:
+                    await write(context, health, self._parts.limits)
+                    told = health
+                await asyncio.wait({changed, closing}, return_when=asyncio.FIRST_COMPLETED)
+                changed.cancel()
+        finally:
+            closing.cancel()
 
     async def _server(self, context: Any) -> Any:
         return ParseDict(description.server(), service_pb2.ServerMetadataResponse())

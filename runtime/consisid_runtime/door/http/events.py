@@ -38,7 +38,7 @@ class Events:
         self.begun = False
 
     async def write(self, asked: Asked, work: asyncio.Future[Any], held: Reservation, line: Request) -> None:
-        """Send what `work` yields, which is cancelled where this is. Raises its error, which was sent if others were."""
+        """Send what `work` yields, and cancel it where this is. Raises its error, which was sent where `begun`."""
         try:
             await self._write_events(asked, work, line)
             answer = work.result()
