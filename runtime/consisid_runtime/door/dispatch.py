@@ -110,8 +110,9 @@ class Dispatch:
             self._queue.begin(urgent=asked.urgent)
 
             def pass_on(event: Event) -> None:
-                self._queue.expect(event.seconds_left, urgent=asked.urgent)
-                on_event(event)
+                if not gone.is_set():
+                    self._queue.expect(event.seconds_left, urgent=asked.urgent)
+                    on_event(event)
 
             answer = await self._ask(upstream, asked, gone, pass_on)
             success = not gone.is_set()
@@ -135,6 +136,7 @@ class Dispatch:
             await asyncio.wait({answer, left}, return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
                 ticket.cancel()
+                self._queue.expect(0.0, urgent=asked.urgent)
                 await asyncio.wait({answer}, timeout=self._limits.stubborn)
             if not answer.done():
                 await self._supervisor.restart(upstream)

@@ -48,30 +48,28 @@ class Upstream:
         """Send a ModelInferRequest; the ModelInferResponse with the video. Waits without a bound.
 
         Raises the typed error of the models, or `ServerDied`. What an unexpected error says stays in the log: it may
-        name the server's memory.
+        name the server's memory. Read to its end in any case: a stream that is cancelled in the moment in which it
+        ends can end Triton server 2.51 (SIGSEGV).
         """
-        call = self._stub.ModelStreamInfer()
+        call, found, failed = self._stub.ModelStreamInfer(), None, None
         try:
             await call.write(message)
             await call.done_writing()
             del message
             async for answer in call:
-                if answer.error_message:
-                    raise _typed(answer.error_message, None)
-                response = answer.infer_response
-                if any(tensor.name == "event" for tensor in response.outputs):
-                    on_event(_event(response))
-                elif response.outputs:
-                    return response
-            raise ServerError("the models ended the request without a video")
+                try:
+                    found = _take(answer, on_event) or found
+                except ConsisIDError as error:
+                    failed = failed or error
         except grpc.aio.AioRpcError as error:
             raise _typed(error.details() or "", error.code()) from None
         except (asyncio.CancelledError, asyncio.InvalidStateError):
             if self._closed:
                 raise ServerDied(_DIED) from None
             raise
-        finally:
-            call.cancel()
+        if failed or found is None:
+            raise failed or ServerError("the models ended the request without a video")
+        return found
 
     async def close(self) -> None:
         """End the calls in flight with `ServerDied`."""
@@ -85,9 +83,15 @@ def contents(response: Any) -> dict[str, bytes]:
     return {tensor.name: raw[4:] if tensor.datatype == "BYTES" else raw for tensor, raw in pairs}
 
 
-def _event(response: Any) -> Event:
-    found = contents(response)
-    return Event.from_json(found["event"], found.get("preview"), found.get("checkpoint"))
+def _take(answer: Any, on_event: Callable[[Event], None]) -> Any:
+    """The response with the video; None for another one. Raises the typed error of the models."""
+    if answer.error_message:
+        raise _typed(answer.error_message, None)
+    if not any(tensor.name == "event" for tensor in answer.infer_response.outputs):
+        return answer.infer_response if answer.infer_response.outputs else None
+    found = contents(answer.infer_response)
+    on_event(Event.from_json(found["event"], found.get("preview"), found.get("checkpoint")))
+    return None
 
 
 def _typed(details: str, status: grpc.StatusCode | None) -> ConsisIDError:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
+import signal
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -18,11 +22,15 @@ import tritonclient.grpc
 import tritonclient.grpc.aio
 import tritonclient.http
 import tritonclient.http.aio
+from door_requests import processes
+from google.protobuf import descriptor_pool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
 from consisid_runtime.client.client import Client
+from consisid_runtime.door.access import Access
 from consisid_runtime.door.door import Door
 from consisid_runtime.errors import InvalidOption, NoFace
 from consisid_runtime.options import Options
@@ -171,6 +179,54 @@ def test_grpcs_own_health_check(tiny_door: Door) -> None:
     with grpc.insecure_channel(authority(tiny_door.grpc_url)) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         assert stub.Check(health_pb2.HealthCheckRequest(), timeout=10).status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_grpcs_own_health_check_is_watched(tiny_repository: Path) -> None:
+    """Also by who has no token. It ends with the door."""
+    server = TritonServer(tiny_repository, private=True, ready_timeout=60)
+    with (
+        Door(server, access=Access(token="a" * 16)) as door,
+        grpc.insecure_channel(authority(door.grpc_url)) as channel,
+    ):
+        watched = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=60)
+        heard = [next(watched).status]
+        with pytest.raises(grpc.RpcError, match="bearer token"):
+            next(iter(reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter([]))))
+        os.kill(max(processes(server, "triton_python_backend_stub")), signal.SIGKILL)
+        heard += [next(watched).status, next(watched).status]
+        kinds = health_pb2.HealthCheckResponse
+        assert heard == [kinds.SERVING, kinds.NOT_SERVING, kinds.SERVING]
+        begin = time.monotonic()
+        door.stop()
+        assert list(watched) == [] and time.monotonic() - begin < 9
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+def test_grpcs_reflection_describes_the_service(tiny_door: Door, version: str) -> None:
+    """What grpcurl asks for; it tries v1 first."""
+
+    def ask(*questions: Any) -> list[Any]:
+        with grpc.insecure_channel(authority(tiny_door.grpc_url)) as channel:
+            call = channel.stream_stream(f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo")
+            answers = list(call(iter([question.SerializeToString() for question in questions]), timeout=10))
+        return [reflection_pb2.ServerReflectionResponse.FromString(answer) for answer in answers]
+
+    question = reflection_pb2.ServerReflectionRequest
+    service = "inference.GRPCInferenceService"
+    listed, found, unknown, nothing = ask(
+        question(list_services=""), question(file_containing_symbol=service), question(file_by_filename="/etc/passwd"),
+        question(),
+    )  # fmt: skip
+    assert service in [one.name for one in listed.list_services_response.service]
+    pool = descriptor_pool.DescriptorPool()
+    for file in reversed(found.file_descriptor_response.file_descriptor_proto):
+        pool.AddSerializedFile(file)
+    assert "ModelStreamInfer" in pool.FindServiceByName(service).methods_by_name
+    assert unknown.error_response.error_code == 5 and nothing.error_response.error_code == 3
+    with pytest.raises(grpc.RpcError, match="at most 256 questions"):
+        ask(*[question(list_services="")] * 300)
+    with pytest.raises(grpc.RpcError, match="at most 4096 bytes"):
+        ask(question(file_by_filename="x" * 5000))
 
 
 def test_json_alone(tiny_door: Door) -> None:

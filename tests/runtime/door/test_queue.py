@@ -162,7 +162,7 @@ def test_a_deadline_that_cannot_be_met_is_refused_and_one_that_passes_ends_the_w
             await queue.enter("a", time.monotonic() + 0.02, urgent=False)
         assert queue.waiting == 0
         queue._mean = 50.0
-        with pytest.raises(Busy, match="after the request's deadline") as refused:
+        with pytest.raises(Busy, match="too late for the request's deadline") as refused:
             await queue.enter("a", time.monotonic() + 1, urgent=False)
         assert refused.value.retry_after == 50
         queue.leave(urgent=False)
