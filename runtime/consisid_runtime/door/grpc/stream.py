@@ -11,7 +11,7 @@ from tritonclient.grpc import service_pb2
 from consisid_runtime.door.access import owner
 from consisid_runtime.door.admission.budget import Reservation
 from consisid_runtime.door.grpc.exchange import host, read, request_id, write
-from consisid_runtime.door.grpc.message import parse
+from consisid_runtime.door.grpc.message import identifier, parse
 from consisid_runtime.door.outbox import Outbox
 from consisid_runtime.door.parts import Parts
 from consisid_runtime.door.records import Request
@@ -42,20 +42,20 @@ class Stream:
             seconds = self._parts.limits.next_seconds
 
     async def _answer(self, data: bytes, held: Reservation) -> None:
-        identifier = ""
+        found = ""
         try:
             with self._parts.records.request("grpc", host(self._context), request_id(self._context)) as line:
                 line.received = len(data)
+                found = identifier(data, self._parts.limits)
                 self._parts.dispatch.require_room(self._caller)
                 asked = parse(data, self._parts.limits)
-                identifier = asked.identifier
                 del data
                 held.resize(asked.size)
                 await self._run(asked, held, line)
         except ConsisIDError as error:
             if self._stuck:
                 raise
-            await self._write(_failure(error, identifier))
+            await self._write(_failure(error, found))
 
     async def _run(self, asked: Asked, held: Reservation, line: Request) -> None:
         outbox, left = Outbox(), self._context.time_remaining()
@@ -104,8 +104,8 @@ def _empty(asked: Asked) -> Any:
     return service_pb2.ModelInferResponse(model_name=asked.model, model_version="1", id=asked.identifier)
 
 
-def _failure(error: ConsisIDError, identifier: str) -> Any:
-    response = _response(service_pb2.ModelInferResponse(id=identifier), final=True)
+def _failure(error: ConsisIDError, request: str) -> Any:
+    response = _response(service_pb2.ModelInferResponse(id=request), final=True)
     response.error_message = error.sent()
     if isinstance(error, Busy) and error.retry_after is not None:
         response.infer_response.parameters["retry_after"].double_param = error.retry_after
