@@ -6,8 +6,11 @@ import asyncio
 import contextlib
 import json
 import queue
+import socket
 import threading
 import time
+import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +19,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc
 import tritonclient.grpc.aio
-from door_requests import call, grpc_request, video
+from door_requests import call, grpc_request, head, place, video
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from consisid_runtime.door.door import Door
@@ -245,7 +248,7 @@ def test_who_ends_the_stream_frees_the_device(tiny_door: Door, how: str, when: s
 
 
 def test_a_stream_that_reads_nothing_holds_nobody_up_and_loses_events_alone(strict_door: Door) -> None:
-    """40,000 events of which the caller takes none for a second."""
+    """4,000 events of which the caller takes none for a second."""
     begin = time.monotonic()
     with grpc.insecure_channel(strict_door.grpc_url.partition("//")[2]) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
@@ -294,3 +297,46 @@ def test_what_is_no_request_is_refused_in_the_stream(tiny_door: Door, data: byte
         found = [service_pb2.ModelStreamInferResponse.FromString(one) for one in stream]
     assert len(found) == 2
     assert {one.error_message.partition(":")[0] for one in found} <= {"MALFORMED_REQUEST", "NOT_FOUND"}
+
+
+def gauges(door: Door) -> dict[str, float]:
+    """From the metrics: name → value."""
+    with urllib.request.urlopen(door.metrics_url, timeout=10) as answer:
+        lines = [line.split() for line in answer.read().decode().splitlines() if line.startswith("consisid_")]
+    return {name: float(value) for name, value in lines if "{" not in name}
+
+
+def test_streams_that_end_at_any_moment_leave_nothing_behind(tiny_door: Door) -> None:
+    """Triton server 2.51 may end where a stream is cancelled in the moment in which it ends: the door never does."""
+    before = gauges(tiny_door)["consisid_server_starts"]
+    body = json.dumps({"image": "YWJj", "prompt": "sleep 0.1"}).encode()
+    sent = head(len(body), path="/v2/models/consisid_stream/generate_stream") + body
+    with grpc.insecure_channel(tiny_door.grpc_url.partition("//")[2]) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        for number in range(24):
+            stream = stub.ModelStreamInfer(iter([stream_request("sleep 0.1")]), timeout=30)
+            with socket.create_connection(place(tiny_door.http_url), timeout=10) as connection:
+                connection.sendall(sent)
+                time.sleep(number * 0.012)
+            stream.cancel()
+    assert video(tiny_door) == b"abc"
+    found = gauges(tiny_door)
+    assert found["consisid_server_starts"] == before
+    assert found["consisid_queue_waiting"] == found["consisid_running"] == found["consisid_bytes_in_flight"] == 0
+
+
+def test_sixty_four_at_once_are_answered_or_refused(tiny_door: Door) -> None:
+    """One address has twelve places in the queue."""
+
+    async def ask(stub: Any) -> str:
+        call = stub.ModelStreamInfer(iter([stream_request("sleep 0.05")]), timeout=60)
+        *_, last = [answer async for answer in call]
+        return last.error_message.partition(":")[0] or contents(last)["video"].decode()
+
+    async def run() -> Counter[str]:
+        async with grpc.aio.insecure_channel(tiny_door.grpc_url.partition("//")[2]) as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            return Counter(await asyncio.gather(*(ask(stub) for _ in range(64))))
+
+    found = asyncio.run(run())
+    assert found.keys() == {"abc", "BUSY"} and found["abc"] >= 13

@@ -33,29 +33,29 @@ class Stream:
     async def answer(self) -> None:
         """Answer all requests. Raises `ServerTimeout` where the next one does not come, or an answer is not taken."""
         seconds = self._parts.limits.body_seconds
-        while True:
-            async with self._parts.budget.reserve(self._caller, self._parts.limits.message) as held:
-                data = await read(self._context, seconds)
-                if data is None:
-                    return
-                await self._answer(data, held)
+        while await self._answer_next(seconds):
             seconds = self._parts.limits.next_seconds
 
-    async def _answer(self, data: bytes, held: Reservation) -> None:
-        found = ""
-        try:
-            with self._parts.records.request("grpc", host(self._context), request_id(self._context)) as line:
-                line.received = len(data)
-                found = identifier(data, self._parts.limits)
-                self._parts.dispatch.require_room(self._caller)
-                asked = parse(data, self._parts.limits)
-                del data
-                held.resize(asked.size)
-                await self._run(asked, held, line)
-        except ConsisIDError as error:
-            if self._stuck:
-                raise
-            await self._write(_failure(error, found))
+    async def _answer_next(self, seconds: float) -> bool:
+        """Whether there was a request."""
+        async with self._parts.budget.reserve(self._caller, self._parts.limits.message) as held:
+            data = await read(self._context, seconds)
+            if data is None:
+                return False
+            found = identifier(data, self._parts.limits)
+            try:
+                with self._parts.records.request("grpc", host(self._context), request_id(self._context)) as line:
+                    line.received = len(data)
+                    self._parts.dispatch.require_room(self._caller)
+                    asked = parse(data, self._parts.limits)
+                    del data  # its parts are copies
+                    held.resize(asked.size)
+                    await self._run(asked, held, line)
+            except ConsisIDError as error:
+                if self._stuck:
+                    raise
+                await self._write(_failure(error, found))
+            return True
 
     async def _run(self, asked: Asked, held: Reservation, line: Request) -> None:
         outbox, left = Outbox(), self._context.time_remaining()
