@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Callable
 
 from consisid_runtime.door.upstream import Upstream
 from consisid_runtime.errors import ConsisIDError, ServerUnreachable
@@ -102,12 +103,12 @@ class Supervisor:
             return
         log.error("Triton server's models did not end a request that nobody waits for; it is started again")
         self.hung += 1
-        await self._end()
+        await self._end(self._server.kill)
 
     async def stop(self) -> None:
         """End the server; `run` then returns."""
         self._stopping.set()
-        await self._end()
+        await self._end(self._server.stop)
 
     async def _end_of_server(self) -> None:
         try:
@@ -116,16 +117,16 @@ class Supervisor:
             if self._stopping.is_set():
                 return
             log.error("%s", error)
-        await self._end()
+        await self._end(self._server.stop)
 
-    async def _end(self) -> None:
+    async def _end(self, end: Callable[[], None]) -> None:
         self._serving.clear()
         self._tell()
         upstream, self.upstream = self.upstream, None
         if upstream is not None:
             await upstream.close()
         async with self._ending:  # only then may it be started again
-            await asyncio.to_thread(self._server.stop)
+            await asyncio.to_thread(end)
 
     def _tell(self) -> None:
         self.changed.set()

@@ -175,6 +175,10 @@ class TritonServer:
         """End the server and all that it started; requests in flight get five seconds. Idempotent."""
         self._end(at_once=False)
 
+    def kill(self) -> None:
+        """End the server and all that it started at once. Idempotent."""
+        self._end(at_once=True)
+
     def wait(self) -> None:
         """Block while the server runs. Raises `ServerError` when it or one of its models' processes ends by itself."""
         if self._guard is not None:

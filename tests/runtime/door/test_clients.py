@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shutil
-import signal
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -22,15 +18,13 @@ import tritonclient.grpc
 import tritonclient.grpc.aio
 import tritonclient.http
 import tritonclient.http.aio
-from door_requests import processes
 from google.protobuf import descriptor_pool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
 from consisid_runtime.client.client import Client
-from consisid_runtime.door.access import Access
 from consisid_runtime.door.door import Door
 from consisid_runtime.errors import InvalidOption, NoFace
 from consisid_runtime.options import Options
@@ -179,26 +173,6 @@ def test_grpcs_own_health_check(tiny_door: Door) -> None:
     with grpc.insecure_channel(authority(tiny_door.grpc_url)) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         assert stub.Check(health_pb2.HealthCheckRequest(), timeout=10).status == health_pb2.HealthCheckResponse.SERVING
-
-
-def test_grpcs_own_health_check_is_watched(tiny_repository: Path) -> None:
-    """Also by who has no token. It ends with the door."""
-    server = TritonServer(tiny_repository, private=True, ready_timeout=60)
-    with (
-        Door(server, access=Access(token="a" * 16)) as door,
-        grpc.insecure_channel(authority(door.grpc_url)) as channel,
-    ):
-        watched = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=60)
-        heard = [next(watched).status]
-        with pytest.raises(grpc.RpcError, match="bearer token"):
-            next(iter(reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter([]))))
-        os.kill(max(processes(server, "triton_python_backend_stub")), signal.SIGKILL)
-        heard += [next(watched).status, next(watched).status]
-        kinds = health_pb2.HealthCheckResponse
-        assert heard == [kinds.SERVING, kinds.NOT_SERVING, kinds.SERVING]
-        begin = time.monotonic()
-        door.stop()
-        assert list(watched) == [] and time.monotonic() - begin < 9
 
 
 @pytest.mark.parametrize("version", ["v1", "v1alpha"])

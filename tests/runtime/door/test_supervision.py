@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import threading
@@ -15,6 +16,7 @@ from typing import Any
 import grpc
 import pytest
 from door_requests import call, exchange, grpc_request, json_request, post, processes, refusal, video
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from consisid_runtime.client.client import Client
 from consisid_runtime.door import supervisor as subject
@@ -52,11 +54,18 @@ def later(work: Callable[[], Any]) -> Callable[[], Any]:
     return result
 
 
+@contextlib.contextmanager
+def watched(door: Door) -> Iterator[Any]:
+    """What gRPC's health check tells who watches it."""
+    with grpc.insecure_channel(door.grpc_url.partition("//")[2]) as channel:
+        yield health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=120)
+
+
 @pytest.mark.server
 @pytest.mark.parametrize("name", ["tritonserver", "triton_python_backend_stub"])
 def test_a_killed_server_is_started_again_and_the_queue_kept(mortal: tuple[Door, TritonServer], name: str) -> None:
     door, server = mortal
-    with Client(door.grpc_url, timeout=60) as client:
+    with Client(door.grpc_url, timeout=60) as client, watched(door) as health:
         running = later(lambda: client.generate(b"abc", "sleep 30"))
         time.sleep(0.4)
         waiting = [
@@ -73,7 +82,11 @@ def test_a_killed_server_is_started_again_and_the_queue_kept(mortal: tuple[Door,
         assert exchange(door.http_url, b"GET /v2/health/live HTTP/1.1\r\nConnection: close\r\n\r\n")[9:12] == b"200"
         assert [result() for result in waiting] == [(200, ""), b"abc"]
         assert client.ready()
-    assert len(processes(server, "tritonserver")) == 1
+        kinds = health_pb2.HealthCheckResponse
+        assert [next(health).status for _ in range(3)] == [kinds.SERVING, kinds.NOT_SERVING, kinds.SERVING]
+        assert len(processes(server, "tritonserver")) == 1
+        door.stop()
+        assert list(health) == [], "it ends with the door"
 
 
 @pytest.mark.server
