@@ -33,10 +33,10 @@ class Origin:
     request: str
 
 
-def request_digest(image: bytes, prompt: str, plan: Plan) -> str:
-    """SHA-256 of all that decides a video's bytes on one bundle and device."""
-    found = hashlib.sha256(hashlib.sha256(image).digest())
-    found.update(json.dumps([prompt, repr(plan)]).encode())
+def request_digest(photo: bytes, values: Values, plan: Plan) -> str:
+    """SHA-256 of all that decides a video's bytes on one bundle and device: the photograph's own SHA-256, and so on."""
+    found = hashlib.sha256(photo)
+    found.update(json.dumps([values["prompt"], repr(plan)]).encode())
     return found.hexdigest()
 
 

@@ -31,18 +31,20 @@ class Course:
 
     Attributes:
         rates: of earlier requests; learns from this one.
-        preview: latents → a JPEG; None for no previews.
+        preview: (x0, plan) → a JPEG; None for no previews.
         checkpoint: (next step, latents, x0, generator) → a checkpoint; None for none.
         checkpoint_seconds: between two checkpoints, at least.
         step: of `denoise`, that the values already hold the state for.
+        whole: denoise in one part.
         look: called at each step; raise in it to cancel.
     """
 
     rates: Rates = field(default_factory=Rates)
-    preview: Callable[[Any], bytes] | None = None
+    preview: Callable[[Any, Plan], bytes] | None = None
     checkpoint: Callable[[int, Values], bytes] | None = None
     checkpoint_seconds: float = 0.0
     step: int = 0
+    whole: bool = False
     look: Progress = silent
 
 
@@ -82,12 +84,14 @@ def _denoise(
     info: Info = {}
     names, step, total, took = _NAMES[_NAMES.index(stage.name) :], course.step, plan.steps, 0.0
     yield Event(stage.name, step, total, seconds_left=course.rates.left(plan, names, step))
-    count, saved = 1, time.monotonic()
+    count, saved = total if course.whole else 1, time.monotonic()
     while step < total:
         course.look(stage.name, step, total)
         span = range(step, min(step + count, total))
         begin = time.perf_counter()
-        outputs, info = call(stage, values | {"span": (span.start, span.stop)}, plan, reports, course.look)
+        # A run in one part keeps nothing for further ones.
+        given = values if span == range(total) else values | {"span": (span.start, span.stop)}
+        outputs, info = call(stage, given, plan, reports, course.look)
         seconds = time.perf_counter() - begin
         values |= outputs
         took, step = took + seconds, span.stop
@@ -100,7 +104,7 @@ def _denoise(
         due = time.monotonic() - saved >= course.checkpoint_seconds
         if course.checkpoint is not None and due and step < total:
             checkpoint, saved = course.checkpoint(step, values), time.monotonic()
-        preview = None if course.preview is None else course.preview(values["latents"])
+        preview = None if course.preview is None else course.preview(values["x0"], plan)
         left = course.rates.left(plan, names, step)
         yield Event(stage.name, step, total, seconds_left=left, preview=preview, checkpoint=checkpoint)
     return {**info, "seconds": took}
