@@ -36,6 +36,11 @@ SignKey = Annotated[
     Path | None, typer.Option("--sign-key", help="Its PEM key, unencrypted, readable for its owner alone.")
 ]
 
+
+def _most(option: str, what: str) -> Any:
+    return typer.Option(option, min=1, help=f"{what} that a request may ask for. Default: what the checkpoint can do.")
+
+
 _METRICS_PORT = 8002
 DIRECT = """\
 --direct: callers reach Triton server itself, without the door. So there is
@@ -89,6 +94,9 @@ def serve(
             help="module:function that marks the frames of every video. Default: CONSISID_WATERMARK, or none.",
         ),
     ] = None,
+    max_steps: Annotated[int | None, _most("--max-steps", "Denoising steps")] = None,
+    max_frames: Annotated[int | None, _most("--max-frames", "Frames")] = None,
+    max_pixels: Annotated[int | None, _most("--max-pixels", "Pixels of a frame, height times width,")] = None,
     direct: Annotated[
         bool,
         typer.Option("--direct", help="Open Triton server's own ports instead of the door's; says what that means."),
@@ -116,7 +124,10 @@ def serve(
         "log": sys.stderr.buffer,
     }
     where: dict[str, Any] = {"host": host, "grpc_port": grpc_port, "http_port": http_port}
+    limits: dict[str, Any] = {"steps": max_steps, "frames": max_frames, "pixels": max_pixels}
     if direct:
+        if any(limits.values()):
+            raise InvalidOption("--max-steps, --max-frames and --max-pixels are the door's; leave out --direct")
         if tls_cert or tls_key or token_file or sign_cert or sign_key or consent_hook:
             raise InvalidOption(
                 "Triton server's own ports have no TLS, no token, no signature and no consent; leave out --direct"
@@ -129,6 +140,7 @@ def serve(
     try:
         from consisid_runtime.door.access import Access
         from consisid_runtime.door.door import Door
+        from consisid_runtime.door.limits import Limits
         from consisid_runtime.door.records import writing
     except ModuleNotFoundError as error:
         raise MissingExtra(
@@ -141,7 +153,7 @@ def serve(
     where["signer"] = signer_of(sign_cert, sign_key)
     where["consent"] = None if consent_hook is None else load_hook(consent_hook)
     server = Server(bundle, private=True, **settings)
-    with writing(logging.StreamHandler(sys.stderr)), Door(server, **where) as door:
+    with writing(logging.StreamHandler(sys.stderr)), Door(server, limits=Limits(**limits), **where) as door:
         _show(door, as_json)
         door.wait()
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import consisid_runtime
 from consisid_runtime.errors import NotFound
-from consisid_runtime.signatures import ENSEMBLE, Port, Signature
+from consisid_runtime.signatures import ENSEMBLE, STREAM, Port, Signature
 
-PUBLIC = {ENSEMBLE.name: ENSEMBLE}
+PUBLIC = {ENSEMBLE.name: ENSEMBLE, STREAM.name: STREAM}
 """Model → its signature."""
 
 VERSION = "1"
@@ -31,7 +31,7 @@ def server() -> Json:
     return {
         "name": "consisid",
         "version": consisid_runtime.__version__,
-        "extensions": ["binary_tensor_data", "parameters", "model_configuration"],
+        "extensions": ["binary_tensor_data", "generate", "parameters", "model_configuration"],
     }
 
 
@@ -52,6 +52,7 @@ def config(signature: Signature) -> Json:
     def ports(found: tuple[Port, ...]) -> list[Json]:
         return [
             {"name": p.name, "data_type": _CONFIG_TYPES.get(p.dtype, f"TYPE_{p.dtype}"), "dims": _sizes(p)}
+            | ({"optional": True} if p.optional else {})
             for p in found
         ]
 
@@ -61,6 +62,7 @@ def config(signature: Signature) -> Json:
         "max_batch_size": 0,
         "input": ports(signature.inputs),
         "output": ports(signature.outputs),
+        "model_transaction_policy": {"decoupled": signature is STREAM},
     }
 
 

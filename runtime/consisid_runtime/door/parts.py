@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from consisid_runtime.door.access import Access
-from consisid_runtime.door.budget import Budget
+from consisid_runtime.door.admission.budget import Budget
+from consisid_runtime.door.admission.demand import Demand
+from consisid_runtime.door.admission.queue import Queue
 from consisid_runtime.door.consent import Consent
 from consisid_runtime.door.dispatch import Dispatch
 from consisid_runtime.door.limits import Limits
-from consisid_runtime.door.queue import Queue
 from consisid_runtime.door.records import Records
 from consisid_runtime.door.signing import Signing
 from consisid_runtime.door.supervisor import Supervisor
@@ -38,7 +39,8 @@ class Parts:
     def __post_init__(self) -> None:
         self.queue, self.budget = Queue(self.limits), Budget(self.limits)
         self.supervisor = Supervisor(self.server)
-        self.dispatch = Dispatch(self.limits, self.queue, self.supervisor, self.consent, self.signing)
+        demand = Demand(self.limits, lambda: self.server.plan)
+        self.dispatch = Dispatch(self.limits, self.queue, demand, self.supervisor, self.consent, self.signing)
         self.records = Records(self.queue, self.budget, self.supervisor)
 
     async def metrics(self) -> bytes:

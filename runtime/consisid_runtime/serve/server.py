@@ -74,5 +74,6 @@ class Server(TritonServer):
             if choose(self._layout, bundle, self._memory) == SINGLE_LAYOUT:
                 self._repository = repository(SINGLE_LAYOUT)
             bundle.verify()
+            self.plan = bundle.plan
             self._environment[VERIFIED_VARIABLE] = bundle.handover()
         return super().start()

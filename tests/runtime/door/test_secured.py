@@ -19,6 +19,8 @@ import pytest
 import tritonclient.grpc
 import tritonclient.http
 from door_requests import exchange, grpc_request, json_request, post
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2_grpc
 from tritonclient.grpc import service_pb2_grpc
 
 from consisid_runtime.door.access import Access
@@ -147,12 +149,22 @@ def test_tritonclient_over_tls(secured: Door, certificate: Path) -> None:
             client.get_model_metadata("consisid")
 
 
-def test_a_call_without_the_token(stub: Any, log: io.StringIO) -> None:
-    with pytest.raises(grpc.RpcError) as refused:
-        stub.ModelInfer(grpc_request(SECRET), timeout=10)
-    assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
-    given = (*BEARER.items(), ("x-request-id", f"not a word {SECRET}"))
-    answer, made = stub.ModelInfer.with_call(grpc_request(SECRET, MP4), timeout=10, metadata=given)
+def test_a_call_without_the_token(secured: Door, certificate: Path, log: io.StringIO) -> None:
+    credentials = grpc.ssl_channel_credentials(certificate.read_bytes())
+    with grpc.secure_channel(named(secured.grpc_url), credentials) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        with pytest.raises(grpc.RpcError) as refused:
+            stub.ModelInfer(grpc_request(SECRET), timeout=10)
+        assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        with pytest.raises(grpc.RpcError, match="bearer token"):
+            next(stub.ModelStreamInfer(iter([grpc_request(SECRET)]), timeout=10))
+        with pytest.raises(grpc.RpcError, match="bearer token"):
+            next(reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter([]), timeout=10))
+        health = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=10)
+        assert next(health).status == health_pb2.HealthCheckResponse.SERVING, "health has no token"
+        health.cancel()
+        given = (*BEARER.items(), ("x-request-id", f"not a word {SECRET}"))
+        answer, made = stub.ModelInfer.with_call(grpc_request(SECRET, MP4), timeout=10, metadata=given)
     assert len(answer.raw_output_contents[0]) > len(MP4)
     assert dict(made.trailing_metadata())["x-request-id"] in log.getvalue()
     assert SECRET not in log.getvalue()
