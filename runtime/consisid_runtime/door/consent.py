@@ -11,7 +11,6 @@ import time
 from consisid_runtime.door.request import Asked
 from consisid_runtime.errors import ConsisIDError, HookFailed, ServerTimeout
 from consisid_runtime.provenance.hooks import ConsentHook, check_consent
-from consisid_runtime.wire import read_options
 
 _AT_ONCE = 16
 """Calls of the function; more wait for one to end."""
@@ -68,7 +67,7 @@ class Consent:
 
 def _refusal(hook: ConsentHook, asked: Asked, caller: str) -> ConsisIDError | None:
     try:
-        check_consent(hook, asked.image, asked.prompt, read_options(asked.parameters)[0], caller)
+        check_consent(hook, asked.image, asked.prompt, asked.options, caller)
     except ConsisIDError as error:
         return error
     except BaseException as error:  # the thread would end without an answer

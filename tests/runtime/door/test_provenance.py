@@ -12,8 +12,21 @@ from consisid_runtime.door.consent import Consent
 from consisid_runtime.door.request import Asked
 from consisid_runtime.door.signing import Signing
 from consisid_runtime.errors import ConsentRefused, HookFailed, ServerTimeout
+from consisid_runtime.options import Options
 
-ASKED = Asked("consisid", b"image", "a man", {"seed": 3}, ("video",), False, None, "")
+ASKED = Asked(
+    model="consisid",
+    image=b"image",
+    prompt="a man",
+    checkpoint=None,
+    options=Options(seed=3),
+    parameters={"seed": 3},
+    outputs=("video",),
+    urgent=False,
+    seconds=None,
+    identifier="",
+    closing=False,
+)
 
 
 def test_a_door_without_hooks_changes_nothing() -> None:
