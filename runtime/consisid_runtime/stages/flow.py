@@ -84,10 +84,11 @@ def _denoise(
     info: Info = {}
     names, step, total, took = _NAMES[_NAMES.index(stage.name) :], course.step, plan.steps, 0.0
     yield Event(stage.name, step, total, seconds_left=course.rates.left(plan, names, step))
-    count, saved = total if course.whole else 1, time.monotonic()
+    saved = time.monotonic()
     while step < total:
         course.look(stage.name, step, total)
-        span = range(step, min(step + count, total))
+        count = total - step if course.whole else course.rates.steps(plan, step, RANGE_SECONDS)
+        span = range(step, step + count)
         begin = time.perf_counter()
         # A run in one part keeps nothing for further ones.
         given = values if span == range(total) else values | {"span": (span.start, span.stop)}
@@ -97,7 +98,6 @@ def _denoise(
         took, step = took + seconds, span.stop
         if done := evaluations(plan, span.start, step):
             course.rates.learn(plan, stage.name, seconds / done)
-        count = max(1, int(RANGE_SECONDS * len(span) / max(seconds, 1e-9)))
         for i in range(span.start + 1, step):
             yield Event(stage.name, i, total, seconds_left=course.rates.left(plan, names, i))
         checkpoint = None

@@ -34,6 +34,16 @@ class Rates:
         while len(self._seen) > _SIZES_KEPT:
             self._seen.popitem(last=False)
 
+    def steps(self, plan: Plan, first: int, seconds: float) -> int:
+        """How many steps from `first` take so long, at least one; 1 while one evaluation was not seen yet."""
+        evaluation = self._seen.get((plan.frames, plan.height, plan.width), {}).get("denoise")
+        last = first + 1
+        while (
+            evaluation is not None and last < plan.steps and evaluation * evaluations(plan, first, last + 1) <= seconds
+        ):
+            last += 1
+        return last - first
+
     def left(self, plan: Plan, stages: Collection[str], step: int = 0) -> float | None:
         """Seconds of these stages, of `denoise` from `step`; None while one evaluation was not seen yet."""
         seen = self._seen.get((plan.frames, plan.height, plan.width), {})

@@ -50,8 +50,16 @@ def test_every_stage_and_every_step_has_an_event(monkeypatch: pytest.MonkeyPatch
     events, reports = finished(flow(clock.call, {}, PLAN, Course()))
     assert [event.stage for event in events if event.done == 0] == [stage.name for stage in STAGES]
     assert [event.done for event in events if event.stage == "denoise"] == list(range(11))
-    assert clock.spans == [(0, 1), (1, 6), (6, 10)]
+    assert clock.spans == [(0, 1), (1, 6), (6, 10)], "how long a step takes is seen in the first"
     assert reports["denoise"]["seconds"] == pytest.approx(1.0) and reports["decode"]["seconds"] == 2.0
+
+
+def test_the_parts_of_a_later_request_are_long_from_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, rates = Clock(monkeypatch, 0.1), Rates()
+    finished(flow(clock.call, {}, PLAN, Course(rates=rates)))
+    clock.spans.clear()
+    finished(flow(clock.call, {}, replace(PLAN, computed=(True, True, False) * 3 + (True,)), Course(rates=rates)))
+    assert clock.spans == [(0, 7), (7, 10)], "five that are computed, and two that are not"
 
 
 def test_a_part_is_one_step_where_a_step_takes_longer(monkeypatch: pytest.MonkeyPatch) -> None:

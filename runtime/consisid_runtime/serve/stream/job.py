@@ -37,6 +37,7 @@ class StreamJob:
         answers: one call for each event, and one at the end.
         look: raises once nobody waits for the answer any more.
         urgent: goes before those that are not.
+        left: seconds that it takes, as far as known.
     """
 
     def __init__(
@@ -46,10 +47,10 @@ class StreamJob:
         look: Progress,
         *,
         urgent: bool,
+        left: float | None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self.urgent = urgent
-        self.left: float | None = None
+        self.urgent, self.left = urgent, left
         self._flow, self._answers, self._look, self._clock = flow, answers, look, clock
         self._came = clock()
         self._computed = 0.0

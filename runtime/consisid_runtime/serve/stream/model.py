@@ -69,7 +69,9 @@ class StreamModel(Base):
                 # The prompt first, as in `Pipeline.generate`.
                 values: Values = {port.name: value_of(port, asked.inputs[port.name]) for port in (_PROMPT, _IMAGE)}
                 look = answers.looking(asked.look)
-                self._turns.add(StreamJob(self._flow(asked, values, look), answers, look, urgent=asked.urgent))
+                left = self._work.rates.left(asked.plan, [stage.name for stage in table.STAGES])
+                flow = self._flow(asked, values, look)
+                self._turns.add(StreamJob(flow, answers, look, urgent=asked.urgent, left=left))
             except Exception as error:
                 answers.failure(error)
 

@@ -55,9 +55,14 @@ def flow(clock: Clock, error: Exception | None = None) -> Generator[Event, None,
     return {"video": np.zeros(1, np.uint8)}, {"seed": 1}
 
 
-def made(error: Exception | None = None) -> tuple[StreamJob, Answers, Caller, Clock]:
+def made(error: Exception | None = None, left: float | None = None) -> tuple[StreamJob, Answers, Caller, Clock]:
     clock, answers, caller = Clock(), Answers(), Caller()
-    return StreamJob(flow(clock, error), answers, caller.look, urgent=False, clock=clock), answers, caller, clock
+    return (
+        StreamJob(flow(clock, error), answers, caller.look, urgent=False, left=left, clock=clock),
+        answers,
+        caller,
+        clock,
+    )
 
 
 def test_events_then_the_video_with_the_seconds_it_waited() -> None:
@@ -82,6 +87,12 @@ def test_what_is_left_counts_those_before_it() -> None:
         Event(QUEUE, 0, 1, position=1, seconds_left=12.0),
         Event(QUEUE, 0, 1, position=1),
     ]
+
+
+def test_one_that_is_not_begun_counts_what_earlier_ones_took() -> None:
+    job, answers, _, _ = made(left=5.0)
+    job.waits(1, 7.0)
+    assert answers.events == [Event(QUEUE, 0, 1, position=1, seconds_left=12.0)]
 
 
 def test_an_error_is_its_last_answer() -> None:

@@ -91,6 +91,14 @@ def test_each_that_waits_is_told_how_many_are_before_it_when_that_changes() -> N
     ]
 
 
+def test_one_that_is_paused_again_is_told_again() -> None:
+    log: Log = []
+    turns = Turns(9)
+    urgent = [Parts(name, log, 1, urgent=True) for name in "uv"]
+    first = Parts("a", log, 3, on={part: lambda job=job: turns.add(job) for part, job in enumerate(urgent, 1)})  # type: ignore[misc]
+    assert [entry for entry in run(turns, log, first) if entry == ("a", "waits for 1, None s")] == 2 * [log[2]]
+
+
 def test_one_that_waits_and_was_left_ends_without_a_part() -> None:
     log: Log = []
     now = [0.0]
