@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import ssl
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -120,6 +121,9 @@ def test_over_https(secured: Door, certificate: Path, log: io.StringIO) -> None:
         assert get(secured, certificate, path, data, authorization="Bearer another-token-of-some-length")[0] == 401
     status, answer = get(secured, certificate, infer, body, **BEARER, **{"x-request-id": "mine-7"})
     assert status == 200 and len(json.loads(answer)["outputs"][0]["data"]) > len(MP4)
+    deadline = time.monotonic() + 5
+    while "mine-7" not in log.getvalue() and time.monotonic() < deadline:  # written once the answer was taken
+        time.sleep(0.01)
     lines = [json.loads(line) for line in log.getvalue().splitlines()]
     (line,) = (line for line in lines if line.get("request") == "mine-7")
     assert line["outcome"] == "OK" and line["protocol"] == "http" and line["peer"] == "127.0.0.1"

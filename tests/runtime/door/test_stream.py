@@ -11,7 +11,7 @@ import threading
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
@@ -297,6 +297,47 @@ def test_what_is_no_request_is_refused_in_the_stream(tiny_door: Door, data: byte
         found = [service_pb2.ModelStreamInferResponse.FromString(one) for one in stream]
     assert len(found) == 2
     assert {one.error_message.partition(":")[0] for one in found} <= {"MALFORMED_REQUEST", "NOT_FOUND"}
+
+
+def two_checkpoints(request: Any) -> None:
+    for _ in range(2):
+        request.inputs.add(name="checkpoint", datatype="UINT8", shape=[1])
+        request.raw_input_contents.append(b"1")
+
+
+def with_checkpoint(content: bytes, **changes: Any) -> Callable[[Any], None]:
+    def change(request: Any) -> None:
+        request.inputs.add(name="checkpoint", **({"datatype": "UINT8", "shape": [len(content)]} | changes))
+        request.raw_input_contents.append(content)
+
+    return change
+
+
+REFUSED: dict[str, tuple[Callable[[Any], object], str]] = {
+    "a checkpoint that is none": (with_checkpoint(b"bad"), "CHECKPOINT_REFUSED"),
+    "a checkpoint of text": (with_checkpoint(b"\1\0\0\0a", datatype="BYTES", shape=[1]), "MALFORMED_REQUEST"),
+    "a checkpoint of 2^62": (with_checkpoint(b"a", shape=[2**62]), "MALFORMED_REQUEST"),
+    "two checkpoints": (two_checkpoints, "MALFORMED_REQUEST"),
+    "a checkpoint of 64 MiB": (with_checkpoint(bytes(2**26)), "REQUEST_TOO_LARGE"),
+    "a checkpoint for the other model": (
+        lambda r: (setattr(r, "model_name", "consisid"), with_checkpoint(b"1")(r)), "MALFORMED_REQUEST",
+    ),
+    "an event as an input": (lambda r: setattr(r.inputs[0], "name", "event"), "MALFORMED_REQUEST"),
+    "the door's own": (lambda r: setattr(r.parameters["consisid_urgent"], "bool_param", True), "INVALID_OPTION"),
+    "previews of a number": (lambda r: setattr(r.parameters["previews"], "int64_param", 1), "INVALID_OPTION"),
+    "seconds of text": (lambda r: setattr(r.parameters["checkpoint_seconds"], "string_param", "1"), "INVALID_OPTION"),
+    "a priority of 2^63": (lambda r: setattr(r.parameters["priority"], "uint64_param", 2**63), "INVALID_OPTION"),
+    "a composing model": (lambda r: setattr(r, "model_name", "second"), "NOT_FOUND"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_hostile_requests_are_refused_in_the_stream(tiny_door: Door, name: str) -> None:
+    change, code = REFUSED[name]
+    change(request := stream_request())
+    *found, last = answers(tiny_door, request, stream_request())
+    assert [one.error_message.partition(":")[0] for one in found if one.error_message] == [code]
+    assert contents(last)["video"] == b"abc"
 
 
 def gauges(door: Door) -> dict[str, float]:

@@ -17,9 +17,8 @@ import pytest
 from consisid_runtime.door.door import Door
 from consisid_runtime.serve.tritonserver import TritonServer
 
-BLOCKS = re.findall(
-    r"```bash\n(.*?)```", (Path(__file__).parents[3] / "docs" / "requests.md").read_text(encoding="utf-8"), re.DOTALL
-)
+PAGE = (Path(__file__).parents[3] / "docs" / "requests.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
 PHOTO = bytes(range(256)) * 999
 
 # grpcurl is no Python package: this does what that command line asks of it, with the same JSON, by reflection or
@@ -153,4 +152,20 @@ def test_curl_shows_events(tiny_door: Door, tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     stages = [json.loads(line)["stage"] for line in done.stdout.splitlines()]
     assert stages == ["queue", "denoise", "denoise"]
+    assert (tmp_path / "out.mp4").read_bytes() == PHOTO
+
+
+def test_tritonclient_shows_events(
+    tiny_door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "portrait.jpg").write_bytes(PHOTO)
+    (block,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    address = tiny_door.grpc_url.removeprefix("grpc://")
+    exec(block.replace("127.0.0.1:8001", address).replace("a man reading by the sea", "sleep 0.1"), {})
+    assert [json.loads(line)["stage"] for line in capsys.readouterr().out.splitlines()] == [
+        "queue",
+        "denoise",
+        "denoise",
+    ]
     assert (tmp_path / "out.mp4").read_bytes() == PHOTO

@@ -19,6 +19,7 @@ from consisid_runtime.events import Event
 
 _PIECE = 3 * 2**14
 """Bytes that become Base64 and are sent at a time: a caller who reads slowly holds no more."""
+_OF_EVENTS = {"event", "preview", "checkpoint"}
 
 
 class Events:
@@ -68,7 +69,7 @@ class Events:
                 continue
             if event is None:
                 return
-            if asked.streams and not self._whole:
+            if not self._whole and not _OF_EVENTS.isdisjoint(asked.outputs):
                 await self._pieces(_event(event, asked), line)
                 line.first_event()
 

@@ -34,11 +34,11 @@ class Inference:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         request, limits = Request(scope, receive), self._parts.limits
         peer = request.client.host if request.client else ""
-        signature = signature_of(request.path_params["model"], request.path_params.get("version", ""))
         caller, flat = owner(peer), self._way != "infer"
         events = Events(send, limits, whole=self._way == "generate")
         try:
             with self._parts.records.request("http", peer, request.headers.get("x-request-id", "")) as line:
+                signature = signature_of(request.path_params["model"], request.path_params.get("version", ""))
                 self._parts.dispatch.require_room(caller)
                 most = limits.generate if flat else limits.json
                 async with read(request, caller, self._parts.budget, limits, most) as (body, head, held):
