@@ -88,7 +88,7 @@ PARTS = (
     ),
     _suite("stages", 150),
     _suite("whole", 170, "--seconds", "90"),
-    _suite("peers", 120, packages=("diffusers",)),
+    _suite("peers", 170, packages=("diffusers",)),
     _suite("kernels", 200, "--rounds", "10", folder="suites"),
     Part("tests", 150, (*_PYTEST, SIDE_BY_SIDE, _KERNELS, _TENSORRT, "-m", "not proof"), (_KERNELS, _TENSORRT)),
     Part(

@@ -1,4 +1,4 @@
-"""Suite `peers`: a denoising step at ConsisID-preview's size on a GPU, ours and others', with the same weights."""
+"""Suite `peers`: a step and decoding at ConsisID-preview's size on a GPU, ours and others', with the same weights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SUITE = "peers"
 GATE = "tests/kernels/test_engine.py"
 PACKAGES = ("consisid-runtime", "torch", "triton", "diffusers", "transformers")
-PEER, CACHED = "diffusers-eager", "cache-dit"
+PEER, OFFLOADED, CACHED = "diffusers-eager", "diffusers-offloaded", "cache-dit"
 _POSITIONS = "patch_embed.pos_embedding"
 
 Given = Mapping[str, "Tensor"]
@@ -46,20 +46,39 @@ def _cached(network: Any) -> None:
     cache_dit.enable_cache(network, cache_config=cache_dit.DBCacheConfig(Fn_compute_blocks=1))
 
 
-PEERS: Mapping[str, Change] = {PEER: _unchanged, "diffusers-compiled": _compiled, CACHED: _cached}
+def _offloaded(network: Any) -> None:
+    # As `enable_sequential_cpu_offload`, but a layer's weights are on their way while the one before computes.
+    device = next(network.parameters()).device
+    network.enable_group_offload(device, offload_type="leaf_level", use_stream=device.type == "cuda")
+
+
+PEERS: Mapping[str, Change] = {
+    PEER: _unchanged,
+    "diffusers-compiled": _compiled,
+    OFFLOADED: _offloaded,
+    CACHED: _cached,
+}
 """`CACHED` is cache-dit's own adapter for ConsisID."""
+NEEDED = {OFFLOADED: "accelerate", CACHED: "cache_dit"}
+"""Peer → the package without which it is left out."""
 
 
 def command(rounds: Rounds = 5, machine: MachineName = None, out: Out = None, as_json: Json = False) -> None:
-    """Time a denoising step at ConsisID-preview's size, ours and others', with the same weights. Needs a GPU."""
+    """Time a step and decoding at ConsisID-preview's size, ours and others', with the same weights. Needs a GPU."""
     require_gpu(SUITE)
+    import torch
+
     from consisid_benchmarks.fake_gpu.full_size import CONFIGS
-    from consisid_benchmarks.gpu_run import stopwatch
+    from consisid_benchmarks.gpu_run import decode_peers, stopwatch
 
     results = results_folder(out)
 
     def rows() -> list[Row]:
-        return measure("cuda", CONFIGS, stopwatch.cuda(), rounds)
+        gauge = stopwatch.cuda()
+        found = measure("cuda", CONFIGS, gauge, rounds)
+        gc.collect()
+        torch.cuda.empty_cache()
+        return found + decode_peers.measure("cuda", CONFIGS, gauge, rounds)
 
     run_suite(
         SUITE, GATE, rows, packages=PACKAGES, machine=machine, results=results, as_json=as_json, ceilings=ceilings
@@ -86,7 +105,7 @@ def measure(
     from consisid_measurement.harness import Arm, interleave, summarise
     from consisid_measurement.record import OURS
 
-    peers = {name: PEERS[name] for name in chosen if name != CACHED or find_spec("cache_dit")}
+    peers = {name: PEERS[name] for name in chosen if name not in NEEDED or find_spec(NEEDED[name])}
     with torch.no_grad():
         few = width_check.shallow(configs)
         errors = compare(full_size.bundle(device, few), few, device, peers)

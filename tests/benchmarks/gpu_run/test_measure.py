@@ -12,7 +12,7 @@ import torch
 from consisid_benchmarks.fake_gpu.count import Count, Work
 from consisid_benchmarks.fake_gpu.full_size import FullSize
 from consisid_benchmarks.fake_gpu.stages import STAGES
-from consisid_benchmarks.gpu_run import full_size, peers, stages, stopwatch, whole, width_check
+from consisid_benchmarks.gpu_run import decode_peers, full_size, peers, stages, stopwatch, whole, width_check
 from consisid_benchmarks.gpu_run.stopwatch import Gauge, Lap, Stopwatch
 from consisid_benchmarks.predict.seconds import FP8_STAGES, RUN
 from consisid_measurement import harness
@@ -174,6 +174,56 @@ def test_cache_dit_runs_an_injection_once_after_all_blocks(tiny: Configs) -> Non
     assert found[peers.CACHED] > 10 * found[peers.PEER]
 
 
+def test_an_offloaded_network_fetches_each_layer_and_computes_the_same(tiny: Configs) -> None:
+    pytest.importorskip("accelerate")
+    from diffusers.hooks.group_offloading import ModuleGroup
+
+    fetched: list[Any] = []
+    fetch = ModuleGroup.onload_
+
+    def counted(group: Any) -> None:
+        fetched.append(group)
+        fetch(group)
+
+    bundle = full_size.bundle("cpu", tiny)
+    changes = {name: peers.PEERS[name] for name in (peers.PEER, peers.OFFLOADED)}
+    with torch.no_grad(), mock.patch.object(ModuleGroup, "onload_", counted):
+        found = peers.compare(bundle, tiny, "cpu", changes)
+    assert found[peers.OFFLOADED] == found[peers.PEER]
+    assert len(fetched) > 10 * tiny["transformer"]["num_layers"]
+
+
+def test_decoding_in_tiles_is_timed_with_its_error(tiny: Configs, gauge: Gauge) -> None:
+    # Tiles whose overlaps are whole latents, as at the published size; else diffusers' frames are larger.
+    tiles = {
+        **tiny,
+        "transformer": {**tiny["transformer"], "sample_height": 12, "sample_width": 20},
+        "vae": {**tiny["vae"], "sample_height": 96, "sample_width": 160},
+    }
+    peaks = iter([100, 103, 100, 140, 100, 120] * 2)
+    rows = decode_peers.measure("cpu", tiles, replace(gauge, peak=lambda: next(peaks)), 1)
+    variants = ("ours", decode_peers.EAGER, decode_peers.TILED)
+    found = {(row.variant, row.metric): row.median for row in rows}
+    assert found.keys() == {
+        (variant, metric) for variant in variants for metric in ("error_percent", "decode_seconds", "working_bytes")
+    }
+    assert [found[variant, "working_bytes"] for variant in variants] == [3, 40, 20]
+    ours, eager, tiled = (found[variant, "error_percent"] for variant in variants)
+    assert 0 < ours <= 2 * eager and tiled > 2 * eager
+
+
+def test_another_video_than_diffusers_is_refused(tiny: Configs, gauge: Gauge, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = TorchEngine.__call__
+
+    def wrong(self: TorchEngine, inputs: Any) -> dict[str, torch.Tensor]:
+        return {name: 1.05 * tensor for name, tensor in run(self, inputs).items()}
+
+    monkeypatch.setattr(TorchEngine, "__call__", wrong)
+    monkeypatch.setattr(decode_peers, "FRAMES", 9)
+    with pytest.raises(Mismatch, match="our frames are"):
+        decode_peers.measure("cpu", tiny, gauge, 1)
+
+
 def test_another_result_than_diffusers_is_refused(tiny: Configs) -> None:
     bundle = full_size.bundle("cpu", tiny)
     module = bundle.module("dit_step")
@@ -203,7 +253,8 @@ def test_a_suites_command_writes_its_record_after_its_gates(
     monkeypatch.setattr(stopwatch, "cuda", lambda: gauge)
     monkeypatch.setattr(width_check, "require_same_step", gates.append)
     row = Row("denoise/step", "ours", "step_seconds", 1.0, 1.0, 1.0, 1)
-    monkeypatch.setattr(peers, "measure", lambda *_: [row])
+    for part in (peers, decode_peers):
+        monkeypatch.setattr(part, "measure", lambda *_: [row])
     monkeypatch.delitem(STAGES, "face")
     suite.command(**{} if suite is whole else {"rounds": 1}, machine="h200", out=tmp_path)
     found = read(tmp_path / "h200" / f"{suite.SUITE}.json")
