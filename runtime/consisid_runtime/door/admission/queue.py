@@ -189,7 +189,8 @@ class Queue:
             if len(before) != place.position:
                 place.position = len(before)
                 wait = self._seconds(before, urgent=False)
-                place.moved(place.position, None if None in (wait, place.seconds) else wait + place.seconds)
+                unknown = wait is None or place.seconds is None
+                place.moved(place.position, None if unknown else wait + place.seconds)  # type: ignore[operator]
 
     def _before(self, rank: tuple[bool, int]) -> list[_Place]:
         """Those that run and wait before a place of this rank."""
