@@ -20,7 +20,7 @@ Call = Callable[[Stage, Values, Plan, Mapping[str, Info], Progress], tuple[Value
 """Runs one stage: (stage, values, plan, reports of the stages before, progress) → its outputs and what it reports."""
 
 RANGE_SECONDS = 0.5
-"""What a part of the denoising lasts, unless one step takes longer."""
+"""What a part of the denoising lasts, unless one step takes longer, or checkpoints are wanted more often."""
 
 _NAMES = [stage.name for stage in STAGES]
 
@@ -84,10 +84,12 @@ def _denoise(
     info: Info = {}
     names, step, total, took = _NAMES[_NAMES.index(stage.name) :], course.step, plan.steps, 0.0
     yield Event(stage.name, step, total, seconds_left=course.rates.left(plan, names, step))
-    saved = time.monotonic()
+    saved, lasting = time.monotonic(), RANGE_SECONDS
+    if course.checkpoint is not None:
+        lasting = min(lasting, course.checkpoint_seconds)
     while step < total:
         course.look(stage.name, step, total)
-        count = total - step if course.whole else course.rates.steps(plan, step, RANGE_SECONDS)
+        count = total - step if course.whole else course.rates.steps(plan, step, lasting)
         span = range(step, step + count)
         begin = time.perf_counter()
         # A run in one part keeps nothing for further ones.

@@ -94,6 +94,14 @@ def test_checkpoints_come_when_they_are_due_and_none_comes_with_the_last_step(mo
     assert [event.checkpoint for event in events if event.checkpoint] == [b"3", b"6", b"9"]
 
 
+def test_checkpoints_that_are_wanted_often_make_short_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, rates = Clock(monkeypatch, 0.1), Rates()
+    finished(flow(clock.call, {}, PLAN, Course(rates=rates)))
+    course = Course(rates=rates, checkpoint=lambda step, values: b"%d" % step, checkpoint_seconds=0.201)
+    events, _ = finished(flow(clock.call, {}, PLAN, course))
+    assert [event.checkpoint for event in events if event.checkpoint] == [b"4", b"8"]
+
+
 def test_a_checkpoint_is_gone_on_from(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch, 1.0)
     values = {"latents": 7, "x0": 7, "generator": 7}
