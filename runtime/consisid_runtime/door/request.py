@@ -103,11 +103,13 @@ def check(
 ) -> Asked:
     """Raises what the models would raise, `MalformedRequest`, or `NotFound` for a model that is not public."""
     signature = signature_of(model)
-    given = {tensor.name: tensor for tensor in tensors}
+    listed = list(tensors)
+    given = {tensor.name: tensor for tensor in listed}
     wanted = {port.name: port for port in signature.inputs}
     needed = {port.name for port in signature.inputs if not port.optional}
-    if not needed <= given.keys() <= wanted.keys():
-        raise MalformedRequest(f"the inputs of {model} are {', '.join(wanted)}, each once; got {_names(given)}")
+    if len(given) < len(listed) or not needed <= given.keys() <= wanted.keys():
+        names = _names(tensor.name for tensor in listed)
+        raise MalformedRequest(f"the inputs of {model} are {', '.join(wanted)}, each once; got {names}")
     for name, tensor in given.items():
         _fits(wanted[name], tensor)
     known = [port.name for port in signature.outputs]

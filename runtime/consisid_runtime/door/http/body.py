@@ -89,10 +89,8 @@ def parse_generate(model: str, body: bytearray, head: int, limits: Limits) -> As
 
 def _flat(model: str, top: dict[str, Any]) -> Asked:
     """Inputs and parameters lie beside each other. Raises `ValueError`, and as `check`."""
-    identifier, parameters = (
-        _kind(top.pop("id", ""), str, "id")[:256],
-        _kind(top.pop("parameters", {}), dict, "parameters"),
-    )
+    identifier = _kind(top.pop("id", ""), str, "id")[:256]
+    parameters = _kind(top.pop("parameters", {}), dict, "parameters")
     tensors = []
     for port in signature_of(model).inputs:
         if port.name not in top:
