@@ -80,7 +80,7 @@ def videos_command(
     options, rows = Options(steps=steps, guidance=guidance), read_requests(requests)
     require_folder(out)
     with Display(f"bench {VIDEOS}") as display:
-        made = generate_videos(Pipeline.open(bundle, device=device), rows, options, out, display.update)
+        made = generate_videos(Pipeline.open(bundle, device=device, faces_kept=0), rows, options, out, display.update)
     emit(as_json, {"made": made, "videos": len(rows)}, f"made {made} of {len(rows)} videos in {out}")
 
 

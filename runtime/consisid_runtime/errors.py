@@ -83,6 +83,15 @@ class NotFound(InvalidRequest):
     remedy = "Correct the name; the message lists the models that there are."
 
 
+class IdentityExpired(InvalidRequest):
+    """The server, or the pipeline, does not know the identity, or no longer."""
+
+    code = "IDENTITY_EXPIRED"
+    http = 410
+    grpc = "NOT_FOUND"
+    remedy = "Send the photograph again, or identify it again."
+
+
 class Unauthenticated(InvalidRequest):
     """The server wants a token, and the request has none, or another one."""
 
@@ -99,6 +108,13 @@ class RequestCancelled(InvalidRequest):
     http = 499
     grpc = "CANCELLED"
     remedy = "Send the request again if its video is still wanted."
+
+
+class CheckpointRefused(InvalidRequest):
+    """The checkpoint of a request cannot be continued here, or is none."""
+
+    code = "CHECKPOINT_REFUSED"
+    remedy = "Send the request without the checkpoint: it then starts over."
 
 
 class TierUnavailable(InvalidRequest):

@@ -8,7 +8,7 @@ symbol is decided by the checkpoint and replaced by its number with `Signature.b
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 Size = int | str
 
@@ -33,15 +33,16 @@ MODULATION_BLOCK = 10
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """One tensor. `dtype` is a KServe name: FP32, FP16, BF16, INT64, UINT8, BYTES."""
+    """One tensor. `dtype` is a KServe name: FP32, FP16, BF16, INT64, UINT8, BYTES. Optional inputs may be left out."""
 
     name: str
     dtype: str
     shape: tuple[Size, ...]
+    optional: bool = False
 
     def bind(self, dims: Mapping[str, int]) -> Port:
         """The same port with every symbol in `dims` replaced by its number."""
-        return Port(self.name, self.dtype, tuple(_bind(size, dims) for size in self.shape))
+        return replace(self, shape=tuple(_bind(size, dims) for size in self.shape))
 
     @property
     def dynamic_axes(self) -> dict[int, str]:
@@ -245,8 +246,27 @@ _INFO = Port("info", "BYTES", (1,))
 FACE_MODEL = Signature("face", (_IMAGE_FILE, _PROMPT), (FACE_TOKENS, PORTRAIT, KEYPOINTS, _FACE_INFO))
 TEXT_MODEL = Signature("text", (_PROMPT, _FACE_INFO), (TEXT_STATES, _TEXT_INFO))
 ENCODE_MODEL = Signature("encode", (PORTRAIT, KEYPOINTS, _TEXT_INFO), (IMAGE_MOMENTS, _ENCODE_INFO))
-DENOISE_MODEL = Signature("denoise", (TEXT_STATES, FACE_TOKENS, IMAGE_MOMENTS), (LATENTS, _DENOISE_INFO))
+# With a span it takes these steps alone, from where the outputs of the range before left off; without, all.
+X0 = Port("x0", "FP32", LATENTS.shape)
+GENERATOR = Port("generator", "UINT8", ("generator_bytes",))
+_STATE = (LATENTS, X0, GENERATOR)
+SPAN = Port("span", "INT64", (2,), optional=True)
+DENOISE_MODEL = Signature(
+    "denoise",
+    (TEXT_STATES, FACE_TOKENS, IMAGE_MOMENTS, *(replace(port, optional=True) for port in _STATE), SPAN),
+    (*_STATE, _DENOISE_INFO),
+)
 DECODE_MODEL = Signature(
     "decode", (LATENTS, _FACE_INFO, _TEXT_INFO, _ENCODE_INFO, _DENOISE_INFO), (_VIDEO, _RAW, _INFO)
 )
 ENSEMBLE = Signature("consisid", (_IMAGE_FILE, _PROMPT), (_VIDEO, _RAW, _INFO))
+STREAM = Signature(
+    "consisid_stream",  # decoupled: responses with an event, and with preview and checkpoint where due; then the video
+    (_IMAGE_FILE, _PROMPT, Port("checkpoint", "UINT8", ("checkpoint_bytes",), optional=True)),
+    (
+        Port("event", "BYTES", (1,)),
+        Port("preview", "UINT8", ("jpeg_bytes",)),
+        Port("checkpoint", "UINT8", ("checkpoint_bytes",)),
+        *ENSEMBLE.outputs,
+    ),
+)

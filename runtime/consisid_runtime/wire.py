@@ -6,7 +6,7 @@ Options are request parameters under their own names; only those that differ fro
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -40,8 +40,8 @@ TOKEN_VARIABLE = "CONSISID_TOKEN"
 TICKET = "consisid_ticket"
 """The parameter with which a door names a request's ticket; models without `TICKETS_VARIABLE` refuse it."""
 
-RAW_FRAMES = "raw_frames"
-"""The only parameter of a client that is not an option: true also returns the decoded frames."""
+LONGEST_INTERVAL = 86400.0
+"""Seconds between two checkpoints, at most."""
 
 INFO = "_info"
 """Behind a stage's name: the port that carries what it reports, as JSON."""
@@ -51,8 +51,36 @@ _TRITON = {"sequence_id", "sequence_start", "sequence_end", "priority", "timeout
 _TRITON_PREFIX = "triton_"
 
 
-def read_parameters(text: str) -> tuple[Options, bool]:
-    """The options and whether raw frames are requested, from a request's parameters as JSON text.
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """What is sent beside the MP4: parameters of a request under these names, like options.
+
+    Raises `InvalidOption` for an invalid value.
+
+    Attributes:
+        raw_frames: also the decoded frames.
+        previews: a JPEG with the events of a stream, about twice a second.
+        checkpoint_seconds: a checkpoint with the events of a stream whenever this many seconds have passed; 0 for none.
+    """
+
+    raw_frames: bool = False
+    previews: bool = False
+    checkpoint_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("raw_frames", "previews"):
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidOption(f"{name} must be true or false, got {str(getattr(self, name))[:100]!r}")
+        seconds = self.checkpoint_seconds
+        number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+        if not number or not 0 <= seconds <= LONGEST_INTERVAL:
+            raise InvalidOption(
+                f"checkpoint_seconds must be a number from 0 to {LONGEST_INTERVAL:g}, got {str(seconds)[:100]!r}"
+            )
+
+
+def read_parameters(text: str) -> tuple[Options, Extras]:
+    """The options and the extras, from a request's parameters as JSON text.
 
     Raises `InvalidOption` for an unknown name or an invalid value.
     """
@@ -70,21 +98,19 @@ def parse_parameters(text: str) -> dict[str, Any]:
     return values
 
 
-def read_options(values: Mapping[str, Any]) -> tuple[Options, bool]:
-    """The options and whether raw frames are requested, from a request's parameters.
+def read_options(values: Mapping[str, Any]) -> tuple[Options, Extras]:
+    """The options and the extras, from a request's parameters.
 
     Raises `InvalidOption` for an unknown name or an invalid value.
     """
     values = {k: v for k, v in values.items() if k not in _TRITON and not k.startswith(_TRITON_PREFIX)}
-    raw = values.pop(RAW_FRAMES, False)
-    if not isinstance(raw, bool):
-        raise InvalidOption(f"{RAW_FRAMES} must be true or false, got {raw!r}")
-    return Options.from_mapping(values), raw
+    extras = {field.name: values.pop(field.name) for field in fields(Extras) if field.name in values}
+    return Options.from_mapping(values), Extras(**extras)
 
 
-def write_parameters(options: Options, *, raw_frames: bool = False) -> dict[str, str | int | float | bool]:
+def write_parameters(options: Options, extras: Extras = Extras()) -> dict[str, str | int | float | bool]:
     """The parameters of a request; the inverse of `read_parameters`."""
-    return options.to_mapping() | ({RAW_FRAMES: True} if raw_frames else {})
+    return options.to_mapping() | {name: value for name, value in asdict(extras).items() if value}
 
 
 def array_of(value: Any) -> NDArray[Any]:

@@ -56,7 +56,7 @@ def nano(folder: Path) -> dict[str, Any]:
     from consisid_nano.demo.demo import portrait, prompt
 
     with machine() as (meter, launches):
-        pipeline = Pipeline(Seeing.open(folder, device="auto"))
+        pipeline = Pipeline(Seeing.open(folder, device="auto"), faces_kept=0)
         begin = begin_stage(meter)
 
         def progress(stage: str, done: int, total: int) -> None:

@@ -92,7 +92,7 @@ def times(bundle: Path, rounds: int, progress: Progress | None = None) -> list[R
     from consisid_measurement.harness import Arm, interleave
     from consisid_runtime.pipeline import Pipeline
 
-    pipeline = Pipeline.open(bundle, device="cpu", threads=1)
+    pipeline = Pipeline.open(bundle, device="cpu", threads=1, faces_kept=0)
     arms = [Arm(_variant(tier), partial(_request, pipeline, tier)) for tier in (EXACT, *TIERS)]
     return interleave(_case(people=1), arms, rounds=rounds, progress=progress)
 

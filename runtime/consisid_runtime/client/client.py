@@ -14,7 +14,7 @@ from consisid_runtime.files.image_file import image_bytes
 from consisid_runtime.options import Options, check_prompt
 from consisid_runtime.signatures import ENSEMBLE
 from consisid_runtime.video import Video
-from consisid_runtime.wire import write_parameters
+from consisid_runtime.wire import Extras, write_parameters
 
 _LONGEST_TIMEOUT = 1e6
 
@@ -66,7 +66,7 @@ class Client:
         answer = self._transport.infer(
             ENSEMBLE.name,
             {"image": photo, "prompt": prompt},
-            write_parameters(chosen, raw_frames=raw_frames),
+            write_parameters(chosen, Extras(raw_frames=raw_frames)),
             [port.name for port in outputs],
             self._timeout,
         )

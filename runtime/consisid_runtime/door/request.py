@@ -40,7 +40,7 @@ class Asked:
     """One request, checked.
 
     Attributes:
-        parameters: options that differ from their defaults, and `raw_frames`.
+        parameters: options and extras that differ from their defaults.
         outputs: names, in the order in which they were asked for.
         urgent: goes before all that are not.
         seconds: until its deadline; None where it named none.
@@ -82,7 +82,7 @@ def check(
     if len(set(outputs)) < len(outputs) or not set(outputs) <= set(known):
         raise MalformedRequest(f"the outputs of {model} are {', '.join(known)}, each once; got {_names(outputs)}")
     values, urgent, seconds = _order(parameters)
-    options, raw_frames = read_options(values)
+    options, extras = read_options(values)
     image, (prompt,) = given["image"].content, given["prompt"].content
     assert isinstance(image, bytes) and isinstance(prompt, bytes)
     check_bytes(len(image))
@@ -94,7 +94,7 @@ def check(
         model,
         image,
         text,
-        write_parameters(options, raw_frames=raw_frames),
+        write_parameters(options, extras),
         tuple(outputs or known),
         urgent,
         seconds,

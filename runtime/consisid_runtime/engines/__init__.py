@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import platform
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from consisid_runtime.errors import InvalidOption
@@ -55,3 +57,17 @@ def place_of(engine: Engine) -> torch.device | str:
     """Where a tensor that `engine` takes at every request should lie."""
     place: torch.device | str = getattr(engine, "device", "cpu")
     return place
+
+
+def hardware(device: str) -> str:
+    """The name of the device that "cpu", "cuda" or "auto" means here: equal bytes hold on devices of one name."""
+    import torch
+
+    if device != "cpu" and torch.cuda.is_available():
+        return torch.cuda.get_device_name(gpu_number(device))
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()

@@ -101,11 +101,11 @@ class Model:
             parameters = parse_parameters(request.parameters())
             look = take_look(parameters)
             look()
-            options, raw_frames = read_options(parameters)
+            options, extras = read_options(parameters)
             resolved = self.plan(options)
             inputs = _inputs(self.signature, request)
             check_tensors(self.signature.bind(self.dims).bind(request_dims(resolved)), inputs)
-            outputs = self.run(inputs, resolved, look, raw_frames=raw_frames)
+            outputs = self.run(inputs, resolved, look, raw_frames=extras.raw_frames)
             tensors = [pb_utils.Tensor(port.name, outputs[port.name]) for port in self.signature.outputs]
             return pb_utils.InferenceResponse(output_tensors=tensors)
         except ConsisIDError as error:
@@ -139,6 +139,8 @@ class StageModel(Model):
         reports: dict[str, Info] = {}
         # The prompt first, as in `Pipeline.generate`.
         for port in sorted(self.signature.inputs, key=lambda port: port.name != "prompt"):
+            if port.name not in inputs:
+                continue
             stage = port.name.removesuffix(INFO)
             if stage == port.name:
                 values[port.name] = value_of(port, inputs[port.name])
@@ -163,7 +165,9 @@ def served(name: str) -> type[StageModel]:
 
 
 def _inputs(signature: Signature, request: Any) -> dict[str, NDArray[Any]]:
-    return {p.name: pb_utils.get_input_tensor_by_name(request, p.name).as_numpy() for p in signature.inputs}
+    """By name; an optional input that was left out is missing."""
+    found = {p.name: pb_utils.get_input_tensor_by_name(request, p.name) for p in signature.inputs}
+    return {name: tensor.as_numpy() for name, tensor in found.items() if tensor is not None}
 
 
 def _require_package(launcher: str | None) -> None:

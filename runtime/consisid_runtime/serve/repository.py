@@ -29,11 +29,17 @@ def stage_config(signature: Signature) -> str:
 
 
 def ensemble_config(ensemble: Signature, stages: Iterable[Signature]) -> str:
-    """`config.pbtxt` of the ensemble: ports of the same name are the same tensor, so each map is the identity."""
+    """`config.pbtxt` of the ensemble: ports of the same name are the same tensor, so each map is the identity.
+
+    Optional inputs are not given, and outputs that nobody takes are not mapped.
+    """
+    stages = tuple(stages)
+    taken = {port.name for part in stages for port in part.inputs if not port.optional}
+    taken |= {port.name for port in ensemble.outputs}
     steps = "".join(
         f'  step {{\n    model_name: "{stage.name}"\n    model_version: -1\n'
-        + "".join(f'    input_map {{ key: "{port.name}" value: "{port.name}" }}\n' for port in stage.inputs)
-        + "".join(f'    output_map {{ key: "{port.name}" value: "{port.name}" }}\n' for port in stage.outputs)
+        + _maps("input", [port for port in stage.inputs if not port.optional])
+        + _maps("output", [port for port in stage.outputs if port.name in taken])
         + "  }\n"
         for stage in stages
     )
@@ -62,6 +68,10 @@ def write_repository(folder: Path) -> None:
         path.write_text(content, encoding="utf-8")
 
 
+def _maps(side: str, ports: Iterable[Port]) -> str:
+    return "".join(f'    {side}_map {{ key: "{port.name}" value: "{port.name}" }}\n' for port in ports)
+
+
 def _ports(signature: Signature) -> str:
     return "".join(
         f"{side} {{ {port_text(port)} }}\n"
@@ -73,7 +83,8 @@ def _ports(signature: Signature) -> str:
 def port_text(port: Port) -> str:
     """A tensor in the notation of `config.pbtxt`; -1 for what varies."""
     dims = ", ".join(str(size) if isinstance(size, int) else "-1" for size in port.shape)
-    return f'name: "{port.name}" data_type: {_TYPES.get(port.dtype, f"TYPE_{port.dtype}")} dims: [ {dims} ]'
+    optional = " optional: true" if port.optional else ""
+    return f'name: "{port.name}" data_type: {_TYPES.get(port.dtype, f"TYPE_{port.dtype}")} dims: [ {dims} ]{optional}'
 
 
 if __name__ == "__main__":

@@ -49,6 +49,8 @@ def request_dims(plan: Plan) -> dict[str, int]:
 def check_tensors(signature: Signature, tensors: Mapping[str, NDArray[Any]]) -> None:
     """Raises `InvalidOption` for a shape that is not the signature's, where that is a number, or a value not finite."""
     for port in signature.inputs:
+        if port.optional and port.name not in tensors:
+            continue
         tensor = tensors[port.name]
         fits = len(tensor.shape) == len(port.shape) and all(
             isinstance(wanted, str) or size == wanted for size, wanted in zip(tensor.shape, port.shape, strict=True)

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -50,6 +52,26 @@ class SolverState:
 
     x0: Tensor | None
     generator: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Some of a request's steps, and what the range before them left.
+
+    Attributes:
+        span: consecutive steps, at least one.
+        latents, state: as `denoise` returned them; None where the span begins at 0.
+    """
+
+    span: range
+    latents: Tensor | None = None
+    state: SolverState | None = None
+
+
+_Start = tuple[Conditions, Tensor, SolverState, Schedule]
+
+_STARTS_KEPT = 2
+"""Of requests that are run in ranges: an urgent one, and the one that waits for it."""
 
 
 def denoise(
@@ -131,6 +153,7 @@ class Denoiser:
         self._prepare = bundle.module("dit_prepare")
         self._modulate = bundle.module("dit_modulate")
         self._step = bundle.module("dit_step")
+        self._starts: OrderedDict[bytes, _Start] = OrderedDict()
         self._learned: Tensor | None = None
         if self._config.use_learned_positional_embeddings:
             learned = load_file(bundle.file("positions.safetensors"))["pos_embedding"]
@@ -162,12 +185,41 @@ class Denoiser:
         Raises:
             InvalidOption: more steps than trained with, or text states made for another guidance.
         """
-        conditions, latents, state, schedule = self.start(text_states, face_tokens, image_moments, plan)
-        return self.run(conditions, latents, state, plan, schedule, range(len(schedule.steps)), progress)[0]
+        return self.take(None, text_states, face_tokens, image_moments, plan, progress)[0]
 
-    def start(
-        self, text_states: Tensor, face_tokens: Tensor, image_moments: Tensor, plan: Plan
-    ) -> tuple[Conditions, Tensor, SolverState, Schedule]:
+    def take(
+        self,
+        part: Range | None,
+        text_states: Tensor,
+        face_tokens: Tensor,
+        image_moments: Tensor,
+        plan: Plan,
+        progress: Progress = silent,
+    ) -> tuple[Tensor, SolverState]:
+        """Latents and state after a part of a run; None takes all of it.
+
+        The parts of a run give the bits of the whole. What `start` returns is kept from one to the next, by the content
+        of the other arguments. Raises as `__call__`, and `InvalidOption` for a part that is none of this run.
+        """
+        inputs = (text_states, face_tokens, image_moments)
+        if part is None:
+            conditions, latents, state, schedule = self.start(*inputs, plan)
+            return self.run(conditions, latents, state, plan, schedule, range(len(schedule.steps)), progress)
+        key = _digest(inputs, plan)
+        start = self._starts.pop(key, None) or self.start(*inputs, plan)
+        conditions, latents, state, schedule = start
+        span = part.span
+        if not 0 <= span.start < span.stop <= len(schedule.steps):
+            raise InvalidOption(f"span must lie in 0 to {len(schedule.steps)}, got {span.start} to {span.stop}")
+        if span.start:
+            latents, state = _resumed(part, latents)
+        if span.stop < len(schedule.steps):
+            self._starts[key] = start
+            while len(self._starts) > _STARTS_KEPT:
+                self._starts.popitem(last=False)
+        return self.run(conditions, latents, state, plan, schedule, span, progress)
+
+    def start(self, text_states: Tensor, face_tokens: Tensor, image_moments: Tensor, plan: Plan) -> _Start:
         """Everything `run` needs for the first range of a request."""
         options = plan.options
         if text_states.shape[0] != 1 + plan.guided:
@@ -212,6 +264,29 @@ class Denoiser:
     ) -> tuple[Tensor, SolverState]:
         """`denoise` on this bundle's engines."""
         return denoise(self._step, self._modulate, conditions, latents, state, plan, schedule, span, progress)
+
+
+def _digest(inputs: tuple[Tensor, ...], plan: Plan) -> bytes:
+    found = hashlib.sha256(repr(plan).encode())
+    for tensor in inputs:
+        found.update(repr(tuple(tensor.shape)).encode())
+        found.update(tensor.float().numpy(force=True).tobytes())
+    return found.digest()
+
+
+def _resumed(part: Range, start: Tensor) -> tuple[Tensor, SolverState]:
+    """Latents and state of a part, on the device of the run's first latents. Raises `InvalidOption`."""
+    latents, state = part.latents, part.state
+    if latents is None or state is None or state.x0 is None:
+        raise InvalidOption(f"steps from {part.span.start} need latents, x0 and generator of the step before")
+    if not latents.shape == state.x0.shape == start.shape:
+        raise InvalidOption(f"latents and x0 must be {list(start.shape)}, got {list(latents.shape)}")
+    try:
+        torch.Generator().set_state(state.generator)
+    except (RuntimeError, TypeError) as error:
+        raise InvalidOption(f"generator is no state of a generator: {str(error).splitlines()[0][:200]}") from None
+    device = start.device
+    return send(latents, device), SolverState(send(state.x0, device), state.generator)
 
 
 def _sample(moments: Tensor, generator: torch.Generator) -> Tensor:

@@ -126,12 +126,27 @@ def _load_denoise(modules: Modules) -> Any:
 
 def _denoise(denoiser: Any, values: Values, plan: Plan, progress: Progress) -> tuple[Values, Info]:
     conditions = (values[name] for name in ("text_states", "face_tokens", "image_moments"))
-    latents = denoiser(*conditions, plan, progress)
-    return {"latents": latents}, {
+    latents, state = denoiser.take(_range(values), *conditions, plan, progress)
+    return {"latents": latents, "x0": state.x0, "generator": state.generator}, {
         "computed_steps": sum(plan.computed),
         "guided_steps": sum(plan.computed[: plan.guided_steps]),
         **denoiser.choices,
     }
+
+
+def _range(values: Values) -> Any:
+    """The part of the run that the values name; None for the whole."""
+    if "span" not in values:
+        return None
+    import torch
+
+    from consisid_runtime.stages.denoise import Range, SolverState
+
+    first, last = (int(step) for step in values["span"])
+    if first == 0 or not {"latents", "x0", "generator"} <= values.keys():
+        return Range(range(first, last))
+    latents, x0, generator = (torch.as_tensor(values[name]) for name in ("latents", "x0", "generator"))
+    return Range(range(first, last), latents, SolverState(x0, generator))
 
 
 def _load_decode(modules: Modules) -> Any:

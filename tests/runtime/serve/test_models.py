@@ -42,6 +42,7 @@ from consisid_runtime.wire import (
     TICKET,
     TICKETS_VARIABLE,
     VERIFIED_VARIABLE,
+    Extras,
     read_parameters,
     write_parameters,
 )
@@ -155,11 +156,12 @@ class Denoise:
     def __init__(self, bundle: Any) -> None:
         self.choices = {"attention": "plain"}
 
-    def __call__(
-        self, text: torch.Tensor, face: torch.Tensor, moments: torch.Tensor, plan: Plan, progress: Progress
-    ) -> torch.Tensor:
+    def take(
+        self, part: Any, text: torch.Tensor, face: torch.Tensor, moments: torch.Tensor, plan: Plan, progress: Progress
+    ) -> Any:
         text += 1  # inputs are the stage's own, not the server's memory
-        return torch.full((1, plan.latent_frames, 2, 4, 4), float(plan.options.seed))
+        latents = torch.full((1, plan.latent_frames, 2, 4, 4), float(plan.options.seed))
+        return latents, SimpleNamespace(x0=latents, generator=torch.zeros(8, dtype=torch.uint8))
 
 
 class Decode:
@@ -179,7 +181,9 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     backend.InferenceResponse = lambda output_tensors, error=None: SimpleNamespace(
         tensors={t.name(): t.as_numpy() for t in output_tensors}, error=error
     )
-    backend.get_input_tensor_by_name = lambda request, name: Tensor(name, request.inputs[name])
+    backend.get_input_tensor_by_name = lambda request, name: (
+        Tensor(name, request.inputs[name]) if name in request.inputs else None
+    )
     backend.Logger = SimpleNamespace(lines=[])
     backend.Logger.log_error = backend.Logger.lines.append
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", backend)
@@ -235,13 +239,16 @@ def test_a_models_process_keeps_the_memory_that_it_frees(serving: ModuleType, mo
 def test_parameters_and_back() -> None:
     options = Options(seed=7, negative_prompt="é", guidance=1.0, face_index="only", global_identity=False)
     assert write_parameters(Options()) == {}
-    assert read_parameters(json.dumps(write_parameters(options, raw_frames=True))) == (options, True)
-    assert read_parameters("") == (Options(), False)
+    assert read_parameters(json.dumps(write_parameters(options, Extras(raw_frames=True)))) == (
+        options,
+        Extras(raw_frames=True),
+    )
+    assert read_parameters("") == (Options(), Extras())
 
 
 def test_tritons_own_parameters_are_no_options() -> None:
     own = {"sequence_id": 3, "priority": 1, "timeout": 9, "binary_data_output": True, "triton_final_response": True}
-    assert read_parameters(json.dumps(own | {"steps": 2})) == (Options(steps=2), False)
+    assert read_parameters(json.dumps(own | {"steps": 2})) == (Options(steps=2), Extras())
 
 
 @pytest.mark.parametrize("text", ['{"stepz": 1}', '{"raw_frames": "yes"}', '{"guidance": NaN}', "{"])
@@ -257,7 +264,7 @@ def test_the_five_models_make_a_video(serving: ModuleType) -> None:
     }
     parameters = {"seed": 5, "fps": 4, "raw_frames": True}
     for stage in STAGES:
-        inputs = {port.name: tensors[port.name] for port in stage.signature.inputs}
+        inputs = {port.name: tensors[port.name] for port in stage.signature.inputs if not port.optional}
         for values in inputs.values():
             values.setflags(write=False)
         (answer,) = model(serving, stage.name).execute([Request(parameters, **inputs)])
@@ -311,7 +318,8 @@ def test_denoising_ends_at_the_step_in_which_a_caller_leaves(
                 ticket.cancel()
         return torch.zeros(1, 3, 2, 4, 4)
 
-    monkeypatch.setattr(sys.modules["consisid_runtime.stages.denoise"], "Denoiser", lambda bundle: denoise)
+    denoiser = SimpleNamespace(take=denoise)
+    monkeypatch.setattr(sys.modules["consisid_runtime.stages.denoise"], "Denoiser", lambda bundle: denoiser)
     inputs = {"text_states": (2, 6, 8), "face_tokens": (1, 4, 8), "image_moments": (1, 1, 4, 4, 4)}
     tensors = {name: np.zeros(shape, np.float32) for name, shape in inputs.items()}
     (answer,) = model(serving, "denoise").execute([Request({TICKET: ticket.name}, **tensors)])

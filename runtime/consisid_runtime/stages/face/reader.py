@@ -28,6 +28,7 @@ from consisid_runtime.stages.face.geometry import (
     warp,
 )
 from consisid_runtime.stages.face.image import Pixels, read_photo
+from consisid_runtime.stages.face.quality import quality
 
 if TYPE_CHECKING:
     from consisid_runtime.bundle import Modules
@@ -48,7 +49,7 @@ class Face:
         portrait: uint8 [512, 512, 3] RGB, the aligned face on white: the low-frequency identity.
         keypoints: float32 [5, 2], (x, y) of eyes, nose and mouth corners, in the coordinates `Options.keypoints` names.
         info: "faces" seen, "face_index" taken, its "face_box" in pixels of the original upright image, "face_score",
-            and "face_found_by", which is "aligner" where the detector found nobody.
+            "face_found_by", which is "aligner" where the detector found nobody, and what `quality` returns.
     """
 
     tokens: Tensor
@@ -105,7 +106,8 @@ class FaceReader:
             raise _no_face(problem, "a larger or clearer picture", self._world)
         aligned = warp(bgr, matrix, CROP, CROP_BORDER)
         crop = torch.from_numpy(aligned[..., ::-1].copy()).permute(2, 0, 1)[None].float() / 255.0
-        background = self._background(crop)
+        labels = self._parser({"image": _normalise(crop, _PARSER_MEAN, _PARSER_STD)})["labels"].cpu()
+        background = torch.isin(labels, torch.tensor(_BACKGROUND, dtype=labels.dtype))[:, None]
         colour = torch.where(background, 1.0, crop)
         # Where the detector found nobody, the recogniser sees the aligned crop, as in the reference.
         who = self._finder.embed(bgr, face.keypoints) if by_detector else self._finder.embed_crop(aligned)
@@ -113,6 +115,7 @@ class FaceReader:
         tokens = self._extractor({"identity": identity, "clip_hidden": hidden})["face_tokens"]
         source = plan.options.keypoints == "source"
         scale = size[0] / bgr.shape[1], size[1] / bgr.shape[0]
+        box = np.array([float(edge) * scale[axis % 2] for axis, edge in enumerate(face.box)], np.float64)
         return Face(
             tokens=tokens,
             # Truncated, not rounded, as in the checkpoint's training.
@@ -121,9 +124,10 @@ class FaceReader:
             info={
                 "faces": len(faces),
                 "face_index": index,
-                "face_box": [round(float(edge) * scale[axis % 2], 2) for axis, edge in enumerate(face.box)],
+                "face_box": [round(float(edge), 2) for edge in box],
                 "face_score": round(face.score, 4),
                 "face_found_by": "detector" if by_detector else "aligner",
+                **quality(box, face.keypoints, aligned[..., ::-1], labels[0].numpy()),
             },
         )
 
@@ -132,10 +136,6 @@ class FaceReader:
         heads = self._aligner({"image": image})
         boxes, scores, landmarks = (heads[name][0].numpy(force=True) for name in ("boxes", "scores", "landmarks"))
         return decode(boxes, scores, landmarks, *bgr.shape[:2])
-
-    def _background(self, crop: Tensor) -> Tensor:
-        labels = self._parser({"image": _normalise(crop, _PARSER_MEAN, _PARSER_STD)})["labels"].cpu()
-        return torch.isin(labels, torch.tensor(_BACKGROUND, dtype=labels.dtype))[:, None]
 
     def _identity(self, who: Floats, grey: Tensor) -> tuple[Tensor, Tensor]:
         """ArcFace's embedding and CLIP's side by side [1, 512 + out], and CLIP's hidden states."""

@@ -1,0 +1,45 @@
+"""How long a request's stages take, from those of before."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Collection
+
+from consisid_runtime.plan import Plan
+
+_SIZES_KEPT = 64
+_Size = tuple[int, int, int]
+
+
+def evaluations(plan: Plan, first: int = 0, last: int | None = None) -> int:
+    """How often the network runs in steps `first` to `last`: not in skipped steps, and twice where guided."""
+    steps = range(first, plan.steps if last is None else last)
+    return sum((2 if i < plan.guided_steps else 1) for i in steps if plan.computed[i])
+
+
+class Rates:
+    """Seconds of each stage, and of one evaluation of the network, as last seen, for the latest 64 sizes of videos.
+
+    A first request of a size leaves out the stages that none has shown yet.
+    """
+
+    def __init__(self) -> None:
+        self._seen: OrderedDict[_Size, dict[str, float]] = OrderedDict()
+
+    def learn(self, plan: Plan, stage: str, seconds: float) -> None:
+        """A stage took so long; `denoise` for one evaluation."""
+        size = (plan.frames, plan.height, plan.width)
+        self._seen.setdefault(size, {})[stage] = seconds
+        self._seen.move_to_end(size)
+        while len(self._seen) > _SIZES_KEPT:
+            self._seen.popitem(last=False)
+
+    def left(self, plan: Plan, stages: Collection[str], step: int = 0) -> float | None:
+        """Seconds of these stages, of `denoise` from `step`; None while one evaluation was not seen yet."""
+        seen = self._seen.get((plan.frames, plan.height, plan.width), {})
+        if "denoise" not in stages:
+            return sum(seen.get(stage, 0.0) for stage in stages)
+        if "denoise" not in seen:
+            return None
+        others = sum(seen.get(stage, 0.0) for stage in stages if stage != "denoise")
+        return others + seen["denoise"] * evaluations(plan, step)

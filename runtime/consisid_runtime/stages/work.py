@@ -1,0 +1,80 @@
+"""What every request to one bundle goes through, in process and served: checkpoints, previews, faces read before."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from functools import partial
+from typing import TYPE_CHECKING
+
+from consisid_runtime.engines import hardware
+from consisid_runtime.events import Event, Progress, silent
+from consisid_runtime.identity import Identity
+from consisid_runtime.plan import Plan
+from consisid_runtime.stages.checkpoint import Origin, read, request_digest, write
+from consisid_runtime.stages.face.faces import Faces
+from consisid_runtime.stages.flow import Call, Course, flow
+from consisid_runtime.stages.preview import Preview
+from consisid_runtime.stages.rates import Rates
+from consisid_runtime.stages.table import STAGES, Info, Values
+from consisid_runtime.wire import Extras
+
+if TYPE_CHECKING:
+    from consisid_runtime.bundle import Bundle
+
+
+class Work:
+    """The requests to one bundle.
+
+    Attributes:
+        faces: what was read of the latest photographs.
+        rates: seconds that stages took.
+    """
+
+    def __init__(self, bundle: Bundle, faces: Faces) -> None:
+        self._bundle = bundle
+        self._preview = Preview(bundle.config.vae.scaling_factor)
+        self.faces, self.rates = faces, Rates()
+
+    def start(
+        self,
+        call: Call,
+        values: Values,
+        plan: Plan,
+        *,
+        extras: Extras = Extras(),  # noqa: B008  it is frozen
+        checkpoint: bytes | None = None,
+        whole: bool = False,
+        look: Progress = silent,
+    ) -> Generator[Event, None, dict[str, Info]]:
+        """The flow of one request.
+
+        Args:
+            call: runs a stage.
+            values: "prompt", and "image" or "identity", a handle; gets the outputs of each stage.
+            checkpoint: to go on from.
+            whole, look: as `Course` has them.
+
+        Raises `CheckpointRefused` and `IdentityExpired`; its parts what the stages raise.
+        """
+        photo = self.faces.digest(values)
+        origin = Origin(self._bundle.fingerprint, hardware(self._bundle.device), request_digest(photo, values, plan))
+        step = 0
+        if checkpoint is not None:
+            step, state = read(checkpoint, origin, plan)
+            values |= state
+        course = Course(
+            rates=self.rates,
+            preview=partial(self._preview, call=call) if extras.previews else None,
+            checkpoint=partial(write, origin=origin) if extras.checkpoint_seconds else None,
+            checkpoint_seconds=extras.checkpoint_seconds,
+            step=step,
+            whole=whole,
+            look=look,
+        )
+        return flow(self.faces.kept(call), values, plan, course)
+
+    def identify(self, call: Call, image: bytes, plan: Plan, look: Progress = silent) -> Identity:
+        """Read a face and keep it. Raises what the face stage raises."""
+        stage = STAGES[0]
+        _, info = self.faces.kept(call)(stage, {"image": image, "prompt": "a face"}, plan, {}, look)
+        return Identity(self.faces.name(image, plan), info)
