@@ -262,7 +262,11 @@ DECODE_MODEL = Signature(
 ENSEMBLE = Signature("consisid", (_IMAGE_FILE, _PROMPT), (_VIDEO, _RAW, _INFO))
 STREAM = Signature(
     "consisid_stream",  # decoupled: responses with an event, and with preview and checkpoint where due; then the video
-    (_IMAGE_FILE, _PROMPT, Port("checkpoint", "UINT8", ("checkpoint_bytes",), optional=True)),
+    (
+        replace(_IMAGE_FILE, optional=True),
+        replace(_PROMPT, optional=True),
+        Port("checkpoint", "UINT8", ("checkpoint_bytes",), optional=True),
+    ),
     (
         Port("event", "BYTES", (1,)),
         Port("preview", "UINT8", ("jpeg_bytes",)),

@@ -6,6 +6,7 @@ Options are request parameters under their own names; only those that differ fro
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -54,6 +55,11 @@ PACKED = "consisid_packed"
 """The parameter with all others as JSON text, from one model to another: Triton server 2.51 passes no fractions there.
 """
 
+ACTIONS = ("generate", "identify", "forget")
+"""What `consisid_stream` may be asked to do; what an action needs: `required_inputs`."""
+
+_HANDLE = re.compile(r"[\w-]{0,64}", re.ASCII)
+
 LONGEST_INTERVAL = 86400.0
 """Seconds between two checkpoints, at most."""
 
@@ -67,7 +73,7 @@ _TRITON_PREFIX = "triton_"
 
 @dataclass(frozen=True, slots=True)
 class Extras:
-    """What is sent beside the MP4: parameters of a request under these names, like options.
+    """What a request may ask for beside options: parameters of a request under these names.
 
     Raises `InvalidOption` for an invalid value.
 
@@ -75,13 +81,21 @@ class Extras:
         raw_frames: also the decoded frames.
         previews: a JPEG with the events of a stream, about twice a second.
         checkpoint_seconds: a checkpoint with the events of a stream whenever this many seconds have passed; 0 for none.
+        identity: a handle of `identify`, in place of an image.
+        action: "generate"; "identify", to read the image's face and get a handle; "forget", to end a handle.
     """
 
     raw_frames: bool = False
     previews: bool = False
     checkpoint_seconds: float = 0.0
+    identity: str = ""
+    action: str = "generate"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.identity, str) or not _HANDLE.fullmatch(self.identity):
+            raise InvalidOption("identity must be a handle that identify returned")
+        if self.action not in ACTIONS:
+            raise InvalidOption(f"action must be one of {', '.join(ACTIONS)}, got {str(self.action)[:40]!r}")
         for name in ("raw_frames", "previews"):
             if not isinstance(getattr(self, name), bool):
                 raise InvalidOption(f"{name} must be true or false, got {str(getattr(self, name))[:100]!r}")
@@ -91,6 +105,23 @@ class Extras:
             raise InvalidOption(
                 f"checkpoint_seconds must be a number from 0 to {LONGEST_INTERVAL:g}, got {str(seconds)[:100]!r}"
             )
+
+
+_NO_EXTRAS = Extras()
+
+
+def required_inputs(extras: Extras) -> set[str]:
+    """The inputs that a request to `consisid_stream` has, beside a checkpoint.
+
+    Raises `InvalidOption` for an action without its handle, or with one that it does not take.
+    """
+    if (extras.action == "forget") > bool(extras.identity) or (extras.action == "identify" and extras.identity):
+        raise InvalidOption(f"{extras.action} takes {'no identity' if extras.identity else 'an identity'}")
+    return {
+        "generate": {"prompt"} if extras.identity else {"image", "prompt"},
+        "identify": {"image"},
+        "forget": set(),
+    }[extras.action]
 
 
 def read_parameters(text: str) -> tuple[Options, Extras]:
@@ -135,7 +166,8 @@ def read_options(values: Mapping[str, Any]) -> tuple[Options, Extras]:
 
 def write_parameters(options: Options, extras: Extras = Extras()) -> dict[str, str | int | float | bool]:
     """The parameters of a request; the inverse of `read_parameters`."""
-    return options.to_mapping() | {name: value for name, value in asdict(extras).items() if value}
+    changed = {name: value for name, value in asdict(extras).items() if value != getattr(_NO_EXTRAS, name)}
+    return options.to_mapping() | changed
 
 
 def array_of(value: Any) -> NDArray[Any]:

@@ -7,9 +7,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from consisid_runtime.client.caller import Caller, Image, Server, require_no_frames
+from consisid_runtime.client.caller import Caller, Image, Portrait, Server, require_no_frames
 from consisid_runtime.client.stream import AsyncStream
 from consisid_runtime.events import Event
+from consisid_runtime.identity import Identity
 from consisid_runtime.options import Options
 from consisid_runtime.video import Video
 from consisid_runtime.wire import Extras
@@ -34,7 +35,7 @@ class AsyncClient:
 
     async def generate(
         self,
-        image: Image,
+        image: Portrait,
         prompt: str,
         options: Options | None = None,
         *,
@@ -49,7 +50,7 @@ class AsyncClient:
 
     def stream(
         self,
-        image: Image,
+        image: Portrait,
         prompt: str,
         options: Options | None = None,
         *,
@@ -60,6 +61,14 @@ class AsyncClient:
         """`Client.stream`, for `async for`."""
         extras = Extras(previews=previews, checkpoint_seconds=checkpoint_seconds)
         return AsyncStream(self._caller.stream(image, prompt, options, extras, checkpoint))
+
+    async def identify(self, image: Image, options: Options | None = None) -> Identity:
+        """Read a face once. Arguments and errors are those of `Client.identify`."""
+        return await self._caller.identify(image, options)
+
+    async def forget(self, identity: Identity) -> None:
+        """Forget an identity now. Idempotent. Errors are those of `Client.identify`."""
+        await self._caller.forget(identity)
 
     async def ready(self) -> bool:
         """Whether the server answers, within the timeout and ten seconds, and has loaded all its models.

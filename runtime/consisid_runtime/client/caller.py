@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from consisid_runtime.client.access import Access
 from consisid_runtime.client.calls import Calls
@@ -16,7 +17,9 @@ from consisid_runtime.client.servers.servers import Servers
 from consisid_runtime.client.stream import Put, Work
 from consisid_runtime.client.transport import Transport
 from consisid_runtime.errors import InvalidOption, ServerError
+from consisid_runtime.events import Event
 from consisid_runtime.files.image_file import image_bytes
+from consisid_runtime.identity import Identity
 from consisid_runtime.options import Options, check_prompt
 from consisid_runtime.video import Video
 from consisid_runtime.wire import Extras
@@ -25,6 +28,7 @@ Server = str | Transport
 """A URL, or the way to a server."""
 
 Image = str | Path | bytes | bytearray
+Portrait = Image | Identity
 
 _LONGEST_TIMEOUT = 1e6
 _READY_TIMEOUT = 10.0
@@ -47,24 +51,64 @@ class Caller:
         self._timeout = timeout
         self._calls = Calls()
 
-    async def generate(self, image: Image, prompt: str, options: Options | None, *, raw_frames: bool) -> Video:
+    async def generate(self, image: Portrait, prompt: str, options: Options | None, *, raw_frames: bool) -> Video:
         """One video."""
+        if isinstance(image, Identity):
+            require_no_frames(raw_frames=raw_frames)
+            found: list[Event | Video] = []
+            await self.stream(image, prompt, options, Extras(), None)(found.append)
+            assert isinstance(found[-1], Video)
+            return found[-1]
         request = Request.make(await _read(image), prompt, options, raw_frames=raw_frames)
         names = [port.name for port in request.outputs]
         answer = self._transport.infer(request.model, request.inputs, request.parameters, names, self._timeout)
         return request.video(await self._calls.run(answer))
 
     def stream(
-        self, image: Image, prompt: str, options: Options | None, extras: Extras, checkpoint: bytes | None
+        self, image: Portrait, prompt: str, options: Options | None, extras: Extras, checkpoint: bytes | None
     ) -> Work:
         """One video with its events. Raises what concerns the prompt at once."""
         check_prompt(prompt)
 
         async def work(put: Put) -> None:
-            request = Request.make_stream(await _read(image), prompt, options, extras, checkpoint)
+            if isinstance(image, Identity):
+                chosen = replace(extras, identity=image.handle)
+                request = Request.make_stream(None, prompt, options, chosen, checkpoint)
+            else:
+                request = Request.make_stream(await _read(image), prompt, options, extras, checkpoint)
             await self._calls.run(self._receive(request, put))
 
         return work
+
+    async def identify(self, image: Image, options: Options | None) -> Identity:
+        """A handle of the face in a photograph."""
+        self._require_one_server()
+        info = await self._act(await _read(image), options, Extras(action="identify"))
+        try:
+            return Identity(str(info["identity"]), dict(info["face"]))
+        except (KeyError, TypeError, ValueError):
+            raise ServerError("the server answered without an identity") from None
+
+    async def forget(self, identity: Identity) -> None:
+        """End a handle."""
+        self._require_one_server()
+        await self._act(None, None, Extras(action="forget", identity=identity.handle))
+
+    async def _act(self, image: bytes | None, options: Options | None, extras: Extras) -> dict[str, Any]:
+        return await self._calls.run(self._report(Request.make_action(image, options, extras)))
+
+    async def _report(self, request: Request) -> dict[str, Any]:
+        names = [port.name for port in request.outputs]
+        answers = self._transport.stream(request.model, request.inputs, request.parameters, names, self._timeout)
+        async with aclosing(answers):
+            async for answer in answers:
+                if "event" not in answer:
+                    return request.report(answer)
+        raise ServerError("the server ended its answer without a report")
+
+    def _require_one_server(self) -> None:
+        if isinstance(self._transport, Servers):
+            raise InvalidOption("an identity is known to one server; use a client of that server alone")
 
     async def ready(self) -> bool:
         """Whether the server answers and has loaded its models."""
@@ -89,7 +133,7 @@ class Caller:
 def require_no_frames(*, raw_frames: bool) -> None:
     """Raises `InvalidOption`: streams carry no raw frames."""
     if raw_frames:
-        raise InvalidOption("raw_frames do not come with on_progress; leave one of them out")
+        raise InvalidOption("raw_frames come neither with on_progress nor for an identity; leave them out")
 
 
 async def _read(image: Image) -> bytes:

@@ -7,10 +7,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from consisid_runtime.client.caller import Caller, Image, Server, require_no_frames
+from consisid_runtime.client.caller import Caller, Image, Portrait, Server, require_no_frames
 from consisid_runtime.client.stream import Stream
 from consisid_runtime.client.threads import wait_for
 from consisid_runtime.events import Event
+from consisid_runtime.identity import Identity
 from consisid_runtime.options import Options
 from consisid_runtime.video import Video
 from consisid_runtime.wire import Extras
@@ -50,7 +51,7 @@ class Client:
 
     def generate(
         self,
-        image: Image,
+        image: Portrait,
         prompt: str,
         options: Options | None = None,
         *,
@@ -60,12 +61,12 @@ class Client:
         """Generate one video on the server.
 
         Args:
-            image: the portrait: a path, or a file's bytes (JPEG, PNG, WebP, …), which are sent unchanged.
+            image: the portrait: a path, a file's bytes (JPEG, PNG, WebP, …), sent unchanged, or an `Identity`.
             prompt: what the video shows.
             options: see `Options`.
             raw_frames: also fetch the decoded frames; `video.frames` are then these instead of the MP4's.
             on_progress: is called with each event, in this thread; what it raises ends the request. Not with
-                `raw_frames`.
+                `raw_frames`, as an identity.
 
         Raises what `Pipeline.generate` raises, and `ServerUnreachable`, `CertificateRefused`, `Unauthenticated`,
         `Busy` (its `retry_after` says when to send the request again), `ServerDied`, `ServerTimeout`, `ServerError`,
@@ -78,7 +79,7 @@ class Client:
 
     def stream(
         self,
-        image: Image,
+        image: Portrait,
         prompt: str,
         options: Options | None = None,
         *,
@@ -98,6 +99,23 @@ class Client:
         """
         extras = Extras(previews=previews, checkpoint_seconds=checkpoint_seconds)
         return Stream(self._caller.stream(image, prompt, options, extras, checkpoint))
+
+    def identify(self, image: Image, options: Options | None = None) -> Identity:
+        """Have the server read a face once, for any number of videos; it knows it for an hour, until it is restarted.
+
+        Args:
+            options: `face_index` and `keypoints` are used; the videos need the same.
+
+        Raises as `generate`; `InvalidOption` for a client of several servers.
+        """
+        return wait_for(self._caller.identify(image, options))
+
+    def forget(self, identity: Identity) -> None:
+        """Have the server forget an identity now, and what it read of its photograph unless another stands for it.
+
+        Idempotent. Raises as `identify`.
+        """
+        wait_for(self._caller.forget(identity))
 
     def ready(self) -> bool:
         """Whether the server answers, within the timeout and ten seconds, and has loaded all its models.

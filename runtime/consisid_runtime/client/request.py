@@ -49,12 +49,26 @@ class Request:
         )
 
     @classmethod
-    def make_stream(
-        cls, image: bytes, prompt: str, options: Options | None, extras: Extras, checkpoint: bytes | None
-    ) -> Request:
-        """One that is answered with events first. Raises what `check_prompt` raises."""
+    def make_action(cls, image: bytes | None, options: Options | None, extras: Extras) -> Request:
+        """One that is answered with an `info` alone."""
         chosen = options or Options()
-        inputs: dict[str, bytes | str] = {"image": image, "prompt": check_prompt(prompt)}
+        inputs: dict[str, bytes | str] = {} if image is None else {"image": image}
+        outputs = tuple(port for port in STREAM.outputs if port.name in ("event", "info"))
+        return cls(STREAM.name, inputs, write_parameters(chosen, extras), outputs, chosen.fps)
+
+    @classmethod
+    def make_stream(
+        cls, image: bytes | None, prompt: str, options: Options | None, extras: Extras, checkpoint: bytes | None
+    ) -> Request:
+        """One that is answered with events first. Raises what `check_prompt` raises.
+
+        Args:
+            image: None where `extras` names an identity.
+        """
+        chosen = options or Options()
+        inputs: dict[str, bytes | str] = {"prompt": check_prompt(prompt)}
+        if image is not None:
+            inputs["image"] = image
         if checkpoint is not None:
             inputs["checkpoint"] = checkpoint
         unwanted = {"frames"}
@@ -71,6 +85,11 @@ class Request:
         check_ports(ports, answer)
         preview, checkpoint = (answer[name].tobytes() if name in answer else None for name in _OF_EVENTS[1:])
         return Event.from_json(answer["event"][0], preview or None, checkpoint or None)
+
+    def report(self, answer: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+        """The `info` of an answer without a video. Raises `ServerError` for another one."""
+        check_ports([port for port in self.outputs if port.name == "info"], answer)
+        return read_info(answer["info"][0])
 
     def video(self, answer: Mapping[str, NDArray[Any]]) -> Video:
         """Raises `ServerError` for an answer that is none of this request."""

@@ -67,7 +67,7 @@ class Consent:
 
 def _refusal(hook: ConsentHook, asked: Asked, caller: str) -> ConsisIDError | None:
     try:
-        check_consent(hook, asked.image, asked.prompt, asked.options, caller)
+        check_consent(hook, asked.image or b"", asked.prompt or "", asked.options, caller)
     except ConsisIDError as error:
         return error
     except BaseException as error:  # the thread would end without an answer

@@ -70,7 +70,7 @@ class Dispatch:
             left for left in (seconds, asked.seconds, self._limits.deadline) if left is not None
         )
         plan = self._demand.plan(asked.options)
-        if (needed := self._demand.at_least(plan)) > until - time.monotonic():
+        if not asked.quick and (needed := self._demand.at_least(plan)) > until - time.monotonic():
             raise ServerTimeout(
                 f"such a video takes at least {needed:.1f} s, longer than the request's deadline; it was not begun"
             )
@@ -79,7 +79,7 @@ class Dispatch:
             owner,
             until,
             urgent=asked.urgent,
-            seconds=self._demand.seconds(plan),
+            seconds=0.0 if asked.quick else self._demand.seconds(plan),
             moved=lambda position, left: on_event(Event(QUEUE, 0, 1, position, left)),
         )
         on_turn()

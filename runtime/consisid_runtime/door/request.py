@@ -17,7 +17,7 @@ from consisid_runtime.errors import InvalidOption, MalformedRequest, RequestTooL
 from consisid_runtime.files.image_file import MAX_BYTES, check_bytes
 from consisid_runtime.options import Options, check_prompt
 from consisid_runtime.signatures import ENSEMBLE, STREAM, Port
-from consisid_runtime.wire import TICKET, URGENT, read_options, write_parameters
+from consisid_runtime.wire import TICKET, URGENT, Extras, read_options, required_inputs, write_parameters
 
 MOST_LISTED = 8
 """Inputs, outputs, sizes of a shape, elements of BYTES that are looked at; public models have fewer."""
@@ -57,8 +57,8 @@ class Asked:
     """
 
     model: str
-    image: bytes
-    prompt: str
+    image: bytes | None
+    prompt: str | None
     checkpoint: bytes | None
     options: Options
     parameters: Parameters
@@ -71,7 +71,12 @@ class Asked:
     @property
     def size(self) -> int:
         """Bytes that it keeps in memory."""
-        return len(self.image) + len(self.prompt) + len(self.checkpoint or b"")
+        return sum(len(part or "") for part in (self.image, self.prompt, self.checkpoint))
+
+    @property
+    def quick(self) -> bool:
+        """Whether it computes no video."""
+        return self.parameters.get("action", "generate") != "generate"
 
     @property
     def streams(self) -> bool:
@@ -80,9 +85,8 @@ class Asked:
 
     def message(self, ticket: str) -> Any:
         """The ModelInferRequest for Triton server, with the door's own parameters."""
-        inputs: dict[str, bytes | str] = {"image": self.image, "prompt": self.prompt}
-        if self.checkpoint is not None:
-            inputs["checkpoint"] = self.checkpoint
+        found = {"image": self.image, "prompt": self.prompt, "checkpoint": self.checkpoint}
+        inputs: dict[str, bytes | str] = {name: value for name, value in found.items() if value is not None}
         outputs = {*self.outputs, "info", *(_OF_EVENTS if self.streams else ())}
         own: Parameters = {TICKET: ticket, URGENT: self.urgent}
         return infer_request(STREAM.name, inputs, {**self.parameters, **own}, sorted(outputs))
@@ -117,20 +121,22 @@ def check(
         raise MalformedRequest(f"the outputs of {model} are {', '.join(known)}, each once; got {_names(outputs)}")
     values, urgent, seconds = _order(parameters)
     options, extras = read_options(values)
-    image, (prompt,) = given["image"].content, given["prompt"].content
-    checkpoint = given["checkpoint"].content if "checkpoint" in given else None
-    assert isinstance(image, bytes) and isinstance(prompt, bytes) and isinstance(checkpoint, bytes | None)
-    check_bytes(len(image))
-    if len(image) + len(checkpoint or b"") > MAX_BYTES:
+    needs = required_inputs(extras)
+    if model != STREAM.name and (extras.identity or extras.action != Extras().action):
+        raise InvalidOption(f"identity and action are for {STREAM.name}")
+    if given.keys() - {"checkpoint"} != needs:
+        raise MalformedRequest(
+            f"this request takes the inputs {', '.join(sorted(needs)) or 'none'}; got {_names(given)}"
+        )
+    image, checkpoint = (_bytes(given[name]) if name in given else None for name in ("image", "checkpoint"))
+    if image is not None:
+        check_bytes(len(image))
+    if len(image or b"") + len(checkpoint or b"") > MAX_BYTES:
         raise RequestTooLarge(f"image and checkpoint have at most {MAX_BYTES} bytes together")
-    try:
-        text = check_prompt(prompt.decode())
-    except UnicodeDecodeError as error:
-        raise InvalidOption(f"the prompt is not UTF-8: {error.reason} at byte {error.start}") from None
     return Asked(
         model,
         image,
-        text,
+        _text(given["prompt"]) if "prompt" in given else None,
         checkpoint,
         options,
         write_parameters(options, extras),
@@ -155,6 +161,20 @@ def elements(raw: bytes) -> list[bytes]:
             raise ValueError("an element of BYTES is longer than its tensor")
         found.append(raw[place - size : place])
     return found
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    assert isinstance(tensor.content, bytes)
+    return tensor.content
+
+
+def _text(tensor: Tensor) -> str:
+    (prompt,) = tensor.content
+    assert isinstance(prompt, bytes)
+    try:
+        return check_prompt(prompt.decode())
+    except UnicodeDecodeError as error:
+        raise InvalidOption(f"the prompt is not UTF-8: {error.reason} at byte {error.start}") from None
 
 
 def _fits(port: Port, tensor: Tensor) -> None:

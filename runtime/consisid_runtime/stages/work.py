@@ -79,6 +79,7 @@ class Work:
 
     def identify(self, call: Call, image: bytes, plan: Plan, look: Progress = silent) -> Identity:
         """Read a face and keep it. Raises what the face stage raises."""
-        stage = STAGES[0]
-        _, info = self.faces.kept(call)(stage, {"image": image, "prompt": "a face"}, plan, {}, look)
+        # The face stage checks that there is a prompt, so that a bad request ends there.
+        values: Values = {"image": image, "prompt": "a face"}
+        _, info = self.faces.kept(call)(STAGES[0], values, plan, {}, look)
         return Identity(self.faces.name(image, plan), info)

@@ -12,6 +12,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,16 @@ from consisid_runtime.errors import (
     BundleCorrupt,
     ClientClosed,
     ConsisIDError,
+    IdentityExpired,
     ImageUnreadable,
     InvalidOption,
     MissingExtra,
+    NoFace,
     from_wire,
 )
 from consisid_runtime.files import identity
 from consisid_runtime.files.ownership import manifest_digest
+from consisid_runtime.identity import Identity
 from consisid_runtime.plan import plan
 from consisid_runtime.serve.server import Server
 from consisid_runtime.serve.tensor_checks import checkpoint_dims, request_dims
@@ -142,6 +146,27 @@ def test_a_caller_who_leaves_frees_the_device_within_a_step(door: Door, client: 
     begin = time.monotonic()
     assert client.generate(portrait, PROMPT, QUICK).mp4
     assert time.monotonic() - begin < 5
+
+
+def test_an_identity_stands_for_a_photograph(client: Client, portrait: bytes) -> None:
+    known, other = client.identify(portrait), client.identify(portrait)
+    assert known.info["faces"] == 1 and known.handle != other.handle and known.handle not in repr(known)
+    plain = client.generate(portrait, PROMPT, QUICK)
+    video = client.generate(known, PROMPT, QUICK)
+    assert video.mp4 == plain.mp4 and video.info["face"]["face_cached"]
+    *_, streamed = client.stream(known, PROMPT, QUICK)
+    assert isinstance(streamed, Video) and streamed.mp4 == plain.mp4
+    with pytest.raises(InvalidOption, match="read with"):
+        client.generate(known, PROMPT, replace(QUICK, face_index=0))
+    for _ in range(2):
+        client.forget(known)
+    for unknown in (known, Identity("x" * 32, {})):
+        with pytest.raises(IdentityExpired):
+            client.generate(unknown, PROMPT, QUICK)
+    assert client.generate(other, PROMPT, QUICK).mp4 == plain.mp4
+    Image.new("RGB", (300, 300)).save(blank := io.BytesIO(), "PNG")
+    with pytest.raises(NoFace):
+        client.identify(blank.getvalue())
 
 
 def test_the_mp4_is_the_same_without_raw_frames(client: Client, portrait: bytes) -> None:

@@ -76,12 +76,12 @@ def parse(model: str, body: bytearray, head: int, limits: Limits) -> tuple[Asked
 
 
 def parse_generate(model: str, body: bytearray, head: int, limits: Limits) -> Asked:
-    """What is asked for by the generate extension, or in binary form. Raises as `check`."""
-    if head < len(body):
+    """What is asked for by the generate extension, or in the form of `infer`, which has "inputs". Raises as `check`."""
+    with _reading():
+        top = _top(body, head, limits)
+        asked = None if head < len(body) or "inputs" in top else _flat(model, top)
+    if asked is None:
         asked, _ = parse(model, body, head, limits)
-    else:
-        with _reading():
-            asked = _flat(model, _top(body, head, limits))
     if "raw_frames" in asked.parameters:
         raise MalformedRequest("frames are not sent as JSON; ask for them by infer or ModelStreamInfer")
     return replace(asked, outputs=tuple(name for name in asked.outputs if name != "frames"))

@@ -8,14 +8,14 @@ from __future__ import annotations
 import os
 import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from consisid_runtime.bundle import Bundle
-from consisid_runtime.errors import RequestCancelled
+from consisid_runtime.errors import InvalidOption, RequestCancelled
 from consisid_runtime.events import Event, Progress
 from consisid_runtime.options import Options
 from consisid_runtime.plan import Plan
@@ -31,7 +31,7 @@ from consisid_runtime.stages.face.faces import Faces
 from consisid_runtime.stages.flow import Call, in_process
 from consisid_runtime.stages.table import Values
 from consisid_runtime.stages.work import Work
-from consisid_runtime.wire import BUNDLE_VARIABLE, MEMORY_VARIABLE, array_of, describe, value_of
+from consisid_runtime.wire import BUNDLE_VARIABLE, MEMORY_VARIABLE, array_of, describe, required_inputs, value_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -66,8 +66,7 @@ class StreamModel(Base):
             answers = _Answers(request.get_response_sender())
             try:
                 asked = self.read(request)
-                # The prompt first, as in `Pipeline.generate`.
-                values: Values = {port.name: value_of(port, asked.inputs[port.name]) for port in (_PROMPT, _IMAGE)}
+                values = _values(asked)
                 look = answers.looking(asked.look)
                 left = self._work.rates.left(asked.plan, [stage.name for stage in table.STAGES])
                 flow = self._flow(asked, values, look)
@@ -88,6 +87,8 @@ class StreamModel(Base):
             os._exit(1)
 
     def _flow(self, asked: Asked, values: Values, look: Progress) -> Flow:
+        if asked.extras.action != "generate":
+            return {}, (yield from self._act(asked, values, look))
         plan, extras, given = asked.plan, asked.extras, asked.inputs.get(_CHECKPOINT.name)
         checkpoint = None if given is None else given.tobytes()
         reports = yield from self._work.start(
@@ -98,6 +99,27 @@ class StreamModel(Base):
             tensors["frames"] = tensors["frames"][:0]
         memory = {} if self.bundle.memory is None else {"memory": self.bundle.memory.to_json()}
         return tensors, describe(plan, self.bundle.fingerprint, reports) | memory
+
+    def _act(self, asked: Asked, values: Values, look: Progress) -> Generator[Event, None, dict[str, Any]]:
+        """Read a face, or forget one; returns the answer's `info`."""
+        if asked.extras.action == "forget":
+            self._work.faces.forget(asked.extras.identity)
+            return {}
+        yield Event("face", 0, 1)
+        identity = self._work.identify(self.call(asked), values["image"], asked.plan, look)
+        return {"identity": identity.handle, "face": dict(identity.info)}
+
+
+def _values(asked: Asked) -> Values:
+    """The inputs of a request's first stage. Raises `InvalidOption` where one is missing, or is too much."""
+    wanted, given = required_inputs(asked.extras), asked.inputs.keys() - {_CHECKPOINT.name}
+    if given != wanted:
+        shown = [", ".join(sorted(names)) or "none" for names in (wanted, given)]
+        raise InvalidOption(f"this request takes the inputs {shown[0]}; got {shown[1]}")
+    # The prompt first, as in `Pipeline.generate`.
+    ports = [port for port in (_PROMPT, _IMAGE) if port.name in given]
+    values: Values = {port.name: value_of(port, asked.inputs[port.name]) for port in ports}
+    return values | ({"identity": asked.extras.identity} if asked.extras.identity else {})
 
 
 class WholeModel(StreamModel):
