@@ -66,12 +66,11 @@ def _ours(bundle: FullSize, latents: Tensor) -> Decode:
     first, following = (bundle.module(f"vae_decoder_{part}") for part in ("first", "next"))
 
     def decode() -> Tensor:
-        head, *rest = latents.split([3, *[2] * ((latents.shape[2] - 3) // 2)], dim=2)
-        outputs = first({"latents": head})
+        outputs = first({"latents": latents[:, :, :3]})
         chunks = [outputs.pop("frames")]
-        for chunk in rest:
+        for start in range(3, latents.shape[2], 2):
             caches = {name.removeprefix("next_"): cache for name, cache in outputs.items()}
-            outputs = following({"latents": chunk, **caches})
+            outputs = following({"latents": latents[:, :, start : start + 2], **caches})
             chunks.append(outputs.pop("frames"))
         return torch.cat(chunks, dim=2)
 
