@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from consisid_runtime.cli.output import Json, emit
-from consisid_runtime.cli.progress import Display
+from consisid_runtime.cli.progress import Display, watched
 from consisid_runtime.cli.request_options import OptionCommand, with_options
 from consisid_runtime.cli.serving import Device, Memory, SignCert, SignKey, serve, signer_of
 from consisid_runtime.cli.threads import Threads
@@ -91,7 +91,7 @@ def request(
     require_writable(out)
     with Client(url, timeout=timeout, ca=ca) as client, Display("request") as display:
         display.update("waiting for the server", 0, 1)
-        video = client.generate(image, prompt, options)
+        video = watched(client, image, prompt, options, display)
     try:
         _save(video, out, as_json)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
