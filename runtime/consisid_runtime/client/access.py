@@ -8,7 +8,8 @@ import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from consisid_runtime.errors import FileInaccessible, InvalidOption
+from consisid_runtime.errors import InvalidOption
+from consisid_runtime.files.small_file import read_small
 from consisid_runtime.wire import TOKEN_VARIABLE
 
 _TOKEN = re.compile(r"[!-~]{1,4096}")
@@ -37,7 +38,7 @@ class Access:
         found = os.environ.get(TOKEN_VARIABLE, "") if token is None else token
         if not isinstance(found, str) or (found and not _TOKEN.fullmatch(found)):
             raise InvalidOption("a token is at most 4096 visible ASCII characters without spaces")
-        access = cls(found or None, None if ca is None else _read(ca))
+        access = cls(found or None, None if ca is None else read_small(Path(ca)))
         if access.roots is not None:
             try:
                 access.context()
@@ -67,10 +68,3 @@ class Access:
         paths = ssl.get_default_verify_paths()
         files = [paths.cafile, os.path.join(paths.capath, _BUNDLE) if paths.capath else None]
         return next((Path(file).read_bytes() for file in files if file and os.path.isfile(file)), None)
-
-
-def _read(path: str | Path) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except (OSError, ValueError) as error:
-        raise FileInaccessible(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error

@@ -25,5 +25,5 @@ def read_small(path: Path, *, private: bool = False) -> bytes:
             if private and mode & (stat.S_IRWXG | stat.S_IRWXO):
                 raise FileInaccessible(f"{path} has mode {stat.S_IMODE(mode):04o}: others can use it; chmod 600 {path}")
             return file.read(_LARGEST)
-    except OSError as error:
-        raise FileInaccessible(f"{path} cannot be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        raise FileInaccessible(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
