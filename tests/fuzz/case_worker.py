@@ -1,0 +1,66 @@
+"""A process that runs cases: a crash ends it, and not the tests.
+
+Reads "KIND NUMBER" a line and writes a line of JSON for each: what became of it, CPU seconds, and the bytes it took.
+By hand: `echo image 17 | PYTHONPATH=tests/fuzz python tests/fuzz/case_worker.py`; tensors need BUNDLE as its argument.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from case_kinds import KINDS
+
+from consisid_runtime.errors import ConsisIDError, all_errors
+
+
+def outcome(kind: str, number: int) -> dict[str, Any]:
+    """One case, run. "outcome" is "ok" or an error's code; a "finding" is what should not be."""
+    case = KINDS[kind].make(number)
+    before = _reset_peak()
+    begin, found, finding = time.process_time(), "ok", None
+    try:
+        KINDS[kind].run(case)
+    except ConsisIDError as error:
+        found = error.code
+        error.sent().encode()
+        known = {known.code for known in all_errors()} - {ConsisIDError.code}
+        finding = None if found in known else f"no known code: {error.wire()[:500]}"
+    except BaseException:
+        found, finding = "untyped", traceback.format_exc(limit=-6)[-3000:]
+    seconds = time.process_time() - begin
+    return {"outcome": found, "seconds": seconds, "bytes": max(0, _status("VmHWM") - before), "finding": finding}
+
+
+def _reset_peak() -> int:
+    """Forget the most memory that this process had; what it has now."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS")
+
+
+def _status(name: str) -> int:
+    """Bytes."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+    return int(line.split()[1]) * 1024
+
+
+def main() -> None:
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no answer
+    if len(sys.argv) > 1:
+        importlib.import_module("tensor_cases").prepare(Path(sys.argv[1]))
+    for line in sys.stdin:
+        kind, number = line.split()
+        KINDS[kind].make(int(number))  # what is imported and made once is not the case's
+        answers.write(json.dumps(outcome(kind, int(number))) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()
