@@ -60,10 +60,14 @@ class Result:
 
 
 class Campaign:
-    """Cases, in a worker that is started again where one ends it. `bundle`: for tensors."""
+    """Cases, in a worker that is started again where one ends it.
 
-    def __init__(self, bundle: Path | None = None) -> None:
-        self._arguments = [] if bundle is None else [str(bundle)]
+    Args:
+        places: the worker's environment variables of `case_worker`, where cases need them.
+    """
+
+    def __init__(self, **places: str) -> None:
+        self._places = places
         self._worker: subprocess.Popen[str] | None = None
         self._printed = tempfile.TemporaryFile("w+", errors="replace")
 
@@ -105,10 +109,10 @@ class Campaign:
     def _start(self) -> subprocess.Popen[str]:
         path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
         command = [sys.executable, "-X", "faulthandler", str(Path(__file__).with_name("case_worker.py"))]
-        environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **self._places}
         self._printed.truncate(0)
         return subprocess.Popen(
-            [*command, *self._arguments],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._printed,

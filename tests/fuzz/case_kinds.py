@@ -35,6 +35,8 @@ class Kind:
 KINDS = {
     "image": Kind("image_cases", 6000, 60, 640 * MIB),
     "parameters": Kind("parameter_cases", 4000, 40, 64 * MIB),
+    "http": Kind("http_cases", 4000, 30, 64 * MIB),
+    "grpc": Kind("grpc_cases", 4000, 30, 64 * MIB),
     "checkpoint": Kind("checkpoint_cases", 3000, 30, 64 * MIB),
     "tensors": Kind("tensor_cases", 3000, 0, 512 * MIB),
 }

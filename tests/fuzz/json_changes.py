@@ -20,8 +20,8 @@ _NUMBERS += [10**400, 0.0, -0.0, 0.5, 1.0, 1e-320, 1e308, float("nan"), float("i
 def text(chance: Random) -> str:
     if chance.random() < 0.5:
         return chance.choice(_TEXTS)
-    size = chance.choice([1, 2, 5, 40, 300]) if chance.random() < 0.97 else 70_000
-    return "".join(chance.choice(_CHARACTERS) for _ in range(size))
+    size = chance.choice([1, 2, 5, 40, 300]) if chance.random() < 0.99 else 70_000
+    return "".join(chance.choices(_CHARACTERS, k=size))
 
 
 def value(chance: Random, depth: int = 0) -> Any:
@@ -35,7 +35,7 @@ def value(chance: Random, depth: int = 0) -> Any:
         return chance.choice([None, True, False])
     if kind == 7:
         return f"{chance.choice(['lists', 'objects'])} nested {chance.choice([2, 63, 64, 65, 900, 2000])}"
-    size = chance.randrange(4) if chance.random() < 0.9 else 300
+    size = chance.randrange(4) if depth or chance.random() < 0.9 else 300
     if kind == 8:
         return [value(chance, depth + 1) for _ in range(size)]
     return {text(chance): value(chance, depth + 1) for _ in range(size)}

@@ -5,9 +5,10 @@ The models are the served ones, on a bundle, with a stand-in for the Python back
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 import sys
-from pathlib import Path
 from random import Random
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -30,7 +31,6 @@ _BASE = {"steps": 2, "frames": 9}
 _COSTLY = {"steps", "frames", "height", "width", "tier", "consisid_packed"}
 """Options whose valid values take longer than a case may: an ordinary video does."""
 _models: dict[str, Any] = {}
-_true: Arrays = {}
 
 
 class _Tensor:
@@ -75,20 +75,25 @@ def _backend() -> ModuleType:
     return backend
 
 
-def prepare(bundle: Path) -> None:
-    """Load all models, and run the chain once for the inputs that cases begin with."""
+@functools.cache
+def _chain() -> Arrays:
+    """Load all models and run them once: the inputs that cases begin with."""
     from consisid_export.checkpoint.example import photograph
 
     sys.modules["triton_python_backend_utils"] = _backend()
-    os.environ |= {BUNDLE_VARIABLE: str(bundle), DEVICE_VARIABLE: "cpu"}
+    os.environ |= {BUNDLE_VARIABLE: os.environ["FUZZED_BUNDLE"], DEVICE_VARIABLE: "cpu"}
     from consisid_runtime.serve.models import served
 
-    _true.update(image=np.frombuffer(photograph(), np.uint8), prompt=np.array([b"a man walks"], np.object_))
+    found: Arrays = {
+        "image": np.frombuffer(photograph(), np.uint8),
+        "prompt": np.array([b"a man walks"], np.object_),
+    }
     for stage in STAGES:
         _models[stage.name] = served(stage.name)()
         _models[stage.name].initialize({})
-        inputs = {port.name: _true[port.name] for port in stage.signature.inputs if not port.optional}
-        _true.update({tensor.name(): tensor.as_numpy() for tensor in _answer(stage.name, '{"steps":2,"frames":9}', inputs)})
+        inputs = {port.name: found[port.name] for port in stage.signature.inputs if not port.optional}
+        found |= {tensor.name(): tensor.as_numpy() for tensor in _answer(stage.name, json.dumps(_BASE), inputs)}
+    return found
 
 
 def _answer(model: str, parameters: str, inputs: Arrays) -> list[_Tensor]:
@@ -126,7 +131,7 @@ def _first(chance: Random, port: Port) -> NDArray[Any]:
     if port.name == "span":
         pair = chance.choice([(0, 1), (1, 2), (0, 2), (2, 2), (2, 1), (-1, 1), (1, 3), (0, 2**62), (-(2**63), 2**63 - 1)])
         return np.array(pair, np.int64)
-    return _true[port.name]
+    return _chain()[port.name]
 
 
 def _changed(chance: Random, port: Port, array: NDArray[Any]) -> NDArray[Any]:
@@ -171,9 +176,7 @@ def _shaped(chance: Random, array: NDArray[Any]) -> NDArray[Any]:
 
 def _text(chance: Random, port: Port) -> bytes:
     if port.name.endswith(INFO):
-        import json
-
-        report = with_changes(chance, json.loads(_true[port.name][0]))
+        report = with_changes(chance, json.loads(_chain()[port.name][0]))
         return encoded(chance, report if chance.random() < 0.9 else value(chance))
     found = text(chance).encode(errors="surrogatepass")
     return changed(chance, found) if chance.random() < 0.3 else found
