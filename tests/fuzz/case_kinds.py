@@ -33,11 +33,12 @@ class Kind:
 
 
 KINDS = {
-    "image": Kind("image_cases", 6000, 60, 640 * MIB),
-    "parameters": Kind("parameter_cases", 4000, 40, 64 * MIB),
-    "http": Kind("http_cases", 4000, 30, 64 * MIB),
-    "grpc": Kind("grpc_cases", 4000, 30, 64 * MIB),
-    "checkpoint": Kind("checkpoint_cases", 3000, 30, 64 * MIB),
+    "image": Kind("image_cases", 20_000, 60, 640 * MIB),
+    "parameters": Kind("parameter_cases", 6000, 40, 64 * MIB),
+    "http": Kind("http_cases", 8000, 30, 64 * MIB),
+    "grpc": Kind("grpc_cases", 8000, 30, 64 * MIB),
+    "checkpoint": Kind("checkpoint_cases", 6000, 30, 64 * MIB),
+    "door": Kind("door_cases", 3000, 0, 64 * MIB),
     "tensors": Kind("tensor_cases", 3000, 0, 512 * MIB),
 }
 """A bomb of 64 megapixels may take what `read_photo` says; the others are small, and so is what they may take."""
