@@ -40,6 +40,9 @@ TOKEN_VARIABLE = "CONSISID_TOKEN"
 TICKET = "consisid_ticket"
 """The parameter with which a door names a request's ticket; models without `TICKETS_VARIABLE` refuse it."""
 
+URGENT = "consisid_urgent"
+"""The parameter with which a door says that a request goes before those that are not urgent; refused as `TICKET`."""
+
 LONGEST_INTERVAL = 86400.0
 """Seconds between two checkpoints, at most."""
 

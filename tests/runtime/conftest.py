@@ -10,7 +10,7 @@ import pytest
 
 from consisid_runtime.serve.repository import ensemble_config, stage_config
 from consisid_runtime.serve.tritonserver import TritonServer
-from consisid_runtime.signatures import ENSEMBLE, Port, Signature
+from consisid_runtime.signatures import ENSEMBLE, STREAM, Port, Signature
 
 if TYPE_CHECKING:
     from consisid_runtime.door.door import Door
@@ -37,6 +37,28 @@ from consisid_runtime.signatures import Port, Signature
 def texts(value):
     return np.array([json.dumps(value).encode()], dtype=np.object_)
 
+def video_of(image, prompt, first, plan, raw_frames):
+    frames = np.arange(plan.frames * plan.height * plan.width * 3, dtype=np.uint8)
+    frames = frames.reshape(plan.frames, plan.height, plan.width, 3)
+    info = {
+        "first": first,
+        "second": dataclasses.asdict(plan.options),
+        "prompt": prompt,
+        "python": [sys.version, sys.prefix, np.__file__],
+        "package": os.path.realpath(consisid_runtime.__file__),
+        "folder": os.environ.get("TINY_FOLDER"),
+        "seconds": {},
+    }
+    return {"video": image, "frames": frames if raw_frames else frames[:0], "info": texts(info)}
+
+def check_prompt(prompt):
+    if prompt == "no face":
+        raise NoFace("no face in the 512×512 image; send a portrait")
+    if prompt == "long":
+        raise NoFace("x" * 100_000)
+    if prompt == "crash":
+        raise RuntimeError("/secret/path")
+
 class Tiny(Model):
     def load(self):
         if os.environ.get("TINY_LOAD") == self.signature.name:
@@ -52,31 +74,85 @@ _BODIES = {
     "second": """
     def run(self, inputs, plan, progress, *, raw_frames):
         prompt = inputs["prompt"][0].decode()
-        if prompt == "no face":
-            raise NoFace("no face in the 512×512 image; send a portrait")
-        if prompt == "long":
-            raise NoFace("x" * 100_000)
-        if prompt == "crash":
-            raise RuntimeError("/secret/path")
+        check_prompt(prompt)
         if prompt.startswith("sleep"):
             end = time.monotonic() + float(prompt.split()[1])
             while time.monotonic() < end:
                 time.sleep(0.01)
                 progress("second", 0, 1)
-        frames = np.arange(plan.frames * plan.height * plan.width * 3, dtype=np.uint8)
-        frames = frames.reshape(plan.frames, plan.height, plan.width, 3)
-        info = {
-            "first": json.loads(inputs["seen"][0]),
-            "second": dataclasses.asdict(plan.options),
-            "prompt": prompt,
-            "python": [sys.version, sys.prefix, np.__file__],
-            "package": os.path.realpath(consisid_runtime.__file__),
-            "folder": os.environ.get("TINY_FOLDER"),
-            "seconds": {},
-        }
-        return {"video": inputs["passed"], "frames": frames if raw_frames else frames[:0], "info": texts(info)}
+        return video_of(inputs["passed"], prompt, json.loads(inputs["seen"][0]), plan, raw_frames)
 """,
 }
+
+# Urgent requests first; `events N` sends N events at once, `sleep S` an event each 50 ms, `hang S` hears nothing.
+_STREAM = f"""{_COMMON}
+import threading
+import triton_python_backend_utils as pb_utils
+from consisid_runtime.errors import CheckpointRefused, ConsisIDError
+from consisid_runtime.events import Event
+from consisid_runtime.serve.ticket import take_look
+from consisid_runtime.wire import URGENT, parse_parameters, read_options
+
+def bytes_of(content):
+    return np.frombuffer(content, np.uint8)
+
+class TritonPythonModel:
+    def initialize(self, args):
+        self.urgent, self.device = 0, threading.Condition()
+
+    def execute(self, requests):
+        for request in requests:
+            names = "image", "prompt", "checkpoint"
+            tensors = {{name: pb_utils.get_input_tensor_by_name(request, name) for name in names}}
+            inputs = {{name: tensor.as_numpy() for name, tensor in tensors.items() if tensor is not None}}
+            work = inputs, parse_parameters(request.parameters()), request.get_response_sender()
+            threading.Thread(target=self.answer, args=work, daemon=True).start()
+
+    def answer(self, inputs, parameters, sender):
+        urgent = parameters.pop(URGENT)
+        with self.device:
+            self.urgent += urgent
+        try:
+            for tensors in self.run(inputs, parameters, urgent):
+                sender.send(pb_utils.InferenceResponse([pb_utils.Tensor(*pair) for pair in tensors.items()]))
+        except Exception as error:
+            text = error.sent() if isinstance(error, ConsisIDError) else f"failed: {{error!r}}"
+            sender.send(pb_utils.InferenceResponse(error=pb_utils.TritonError(text)))
+        with self.device:
+            self.urgent -= urgent
+            self.device.notify_all()
+        sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+    def run(self, inputs, parameters, urgent):
+        look = take_look(parameters)
+        options, extras = read_options(parameters)
+        sizes = Geometry(frames=49, height=480, width=720, spatial=8, temporal=4, patch=2, fixed_size=False)
+        found, prompt = plan(options, sizes), inputs["prompt"][0].decode()
+        what, _, number = prompt.partition(" ")
+        count = {{"events": int, "sleep": lambda text: int(float(text) * 20)}}.get(what, lambda text: 0)(number)
+        check_prompt(prompt)
+        if what == "hang":
+            time.sleep(float(number))
+        checkpoint = inputs.get("checkpoint", bytes_of(b"")).tobytes()
+        if checkpoint == b"bad":
+            raise CheckpointRefused("this is no checkpoint")
+        for i in range(int(checkpoint or 0), count):
+            with self.device:
+                self.device.wait_for(lambda: urgent or not self.urgent)
+            look()
+            text = Event("denoise", i + 1, count, None, 0.05 * (count - i)).to_json()
+            event = {{"event": np.array([b"none" if number == "13" else text.encode()], object)}}
+            if extras.previews:
+                event["preview"] = bytes_of(b"JPEG")
+            if extras.checkpoint_seconds:
+                event["checkpoint"] = bytes_of(b"%d" % (i + 1))
+            yield event
+            time.sleep(0.05 if what == "sleep" else 0)
+        look()
+        if what != "nothing":
+            first = dataclasses.asdict(found.options)
+            yield video_of(inputs["image"], prompt, first, found, extras.raw_frames)
+"""
 
 
 @pytest.fixture(scope="session")
@@ -90,6 +166,12 @@ def tiny_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
             f"{_COMMON}\nclass TritonPythonModel(Tiny):\n    signature = {stage!r}\n{_BODIES[stage.name]}"
         )
     (folder / ENSEMBLE.name / "1").mkdir(parents=True)
+    (folder / STREAM.name / "1").mkdir(parents=True)
+    (folder / STREAM.name / "config.pbtxt").write_text(
+        stage_config(STREAM).replace("dynamic_batching { default_queue_policy", "#")
+        + "model_transaction_policy { decoupled: true }\n"
+    )
+    (folder / STREAM.name / "1" / "model.py").write_text(_STREAM)
     (folder / ENSEMBLE.name / "config.pbtxt").write_text(ensemble_config(ENSEMBLE, _STAGES))
     return folder
 

@@ -16,6 +16,11 @@ from consisid_runtime.errors import InvalidOption, MissingExtra
 
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:N or auto.")]
 
+
+def _most(option: str, what: str) -> Any:
+    return typer.Option(option, min=1, help=f"{what} that a request may ask for. Default: what the checkpoint can do.")
+
+
 _METRICS_PORT = 8002
 DIRECT = """\
 --direct: callers reach Triton server itself, without the door. So there is
@@ -48,6 +53,9 @@ def serve(
     token_file: Annotated[
         Path | None, typer.Option("--token-file", help="File with the bearer token. Default: CONSISID_TOKEN, or none.")
     ] = None,
+    max_steps: Annotated[int | None, _most("--max-steps", "Denoising steps")] = None,
+    max_frames: Annotated[int | None, _most("--max-frames", "Frames")] = None,
+    max_pixels: Annotated[int | None, _most("--max-pixels", "Pixels of a frame, height times width,")] = None,
     direct: Annotated[
         bool,
         typer.Option("--direct", help="Open Triton server's own ports instead of the door's; says what that means."),
@@ -69,7 +77,10 @@ def serve(
     signal.signal(signal.SIGTERM, end)
     settings: dict[str, Any] = {"device": device, "log": sys.stderr.buffer}
     where: dict[str, Any] = {"host": host, "grpc_port": grpc_port, "http_port": http_port}
+    limits = {"steps": max_steps, "frames": max_frames, "pixels": max_pixels}
     if direct:
+        if any(limits.values()):
+            raise InvalidOption("--max-steps, --max-frames and --max-pixels are the door's; leave out --direct")
         if tls_cert or tls_key or token_file:
             raise InvalidOption("Triton server's own ports have no TLS and no token; leave out --direct")
         port = _METRICS_PORT if metrics_port is None else metrics_port
@@ -80,6 +91,7 @@ def serve(
     try:
         from consisid_runtime.door.access import Access
         from consisid_runtime.door.door import Door
+        from consisid_runtime.door.limits import Limits
         from consisid_runtime.door.records import writing
     except ModuleNotFoundError as error:
         raise MissingExtra(
@@ -89,7 +101,10 @@ def serve(
 
     access = Access.read(token_file, tls_cert, tls_key)
     server = Server(bundle, private=True, **settings)
-    with writing(logging.StreamHandler(sys.stderr)), Door(server, access=access, **where) as door:
+    with (
+        writing(logging.StreamHandler(sys.stderr)),
+        Door(server, access=access, limits=Limits(**limits), **where) as door,
+    ):
         _show(door, as_json)
         door.wait()
 

@@ -6,9 +6,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from consisid_runtime.errors import NotFound
-from consisid_runtime.signatures import ENSEMBLE, Port, Signature
+from consisid_runtime.signatures import ENSEMBLE, STREAM, Port, Signature
 
-PUBLIC = {ENSEMBLE.name: ENSEMBLE}
+PUBLIC = {ENSEMBLE.name: ENSEMBLE, STREAM.name: STREAM}
 """Model → its signature."""
 
 VERSION = "1"
@@ -35,7 +35,7 @@ def server() -> Json:
     return {
         "name": "consisid",
         "version": number,
-        "extensions": ["binary_tensor_data", "parameters", "model_configuration"],
+        "extensions": ["binary_tensor_data", "generate", "parameters", "model_configuration"],
     }
 
 
@@ -56,6 +56,7 @@ def config(signature: Signature) -> Json:
     def ports(found: tuple[Port, ...]) -> list[Json]:
         return [
             {"name": p.name, "data_type": _CONFIG_TYPES.get(p.dtype, f"TYPE_{p.dtype}"), "dims": _sizes(p)}
+            | ({"optional": True} if p.optional else {})
             for p in found
         ]
 
@@ -65,6 +66,7 @@ def config(signature: Signature) -> Json:
         "max_batch_size": 0,
         "input": ports(signature.inputs),
         "output": ports(signature.outputs),
+        "model_transaction_policy": {"decoupled": signature is STREAM},
     }
 
 

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import math
 import time
 from collections.abc import Callable
 from typing import Any
 
+from consisid_runtime.door.admission.demand import Demand
+from consisid_runtime.door.admission.queue import Queue
 from consisid_runtime.door.limits import Limits
-from consisid_runtime.door.queue import Queue
 from consisid_runtime.door.request import Asked
 from consisid_runtime.door.supervisor import Supervisor
-from consisid_runtime.door.upstream import Upstream
+from consisid_runtime.door.upstream import Upstream, contents
 from consisid_runtime.errors import RequestCancelled, ServerDied, ServerTimeout
+from consisid_runtime.events import QUEUE, Event
+from consisid_runtime.plan import Plan
 from consisid_runtime.serve.ticket import Ticket
-from consisid_runtime.wire import TICKET
+
+
+def _nowhere(event: Event) -> None:
+    pass
 
 
 class Dispatch:
     """For one event loop."""
 
-    def __init__(self, limits: Limits, queue: Queue, supervisor: Supervisor) -> None:
-        self._limits, self._queue, self._supervisor = limits, queue, supervisor
+    def __init__(self, limits: Limits, queue: Queue, demand: Demand, supervisor: Supervisor) -> None:
+        self._limits, self._queue, self._demand, self._supervisor = limits, queue, demand, supervisor
         self._works: set[asyncio.Task[Any]] = set()
 
     def require_room(self, owner: str) -> None:
@@ -29,28 +37,46 @@ class Dispatch:
         self._queue.require_room(owner)
 
     async def run(
-        self, asked: Asked, owner: str, seconds: float | None = None, on_turn: Callable[[], None] = lambda: None
+        self,
+        asked: Asked,
+        owner: str,
+        seconds: float | None = None,
+        *,
+        on_turn: Callable[[], None] = lambda: None,
+        on_event: Callable[[Event], None] = _nowhere,
     ) -> Any:
-        """The ModelInferResponse. Cancelled where the caller leaves.
+        """The ModelInferResponse with the video. Cancelled where the caller leaves.
 
         Args:
             owner: whom the caller's address belongs to.
             seconds: until the deadline that the protocol itself carries; None without one.
             on_turn: called when the request need not wait any more.
+            on_event: called with each event, the first as soon as the request is admitted.
 
         Raises typed errors. The turn lasts until the models have ended, also where nobody waits any more.
         """
         until = time.monotonic() + min(
             left for left in (seconds, asked.seconds, self._limits.deadline) if left is not None
         )
-        await self._queue.enter(owner, until, urgent=asked.urgent)
+        plan = self._demand.plan(asked.options)
+        if (needed := self._demand.at_least(plan)) > until - time.monotonic():
+            raise ServerTimeout(
+                f"such a video takes at least {needed:.1f} s, longer than the request's deadline; it was not begun"
+            )
+        await self._queue.enter(
+            owner,
+            until,
+            urgent=asked.urgent,
+            seconds=self._demand.seconds(plan),
+            moved=lambda position, left: on_event(Event(QUEUE, 0, 1, position, left)),
+        )
         on_turn()
-        work = asyncio.create_task(self._work(asked, gone := asyncio.Event()))
+        work = asyncio.create_task(self._work(asked, plan, gone := asyncio.Event(), on_event))
         self._works.add(work)
         work.add_done_callback(self._done)
         try:
             async with asyncio.timeout(max(0.0, until - time.monotonic())):
-                return await asyncio.shield(work)
+                return asked.answer(await asyncio.shield(work))
         except asyncio.CancelledError:
             if work.cancelled():  # by `close`, and not the caller by leaving
                 raise ServerDied(
@@ -75,35 +101,62 @@ class Dispatch:
         if not work.cancelled():
             work.exception()  # it was raised to the caller, unless that has left
 
-    async def _work(self, asked: Asked, gone: asyncio.Event) -> Any:
+    async def _work(
+        self, asked: Asked, plan: Plan | None, gone: asyncio.Event, on_event: Callable[[Event], None]
+    ) -> Any:
         success = False
         try:
             upstream = await _unless(gone, self._supervisor.serving(self._limits.patience))
-            self._queue.begin()
-            answer = await _ask(upstream, asked, gone)
+            self._queue.begin(urgent=asked.urgent)
+
+            def pass_on(event: Event) -> None:
+                if not gone.is_set():
+                    self._queue.expect(event.seconds_left, urgent=asked.urgent)
+                    on_event(event)
+
+            answer = await self._ask(upstream, asked, gone, pass_on)
             success = not gone.is_set()
+            if success and asked.checkpoint is None and (took := _seconds(answer)) is not None:
+                self._demand.learn(plan, took)
             return answer
         finally:
-            self._queue.leave(success=success)
+            self._queue.leave(urgent=asked.urgent, success=success)
+
+    async def _ask(
+        self, upstream: Upstream, asked: Asked, gone: asyncio.Event, on_event: Callable[[Event], None]
+    ) -> Any:
+        """The answer; once nobody waits for it, the models are told so, and it is awaited all the same.
+
+        A server whose models do not end is started again.
+        """
+        ticket = Ticket(upstream.port.tickets)
+        answer = asyncio.create_task(upstream.stream(asked.message(ticket.name), on_event))
+        left = asyncio.create_task(gone.wait())
+        try:
+            await asyncio.wait({answer, left}, return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                ticket.cancel()
+                self._queue.expect(0.0, urgent=asked.urgent)
+                await asyncio.wait({answer}, timeout=self._limits.stubborn)
+            if not answer.done():
+                await self._supervisor.restart(upstream)
+            await asyncio.wait({answer})
+            ticket.close()
+            return answer.result()
+        finally:
+            left.cancel()
+            if not answer.done():  # by `close`: the server's folder goes soon, and the ticket with it
+                ticket.cancel()
+                answer.cancel()
 
 
-async def _ask(upstream: Upstream, asked: Asked, gone: asyncio.Event) -> Any:
-    """The answer; once nobody waits for it, the models are told so, and it is awaited all the same."""
-    ticket = Ticket(upstream.port.tickets)
-    answer = asyncio.create_task(upstream.infer(asked.message({TICKET: ticket.name})))
-    left = asyncio.create_task(gone.wait())
+def _seconds(answer: Any) -> float | None:
+    """That the stages took, as the video's info has it; None where it does not."""
     try:
-        await asyncio.wait({answer, left}, return_when=asyncio.FIRST_COMPLETED)
-        if not answer.done():
-            ticket.cancel()
-        await asyncio.wait({answer})
-        ticket.close()
-        return answer.result()
-    finally:
-        left.cancel()
-        if not answer.done():  # by `close`: the server's folder goes soon, and the ticket with it
-            ticket.cancel()
-            answer.cancel()
+        took = sum(json.loads(contents(answer)["info"])["seconds"].values())
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return float(took) if math.isfinite(took) and took > 0 else None
 
 
 async def _unless(gone: asyncio.Event, wanted: Any) -> Any:

@@ -13,8 +13,9 @@ class Limits:
     """Sizes are bytes, times are seconds.
 
     Attributes:
-        image: of a portrait; what `check_bytes` accepts.
+        image: of a portrait, what `check_bytes` accepts; and of a portrait together with a checkpoint.
         json: a body without binary data, in which a byte of an image takes up to four characters.
+        generate: a body of the generate extension, which has images and checkpoints as Base64.
         header: the JSON of a body with binary data.
         brackets: in a request's JSON: 12 MB of `[],` would become 430 MB of objects.
         plain: a gRPC message beside its raw tensors; its lists become fifty times as large.
@@ -22,16 +23,23 @@ class Limits:
         head, fields, head_seconds: an HTTP request's line and headers.
         body_seconds: until a request has arrived, over HTTP and gRPC; until an answer's next part is taken.
         idle_seconds: a connection without a request.
+        next_seconds: until a stream's next request has arrived, for which memory is held.
+        silence: of an answer that is a stream, over HTTP; then a comment is sent.
         connections: over each of HTTP and gRPC.
-        queue: requests that wait for the one that runs.
+        queue: requests that wait.
+        urgent_row: urgent requests that an ordinary one lets pass, in a row.
         deadline: a request's, where it names none or a later one; from its admission to its answer.
         share: of connections, places in the queue and bytes in flight that one address may hold.
         grace: what runs when the door is stopped has so long to end.
         patience: waiting requests wait so long for a server that is started again.
+        stubborn: models that were told that a request has ended may work on it so long; then the server is started
+            again.
+        steps, frames, pixels: of a video, the last in each frame; None for what the checkpoint can do.
     """
 
     image: int = MAX_BYTES
     json: int = 12 * 2**20
+    generate: int = 32 * 2**20
     header: int = 2**18
     brackets: int = 4096
     plain: int = 2**20
@@ -41,12 +49,19 @@ class Limits:
     head_seconds: float = 10.0
     body_seconds: float = 60.0
     idle_seconds: float = 30.0
+    next_seconds: float = 2.0
+    silence: float = 15.0
     connections: int = 128
     queue: int = 16
+    urgent_row: int = 4
     deadline: float = 3600.0
     share: float = 0.75
     grace: float = 5.0
     patience: float = 600.0
+    stubborn: float = 120.0
+    steps: int | None = None
+    frames: int | None = None
+    pixels: int | None = None
 
     @property
     def body(self) -> int:

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from consisid_runtime.door.access import Access
-from consisid_runtime.door.budget import Budget
+from consisid_runtime.door.admission.budget import Budget
+from consisid_runtime.door.admission.demand import Demand
+from consisid_runtime.door.admission.queue import Queue
 from consisid_runtime.door.dispatch import Dispatch
 from consisid_runtime.door.limits import Limits
-from consisid_runtime.door.queue import Queue
 from consisid_runtime.door.records import Records
 from consisid_runtime.door.supervisor import Supervisor
 from consisid_runtime.serve.tritonserver import TritonServer
@@ -34,7 +35,8 @@ class Parts:
     def __post_init__(self) -> None:
         self.queue, self.budget = Queue(self.limits), Budget(self.limits)
         self.supervisor = Supervisor(self.server)
-        self.dispatch = Dispatch(self.limits, self.queue, self.supervisor)
+        demand = Demand(self.limits, lambda: self.server.plan)
+        self.dispatch = Dispatch(self.limits, self.queue, demand, self.supervisor)
         self.records = Records(self.queue, self.budget, self.supervisor)
 
     async def metrics(self) -> bytes:

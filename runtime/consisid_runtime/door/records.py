@@ -18,8 +18,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from consisid_runtime.errors import ConsisIDError
 
 if TYPE_CHECKING:
-    from consisid_runtime.door.budget import Budget
-    from consisid_runtime.door.queue import Queue
+    from consisid_runtime.door.admission.budget import Budget
+    from consisid_runtime.door.admission.queue import Queue
     from consisid_runtime.door.supervisor import Supervisor
 
 _SECONDS = (0.1, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800)
@@ -42,10 +42,16 @@ class Request:
         self.received = self.sent = 0
         self.began = time.monotonic()
         self.turn: float | None = None
+        self.event: float | None = None
 
     def take_turn(self) -> None:
         """The request waits no longer."""
         self.turn = time.monotonic()
+
+    def first_event(self) -> None:
+        """The caller has taken an event; later ones count for nothing."""
+        if self.event is None:
+            self.event = time.monotonic()
 
 
 class Records:
@@ -62,6 +68,12 @@ class Records:
         self._took = Histogram(
             "consisid_request_seconds", "Of videos, with their wait.", buckets=_SECONDS, registry=self._registry
         )
+        self._first = Histogram(
+            "consisid_first_event_seconds",
+            "Of streams, until the caller had an event.",
+            buckets=(0.01, 0.05, *_SECONDS),
+            registry=self._registry,
+        )
         for name, shown, read in (
             ("consisid_queue_waiting", "Requests that wait.", lambda: queue.waiting),
             ("consisid_running", "Requests that run.", lambda: queue.running),
@@ -69,6 +81,7 @@ class Records:
             ("consisid_bytes_in_flight", "Of requests in memory.", lambda: budget.used),
             ("consisid_server_up", "Whether Triton server runs.", lambda: supervisor.upstream is not None),
             ("consisid_server_starts", "Of Triton server.", lambda: supervisor.starts),
+            ("consisid_server_hung", "Starts because models did not end a request.", lambda: supervisor.hung),
         ):
             Gauge(name, shown, registry=self._registry).set_function(read)
 
@@ -111,6 +124,9 @@ class Records:
         if request.turn is not None:
             fields["seconds_queued"] = round(request.turn - request.began, 4)
             self._waited.observe(request.turn - request.began)
+        if request.event is not None:
+            fields["seconds_to_event"] = round(request.event - request.began, 4)
+            self._first.observe(request.event - request.began)
         if outcome == "OK":
             self._took.observe(took)
         log.info("request", extra={"fields": fields})

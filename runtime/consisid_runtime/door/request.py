@@ -8,19 +8,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tritonclient.grpc import service_pb2
+
 from consisid_runtime.client.message import infer_request
 from consisid_runtime.client.transport import Parameters
 from consisid_runtime.door.description import signature_of
-from consisid_runtime.errors import InvalidOption, MalformedRequest
-from consisid_runtime.files.image_file import check_bytes
-from consisid_runtime.options import check_prompt
-from consisid_runtime.signatures import Port
-from consisid_runtime.wire import read_options, write_parameters
+from consisid_runtime.errors import InvalidOption, MalformedRequest, RequestTooLarge
+from consisid_runtime.files.image_file import MAX_BYTES, check_bytes
+from consisid_runtime.options import Options, check_prompt
+from consisid_runtime.signatures import ENSEMBLE, STREAM, Port
+from consisid_runtime.wire import TICKET, URGENT, read_options, write_parameters
 
 MOST_LISTED = 8
 """Inputs, outputs, sizes of a shape, elements of BYTES that are looked at; public models have fewer."""
 
+CLOSING = "triton_enable_empty_final_response"
+"""Triton server's parameter: whether an empty response stands behind the last one of a stream."""
+
 _PARAMETERS = 64
+_OF_EVENTS = [port.name for port in STREAM.outputs if port not in ENSEMBLE.outputs]
 _URGENT = 1
 """Triton server's highest priority; every other number is an ordinary request here."""
 
@@ -40,31 +46,56 @@ class Asked:
     """One request, checked.
 
     Attributes:
+        model: that was asked; `STREAM` runs it in any case.
+        checkpoint: that it goes on from; None to begin.
         parameters: options and extras that differ from their defaults.
         outputs: names, in the order in which they were asked for.
         urgent: goes before all that are not.
         seconds: until its deadline; None where it named none.
         identifier: KServe's `id`, to be sent back; may be empty.
+        closing: wants an empty response behind the last one of a stream.
     """
 
     model: str
     image: bytes
     prompt: str
+    checkpoint: bytes | None
+    options: Options
     parameters: Parameters
     outputs: tuple[str, ...]
     urgent: bool
     seconds: float | None
     identifier: str
+    closing: bool
 
     @property
     def size(self) -> int:
         """Bytes that it keeps in memory."""
-        return len(self.image) + len(self.prompt)
+        return len(self.image) + len(self.prompt) + len(self.checkpoint or b"")
 
-    def message(self, extra: Parameters) -> Any:
-        """The ModelInferRequest for Triton server, with further parameters of the door's own."""
+    @property
+    def streams(self) -> bool:
+        """Whether the caller wants events."""
+        return self.model == STREAM.name
+
+    def message(self, ticket: str) -> Any:
+        """The ModelInferRequest for Triton server, with the door's own parameters."""
         inputs: dict[str, bytes | str] = {"image": self.image, "prompt": self.prompt}
-        return infer_request(self.model, inputs, {**self.parameters, **extra}, self.outputs)
+        if self.checkpoint is not None:
+            inputs["checkpoint"] = self.checkpoint
+        outputs = {*self.outputs, "info", *(_OF_EVENTS if self.streams else ())}
+        own: Parameters = {TICKET: ticket, URGENT: self.urgent}
+        return infer_request(STREAM.name, inputs, {**self.parameters, **own}, sorted(outputs))
+
+    def answer(self, response: Any) -> Any:
+        """The response with the outputs that were asked for, in their order, as one of the model that was asked."""
+        chosen = service_pb2.ModelInferResponse(model_name=self.model, model_version="1", id=self.identifier)
+        found = {tensor.name: place for place, tensor in enumerate(response.outputs)}
+        for name in self.outputs:
+            if name in found:
+                chosen.outputs.add().CopyFrom(response.outputs[found[name]])
+                chosen.raw_output_contents.append(response.raw_output_contents[found[name]])
+        return chosen
 
 
 def check(
@@ -72,20 +103,26 @@ def check(
 ) -> Asked:
     """Raises what the models would raise, `MalformedRequest`, or `NotFound` for a model that is not public."""
     signature = signature_of(model)
-    given = {tensor.name: tensor for tensor in tensors}
+    listed = list(tensors)
+    given = {tensor.name: tensor for tensor in listed}
     wanted = {port.name: port for port in signature.inputs}
-    if given.keys() != wanted.keys():
-        raise MalformedRequest(f"the inputs of {model} are {', '.join(wanted)}, each once; got {_names(given)}")
-    for name, port in wanted.items():
-        _fits(port, given[name])
+    needed = {port.name for port in signature.inputs if not port.optional}
+    if len(given) < len(listed) or not needed <= given.keys() <= wanted.keys():
+        names = _names(tensor.name for tensor in listed)
+        raise MalformedRequest(f"the inputs of {model} are {', '.join(wanted)}, each once; got {names}")
+    for name, tensor in given.items():
+        _fits(wanted[name], tensor)
     known = [port.name for port in signature.outputs]
     if len(set(outputs)) < len(outputs) or not set(outputs) <= set(known):
         raise MalformedRequest(f"the outputs of {model} are {', '.join(known)}, each once; got {_names(outputs)}")
     values, urgent, seconds = _order(parameters)
     options, extras = read_options(values)
     image, (prompt,) = given["image"].content, given["prompt"].content
-    assert isinstance(image, bytes) and isinstance(prompt, bytes)
+    checkpoint = given["checkpoint"].content if "checkpoint" in given else None
+    assert isinstance(image, bytes) and isinstance(prompt, bytes) and isinstance(checkpoint, bytes | None)
     check_bytes(len(image))
+    if len(image) + len(checkpoint or b"") > MAX_BYTES:
+        raise RequestTooLarge(f"image and checkpoint have at most {MAX_BYTES} bytes together")
     try:
         text = check_prompt(prompt.decode())
     except UnicodeDecodeError as error:
@@ -94,11 +131,14 @@ def check(
         model,
         image,
         text,
+        checkpoint,
+        options,
         write_parameters(options, extras),
         tuple(outputs or known),
         urgent,
         seconds,
         identifier,
+        parameters.get(CLOSING) is True,
     )
 
 

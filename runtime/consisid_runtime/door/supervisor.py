@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Callable
 
 from consisid_runtime.door.upstream import Upstream
 from consisid_runtime.errors import ConsisIDError, ServerUnreachable
@@ -30,13 +31,17 @@ class Supervisor:
     Attributes:
         upstream: the running server's; None while there is none.
         starts: how often the server has been started.
+        hung: how often it was ended because its models did not end a request.
+        changed: set, and replaced, when the server begins or ceases to serve.
     """
 
     def __init__(self, server: TritonServer) -> None:
         self._server = server
         self._serving, self._stopping = asyncio.Event(), asyncio.Event()
+        self._ending = asyncio.Lock()
         self.upstream: Upstream | None = None
-        self.starts = 0
+        self.starts = self.hung = 0
+        self.changed = asyncio.Event()
 
     async def start(self) -> None:
         """Start the server. Raises what `TritonServer.start` does."""
@@ -47,6 +52,7 @@ class Supervisor:
         self.upstream = Upstream(self._server.private_port)
         self.starts += 1
         self._serving.set()
+        self._tell()
 
     async def run(self) -> None:
         """Watch over the started server until `stop`. Raises the error of the last of several failed starts."""
@@ -91,11 +97,18 @@ class Supervisor:
         """Whether the server serves."""
         return self.upstream is not None and await self.upstream.ready()
 
+    async def restart(self, upstream: Upstream) -> None:
+        """End the server of `upstream`, which `run` then starts again; what it worked on ends with `ServerDied`."""
+        if upstream is not self.upstream:
+            return
+        log.error("Triton server's models did not end a request that nobody waits for; it is started again")
+        self.hung += 1
+        await self._end(self._server.kill)
+
     async def stop(self) -> None:
         """End the server; `run` then returns."""
         self._stopping.set()
-        await self._down()
-        await asyncio.to_thread(self._server.stop)
+        await self._end(self._server.stop)
 
     async def _end_of_server(self) -> None:
         try:
@@ -104,11 +117,17 @@ class Supervisor:
             if self._stopping.is_set():
                 return
             log.error("%s", error)
-        await self._down()
-        await asyncio.to_thread(self._server.stop)
+        await self._end(self._server.stop)
 
-    async def _down(self) -> None:
+    async def _end(self, end: Callable[[], None]) -> None:
         self._serving.clear()
+        self._tell()
         upstream, self.upstream = self.upstream, None
         if upstream is not None:
             await upstream.close()
+        async with self._ending:  # only then may it be started again
+            await asyncio.to_thread(end)
+
+    def _tell(self) -> None:
+        self.changed.set()
+        self.changed = asyncio.Event()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections.abc import Callable
 from typing import Any
 
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from consisid_runtime.errors import ConsisIDError, RequestCancelled, ServerDied, ServerError, from_wire
+from consisid_runtime.events import Event
 from consisid_runtime.serve.private import CHANNEL_OPTIONS, PrivatePort
 
 _READY = 5.0
@@ -42,20 +44,32 @@ class Upstream:
         except grpc.aio.AioRpcError:
             return False
 
-    async def infer(self, message: Any) -> Any:
-        """The ModelInferResponse to a ModelInferRequest; waits without a bound.
+    async def stream(self, message: Any, on_event: Callable[[Event], None]) -> Any:
+        """Send a ModelInferRequest; the ModelInferResponse with the video. Waits without a bound.
 
         Raises the typed error of the models, or `ServerDied`. What an unexpected error says stays in the log: it may
-        name the server's memory.
+        name the server's memory. Read to its end in any case: a stream that is cancelled in the moment in which it
+        ends can end Triton server 2.51 (SIGSEGV).
         """
+        call, found, failed = self._stub.ModelStreamInfer(), None, None
         try:
-            return await self._stub.ModelInfer(message)
+            await call.write(message)
+            await call.done_writing()
+            del message
+            async for answer in call:
+                try:
+                    found = _take(answer, on_event) or found
+                except ConsisIDError as error:
+                    failed = failed or error
         except grpc.aio.AioRpcError as error:
-            raise _typed(error) from None
-        except asyncio.CancelledError:
+            raise _typed(error.details() or "", error.code()) from None
+        except (asyncio.CancelledError, asyncio.InvalidStateError):
             if self._closed:
                 raise ServerDied(_DIED) from None
             raise
+        if failed or found is None:
+            raise failed or ServerError("the models ended the request without a video")
+        return found
 
     async def close(self) -> None:
         """End the calls in flight with `ServerDied`."""
@@ -63,15 +77,32 @@ class Upstream:
         await self._channel.close()
 
 
-def _typed(error: grpc.aio.AioRpcError) -> ConsisIDError:
-    details = error.details() or ""
+def contents(response: Any) -> dict[str, bytes]:
+    """Output → its bytes, of BYTES those of its one element."""
+    pairs = zip(response.outputs, response.raw_output_contents, strict=True)
+    return {tensor.name: raw[4:] if tensor.datatype == "BYTES" else raw for tensor, raw in pairs}
+
+
+def _take(answer: Any, on_event: Callable[[Event], None]) -> Any:
+    """The response with the video; None for another one. Raises the typed error of the models."""
+    if answer.error_message:
+        raise _typed(answer.error_message, None)
+    if not any(tensor.name == "event" for tensor in answer.infer_response.outputs):
+        return answer.infer_response if answer.infer_response.outputs else None
+    found = contents(answer.infer_response)
+    on_event(Event.from_json(found["event"], found.get("preview"), found.get("checkpoint")))
+    return None
+
+
+def _typed(details: str, status: grpc.StatusCode | None) -> ConsisIDError:
     sent = from_wire(details)
     if type(sent) is not ServerError:
         return sent
-    if error.code() is grpc.StatusCode.CANCELLED:
+    if status is grpc.StatusCode.CANCELLED:
         return RequestCancelled("the server cancelled the request")
-    if error.code() is grpc.StatusCode.UNAVAILABLE:
+    if status is grpc.StatusCode.UNAVAILABLE:
         return ServerDied(_DIED)
     reference = secrets.token_hex(4)
-    log.error("Triton server answered %s, error %s: %s", error.code().name, reference, details[:2000])
+    shown = status.name if status is not None else "in a stream"
+    log.error("Triton server answered %s, error %s: %s", shown, reference, details[:2000])
     return ServerError(f"Triton server refused the request; the server's log has it as error {reference}")

@@ -47,5 +47,6 @@ class Server(TritonServer):
         if VERIFIED_VARIABLE not in self._environment:
             bundle = Bundle.open(self._bundle)
             bundle.verify()
+            self.plan = bundle.plan
             self._environment[VERIFIED_VARIABLE] = bundle.handover()
         return super().start()

@@ -23,6 +23,8 @@ from typing import IO, Self
 from consisid_runtime.cpus import check_threads, default_threads, thread_variables
 from consisid_runtime.errors import ConsisIDError, ServerError, from_wire
 from consisid_runtime.files.temporary import temporary_folder
+from consisid_runtime.options import Options
+from consisid_runtime.plan import Plan
 from consisid_runtime.serve import guard
 from consisid_runtime.serve.address import Address, free_ports, in_url, reachable, resolve
 from consisid_runtime.serve.installation import Installation, backend_folder, environment, find, import_folder
@@ -55,6 +57,7 @@ class TritonServer:
             `private_port`, no HTTP.
 
     Attributes:
+        plan: resolves a request's options as the models do; None where no bundle is known.
         grpc_url, http_url, metrics_url: where it listens, once started; `transport.connect` takes the first two. Where
             it listens at every address, they name loopback. A private server has none.
     """
@@ -74,6 +77,7 @@ class TritonServer:
         threads: int | None = None,
         private: bool = False,
     ) -> None:
+        self.plan: Callable[[Options], Plan] | None = None
         if threads is not None:
             check_threads(threads)
         self._environment = dict(environment or {})
@@ -170,6 +174,10 @@ class TritonServer:
     def stop(self) -> None:
         """End the server and all that it started; requests in flight get five seconds. Idempotent."""
         self._end(at_once=False)
+
+    def kill(self) -> None:
+        """End the server and all that it started at once. Idempotent."""
+        self._end(at_once=True)
 
     def wait(self) -> None:
         """Block while the server runs. Raises `ServerError` when it or one of its models' processes ends by itself."""

@@ -11,7 +11,9 @@ from consisid_runtime.door.door import Door
 from consisid_runtime.door.limits import Limits
 from consisid_runtime.serve.tritonserver import TritonServer
 
-STRICT = Limits(head_seconds=0.5, body_seconds=1.0, idle_seconds=1.0, connections=8, queue=4, share=0.5, grace=1.0)
+STRICT = Limits(
+    head_seconds=0.5, body_seconds=1.0, idle_seconds=1.0, silence=0.2, connections=8, queue=4, share=0.5, grace=1.0
+)
 """Bounds that a test reaches in a moment."""
 
 

@@ -8,12 +8,14 @@ import re
 import socket
 import struct
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from consisid_runtime.door.door import Door
+from consisid_runtime.serve.tritonserver import TritonServer
 
 
 def place(url: str) -> tuple[str, int]:
@@ -98,3 +100,16 @@ def call(url: str, request: Any, timeout: float = 30.0, metadata: Any = ()) -> A
 def video(door: Door) -> bytes:
     """A request that succeeds, over gRPC: the door and the server live."""
     return bytes(call(door.grpc_url, grpc_request()).raw_output_contents[0])
+
+
+def processes(server: TritonServer, name: str) -> list[int]:
+    """Of one server, by the word that its shared memory's name puts on every command line."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (path / "cmdline").read_text()
+        except OSError:
+            continue
+        if server._leaves[1] in line and name in line.partition("\0")[0]:
+            found.append(int(path.name))
+    return found

@@ -194,13 +194,13 @@ def test_an_urgent_request_goes_first(strict_door: Door) -> None:
         order.append(name)
 
     threads = []
-    for name, prompt, priority in (("first", "sleep 0.6", 0), ("ordinary", "a man", 2), ("urgent", "a man", 1)):
+    for name, prompt, priority in (("first", "sleep 0.8", 0), ("ordinary", "a man", 2), ("urgent", "a man", 1)):
         threads.append(threading.Thread(target=ask, args=(name, prompt, priority)))
         threads[-1].start()
         time.sleep(0.1)
     for thread in threads:
         thread.join()
-    assert order == ["first", "urgent", "ordinary"]
+    assert order == ["urgent", "first", "ordinary"]
 
 
 def test_memory_stays_bounded(strict_door: Door) -> None:

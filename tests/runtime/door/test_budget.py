@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from consisid_runtime.door.budget import Budget
+from consisid_runtime.door.admission.budget import Budget
 from consisid_runtime.door.limits import Limits
 from consisid_runtime.errors import Busy
 
@@ -60,7 +60,7 @@ def test_who_waits_too_long_is_refused_and_what_shrinks_makes_room() -> None:
             left.cancel()
             waiting = asyncio.create_task(hold(budget, "b", 10, 0, log))
             await asyncio.sleep(0)
-            held.shrink(20)
+            held.resize(20)
             await waiting
         assert log == [("b", 30)] and budget.used == 0 and not budget._waiting
 

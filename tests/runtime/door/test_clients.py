@@ -18,7 +18,9 @@ import tritonclient.grpc
 import tritonclient.grpc.aio
 import tritonclient.http
 import tritonclient.http.aio
+from google.protobuf import descriptor_pool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
@@ -150,7 +152,7 @@ def test_the_model_is_described_as_triton_server_does(tiny_door: Door, tiny_serv
         assert here[side] == [{name: port[name] for name in ("name", "data_type", "dims")} for port in there[side]]
     with tritonclient.grpc.InferenceServerClient(authority(tiny_door.grpc_url)) as client:
         assert client.get_model_config("consisid").config.input[0].dims == [-1]
-        assert [model.name for model in client.get_model_repository_index().models] == ["consisid"]
+        assert [model.name for model in client.get_model_repository_index().models] == ["consisid", "consisid_stream"]
         assert client.get_server_metadata().name == "consisid"
     assert get(f"{tiny_door.http_url}/v2/repository/index", b"")[1][0]["state"] == "READY"
     assert get(f"{tiny_door.http_url}/v2/models/consisid/ready") == (200, {"name": "consisid", "ready": True})
@@ -171,6 +173,34 @@ def test_grpcs_own_health_check(tiny_door: Door) -> None:
     with grpc.insecure_channel(authority(tiny_door.grpc_url)) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         assert stub.Check(health_pb2.HealthCheckRequest(), timeout=10).status == health_pb2.HealthCheckResponse.SERVING
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+def test_grpcs_reflection_describes_the_service(tiny_door: Door, version: str) -> None:
+    """What grpcurl asks for; it tries v1 first."""
+
+    def ask(*questions: Any) -> list[Any]:
+        with grpc.insecure_channel(authority(tiny_door.grpc_url)) as channel:
+            call = channel.stream_stream(f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo")
+            answers = list(call(iter([question.SerializeToString() for question in questions]), timeout=10))
+        return [reflection_pb2.ServerReflectionResponse.FromString(answer) for answer in answers]
+
+    question = reflection_pb2.ServerReflectionRequest
+    service = "inference.GRPCInferenceService"
+    listed, found, unknown, nothing = ask(
+        question(list_services=""), question(file_containing_symbol=service), question(file_by_filename="/etc/passwd"),
+        question(),
+    )  # fmt: skip
+    assert service in [one.name for one in listed.list_services_response.service]
+    pool = descriptor_pool.DescriptorPool()
+    for file in reversed(found.file_descriptor_response.file_descriptor_proto):
+        pool.AddSerializedFile(file)
+    assert "ModelStreamInfer" in pool.FindServiceByName(service).methods_by_name
+    assert unknown.error_response.error_code == 5 and nothing.error_response.error_code == 3
+    with pytest.raises(grpc.RpcError, match="at most 256 questions"):
+        ask(*[question(list_services="")] * 300)
+    with pytest.raises(grpc.RpcError, match="at most 4096 bytes"):
+        ask(question(file_by_filename="x" * 5000))
 
 
 def test_json_alone(tiny_door: Door) -> None:

@@ -325,9 +325,6 @@ def test_no_other_call_is_known(tiny_door: Door, call: str) -> None:
         with pytest.raises(grpc.RpcError) as refused:
             getattr(stub, call)(getattr(service_pb2, f"{call}Request")(), timeout=10)
         assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
-        with pytest.raises(grpc.RpcError) as refused:
-            next(stub.ModelStreamInfer(iter([grpc_request()]), timeout=10))
-        assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_random_bytes_at_the_port_of_grpc(tiny_door: Door) -> None:

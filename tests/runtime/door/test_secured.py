@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import ssl
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ import pytest
 import tritonclient.grpc
 import tritonclient.http
 from door_requests import exchange, grpc_request, json_request, post
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2_grpc
 from tritonclient.grpc import service_pb2_grpc
 
 from consisid_runtime.door.access import Access
@@ -81,6 +84,9 @@ def test_over_https(secured: Door, certificate: Path, log: io.StringIO) -> None:
         assert get(secured, certificate, path, data, authorization="Bearer another-token-of-some-length")[0] == 401
     status, answer = get(secured, certificate, infer, body, **BEARER, **{"x-request-id": "mine-7"})
     assert status == 200 and json.loads(answer)["outputs"][0]["data"] == [97, 98, 99]
+    deadline = time.monotonic() + 5
+    while "mine-7" not in log.getvalue() and time.monotonic() < deadline:  # written once the answer was taken
+        time.sleep(0.01)
     lines = [json.loads(line) for line in log.getvalue().splitlines()]
     (line,) = (line for line in lines if line.get("request") == "mine-7")
     assert line["outcome"] == "OK" and line["protocol"] == "http" and line["peer"] == "127.0.0.1"
@@ -117,6 +123,13 @@ def test_a_call_without_the_token(secured: Door, certificate: Path, log: io.Stri
         with pytest.raises(grpc.RpcError) as refused:
             stub.ModelInfer(grpc_request(SECRET), timeout=10)
         assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        with pytest.raises(grpc.RpcError, match="bearer token"):
+            next(stub.ModelStreamInfer(iter([grpc_request(SECRET)]), timeout=10))
+        with pytest.raises(grpc.RpcError, match="bearer token"):
+            next(reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter([]), timeout=10))
+        health = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=10)
+        assert next(health).status == health_pb2.HealthCheckResponse.SERVING, "health has no token"
+        health.cancel()
         given = (*BEARER.items(), ("x-request-id", f"not a word {SECRET}"))
         answer, made = stub.ModelInfer.with_call(grpc_request(SECRET), timeout=10, metadata=given)
     assert answer.raw_output_contents[0] == b"abc"

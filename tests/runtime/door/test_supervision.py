@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from door_requests import call, exchange, grpc_request, json_request, post, refusal, video
+from door_requests import call, exchange, grpc_request, json_request, post, processes, refusal, video
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from consisid_runtime.client.client import Client
 from consisid_runtime.door import supervisor as subject
@@ -22,19 +25,6 @@ from consisid_runtime.door.limits import Limits
 from consisid_runtime.door.supervisor import Supervisor
 from consisid_runtime.errors import BundleCorrupt, InvalidOption, ServerDied, ServerError, ServerUnreachable
 from consisid_runtime.serve.tritonserver import TritonServer
-
-
-def processes(server: TritonServer, name: str) -> list[int]:
-    """Of one server, by the word that its shared memory's name puts on every command line."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            line = (path / "cmdline").read_text()
-        except OSError:
-            continue
-        if server._leaves[1] in line and name in line.partition("\0")[0]:
-            found.append(int(path.name))
-    return found
 
 
 @pytest.fixture
@@ -64,11 +54,18 @@ def later(work: Callable[[], Any]) -> Callable[[], Any]:
     return result
 
 
+@contextlib.contextmanager
+def watched(door: Door) -> Iterator[Any]:
+    """What gRPC's health check tells who watches it."""
+    with grpc.insecure_channel(door.grpc_url.partition("//")[2]) as channel:
+        yield health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=120)
+
+
 @pytest.mark.server
 @pytest.mark.parametrize("name", ["tritonserver", "triton_python_backend_stub"])
 def test_a_killed_server_is_started_again_and_the_queue_kept(mortal: tuple[Door, TritonServer], name: str) -> None:
     door, server = mortal
-    with Client(door.grpc_url, timeout=60) as client:
+    with Client(door.grpc_url, timeout=60) as client, watched(door) as health:
         running = later(lambda: client.generate(b"abc", "sleep 30"))
         time.sleep(0.4)
         waiting = [
@@ -85,7 +82,25 @@ def test_a_killed_server_is_started_again_and_the_queue_kept(mortal: tuple[Door,
         assert exchange(door.http_url, b"GET /v2/health/live HTTP/1.1\r\nConnection: close\r\n\r\n")[9:12] == b"200"
         assert [result() for result in waiting] == [(200, ""), b"abc"]
         assert client.ready()
-    assert len(processes(server, "tritonserver")) == 1
+        kinds = health_pb2.HealthCheckResponse
+        assert [next(health).status for _ in range(3)] == [kinds.SERVING, kinds.NOT_SERVING, kinds.SERVING]
+        assert len(processes(server, "tritonserver")) == 1
+        door.stop()
+        assert list(health) == [], "it ends with the door"
+
+
+@pytest.mark.server
+def test_models_that_hear_nothing_do_not_keep_the_turn(tiny_repository: Path) -> None:
+    server = TritonServer(tiny_repository, private=True, ready_timeout=60)
+    with Door(server, limits=Limits(stubborn=0.3)) as door:
+        body = json_request("hang 60", parameters={"timeout": 300_000})
+        assert refusal(exchange(door.http_url, post(body))) == (504, "SERVER_TIMEOUT")
+        died = json_request("sleep 30", parameters={"priority": 1})
+        assert refusal(exchange(door.http_url, post(died), 30)) == (502, "SERVER_DIED")
+        assert video(door) == b"abc", "by the next server"
+        with urllib.request.urlopen(door.metrics_url, timeout=10) as answer:
+            text = answer.read().decode()
+        assert "consisid_server_hung 1.0" in text and "consisid_server_starts 2.0" in text
 
 
 @pytest.mark.server

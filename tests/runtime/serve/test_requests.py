@@ -17,23 +17,28 @@ import pytest
 from consisid_runtime.door.door import Door
 from consisid_runtime.serve.tritonserver import TritonServer
 
-BLOCKS = re.findall(
-    r"```bash\n(.*?)```", (Path(__file__).parents[3] / "docs" / "requests.md").read_text(encoding="utf-8"), re.DOTALL
-)
+PAGE = (Path(__file__).parents[3] / "docs" / "requests.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
 PHOTO = bytes(range(256)) * 999
 
-# grpcurl is no Python package: this does what that command line asks of it, with the same JSON and the same protoset.
+# grpcurl is no Python package: this does what that command line asks of it, with the same JSON, by reflection or
+# with the same protoset.
 GRPCURL = """#!{python}
 import sys
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 *flags, address, method = sys.argv[1:]
-assert flags == ["-plaintext", "-max-msg-sz", "2000000000", "-protoset", "kserve.protoset", "-d", "@"], flags
-pool = descriptor_pool.DescriptorPool()
-for file in descriptor_pb2.FileDescriptorSet.FromString(open(flags[4], "rb").read()).file:
-    pool.Add(file)
+described = flags[0] == "-protoset"
+assert flags[2 * described :] == ["-plaintext", "-max-msg-sz", "2000000000", "-d", "@"], flags
 service, name = method.split("/")
+if described:
+    pool = descriptor_pool.DescriptorPool()
+    for file in descriptor_pb2.FileDescriptorSet.FromString(open(flags[1], "rb").read()).file:
+        pool.Add(file)
+else:
+    pool = descriptor_pool.DescriptorPool(ProtoReflectionDescriptorDatabase(grpc.insecure_channel(address)))
 found = pool.FindServiceByName(service).FindMethodByName(name)
 kinds = [message_factory.GetMessageClass(kind) for kind in (found.input_type, found.output_type)]
 with grpc.insecure_channel(address) as channel:
@@ -79,7 +84,7 @@ def run(
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 def test_curl(served: Door | TritonServer, tmp_path: Path) -> None:
-    curl, _, _ = BLOCKS
+    curl, *_ = BLOCKS
     done = run(curl, tmp_path, served.http_url)
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "out.mp4").read_bytes() == PHOTO
@@ -94,7 +99,7 @@ def seen(folder: Path) -> str:
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_curl_sends_any_prompt(tiny_door: Door, tmp_path: Path, prompt: str) -> None:
-    curl, _, _ = BLOCKS
+    curl, *_ = BLOCKS
     changes = {"'a man reading by the sea'": shlex.quote(prompt), '{"name": "video"': '{"name": "info"'}
     done = run(curl, tmp_path, tiny_door.http_url, **changes)
     assert (done.returncode, done.stderr) == (0, "")
@@ -104,7 +109,7 @@ def test_curl_sends_any_prompt(tiny_door: Door, tmp_path: Path, prompt: str) -> 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 def test_curl_sends_a_large_image_with_spaces_in_its_name(served: Door | TritonServer, tmp_path: Path) -> None:
     """At 8 MB of a form's type, curl's default, Triton server 2.51 would end."""
-    curl, _, _ = BLOCKS
+    curl, *_ = BLOCKS
     photo = PHOTO * 32
     done = run(curl, tmp_path, served.http_url, photo, "my $photo.jpg", **{"portrait.jpg": "'my $photo.jpg'"})
     assert (done.returncode, done.stderr) == (0, "")
@@ -113,7 +118,7 @@ def test_curl_sends_a_large_image_with_spaces_in_its_name(served: Door | TritonS
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 def test_curl_reports_an_error(served: Door | TritonServer, tmp_path: Path) -> None:
-    curl, _, _ = BLOCKS
+    curl, *_ = BLOCKS
     done = run(curl, tmp_path, served.http_url, steps="stepz")
     assert done.returncode == 22
     assert "curl: (22) The requested URL returned error: 400" in done.stderr
@@ -124,8 +129,10 @@ def test_curl_reports_an_error(served: Door | TritonServer, tmp_path: Path) -> N
 @pytest.mark.skipif(shutil.which("jq") is None, reason="needs jq")
 @pytest.mark.parametrize("prompt", ["a man", PROMPTS[1], PROMPTS[3]])
 def test_grpcurl(served: Door | TritonServer, tmp_path: Path, prompt: str) -> None:
-    _, protoset, grpcurl = BLOCKS
-    assert run(protoset + "\n# url=", tmp_path, "").returncode == 0
+    _, grpcurl, protoset, _ = BLOCKS
+    if isinstance(served, TritonServer):
+        assert run(protoset + "\n# url=", tmp_path, "").returncode == 0
+        grpcurl = grpcurl.replace("grpcurl -plaintext", "grpcurl -protoset kserve.protoset -plaintext")
     stand_in = tmp_path / "grpcurl"
     stand_in.write_text(GRPCURL.format(python=sys.executable))
     stand_in.chmod(stand_in.stat().st_mode | stat.S_IXUSR)
@@ -137,3 +144,28 @@ def test_grpcurl(served: Door | TritonServer, tmp_path: Path, prompt: str) -> No
     done = run(grpcurl, tmp_path, address, **changes)
     assert (done.returncode, done.stderr) == (0, "")
     assert seen(tmp_path) == prompt
+
+
+@pytest.mark.skipif(shutil.which("curl") is None or shutil.which("jq") is None, reason="needs curl and jq")
+def test_curl_shows_events(tiny_door: Door, tmp_path: Path) -> None:
+    done = run(BLOCKS[3], tmp_path, tiny_door.http_url, **{"a man reading by the sea": "sleep 0.1"})
+    assert (done.returncode, done.stderr) == (0, "")
+    stages = [json.loads(line)["stage"] for line in done.stdout.splitlines()]
+    assert stages == ["queue", "denoise", "denoise"]
+    assert (tmp_path / "out.mp4").read_bytes() == PHOTO
+
+
+def test_tritonclient_shows_events(
+    tiny_door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "portrait.jpg").write_bytes(PHOTO)
+    (block,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    address = tiny_door.grpc_url.removeprefix("grpc://")
+    exec(block.replace("127.0.0.1:8001", address).replace("a man reading by the sea", "sleep 0.1"), {})
+    assert [json.loads(line)["stage"] for line in capsys.readouterr().out.splitlines()] == [
+        "queue",
+        "denoise",
+        "denoise",
+    ]
+    assert (tmp_path / "out.mp4").read_bytes() == PHOTO

@@ -264,6 +264,7 @@ def test_serve_shows_the_log_and_ends_when_told_to(tiny_repository: Path, more: 
         (["--metrics-port", "8002"], "--metrics-port belongs to --direct"),
         (["--direct", "--token-file", "x"], "no TLS and no token"),
         (["--direct", "--tls-cert", "x", "--tls-key", "y"], "no TLS and no token"),
+        (["--direct", "--max-steps", "20"], "are the door's; leave out --direct"),
         (["--tls-cert", "x"], "x cannot be read"),
         (["--token-file", "/nowhere/token"], "/nowhere/token cannot be read"),
     ],

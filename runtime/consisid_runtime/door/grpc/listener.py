@@ -18,7 +18,7 @@ class Listener:
     """For one event loop."""
 
     def __init__(self, service: Service, access: Access, limits: Limits) -> None:
-        self._access, self._limits = access, limits
+        self._service, self._access, self._limits = service, access, limits
         options: list[tuple[str, Any]] = [
             ("grpc.max_receive_message_length", limits.message),
             ("grpc.max_send_message_length", -1),
@@ -47,4 +47,5 @@ class Listener:
 
     async def stop(self) -> None:
         """What is being answered ends, or is ended after the grace."""
+        self._service.close()
         await self._server.stop(self._limits.grace)

@@ -11,7 +11,7 @@ from tritonclient.grpc import service_pb2
 from consisid_runtime.door.description import signature_of
 from consisid_runtime.door.limits import Limits
 from consisid_runtime.door.request import MOST_LISTED, Asked, Tensor, check, elements
-from consisid_runtime.errors import MalformedRequest, RequestTooLarge
+from consisid_runtime.errors import ConsisIDError, MalformedRequest, RequestTooLarge
 
 _LENGTH_DELIMITED = 2
 _FIELDS = 256
@@ -43,6 +43,14 @@ def parse(data: bytes, limits: Limits) -> Asked:
         raise MalformedRequest(str(error)[:200]) from None
     parameters = {name: _value(given) for name, given in request.parameters.items()}
     return check(signature.name, tensors, parameters, [output.name for output in request.outputs], request.id[:256])
+
+
+def identifier(data: bytes, limits: Limits) -> str:
+    """The `id` of a ModelInferRequest that may be refused; empty for what is none."""
+    try:
+        return str(service_pb2.ModelInferRequest.FromString(_split(data, limits)[0]).id)[:256]
+    except (DecodeError, ConsisIDError):
+        return ""
 
 
 def _split(data: bytes, limits: Limits) -> tuple[bytes, list[memoryview]]:

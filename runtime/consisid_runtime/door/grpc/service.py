@@ -21,17 +21,13 @@ from tritonclient.grpc import model_config_pb2, service_pb2
 
 from consisid_runtime.door import description
 from consisid_runtime.door.access import owner
+from consisid_runtime.door.grpc.exchange import host, read, request_id, write
 from consisid_runtime.door.grpc.failure import metadata, status
 from consisid_runtime.door.grpc.message import parse
+from consisid_runtime.door.grpc.reflection import CALLS, Reflection
+from consisid_runtime.door.grpc.stream import Stream
 from consisid_runtime.door.parts import Parts
-from consisid_runtime.errors import (
-    Busy,
-    ConsisIDError,
-    MalformedRequest,
-    RequestTooLarge,
-    ServerTimeout,
-    Unauthenticated,
-)
+from consisid_runtime.errors import Busy, ConsisIDError, MalformedRequest, RequestTooLarge, Unauthenticated
 
 Call = Callable[[Any], Awaitable[Any]]
 """From a call's context to its answer, a message; None where the call has written it."""
@@ -51,7 +47,8 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._calls: Counter[str] = Counter()
-        # The three without a token and without a look at the request: nothing that others send shuts them out.
+        self._closing = asyncio.Event()
+        # Not counted, without a token and without a look at the request: nothing that others send shuts them out.
         self._open: dict[str, Call] = {
             f"/{KSERVE}/ServerLive": self._live,
             f"/{KSERVE}/ServerReady": self._ready,
@@ -64,7 +61,14 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
             f"/{KSERVE}/ModelConfig": self._config,
             f"/{KSERVE}/RepositoryIndex": self._index,
             f"/{KSERVE}/ModelInfer": self._infer,
+            f"/{KSERVE}/ModelStreamInfer": self._stream,
+            f"/{HEALTH}/Watch": self._watch,
+            **dict.fromkeys(CALLS, Reflection((KSERVE, HEALTH), parts.limits).answer),
         }
+
+    def close(self) -> None:
+        """End the calls that would last for ever."""
+        self._closing.set()
 
     def service(self, details: Any) -> Any:
         """The handler of a call; None for an unknown one."""
@@ -74,19 +78,19 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
             return None
 
         async def answer(_: Any, context: Any) -> None:
-            await self._answer(call, context, checked=method in self._others)
+            await self._answer(call, context, counted=method in self._others)
 
         return grpc.stream_stream_rpc_method_handler(answer)
 
-    async def _answer(self, call: Call, context: Any, *, checked: bool) -> None:
-        caller = owner(_host(context))
-        self._calls[caller] += checked
+    async def _answer(self, call: Call, context: Any, *, counted: bool) -> None:
+        caller = owner(host(context))
+        self._calls[caller] += counted
         try:
-            if checked:
-                self._check(caller, context)
+            if counted:
+                self._check(caller, context, token=call != self._watch)
             answer = await call(context)
             if answer is not None:
-                await self._write(context, answer)
+                await write(context, answer, self._parts.limits)
         except ConsisIDError as error:
             await self._abort(context, error)
         except grpc.aio.AbortError:
@@ -96,14 +100,15 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
             log.error("error %s", reference, exc_info=error)
             await self._abort(context, ConsisIDError(f"the door failed; the server's log has it as error {reference}"))
         finally:
-            self._calls[caller] -= checked
+            self._calls[caller] -= counted
             if not self._calls[caller]:
                 del self._calls[caller]
 
-    def _check(self, caller: str, context: Any) -> None:
+    def _check(self, caller: str, context: Any, *, token: bool) -> None:
         """Raises `Unauthenticated`, or `Busy` for more calls than there may be."""
         try:
-            self._parts.access.check(dict(context.invocation_metadata()).get("authorization"))
+            if token:
+                self._parts.access.check(dict(context.invocation_metadata()).get("authorization"))
         except Unauthenticated as error:
             self._parts.records.count("grpc", error.code)
             raise
@@ -111,31 +116,14 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
         if self._calls.total() > most or self._calls[caller] > self._parts.limits.one(most):
             raise Busy("there are too many calls; try again in 5 s", 5.0)
 
-    async def _write(self, context: Any, answer: Message) -> None:
-        """Raises `ServerTimeout` where the caller does not take it."""
-        try:
-            async with asyncio.timeout(self._parts.limits.body_seconds):
-                await context.write(answer.SerializeToString())
-        except TimeoutError:
-            raise ServerTimeout("the answer was not taken in time") from None
-
     async def _abort(self, context: Any, error: ConsisIDError) -> None:
         await context.abort(status(error), error.sent(), metadata(error))
 
-    async def _read(self, context: Any) -> bytes:
-        """The call's one message. Raises `ServerTimeout`, or `MalformedRequest` where there is none."""
-        try:
-            async with asyncio.timeout(self._parts.limits.body_seconds):
-                data = await context.read()
-        except TimeoutError:
-            raise ServerTimeout("the request did not arrive in time") from None
-        if data is grpc.aio.EOF:
-            raise MalformedRequest("the call came without a message")
-        return bytes(data)
-
     async def _small(self, context: Any, kind: type[Kind]) -> Kind:
-        async with self._parts.budget.reserve(owner(_host(context)), self._parts.limits.message):
-            data = await self._read(context)
+        async with self._parts.budget.reserve(owner(host(context)), self._parts.limits.message):
+            data = await read(context, self._parts.limits.body_seconds)
+        if data is None:
+            raise MalformedRequest("the call came without a message")
         if len(data) > _SMALL:
             raise RequestTooLarge(f"this call's message has at most {_SMALL} bytes, got {len(data)}")
         try:
@@ -144,22 +132,29 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
             raise MalformedRequest(f"this is no {kind.DESCRIPTOR.name}") from None
 
     async def _infer(self, context: Any) -> None:
-        parts, peer = self._parts, _host(context)
-        given = dict(context.invocation_metadata()).get("x-request-id", "")
-        with parts.records.request("grpc", peer, given if isinstance(given, str) else "") as line:
-            caller = owner(peer)
+        parts = self._parts
+        with parts.records.request("grpc", host(context), request_id(context)) as line:
+            caller = owner(host(context))
             parts.dispatch.require_room(caller)
             async with parts.budget.reserve(caller, parts.limits.message) as held:
-                data = await self._read(context)
+                data = await read(context, parts.limits.body_seconds)
+                if data is None:
+                    raise MalformedRequest("the call came without a message")
                 line.received = len(data)
                 asked = parse(data, parts.limits)
                 del data
-                held.shrink(asked.size)
-                answer = await parts.dispatch.run(asked, caller, context.time_remaining(), line.take_turn)
-            answer.id = asked.identifier
-            line.sent = answer.ByteSize()
-            context.set_trailing_metadata((("x-request-id", line.identifier),))
-            await self._write(context, answer)
+                if asked.streams:
+                    raise MalformedRequest(f"{asked.model} answers several times; call it by ModelStreamInfer")
+                held.resize(asked.size)
+                seconds = context.time_remaining()
+                answer = await parts.dispatch.run(asked, caller, seconds, on_turn=line.take_turn)
+                line.sent = answer.ByteSize()
+                held.resize(line.sent)
+                context.set_trailing_metadata((("x-request-id", line.identifier),))
+                await write(context, answer, parts.limits)
+
+    async def _stream(self, context: Any) -> None:
+        await Stream(self._parts, context).answer()
 
     async def _live(self, context: Any) -> Any:
         return service_pb2.ServerLiveResponse(live=True)
@@ -171,6 +166,21 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
         kinds = health_pb2.HealthCheckResponse
         ready = await self._parts.supervisor.ready()
         return kinds(status=kinds.SERVING if ready else kinds.NOT_SERVING)
+
+    async def _watch(self, context: Any) -> None:
+        """Health now, and whenever it changes, until `close`."""
+        told = None
+        closing = asyncio.ensure_future(self._closing.wait())
+        try:
+            while not closing.done():
+                changed = asyncio.ensure_future(self._parts.supervisor.changed.wait())
+                if (health := await self._health(context)) != told:
+                    await write(context, health, self._parts.limits)
+                    told = health
+                await asyncio.wait({changed, closing}, return_when=asyncio.FIRST_COMPLETED)
+                changed.cancel()
+        finally:
+            closing.cancel()
 
     async def _server(self, context: Any) -> Any:
         return ParseDict(description.server(), service_pb2.ServerMetadataResponse())
@@ -193,10 +203,3 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
     async def _index(self, context: Any) -> Any:
         models = description.index(ready=await self._parts.supervisor.ready())
         return ParseDict({"models": models}, service_pb2.RepositoryIndexResponse())
-
-
-def _host(context: Any) -> str:
-    """`ipv4:127.0.0.1:4242` and `ipv6:%5B::1%5D:4242` are what gRPC calls its peers."""
-    kind, _, rest = str(context.peer()).partition(":")
-    host = rest.rpartition(":")[0]
-    return host.removeprefix("%5B").removesuffix("%5D").strip("[]") if kind in ("ipv4", "ipv6") else kind

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import secrets
 from typing import Any
@@ -14,12 +13,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from consisid_runtime.door import description
-from consisid_runtime.door.access import owner
-from consisid_runtime.door.http.answer import failure, success
-from consisid_runtime.door.http.body import parse, read
+from consisid_runtime.door.http.answer import failure
+from consisid_runtime.door.http.inference import WAYS, Inference
 from consisid_runtime.door.http.protocol import HEALTH
 from consisid_runtime.door.parts import Parts
-from consisid_runtime.errors import ConsisIDError, NotFound, RequestCancelled, Unauthenticated
+from consisid_runtime.errors import ConsisIDError, NotFound, Unauthenticated
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +39,7 @@ class App:
                 Route(base, self._metadata),
                 Route(f"{base}/config", self._config),
                 Route(f"{base}/ready", self._model_ready),
-                Route(f"{base}/infer", self._infer, methods=["POST"]),
+                *(Route(f"{base}/{way}", Inference(parts, way), methods=["POST"]) for way in WAYS),
             ]
         handlers: Any = {ConsisIDError: self._refused, HTTPException: self._missing, Exception: self._unexpected}
         self._routed = Starlette(routes=routes, exception_handlers=handlers)
@@ -86,23 +84,6 @@ class App:
     async def _metrics(self, request: Request) -> Response:
         return Response(await self._parts.metrics(), media_type="text/plain; version=0.0.4")
 
-    async def _infer(self, request: Request) -> Response:
-        parts, peer = self._parts, request.client.host if request.client else ""
-        with parts.records.request("http", peer, request.headers.get("x-request-id", "")) as line:
-            caller = owner(peer)
-            signature = _signature(request)
-            parts.dispatch.require_room(caller)
-            async with read(request, caller, parts.budget, parts.limits) as (body, head):
-                line.received = len(body)
-                asked, binary = parse(signature.name, body, head, parts.limits)
-                body.clear()
-                work = asyncio.ensure_future(parts.dispatch.run(asked, caller, on_turn=line.take_turn))
-                answer = await _unless_left(request, work)
-            line.sent = sum(map(len, answer.raw_output_contents))
-            response = await success(answer, binary, asked.identifier)
-            response.headers["X-Request-Id"] = line.identifier
-            return response
-
     async def _refused(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, ConsisIDError)
         return failure(error)
@@ -121,19 +102,3 @@ class App:
 
 def _signature(request: Request) -> Any:
     return description.signature_of(request.path_params["model"], request.path_params.get("version", ""))
-
-
-async def _unless_left(request: Request, work: asyncio.Future[Any]) -> Any:
-    """What `work` returns; cancels it where the caller disconnects, and raises `RequestCancelled`."""
-    # After the body, the only event that comes is http.disconnect.
-    left = asyncio.ensure_future(request.receive())
-    try:
-        await asyncio.wait({work, left}, return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
-            raise RequestCancelled("the caller left")
-        return work.result()
-    finally:
-        left.cancel()
-        if not work.done():
-            work.cancel()
-            await asyncio.wait({work})

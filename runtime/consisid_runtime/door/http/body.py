@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import base64
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from typing import Any
 
 from starlette.requests import Request
 
-from consisid_runtime.door.budget import Budget
+from consisid_runtime.door.admission.budget import Budget, Reservation
+from consisid_runtime.door.description import signature_of
 from consisid_runtime.door.limits import Limits
 from consisid_runtime.door.request import MOST_LISTED, Asked, Tensor, check, elements
 from consisid_runtime.errors import MalformedRequest, RequestCancelled, RequestTooLarge
@@ -19,8 +22,13 @@ _DIGITS = 12
 
 
 @asynccontextmanager
-async def read(request: Request, owner: str, budget: Budget, limits: Limits) -> AsyncIterator[tuple[bytearray, int]]:
-    """The body, and how much of it is JSON; the memory stays reserved inside.
+async def read(
+    request: Request, owner: str, budget: Budget, limits: Limits, most_json: int
+) -> AsyncIterator[tuple[bytearray, int, Reservation]]:
+    """The body, how much of it is JSON, and the memory that is reserved for it inside.
+
+    Args:
+        most_json: bytes of a body without binary data.
 
     Raises `MalformedRequest`, `RequestTooLarge`, `Busy`, or `RequestCancelled` for a caller who leaves.
     """
@@ -32,11 +40,11 @@ async def read(request: Request, owner: str, budget: Budget, limits: Limits) -> 
     head = _number(fields, LENGTH)
     if head is not None and head > min(size, limits.header):
         raise RequestTooLarge(f"the JSON of a binary request has at most {min(size, limits.header)} bytes, got {head}")
-    most = limits.json if head is None else limits.body
+    most = most_json if head is None else limits.body
     if size > most:
         hint = "; send the image as binary data" if head is None else ""
         raise RequestTooLarge(f"the body has {size} bytes, at most {most} are read{hint}")
-    async with budget.reserve(owner, size):
+    async with budget.reserve(owner, size) as held:
         body = bytearray()
         while True:
             event = await request.receive()
@@ -45,17 +53,13 @@ async def read(request: Request, owner: str, budget: Budget, limits: Limits) -> 
             body += event["body"]
             if not event.get("more_body"):
                 break
-        yield body, size if head is None else head
+        yield body, size if head is None else head, held
 
 
 def parse(model: str, body: bytearray, head: int, limits: Limits) -> tuple[Asked, dict[str, bool]]:
     """What is asked for, and for each output whether it goes back in binary form. Raises as `check`."""
-    if body.count(b"[", 0, head) + body.count(b"{", 0, head) > limits.brackets:
-        raise MalformedRequest(
-            f"the JSON has more than {limits.brackets} brackets; send texts with many in binary form"
-        )
-    try:
-        top = _kind(parse_json(bytes(memoryview(body)[:head]), finite=False), dict, "the JSON")
+    with _reading():
+        top = _top(body, head, limits)
         parameters = _kind(top.get("parameters", {}), dict, "parameters")
         listed = _list(top, "outputs") if "outputs" in top else []
         tensors, place = [], head
@@ -65,14 +69,66 @@ def parse(model: str, body: bytearray, head: int, limits: Limits) -> tuple[Asked
         identifier = _kind(top.get("id", ""), str, "id")[:256]
         all_binary = parameters.pop("binary_data_output", False) is True
         binary = [(_kind(entry.get("name"), str, "a name"), _binary(entry, all_binary)) for entry in listed]
-    except ValueError as error:
-        raise MalformedRequest(f"the body is not KServe's JSON: {str(error)[:200]}") from None
-    except RecursionError:
-        raise MalformedRequest("the JSON is nested too deeply") from None
     if place != len(body):
         raise MalformedRequest(f"{len(body) - place} bytes are left behind the last tensor")
     asked = check(model, tensors, parameters, [name for name, _ in binary], identifier)
     return asked, dict(binary) or dict.fromkeys(asked.outputs, all_binary)
+
+
+def parse_generate(model: str, body: bytearray, head: int, limits: Limits) -> Asked:
+    """What is asked for by the generate extension, or in binary form. Raises as `check`."""
+    if head < len(body):
+        asked, _ = parse(model, body, head, limits)
+    else:
+        with _reading():
+            asked = _flat(model, _top(body, head, limits))
+    if "raw_frames" in asked.parameters:
+        raise MalformedRequest("frames are not sent as JSON; ask for them by infer or ModelStreamInfer")
+    return replace(asked, outputs=tuple(name for name in asked.outputs if name != "frames"))
+
+
+def _flat(model: str, top: dict[str, Any]) -> Asked:
+    """Inputs and parameters lie beside each other. Raises `ValueError`, and as `check`."""
+    identifier = _kind(top.pop("id", ""), str, "id")[:256]
+    parameters = _kind(top.pop("parameters", {}), dict, "parameters")
+    tensors = []
+    for port in signature_of(model).inputs:
+        if port.name not in top:
+            continue
+        text = _kind(top.pop(port.name), str, port.name).encode(errors="surrogatepass")
+        content = [text] if port.dtype == "BYTES" else _from_base64(port.name, text)
+        tensors.append(Tensor(port.name, port.dtype, [len(content)], content))
+    if twice := top.keys() & parameters.keys():
+        raise ValueError(f"{min(twice)[:40]!r} stands in parameters and beside them")
+    return check(model, tensors, parameters | top, [], identifier)
+
+
+def _from_base64(name: str, text: bytes) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        raise ValueError(f"{name} is not Base64 (A–Z a–z 0–9 + / and the = at its end, without line breaks)") from None
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """What is not KServe's JSON raises `MalformedRequest`."""
+    try:
+        yield
+    except ValueError as error:
+        raise MalformedRequest(f"the body is not KServe's JSON: {str(error)[:200]}") from None
+    except RecursionError:
+        raise MalformedRequest("the JSON is nested too deeply") from None
+
+
+def _top(body: bytearray, head: int, limits: Limits) -> dict[str, Any]:
+    """The JSON object that a body begins with. Raises `ValueError`, `RecursionError` or `MalformedRequest`."""
+    if body.count(b"[", 0, head) + body.count(b"{", 0, head) > limits.brackets:
+        raise MalformedRequest(
+            f"the JSON has more than {limits.brackets} brackets; send texts with many in binary form"
+        )
+    found: dict[str, Any] = _kind(parse_json(bytes(memoryview(body)[:head]), finite=False), dict, "the JSON")
+    return found
 
 
 def _tensor(entry: dict[str, Any], body: bytearray, place: int) -> tuple[Tensor, int]:

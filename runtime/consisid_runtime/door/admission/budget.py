@@ -19,8 +19,8 @@ class Reservation:
     def __init__(self, budget: Budget, owner: str, size: int) -> None:
         self._budget, self._owner, self.size = budget, owner, size
 
-    def shrink(self, size: int) -> None:
-        """Give back what the request turned out not to need."""
+    def resize(self, size: int) -> None:
+        """Hold what is needed from now on. More is held at once: others then wait until there is room again."""
         self._budget._give_back(self._owner, self.size - size)
         self.size = size
 
@@ -47,7 +47,7 @@ class Budget:
         try:
             yield held
         finally:
-            held.shrink(0)
+            held.resize(0)
 
     async def _take(self, owner: str, size: int) -> None:
         turn = asyncio.get_running_loop().create_future()

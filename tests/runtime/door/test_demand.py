@@ -1,0 +1,73 @@
+"""What a video should take, and what an operator does not allow."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from consisid_runtime.door.admission import demand as subject
+from consisid_runtime.door.admission.demand import Demand
+from consisid_runtime.door.limits import Limits
+from consisid_runtime.errors import InvalidOption
+from consisid_runtime.options import Options
+from consisid_runtime.plan import Geometry, Plan, plan
+
+SIZES = Geometry(frames=49, height=480, width=720, spatial=8, temporal=4, patch=2, fixed_size=False)
+
+
+def resolve(options: Options) -> Plan:
+    return plan(options, SIZES)
+
+
+def test_seconds_follow_evaluations_and_size() -> None:
+    demand = Demand(Limits(), lambda: resolve)
+    assert demand.seconds(resolve(Options())) is None and demand.at_least(resolve(Options())) == 0
+    demand.learn(resolve(Options(steps=10)), 20.0)
+    assert demand.seconds(resolve(Options(steps=10))) == pytest.approx(20)
+    assert demand.seconds(resolve(Options(steps=5))) == pytest.approx(10)
+    assert demand.seconds(resolve(Options(steps=10, guidance=1.0))) == pytest.approx(10), "half the evaluations"
+    assert demand.seconds(resolve(Options(steps=10, frames=97))) == pytest.approx(20 * 97 / 49)
+    demand.learn(resolve(Options(steps=10, frames=97)), 60.0)
+    assert demand.seconds(resolve(Options(steps=1, frames=97))) == pytest.approx(6), "its own size's"
+    assert demand.seconds(resolve(Options(steps=1))) == pytest.approx(2)
+    assert demand.seconds(resolve(Options(steps=1, frames=89))) == pytest.approx(6 * 89 / 97), "the nearest size's"
+    demand.learn(resolve(Options(steps=10)), 5.0)
+    assert demand.seconds(resolve(Options(steps=10))) == pytest.approx(5), "the last"
+
+
+def test_only_a_fresh_figure_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    demand = Demand(Limits(), lambda: resolve)
+    demand.learn(resolve(Options()), 40.0)
+    assert demand.at_least(resolve(Options())) == pytest.approx(20)
+    now = 601.0
+    assert demand.at_least(resolve(Options())) == 0
+
+
+def test_sizes_are_forgotten() -> None:
+    demand = Demand(Limits(), lambda: resolve)
+    for row in range(1, 101):
+        demand.learn(resolve(Options(height=16 * row, width=16)), 1.0)
+    assert len(demand._seen) == subject._SIZES_KEPT
+
+
+@pytest.mark.parametrize(
+    ("limits", "options", "name", "asked"),
+    [
+        (Limits(steps=20), Options(steps=21), "steps", 21),
+        (Limits(steps=20), Options(), "steps", 50),
+        (Limits(frames=17), Options(frames=25), "frames", 25),
+        (Limits(frames=17), Options(), "frames", 49),
+        (Limits(pixels=10_000), Options(height=128, width=128), "pixels", 128 * 128),
+    ],
+)
+def test_the_operators_limits_hold_for_what_is_resolved(
+    limits: Limits, options: Options, name: str, asked: int
+) -> None:
+    with pytest.raises(InvalidOption, match=rf"--max-{name} is \d+, the request asks for {asked}"):
+        Demand(limits, lambda: resolve).plan(options)
+    within = Options(steps=20, frames=17, height=96, width=96)
+    assert Demand(limits, lambda: resolve).plan(within) == resolve(within)
+    assert Demand(limits, lambda: None).plan(options) is None
