@@ -1,8 +1,8 @@
 """A process that runs cases: a crash ends it, and not the tests.
 
 Reads "KIND NUMBER" a line and writes a line of JSON for each: what became of it, CPU seconds, and the bytes it took.
-By hand: `echo image 17 | PYTHONPATH=tests/fuzz python tests/fuzz/case_worker.py`; tensors need a bundle's folder in FUZZED_BUNDLE,
-and what goes to a door its addresses in FUZZED_HTTP and FUZZED_GRPC.
+By hand: `echo image 17 | PYTHONPATH=tests/fuzz python tests/fuzz/case_worker.py`. Tensors need a bundle's folder in
+FUZZED_BUNDLE; what goes to a door needs FUZZED_HTTP, FUZZED_GRPC, and tests/runtime/door on the path.
 """
 
 from __future__ import annotations
@@ -12,21 +12,22 @@ import os
 import sys
 import time
 import traceback
+from importlib import import_module
 from pathlib import Path
+from random import Random
 from typing import Any
-
-from case_kinds import KINDS
 
 from consisid_runtime.errors import ConsisIDError, all_errors
 
 
 def outcome(kind: str, number: int) -> dict[str, Any]:
     """One case, run. "outcome" is "ok" or an error's code; a "finding" is what should not be."""
-    case = KINDS[kind].make(number)
+    cases = import_module(f"{kind}_cases")
+    case = cases.make(Random(f"{kind} {number}"))
     before = _reset_peak()
     begin, found, finding = time.process_time(), "ok", None
     try:
-        KINDS[kind].run(case)
+        cases.run(case)
     except ConsisIDError as error:
         found = error.code
         error.sent().encode()
@@ -58,7 +59,7 @@ def main() -> None:
         kind, number = line.split()
         if kind not in loaded:
             loaded.add(kind)
-            KINDS[kind].make(0)  # what is imported and made once is not the case's
+            import_module(f"{kind}_cases").make(Random(0))  # what is imported and made once is not the case's
         answers.write(json.dumps(outcome(kind, int(number))) + "\n")
         answers.flush()
 

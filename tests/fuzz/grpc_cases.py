@@ -122,7 +122,9 @@ def _raw(chance: Random, request: Any) -> None:
 
 def _many(chance: Random, request: Any) -> None:
     """A field that is repeated many times."""
-    request.MergeFromString(chance.choice([b"\x2a\0", b"\x32\0", b"\x3a\0", b"\x22\0"]) * chance.choice([1, 9, 300, 9000]))
+    request.MergeFromString(
+        chance.choice([b"\x2a\0", b"\x32\0", b"\x3a\0", b"\x22\0"]) * chance.choice([1, 9, 300, 9000])
+    )
 
 
 _CHANGES = (_model, _input, _input, _input, _output, _raw, _raw, _many)

@@ -10,7 +10,24 @@ from typing import Any
 
 from byte_changes import changed
 
-_CHARACTERS = ["a", "é", "海", "🌊", "\0", "\ud800", "\udfff", "\u200b", "\u202e", "\n", "\x7f", '"', "\\", "/", " ", "%s"]
+_CHARACTERS = [
+    "a",
+    "é",
+    "海",
+    "🌊",
+    "\0",
+    "\ud800",
+    "\udfff",
+    "\u200b",
+    "\u202e",
+    "\n",
+    "\x7f",
+    '"',
+    "\\",
+    "/",
+    " ",
+    "%s",
+]
 _TEXTS = ["", "only", "exact", "fp8", "draft", "dpm", "crop", "true", "null", "1", "-1", "NaN", "../../etc/passwd"]
 _TEXTS += ["video", "info", "frames", "image", "prompt", "BYTES", "UINT8", "FP32", "a" * 32, "0123456789abcdef" * 2]
 _NUMBERS = [0, 1, 2, 3, 9, 16, 17, 49, 64, 128, 255, 256, -1, -(2**31), 2**31, 2**53, 2**63 - 1, 2**63, 2**64, 10**39]
@@ -58,8 +75,10 @@ def with_changes(chance: Random, document: Any, most: int = 3) -> Any:
             holder[text(chance)] = holder.pop(key)
         elif what == 3:
             other, name = chance.choice(places)
-            if other is not found and (isinstance(other, dict) or name < len(other)) and not (
-                isinstance(other, dict) and name not in other
+            if (
+                other is not found
+                and (isinstance(other, dict) or name < len(other))
+                and not (isinstance(other, dict) and name not in other)
             ):
                 holder[key] = copy.deepcopy(other[name])
         else:

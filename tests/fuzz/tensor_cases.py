@@ -129,7 +129,9 @@ def make(chance: Random) -> tuple[str, str, Arrays]:
 def _first(chance: Random, port: Port) -> NDArray[Any]:
     """True, but for the range of a run, which has no default."""
     if port.name == "span":
-        pair = chance.choice([(0, 1), (1, 2), (0, 2), (2, 2), (2, 1), (-1, 1), (1, 3), (0, 2**62), (-(2**63), 2**63 - 1)])
+        pair = chance.choice(
+            [(0, 1), (1, 2), (0, 2), (2, 2), (2, 1), (-1, 1), (1, 3), (0, 2**62), (-(2**63), 2**63 - 1)]
+        )
         return np.array(pair, np.int64)
     return _chain()[port.name]
 
@@ -149,7 +151,9 @@ def _changed(chance: Random, port: Port, array: NDArray[Any]) -> NDArray[Any]:
     count = chance.choice([1, 1, 7, flat.size])
     places = np.random.default_rng(chance.randrange(2**32)).integers(0, max(1, flat.size), count)
     if found.dtype == np.float32:
-        flat[places] = np.float32(chance.choice([np.nan, np.inf, -np.inf, 3e38, -3e38, 1e20, -1e20, 1e5, 1e-45, -0.0, 0.0]))
+        flat[places] = np.float32(
+            chance.choice([np.nan, np.inf, -np.inf, 3e38, -3e38, 1e20, -1e20, 1e5, 1e-45, -0.0, 0.0])
+        )
     elif found.dtype == np.int64:
         flat[places] = chance.choice([0, 1, 2, -1, 2**31, 2**63 - 1, -(2**63)])
     else:
