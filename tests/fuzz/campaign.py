@@ -96,7 +96,7 @@ class Campaign:
             name = f"{kind} {start}"
             if name not in record.trials:
                 result = self.run(kind, range(start, min(start + _BLOCK, KINDS[kind].cases)))
-                assert result.findings == {}
+                assert not result.findings, f"cases of {kind}: {result.findings}"
                 record.record(name, **result.to_json())
 
     def _one(self, kind: str, number: int) -> dict[str, Any]:

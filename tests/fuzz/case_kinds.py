@@ -28,6 +28,6 @@ KINDS = {
     "http": Kind(8000, 30, 64 * MIB),
     "grpc": Kind(8000, 30, 64 * MIB),
     "checkpoint": Kind(6000, 30, 64 * MIB),
-    "door": Kind(3000, 0, 64 * MIB),
+    "door": Kind(3000, 0, 512 * MIB),  # of the client, who gets frames of 51 MB
     "tensor": Kind(3000, 0, 512 * MIB),
 }
