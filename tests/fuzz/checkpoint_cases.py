@@ -34,11 +34,11 @@ def _true() -> bytes:
 def make(chance: Random) -> bytes:
     data = _true()
     if chance.random() < 0.75:
-        data = _rewritten(chance, data)
+        data = rewritten(chance, data)
     return changed(chance, data) if chance.random() < 0.4 else data
 
 
-def _rewritten(chance: Random, data: bytes) -> bytes:
+def rewritten(chance: Random, data: bytes) -> bytes:
     """Other headers, tensors and metadata; the digest is that of the tensors as they are now."""
     size = int.from_bytes(data[:8], "little")
     header, body = json.loads(data[8 : 8 + size]), bytearray(data[8 + size :])
@@ -54,9 +54,12 @@ def _rewritten(chance: Random, data: bytes) -> bytes:
     elif what == 2:
         entry["data_offsets"] = [chance.choice([0, start, end, *NUMBERS]), chance.choice([start, end, *NUMBERS])]
     elif what == 3:
-        numbers = np.frombuffer(bytes(body[start : end - end % 4]), np.float32).copy()
-        numbers[chance.randrange(len(numbers))] = chance.choice([np.nan, np.inf, 3e38, 0.0])
-        body[start : start + numbers.nbytes] = numbers.tobytes()
+        if name == "generator":
+            body[start : start + 24] = changed(chance, bytes(body[start : start + 24]), most=2)[:24].ljust(24, b"\0")
+        else:
+            numbers = np.frombuffer(body[start:end], np.float32).copy()
+            numbers[chance.randrange(len(numbers))] = chance.choice([np.nan, np.inf, 3e38, 0.0])
+            body[start:end] = numbers.tobytes()
     elif what == 4:
         header[chance.choice(["latents", "x0", "more", ""])] = header.pop(name)
     elif what == 5:

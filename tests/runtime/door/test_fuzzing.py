@@ -23,7 +23,9 @@ GROWTH = 2**29
 
 @pytest.mark.proof
 @pytest.mark.server
-def test_every_case(tiny_repository: Path, proof: Callable[..., Any]) -> None:
+def test_every_case_is_answered_in_time_with_a_code_and_nothing_ends(
+    tiny_repository: Path, proof: Callable[..., Any]
+) -> None:
     server = TritonServer(tiny_repository, private=True, ready_timeout=60)
     with (
         Door(server, limits=LIMITS) as door,
