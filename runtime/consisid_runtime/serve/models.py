@@ -28,7 +28,7 @@ from consisid_runtime.events import Progress
 from consisid_runtime.memory.decide import read_setting
 from consisid_runtime.options import Options
 from consisid_runtime.plan import Plan
-from consisid_runtime.serve.tensor_checks import check_tensors, checkpoint_dims, read_report, request_dims
+from consisid_runtime.serve.tensor_checks import check_finite, check_tensors, checkpoint_dims, read_report, request_dims
 from consisid_runtime.serve.ticket import Look, take_look, take_urgent
 from consisid_runtime.serve.warm_up import warm_up
 from consisid_runtime.signatures import Signature
@@ -166,6 +166,7 @@ class StageModel(Model):
         begin = time.perf_counter()
         outputs, info = self.stage.call(self.loaded, values, plan, progress)
         arrays = {name: array_of(value) for name, value in outputs.items()}
+        check_finite(self.signature, arrays)
         reports[self.stage.name] = {**info, "seconds": time.perf_counter() - begin}
         if "frames" in arrays and not raw_frames:
             arrays["frames"] = arrays["frames"][:0]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from consisid_runtime.errors import InvalidOption
+from consisid_runtime.errors import InvalidOption, NotFinite
 from consisid_runtime.files.json_file import parse_json
 from consisid_runtime.plan import Plan
 from consisid_runtime.signatures import Signature
@@ -62,6 +62,16 @@ def check_tensors(signature: Signature, tensors: Mapping[str, NDArray[Any]]) -> 
             )
         if port.dtype == "FP32" and not np.isfinite(tensor).all():
             raise InvalidOption(f"{port.name} has values that are not finite")
+
+
+def check_finite(signature: Signature, outputs: Mapping[str, NDArray[Any]]) -> None:
+    """Raises `NotFinite` for outputs that the next stage would take for its caller's mistake."""
+    for port in signature.outputs:
+        if port.dtype == "FP32" and not np.isfinite(outputs[port.name]).all():
+            raise NotFinite(
+                f"{signature.name} returned {port.name} with values that are not finite; try less guidance, or a "
+                "bundle exported with higher precision"
+            )
 
 
 def read_report(stage: str, text: bytes) -> dict[str, Any]:

@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 
 from consisid_runtime.errors import CheckpointRefused
+from consisid_runtime.files.json_file import parse_json
 from consisid_runtime.plan import Plan
 from consisid_runtime.stages.table import Values
 
 FORMAT = 1
 _MOST_BYTES = 2**30
+_MOST_HEADER = 2**14
+"""Bytes; those of `write` have 600. Its JSON is parsed before anything is known of who sent it."""
 _DTYPES = {"latents": np.float32, "x0": np.float32, "generator": np.uint8}
 
 
@@ -64,7 +67,9 @@ def read(data: bytes, origin: Origin, plan: Plan) -> tuple[int, Values]:
         if len(data) > _MOST_BYTES:
             raise ValueError("it is too large")
         size = int.from_bytes(data[:8], "little")
-        header = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["consisid"])
+        if size > _MOST_HEADER:
+            raise ValueError("its header is too large")
+        header = parse_json(parse_json(data[8 : 8 + size])["__metadata__"]["consisid"])
         step = header["step"]
         wanted = _header(step, origin)
         for name in ("format", "bundle", "device", "request"):

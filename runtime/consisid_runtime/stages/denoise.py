@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import struct
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -70,6 +71,8 @@ class Range:
 
 _Start = tuple[Conditions, Tensor, SolverState, Schedule]
 
+_NUMBERS = 624
+"""Of a Mersenne Twister, drawn before it makes new ones."""
 _STARTS_KEPT = 2
 """Of requests that are run in ranges: an urgent one, and the one that waits for it."""
 
@@ -285,8 +288,19 @@ def _resumed(part: Range, start: Tensor) -> tuple[Tensor, SolverState]:
         torch.Generator().set_state(state.generator)
     except (RuntimeError, TypeError) as error:
         raise InvalidOption(f"generator is no state of a generator: {str(error).splitlines()[0][:200]}") from None
+    if not _reads_its_own(state.generator):
+        raise InvalidOption("generator is no state of a generator: it would read beyond its numbers")
     device = start.device
     return send(latents, device), SolverState(send(state.x0, device), state.generator)
+
+
+def _reads_its_own(state: Tensor) -> bool:
+    """Whether a generator's state stays within its 624 numbers, which PyTorch does not check: noise was other memory.
+
+    Its first fields are: seed (8 bytes), numbers left and a flag (4 each), place of the next number (8).
+    """
+    left, place = struct.unpack_from("<8xi4xQ", state.numpy().tobytes())
+    return bool(left - 1 + place <= _NUMBERS)
 
 
 def _sample(moments: Tensor, generator: torch.Generator) -> Tensor:

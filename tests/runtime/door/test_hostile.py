@@ -95,6 +95,7 @@ HTTP: dict[str, tuple[Callable[[], bytes], Any, Any]] = {
     "an output twice": (lambda: post(json_request(outputs=[{"name": "video"}] * 2)), 400, MALFORMED),
     "an output without a name": (lambda: post(json_request(outputs=[{}])), 400, MALFORMED),
     "parameters that are none": (lambda: post(json_request(parameters=[])), 400, MALFORMED),
+    "an id of half a character": (lambda: post(json_request(id="\ud800")), 400, MALFORMED),
     "an id that is none": (lambda: post(json_request(id={})), 400, MALFORMED),
     # Tensors
     "a negative shape": (lambda: post(shaped(-1)), 400, MALFORMED),

@@ -66,7 +66,7 @@ def parse(model: str, body: bytearray, head: int, limits: Limits) -> tuple[Asked
         for entry in _list(top, "inputs"):
             tensor, place = _tensor(entry, body, place)
             tensors.append(tensor)
-        identifier = _kind(top.get("id", ""), str, "id")[:256]
+        identifier = _identifier(top)
         all_binary = parameters.pop("binary_data_output", False) is True
         binary = [(_kind(entry.get("name"), str, "a name"), _binary(entry, all_binary)) for entry in listed]
     if place != len(body):
@@ -89,7 +89,7 @@ def parse_generate(model: str, body: bytearray, head: int, limits: Limits) -> As
 
 def _flat(model: str, top: dict[str, Any]) -> Asked:
     """Inputs and parameters lie beside each other. Raises `ValueError`, and as `check`."""
-    identifier = _kind(top.pop("id", ""), str, "id")[:256]
+    identifier = _identifier(top)
     parameters = _kind(top.pop("parameters", {}), dict, "parameters")
     tensors = []
     for port in signature_of(model).inputs:
@@ -101,6 +101,13 @@ def _flat(model: str, top: dict[str, Any]) -> Asked:
     if twice := top.keys() & parameters.keys():
         raise ValueError(f"{min(twice)[:40]!r} stands in parameters and beside them")
     return check(model, tensors, parameters | top, [], identifier)
+
+
+def _identifier(top: dict[str, Any]) -> str:
+    """KServe's `id`, taken out. Raises `ValueError` also for half a character, which no answer could carry."""
+    found: str = _kind(top.pop("id", ""), str, "id")[:256]
+    found.encode()
+    return found
 
 
 def _from_base64(name: str, text: bytes) -> bytes:
