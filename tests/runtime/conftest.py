@@ -89,8 +89,9 @@ _BODIES = {
 _STREAM = f"""{_COMMON}
 import threading
 import triton_python_backend_utils as pb_utils
-from consisid_runtime.errors import CheckpointRefused, ConsisIDError
+from consisid_runtime.errors import CheckpointRefused
 from consisid_runtime.events import Event
+from consisid_runtime.serve.models import failure
 from consisid_runtime.serve.ticket import take_look
 from consisid_runtime.wire import URGENT, parse_parameters, read_options
 
@@ -117,8 +118,7 @@ class TritonPythonModel:
             for tensors in self.run(inputs, parameters, urgent):
                 sender.send(pb_utils.InferenceResponse([pb_utils.Tensor(*pair) for pair in tensors.items()]))
         except Exception as error:
-            text = error.sent() if isinstance(error, ConsisIDError) else f"failed: {{error!r}}"
-            sender.send(pb_utils.InferenceResponse(error=pb_utils.TritonError(text)))
+            sender.send(failure(error, "consisid_stream"))
         with self.device:
             self.urgent -= urgent
             self.device.notify_all()

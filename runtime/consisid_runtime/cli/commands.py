@@ -13,7 +13,7 @@ from consisid_runtime.cli.progress import Display, watched
 from consisid_runtime.cli.request_options import OptionCommand, with_options
 from consisid_runtime.cli.serving import Device, Memory, SignCert, SignKey, serve, signer_of
 from consisid_runtime.cli.threads import Threads
-from consisid_runtime.errors import ServerError
+from consisid_runtime.errors import InvalidOption, ServerError
 from consisid_runtime.memory.decide import read_setting
 from consisid_runtime.options import Options
 from consisid_runtime.video import Video, require_video_path
@@ -122,6 +122,8 @@ def inspect(
         said = origin(bundle, trust)
         emit(as_json, said, origin_table(said))
         return
+    if trust is not None:
+        raise InvalidOption(f"--trust {trust} is for a video, FILE.mp4; {bundle} is none")
     from consisid_runtime.cli.inspection import summary, table
 
     found = summary(bundle, Options(tier=tier, steps=steps))

@@ -163,7 +163,9 @@ def signer_of(certificate: Path | None, key: Path | None) -> Signer | None:
     if certificate is None and key is None:
         return None
     if certificate is None or key is None:
-        raise InvalidOption("signing needs both a certificate and its key: --sign-cert and --sign-key")
+        raise InvalidOption(
+            f"signing needs both a certificate and its key: --sign-cert and --sign-key; got {certificate or key} alone"
+        )
     from consisid_runtime.provenance.credentials import Signer
 
     return Signer.read(certificate, key)

@@ -63,7 +63,7 @@ def test_generate_with_progress(streaming: Start, scheme: str) -> None:
     with Client(url, timeout=20) as client:
         assert client.generate(b"photo", "a man", on_progress=seen.append).mp4 == VIDEO["video"]
         assert seen == EVENTS
-        with pytest.raises(InvalidOption, match="raw_frames do not come with on_progress"):
+        with pytest.raises(InvalidOption, match="raw_frames come neither with on_progress"):
             client.generate(b"photo", "a man", raw_frames=True, on_progress=seen.append)
 
     async def main() -> bytes:

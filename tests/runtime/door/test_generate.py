@@ -97,7 +97,7 @@ def test_binary_form(tiny_door: Door) -> None:
 
 def test_errors_are_a_status_before_and_an_event_behind_the_first_event(tiny_door: Door) -> None:
     assert refusal(exchange(tiny_door.http_url, sent(body("a man", steps=0)))) == (400, "INVALID_OPTION")
-    for prompt, code in (("no face", "NO_FACE"), ("crash", "SERVER_ERROR"), ("nothing", "SERVER_ERROR")):
+    for prompt, code in (("no face", "NO_FACE"), ("crash", "INTERNAL"), ("nothing", "SERVER_ERROR")):
         *_, last = events(asked(tiny_door, body(prompt))[2])
         assert last.keys() == {"error"} and last["error"].startswith(f"{code}: ") and "secret" not in last["error"]
     late = list(events(asked(tiny_door, body("sleep 20", timeout=300_000))[2]))

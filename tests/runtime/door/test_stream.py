@@ -120,7 +120,7 @@ def test_events_are_for_their_own_model(tiny_door: Door) -> None:
 
 
 @pytest.mark.parametrize(
-    ("prompt", "code"), [("events 13", "SERVER_ERROR"), ("nothing", "SERVER_ERROR"), ("crash", "SERVER_ERROR")]
+    ("prompt", "code"), [("events 13", "SERVER_ERROR"), ("nothing", "SERVER_ERROR"), ("crash", "INTERNAL")]
 )
 def test_what_is_no_answer_of_the_models_is_an_error(tiny_door: Door, prompt: str, code: str) -> None:
     *_, last = answers(tiny_door, stream_request(prompt))
