@@ -78,14 +78,16 @@ class Asked:
         """Whether the caller wants events."""
         return self.model == STREAM.name
 
-    def message(self, ticket: str) -> Any:
-        """The ModelInferRequest for Triton server, with the door's own parameters."""
+    def message(self, ticket: str, identifier: str) -> Any:
+        """The ModelInferRequest for Triton server, with the door's own parameters and its own id."""
         inputs: dict[str, bytes | str] = {"image": self.image, "prompt": self.prompt}
         if self.checkpoint is not None:
             inputs["checkpoint"] = self.checkpoint
         outputs = {*self.outputs, "info", *(_OF_EVENTS if self.streams else ())}
         own: Parameters = {TICKET: ticket, URGENT: self.urgent}
-        return infer_request(STREAM.name, inputs, {**self.parameters, **own}, sorted(outputs))
+        request = infer_request(STREAM.name, inputs, {**self.parameters, **own}, sorted(outputs))
+        request.id = identifier
+        return request
 
     def answer(self, response: Any) -> Any:
         """The response with the outputs that were asked for, in their order, as one of the model that was asked."""
