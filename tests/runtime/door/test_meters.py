@@ -1,4 +1,4 @@
-"""The metrics by their names: a live door has those that docs/serving.md lists, and deploy/monitoring/ uses no others."""
+"""A live door has the metrics that docs/serving.md lists, and deploy/monitoring/ uses no others."""
 
 from __future__ import annotations
 
