@@ -32,7 +32,7 @@ def log() -> Iterator[io.StringIO]:
 
 
 def over_http(door: Door, prompt: str, identifier: str) -> tuple[str, Any]:
-    """The id that the answer carries, and the video's info; None for an error."""
+    """The id that the answer carries, and the video's info, None for an error."""
     body = json.dumps(json_request(prompt, outputs=[{"name": "info"}], id="KServe's")).encode()
     request = urllib.request.Request(
         f"{door.http_url}/v2/models/consisid/infer", body, {"x-request-id": identifier} if identifier else {}
@@ -42,7 +42,7 @@ def over_http(door: Door, prompt: str, identifier: str) -> tuple[str, Any]:
             return answer.headers["x-request-id"], json.loads(json.load(answer)["outputs"][0]["data"][0])
     except urllib.error.HTTPError as error:
         error.close()
-        return identifier, None
+        return error.headers["x-request-id"], None
 
 
 def over_grpc(door: Door, prompt: str, identifier: str) -> tuple[str, Any]:
@@ -53,8 +53,8 @@ def over_grpc(door: Door, prompt: str, identifier: str) -> tuple[str, Any]:
         metadata = (("x-request-id", identifier),) if identifier else ()
         try:
             answer, call = stub.ModelInfer.with_call(message, timeout=20, metadata=metadata)
-        except grpc.RpcError:
-            return identifier, None
+        except grpc.RpcError as error:
+            return dict(error.trailing_metadata())["x-request-id"], None
     raw = answer.raw_output_contents[0]
     return dict(call.trailing_metadata())["x-request-id"], json.loads(raw[4 : 4 + struct.unpack_from("<I", raw)[0]])
 
@@ -69,7 +69,7 @@ def test_the_models_are_told_the_id_of_the_answer(tiny_door: Door, ask: Any, ide
 
 @pytest.mark.parametrize("ask", [over_http, over_grpc])
 def test_every_line_of_a_request_names_it(tiny_door: Door, log: io.StringIO, ask: Any) -> None:
-    assert ask(tiny_door, SECRET, "mine-8")[1] is None
+    assert ask(tiny_door, SECRET, "mine-8") == ("mine-8", None)
     failed, ended = (json.loads(line) for line in log.getvalue().splitlines())
     assert failed["level"] == "error" and failed["message"].startswith("Triton server answered")
     assert ended["outcome"] == "SERVER_ERROR"
