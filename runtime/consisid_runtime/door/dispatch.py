@@ -140,7 +140,7 @@ class Dispatch:
     def _learn(self, plan: Plan | None, info: dict[str, Any], *, whole: bool) -> None:
         self._meters.computed(info, whole=whole)
         if whole and (took := _seconds(info)) is not None:
-            self._demand.learn(plan, took)
+            self._demand.learn(plan, *took)
 
     async def _ask(
         self, upstream: Upstream, asked: Asked, gone: asyncio.Event, on_event: Callable[[Event], None]
@@ -181,13 +181,14 @@ def _info(answer: Any) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _seconds(info: dict[str, Any]) -> float | None:
-    """That the stages took; None where it does not say."""
+def _seconds(info: dict[str, Any]) -> tuple[float, float] | None:
+    """That `denoise` took, and the other stages; None where it does not say."""
     try:
-        took = sum(info["seconds"].values())
-    except (KeyError, TypeError, AttributeError):
+        took = {name: float(seconds) for name, seconds in info["seconds"].items()}
+        denoise, others = took.pop("denoise"), sum(took.values())
+    except (KeyError, ValueError, TypeError, AttributeError):
         return None
-    return float(took) if math.isfinite(took) and took > 0 else None
+    return (denoise, others) if denoise > 0 and math.isfinite(denoise + others) else None
 
 
 async def _unless(gone: asyncio.Event, wanted: Any) -> Any:
