@@ -223,7 +223,7 @@ def failure(error: Exception, name: str, request: str) -> Any:
     """A response with an error of its gRPC status; Triton server derives the HTTP status from it.
 
     What an unexpected error of the model `name` says may name paths or memory of the server: it goes to the log only,
-    with the id of the request, unless that may be anything.
+    with the id of the request where that is a short word: without a door, callers write anything there.
     """
     if not isinstance(error, ConsisIDError):
         reference = secrets.token_hex(4)
