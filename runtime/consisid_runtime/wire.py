@@ -51,6 +51,9 @@ TICKET = "consisid_ticket"
 URGENT = "consisid_urgent"
 """The parameter with which a door says that a request goes before those that are not urgent; refused as `TICKET`."""
 
+REQUEST_ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
+"""What a request's id is, as a whole, to be written into a log: a short word."""
+
 PACKED = "consisid_packed"
 """The parameter with all others as JSON text, from one model to another: Triton server 2.51 passes no fractions there.
 """

@@ -38,13 +38,14 @@ from consisid_runtime.signatures import Port, Signature
 def texts(value):
     return np.array([json.dumps(value).encode()], dtype=np.object_)
 
-def video_of(image, prompt, first, plan, raw_frames):
+def video_of(image, prompt, first, plan, raw_frames, request=None):
     frames = np.arange(plan.frames * plan.height * plan.width * 3, dtype=np.uint8)
     frames = frames.reshape(plan.frames, plan.height, plan.width, 3)
     info = {
         "first": first,
         "second": dataclasses.asdict(plan.options),
         "prompt": prompt,
+        "request": request,
         "python": [sys.version, sys.prefix, np.__file__],
         "package": os.path.realpath(consisid_runtime.__file__),
         "folder": os.environ.get("TINY_FOLDER"),
@@ -107,6 +108,7 @@ class TritonPythonModel:
             names = "image", "prompt", "checkpoint"
             tensors = {{name: pb_utils.get_input_tensor_by_name(request, name) for name in names}}
             inputs = {{name: tensor.as_numpy() for name, tensor in tensors.items() if tensor is not None}}
+            inputs["id"] = request.request_id()
             work = inputs, parse_parameters(request.parameters()), request.get_response_sender()
             threading.Thread(target=self.answer, args=work, daemon=True).start()
 
@@ -152,7 +154,7 @@ class TritonPythonModel:
         look()
         if what != "nothing":
             first = dataclasses.asdict(found.options)
-            yield video_of(inputs["image"], prompt, first, found, extras.raw_frames)
+            yield video_of(inputs["image"], prompt, first, found, extras.raw_frames, inputs["id"])
 """
 
 

@@ -13,6 +13,8 @@ from consisid_runtime.door.admission.demand import Demand
 from consisid_runtime.door.admission.queue import Queue
 from consisid_runtime.door.consent import Consent
 from consisid_runtime.door.limits import Limits
+from consisid_runtime.door.meters import Meters
+from consisid_runtime.door.records import CURRENT
 from consisid_runtime.door.request import Asked
 from consisid_runtime.door.signing import Signing
 from consisid_runtime.door.supervisor import Supervisor
@@ -38,9 +40,10 @@ class Dispatch:
         supervisor: Supervisor,
         consent: Consent,
         signing: Signing,
+        meters: Meters,
     ) -> None:
         self._limits, self._queue, self._demand, self._supervisor = limits, queue, demand, supervisor
-        self._consent, self._signing = consent, signing
+        self._consent, self._signing, self._meters = consent, signing, meters
         self._works: set[asyncio.Task[Any]] = set()
 
     def require_room(self, owner: str) -> None:
@@ -128,11 +131,16 @@ class Dispatch:
 
             answer = await self._ask(upstream, asked, gone, pass_on)
             success = not gone.is_set()
-            if success and asked.checkpoint is None and (took := _seconds(answer)) is not None:
-                self._demand.learn(plan, took)
+            if success:
+                self._learn(plan, _info(answer), whole=asked.checkpoint is None)
             return answer
         finally:
             self._queue.leave(urgent=asked.urgent, success=success)
+
+    def _learn(self, plan: Plan | None, info: dict[str, Any], *, whole: bool) -> None:
+        self._meters.computed(info, whole=whole)
+        if whole and (took := _seconds(info)) is not None:
+            self._demand.learn(plan, *took)
 
     async def _ask(
         self, upstream: Upstream, asked: Asked, gone: asyncio.Event, on_event: Callable[[Event], None]
@@ -142,17 +150,19 @@ class Dispatch:
         A server whose models do not end is started again.
         """
         ticket = Ticket(upstream.port.tickets)
-        answer = asyncio.create_task(upstream.stream(asked.message(ticket.name), on_event))
+        answer = asyncio.create_task(upstream.stream(asked.message(ticket.name, CURRENT.get()), on_event))
         left = asyncio.create_task(gone.wait())
         try:
             await asyncio.wait({answer, left}, return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
+                told = time.monotonic()
                 ticket.cancel()
                 self._queue.expect(0.0, urgent=asked.urgent)
                 await asyncio.wait({answer}, timeout=self._limits.stubborn)
-            if not answer.done():
-                await self._supervisor.restart(upstream)
-            await asyncio.wait({answer})
+                if not answer.done():
+                    await self._supervisor.restart(upstream)
+                    await asyncio.wait({answer})
+                self._meters.released(time.monotonic() - told)
             ticket.close()
             return answer.result()
         finally:
@@ -162,13 +172,23 @@ class Dispatch:
                 answer.cancel()
 
 
-def _seconds(answer: Any) -> float | None:
-    """That the stages took, as the video's info has it; None where it does not."""
+def _info(answer: Any) -> dict[str, Any]:
+    """Of an answer; empty where it has none."""
     try:
-        took = sum(json.loads(contents(answer)["info"])["seconds"].values())
-    except (ValueError, KeyError, TypeError, AttributeError):
+        found = json.loads(contents(answer)["info"])
+    except (ValueError, KeyError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _seconds(info: dict[str, Any]) -> tuple[float, float] | None:
+    """That `denoise` took, and the other stages; None where it does not say."""
+    try:
+        took = {name: float(seconds) for name, seconds in info["seconds"].items()}
+        denoise, others = took.pop("denoise"), sum(took.values())
+    except (KeyError, ValueError, TypeError, AttributeError):
         return None
-    return float(took) if math.isfinite(took) and took > 0 else None
+    return (denoise, others) if denoise > 0 and math.isfinite(denoise + others) else None
 
 
 async def _unless(gone: asyncio.Event, wanted: Any) -> Any:

@@ -15,6 +15,7 @@ from consisid_runtime.door.admission.queue import Queue
 from consisid_runtime.door.consent import Consent
 from consisid_runtime.door.dispatch import Dispatch
 from consisid_runtime.door.limits import Limits
+from consisid_runtime.door.meters import Meters
 from consisid_runtime.door.records import Records
 from consisid_runtime.door.signing import Signing
 from consisid_runtime.door.supervisor import Supervisor
@@ -33,20 +34,24 @@ class Parts:
     queue: Queue = field(init=False)
     budget: Budget = field(init=False)
     supervisor: Supervisor = field(init=False)
+    meters: Meters = field(init=False)
     dispatch: Dispatch = field(init=False)
     records: Records = field(init=False)
 
     def __post_init__(self) -> None:
         self.queue, self.budget = Queue(self.limits), Budget(self.limits)
         self.supervisor = Supervisor(self.server)
+        self.meters = Meters(self.limits, self.queue, self.budget, self.supervisor)
         demand = Demand(self.limits, lambda: self.server.plan)
-        self.dispatch = Dispatch(self.limits, self.queue, demand, self.supervisor, self.consent, self.signing)
-        self.records = Records(self.queue, self.budget, self.supervisor)
+        self.dispatch = Dispatch(
+            self.limits, self.queue, demand, self.supervisor, self.consent, self.signing, self.meters
+        )
+        self.records = Records(self.meters)
 
     async def metrics(self) -> bytes:
         """The door's, and Triton server's own."""
         upstream = self.supervisor.upstream
-        own = self.records.text()
+        own = self.meters.text()
         if upstream is None or upstream.port.metrics is None:
             return own
         return own + await asyncio.to_thread(_fetch, upstream.port.metrics)

@@ -1,4 +1,4 @@
-"""What the door counts and writes down: Prometheus metrics, and a log line for each request, without its content."""
+"""What the door writes down: a log line for each request, without its content."""
 
 from __future__ import annotations
 
@@ -6,24 +6,18 @@ import asyncio
 import contextlib
 import json
 import logging
-import re
 import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextvars import ContextVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-
+from consisid_runtime.door.meters import Meters
 from consisid_runtime.errors import ConsisIDError
+from consisid_runtime.wire import REQUEST_ID
 
-if TYPE_CHECKING:
-    from consisid_runtime.door.admission.budget import Budget
-    from consisid_runtime.door.admission.queue import Queue
-    from consisid_runtime.door.supervisor import Supervisor
-
-_SECONDS = (0.1, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800)
-_IDENTIFIER = re.compile(r"[\w.:-]{1,64}", re.ASCII)
+CURRENT: ContextVar[str] = ContextVar("request", default="")
+"""The identifier of the request that a task works on, for the log and for the models; empty where it works on none."""
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +32,7 @@ class Request:
 
     def __init__(self, protocol: str, peer: str, identifier: str) -> None:
         self.protocol, self.peer = protocol, peer
-        self.identifier = identifier if _IDENTIFIER.fullmatch(identifier) else secrets.token_hex(8)
+        self.identifier = identifier if REQUEST_ID.fullmatch(identifier) else secrets.token_hex(8)
         self.received = self.sent = 0
         self.began = time.monotonic()
         self.turn: float | None = None
@@ -55,40 +49,17 @@ class Request:
 
 
 class Records:
-    """Of one door; what it counts is in a registry of its own."""
+    """Of one door."""
 
-    def __init__(self, queue: Queue, budget: Budget, supervisor: Supervisor) -> None:
-        self._registry = CollectorRegistry()
-        self._requests = Counter(
-            "consisid_requests", "Requests for inference that ended.", ("protocol", "outcome"), registry=self._registry
-        )
-        self._waited = Histogram(
-            "consisid_queue_seconds", "Until a turn came.", buckets=_SECONDS, registry=self._registry
-        )
-        self._took = Histogram(
-            "consisid_request_seconds", "Of videos, with their wait.", buckets=_SECONDS, registry=self._registry
-        )
-        self._first = Histogram(
-            "consisid_first_event_seconds",
-            "Of streams, until the caller had an event.",
-            buckets=(0.01, 0.05, *_SECONDS),
-            registry=self._registry,
-        )
-        for name, shown, read in (
-            ("consisid_queue_waiting", "Requests that wait.", lambda: queue.waiting),
-            ("consisid_running", "Requests that run.", lambda: queue.running),
-            ("consisid_expected_wait_seconds", "Of a request that came now.", lambda: queue.wait() or 0.0),
-            ("consisid_bytes_in_flight", "Of requests in memory.", lambda: budget.used),
-            ("consisid_server_up", "Whether Triton server runs.", lambda: supervisor.upstream is not None),
-            ("consisid_server_starts", "Of Triton server.", lambda: supervisor.starts),
-            ("consisid_server_hung", "Starts because models did not end a request.", lambda: supervisor.hung),
-        ):
-            Gauge(name, shown, registry=self._registry).set_function(read)
+    def __init__(self, meters: Meters) -> None:
+        self._meters = meters
 
     @contextmanager
     def request(self, protocol: str, peer: str, identifier: str) -> Iterator[Request]:
         """One request for inference: counts and logs how it ends."""
         request, outcome = Request(protocol, peer, identifier), "INTERNAL"
+        # Not reset: an unexpected error is logged behind this block; the task ends with the call.
+        CURRENT.set(request.identifier)
         try:
             yield request
             outcome = "OK"
@@ -103,11 +74,7 @@ class Records:
 
     def count(self, protocol: str, outcome: str) -> None:
         """One request that ended before anything of it was read, or at the end of `request`."""
-        self._requests.labels(protocol, outcome).inc()
-
-    def text(self) -> bytes:
-        """All metrics in Prometheus' text format."""
-        return generate_latest(self._registry)
+        self._meters.ended(protocol, outcome)
 
     def _end(self, request: Request, outcome: str) -> None:
         took = time.monotonic() - request.began
@@ -123,12 +90,12 @@ class Records:
         }
         if request.turn is not None:
             fields["seconds_queued"] = round(request.turn - request.began, 4)
-            self._waited.observe(request.turn - request.began)
+            self._meters.waited(request.turn - request.began)
         if request.event is not None:
             fields["seconds_to_event"] = round(request.event - request.began, 4)
-            self._first.observe(request.event - request.began)
+            self._meters.first_event(request.event - request.began)
         if outcome == "OK":
-            self._took.observe(took)
+            self._meters.took(took)
         log.info("request", extra={"fields": fields})
 
 
@@ -140,6 +107,7 @@ class JsonLines(logging.Formatter):
             "when": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{record.msecs:03.0f}Z",
             "level": record.levelname.lower(),
             "message": record.getMessage(),
+            **({"request": identifier} if (identifier := CURRENT.get()) else {}),
             **getattr(record, "fields", {}),
         }
         if record.exc_info:

@@ -83,13 +83,15 @@ class Asked:
         """Whether the caller wants events."""
         return self.model == STREAM.name
 
-    def message(self, ticket: str) -> Any:
-        """The ModelInferRequest for Triton server, with the door's own parameters."""
+    def message(self, ticket: str, identifier: str) -> Any:
+        """The ModelInferRequest for Triton server, with the door's own parameters and its own id."""
         found = {"image": self.image, "prompt": self.prompt, "checkpoint": self.checkpoint}
         inputs: dict[str, bytes | str] = {name: value for name, value in found.items() if value is not None}
         outputs = {*self.outputs, "info", *(_OF_EVENTS if self.streams else ())}
         own: Parameters = {TICKET: ticket, URGENT: self.urgent}
-        return infer_request(STREAM.name, inputs, {**self.parameters, **own}, sorted(outputs))
+        request = infer_request(STREAM.name, inputs, {**self.parameters, **own}, sorted(outputs))
+        request.id = identifier
+        return request
 
     def answer(self, response: Any) -> Any:
         """The response with the outputs that were asked for, in their order, as one of the model that was asked."""

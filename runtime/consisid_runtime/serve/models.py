@@ -38,6 +38,7 @@ from consisid_runtime.wire import (
     DEVICE_VARIABLE,
     INFO,
     PACKAGE_VARIABLE,
+    REQUEST_ID,
     VERIFIED_VARIABLE,
     Extras,
     array_of,
@@ -64,6 +65,7 @@ class Asked:
         inputs: by port name.
         look: raises once nobody waits for the answer any more.
         urgent: a door says that it goes before those that are not.
+        identifier: KServe's `id`; through a door that of the line in its log.
     """
 
     inputs: Arrays
@@ -71,6 +73,7 @@ class Asked:
     extras: Extras
     look: Look
     urgent: bool
+    identifier: str
 
 
 class Base:
@@ -112,7 +115,7 @@ class Base:
         resolved = self.plan(options)
         inputs = _inputs(self.signature, request)
         check_tensors(self.signature.bind(self.dims).bind(request_dims(resolved)), inputs)
-        return Asked(inputs, resolved, extras, look, urgent)
+        return Asked(inputs, resolved, extras, look, urgent, request.request_id())
 
 
 class Model(Base):
@@ -136,7 +139,7 @@ class Model(Base):
             tensors = [pb_utils.Tensor(port.name, outputs[port.name]) for port in self.signature.outputs]
             return pb_utils.InferenceResponse(output_tensors=tensors)
         except Exception as error:
-            return failure(error, self.signature.name)
+            return failure(error, self.signature.name, request.request_id())
 
 
 class StageModel(Model):
@@ -217,15 +220,17 @@ def as_json(content: Mapping[str, object]) -> NDArray[np.object_]:
     return np.array([json.dumps(content).encode()], dtype=np.object_)
 
 
-def failure(error: Exception, name: str) -> Any:
+def failure(error: Exception, name: str, request: str) -> Any:
     """A response with an error of its gRPC status; Triton server derives the HTTP status from it.
 
-    What an unexpected error of the model `name` says may name paths or memory of the server: it goes to the log only.
+    What an unexpected error of the model `name` says may name paths or memory of the server: it goes to the log only,
+    with the id of the request where that is a short word: without a door, callers write anything there.
     """
     if not isinstance(error, ConsisIDError):
         reference = secrets.token_hex(4)
         trace = "".join(traceback.format_exception(error))
-        pb_utils.Logger.log_error(f"{name} failed, error {reference}\n{trace}")
+        shown = request if REQUEST_ID.fullmatch(request) else "without an id"
+        pb_utils.Logger.log_error(f"{name} failed, error {reference}, request {shown}\n{trace}")
         error = ConsisIDError(f"{name} failed; the server's log has it as error {reference}")
     kinds = pb_utils.TritonError
     status = getattr(kinds, _TRITON_NAMES.get(error.grpc, error.grpc), kinds.INTERNAL)

@@ -23,24 +23,31 @@ def resolve(options: Options) -> Plan:
 def test_seconds_follow_evaluations_and_size() -> None:
     demand = Demand(Limits(), lambda: resolve)
     assert demand.seconds(resolve(Options())) is None and demand.at_least(resolve(Options())) == 0
-    demand.learn(resolve(Options(steps=10)), 20.0)
+    demand.learn(resolve(Options(steps=10)), 20.0, 0.0)
     assert demand.seconds(resolve(Options(steps=10))) == pytest.approx(20)
     assert demand.seconds(resolve(Options(steps=5))) == pytest.approx(10)
     assert demand.seconds(resolve(Options(steps=10, guidance=1.0))) == pytest.approx(10), "half the evaluations"
     assert demand.seconds(resolve(Options(steps=10, frames=97))) == pytest.approx(20 * 97 / 49)
-    demand.learn(resolve(Options(steps=10, frames=97)), 60.0)
+    demand.learn(resolve(Options(steps=10, frames=97)), 60.0, 0.0)
     assert demand.seconds(resolve(Options(steps=1, frames=97))) == pytest.approx(6), "its own size's"
     assert demand.seconds(resolve(Options(steps=1))) == pytest.approx(2)
     assert demand.seconds(resolve(Options(steps=1, frames=89))) == pytest.approx(6 * 89 / 97), "the nearest size's"
-    demand.learn(resolve(Options(steps=10)), 5.0)
+    demand.learn(resolve(Options(steps=10)), 5.0, 0.0)
     assert demand.seconds(resolve(Options(steps=10))) == pytest.approx(5), "the last"
+
+
+def test_other_stages_take_no_longer_for_more_steps() -> None:
+    demand = Demand(Limits(), lambda: resolve)
+    demand.learn(resolve(Options(steps=2, guidance=1.0)), 0.5, 3.0)
+    assert demand.seconds(resolve(Options(steps=1000, guidance=1.0))) == pytest.approx(250 + 3)
+    assert demand.seconds(resolve(Options(steps=2, frames=97))) == pytest.approx(4 * 97 / 49)
 
 
 def test_only_a_fresh_figure_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     demand = Demand(Limits(), lambda: resolve)
-    demand.learn(resolve(Options()), 40.0)
+    demand.learn(resolve(Options()), 40.0, 0.0)
     assert demand.at_least(resolve(Options())) == pytest.approx(20)
     now = 601.0
     assert demand.at_least(resolve(Options())) == 0
@@ -49,7 +56,7 @@ def test_only_a_fresh_figure_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_sizes_are_forgotten() -> None:
     demand = Demand(Limits(), lambda: resolve)
     for row in range(1, 101):
-        demand.learn(resolve(Options(height=16 * row, width=16)), 1.0)
+        demand.learn(resolve(Options(height=16 * row, width=16)), 1.0, 0.0)
     assert len(demand._seen) == subject._SIZES_KEPT
 
 

@@ -53,6 +53,27 @@ def test_one_ordinary_and_one_urgent_run_at_once_else_first_come() -> None:
     assert asyncio.run(run()) == ["first", "urgent", "urgent too", "second", "third"]
 
 
+def test_the_oldest_is_who_waits_longest() -> None:
+    async def run() -> None:
+        queue, order = Queue(Limits()), []  # type: ignore[var-annotated]
+        await enter(queue, "runs", order)
+        began = time.monotonic()
+        tasks = start(enter(queue, "second", order))
+        await settle()
+        await asyncio.sleep(0.05)
+        came = time.monotonic()
+        tasks += start(enter(queue, "third", order))
+        await settle()
+        assert 0.05 <= queue.oldest <= time.monotonic() - began
+        queue.leave(urgent=False)
+        assert queue.oldest <= time.monotonic() - came, "the second runs"
+        queue.leave(urgent=False)
+        assert queue.oldest == 0
+        await asyncio.gather(*tasks)
+
+    asyncio.run(run())
+
+
 def test_an_ordinary_one_lets_few_urgent_ones_pass() -> None:
     async def run() -> None:
         queue, order = Queue(Limits(urgent_row=2)), []  # type: ignore[var-annotated]

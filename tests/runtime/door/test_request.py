@@ -26,7 +26,7 @@ HANDLE = "h" * 32
 def test_an_action_has_its_inputs(tensors: list[Tensor], parameters: dict[str, Any], quick: bool) -> None:
     asked = check("consisid_stream", tensors, parameters, [], "")
     assert asked.quick == quick and asked.parameters == parameters
-    names = {tensor.name for tensor in asked.message("ticket").inputs}
+    names = {tensor.name for tensor in asked.message("ticket", "id").inputs}
     assert names == {tensor.name for tensor in tensors}
 
 

@@ -234,7 +234,7 @@ def test_metrics(secured: Door, certificate: Path) -> None:
     assert status == 200
     for outcome, protocol in (("OK", "http"), ("UNAUTHENTICATED", "http"), ("UNAUTHENTICATED", "grpc")):
         assert f'consisid_requests_total{{outcome="{outcome}",protocol="{protocol}"}}'.encode() in text
-    for name in ("consisid_queue_waiting 0.0", "consisid_server_up 1.0", "consisid_server_starts 1.0"):
+    for name in ("consisid_queue_waiting 0.0", "consisid_server_up 1.0", "consisid_server_starts_total 1.0"):
         assert f"\n{name}\n".encode() in text
     assert b"\nconsisid_bytes_in_flight 0.0\n" in text
     assert b'nv_inference_request_success{model="second"' in text, "Triton server's own"

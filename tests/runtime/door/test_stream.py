@@ -349,7 +349,7 @@ def gauges(door: Door) -> dict[str, float]:
 
 def test_streams_that_end_at_any_moment_leave_nothing_behind(tiny_door: Door) -> None:
     """Triton server 2.51 may end where a stream is cancelled in the moment in which it ends: the door never does."""
-    before = gauges(tiny_door)["consisid_server_starts"]
+    before = gauges(tiny_door)["consisid_server_starts_total"]
     body = json.dumps({"image": "YWJj", "prompt": "sleep 0.1"}).encode()
     sent = head(len(body), path="/v2/models/consisid_stream/generate_stream") + body
     with grpc.insecure_channel(tiny_door.grpc_url.partition("//")[2]) as channel:
@@ -362,7 +362,7 @@ def test_streams_that_end_at_any_moment_leave_nothing_behind(tiny_door: Door) ->
             stream.cancel()
     assert video(tiny_door) == b"abc"
     found = gauges(tiny_door)
-    assert found["consisid_server_starts"] == before
+    assert found["consisid_server_starts_total"] == before
     assert found["consisid_queue_waiting"] == found["consisid_running"] == found["consisid_bytes_in_flight"] == 0
 
 

@@ -100,7 +100,7 @@ def test_models_that_hear_nothing_do_not_keep_the_turn(tiny_repository: Path) ->
         assert video(door) == b"abc", "by the next server"
         with urllib.request.urlopen(door.metrics_url, timeout=10) as answer:
             text = answer.read().decode()
-        assert "consisid_server_hung 1.0" in text and "consisid_server_starts 2.0" in text
+        assert "consisid_server_hung_total 1.0" in text and "consisid_server_starts_total 2.0" in text
 
 
 @pytest.mark.server

@@ -113,6 +113,10 @@ class Request:
     def __init__(self, parameters: object = None, **inputs: NDArray[Any]) -> None:
         self._parameters = "" if parameters is None else json.dumps(parameters)
         self.inputs = inputs
+        self.id = ""
+
+    def request_id(self) -> str:
+        return self.id
 
     def parameters(self) -> str:
         return self._parameters
@@ -463,12 +467,19 @@ def test_a_model_computes_on_the_device_it_is_told(
     assert model(serving, stage, **instance).bundle.device == device
 
 
-def test_what_went_wrong_is_for_the_log_only(serving: ModuleType) -> None:
-    (answer,) = model(serving, "face").execute([Request(image=image(b"crash"), prompt=PROMPT)])
+@pytest.mark.parametrize(
+    ("identifier", "shown"), [("mine-7", "request mine-7"), ("", "without an id"), ("a man\nwalks", "without an id")]
+)
+def test_what_went_wrong_is_for_the_log_only(serving: ModuleType, identifier: str, shown: str) -> None:
+    request = Request(image=image(b"crash"), prompt=PROMPT)
+    request.id = identifier
+    (answer,) = model(serving, "face").execute([request])
     reference = answer.error.rpartition(" ")[2]
     assert answer.error == f"INTERNAL: face failed; the server's log has it as error {reference}"
     (line,) = sys.modules["triton_python_backend_utils"].Logger.lines
-    assert reference in line and "RuntimeError: /secret" in line
+    first, *trace = line.splitlines()
+    assert first.startswith(f"face failed, error {reference}, request ") and first.endswith(shown)
+    assert trace[-1] == "RuntimeError: /secret"
 
 
 def test_a_process_ends_without_taking_apart_its_libraries(

@@ -25,6 +25,7 @@ _Size = tuple[str, int, int, int]
 
 class _Seen(NamedTuple):
     rate: float
+    others: float
     when: float
 
 
@@ -57,7 +58,7 @@ class Demand:
         if plan is None or not self._seen:
             return None
         size, seen = self._nearest(plan)
-        return seen.rate * evaluations(plan) * _volume(_size(plan)) / _volume(size)
+        return (seen.rate * evaluations(plan) + seen.others) * _volume(_size(plan)) / _volume(size)
 
     def at_least(self, plan: Plan | None) -> float:
         """Seconds below which the video will not be done; 0 where too little is known."""
@@ -66,12 +67,12 @@ class Demand:
             return 0.0
         return _SURE * seconds
 
-    def learn(self, plan: Plan | None, seconds: float) -> None:
-        """A video took so long on the device."""
+    def learn(self, plan: Plan | None, denoise: float, others: float) -> None:
+        """A video took so many seconds on the device, in `denoise` and in the other stages."""
         if plan is None or not (count := evaluations(plan)):
             return
         size = _size(plan)
-        self._seen[size] = _Seen(seconds / count, time.monotonic())
+        self._seen[size] = _Seen(denoise / count, others, time.monotonic())
         self._seen.move_to_end(size)
         while len(self._seen) > _SIZES_KEPT:
             self._seen.popitem(last=False)

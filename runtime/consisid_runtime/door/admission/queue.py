@@ -36,6 +36,7 @@ class _Place:
     Attributes:
         seconds: that it is expected to take; None while unknown.
         position: that it was last told.
+        came: by `time.monotonic`.
         began, ends: by `time.monotonic`; None before it computes, or while unknown.
     """
 
@@ -46,6 +47,7 @@ class _Place:
     moved: Moved
     turn: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     position: int | None = None
+    came: float = field(default_factory=time.monotonic)
     began: float | None = None
     ends: float | None = None
 
@@ -71,6 +73,11 @@ class Queue:
     def waiting(self) -> int:
         """Requests that wait."""
         return len(self._places)
+
+    @property
+    def oldest(self) -> float:
+        """Seconds for which the request has waited that waits longest; 0 where none waits."""
+        return max((time.monotonic() - place.came for place in self._places), default=0.0)
 
     @property
     def running(self) -> int:

@@ -27,6 +27,7 @@ from consisid_runtime.door.grpc.message import parse
 from consisid_runtime.door.grpc.reflection import CALLS, Reflection
 from consisid_runtime.door.grpc.stream import Stream
 from consisid_runtime.door.parts import Parts
+from consisid_runtime.door.records import CURRENT
 from consisid_runtime.errors import Busy, ConsisIDError, MalformedRequest, RequestTooLarge, Unauthenticated
 
 Call = Callable[[Any], Awaitable[Any]]
@@ -117,7 +118,9 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
             raise Busy("there are too many calls; try again in 5 s", 5.0)
 
     async def _abort(self, context: Any, error: ConsisIDError) -> None:
-        await context.abort(status(error), error.sent(), metadata(error))
+        identifier = CURRENT.get()
+        named = (("x-request-id", identifier),) if identifier else ()
+        await context.abort(status(error), error.sent(), (*metadata(error), *named))
 
     async def _small(self, context: Any, kind: type[Kind]) -> Kind:
         async with self._parts.budget.reserve(owner(host(context)), self._parts.limits.message):

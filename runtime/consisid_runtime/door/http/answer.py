@@ -10,6 +10,7 @@ from typing import Any
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from consisid_runtime.door.http.body import LENGTH
+from consisid_runtime.door.records import CURRENT
 from consisid_runtime.errors import Busy, ConsisIDError
 
 _NUMBERS = [b"%d," % number for number in range(256)]
@@ -17,10 +18,12 @@ _PIECE = 2**16
 
 
 def failure(error: ConsisIDError) -> Response:
-    """`CODE: message` with the error's status."""
+    """`CODE: message` with the error's status, and the id of the request for inference that it ends."""
     headers = {"Retry-After": f"{error.retry_after:.0f}"} if isinstance(error, Busy) and error.retry_after else {}
     if error.http == 401:
         headers["WWW-Authenticate"] = "Bearer"
+    if identifier := CURRENT.get():
+        headers["X-Request-Id"] = identifier
     return JSONResponse({"error": error.sent()}, error.http, headers)
 
 

@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def composed(ticket: str | None, *, raw_frames: bool) -> Call:
+def composed(ticket: str | None, identifier: str, *, raw_frames: bool) -> Call:
     """The stages as models of the same server.
 
     Args:
         ticket: of the door's request, so that a stage ends where its caller leaves.
+        identifier: the request's id, for the stages' log.
         raw_frames: whether the frames are wanted beside the MP4; they are none otherwise.
     """
 
@@ -48,6 +49,7 @@ def composed(ticket: str | None, *, raw_frames: bool) -> Call:
             model_name=stage.name,
             requested_output_names=[port.name for port in stage.signature.outputs],
             inputs=tensors,
+            request_id=identifier,
             parameters=pack_parameters(parameters),
         )
         response = request.exec()

@@ -28,6 +28,7 @@ def _answer(request: Any) -> Any:
             model_name=STREAM.name,
             requested_output_names=names,
             inputs=request.inputs(),
+            request_id=request.request_id(),
             parameters=pack_parameters(parse_parameters(request.parameters())),
         )
         tensors: dict[str, Any] = {}
@@ -40,4 +41,4 @@ def _answer(request: Any) -> Any:
             raise error
         return pb_utils.InferenceResponse([tensors[name] for name in names])
     except Exception as error:
-        return failure(error, ENSEMBLE.name)
+        return failure(error, ENSEMBLE.name, request.request_id())

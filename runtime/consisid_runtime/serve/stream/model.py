@@ -58,12 +58,12 @@ class StreamModel(Base):
 
     def call(self, asked: Asked) -> Call:
         """What runs the stages of one request."""
-        return composed(asked.look.ticket, raw_frames=asked.extras.raw_frames)
+        return composed(asked.look.ticket, asked.identifier, raw_frames=asked.extras.raw_frames)
 
     def execute(self, requests: Sequence[Any]) -> None:
         """Called by the server; the responses come from the thread that computes."""
         for request in requests:
-            answers = _Answers(request.get_response_sender())
+            answers = _Answers(request.get_response_sender(), request.request_id())
             try:
                 asked = self.read(request)
                 values = _values(asked)
@@ -138,8 +138,8 @@ class WholeModel(StreamModel):
 class _Answers:
     """The responses to one request, each with the tensors that it has."""
 
-    def __init__(self, sender: Any) -> None:
-        self._sender = sender
+    def __init__(self, sender: Any, request: str) -> None:
+        self._sender, self._request = sender, request
 
     def looking(self, look: Look) -> Progress:
         """A look that also raises where the caller ended the call."""
@@ -163,7 +163,7 @@ class _Answers:
         self._end()
 
     def failure(self, error: Exception) -> None:
-        self._sender.send(failure(error, STREAM.name))
+        self._sender.send(failure(error, STREAM.name, self._request))
         self._end()
 
     def _send(self, tensors: Mapping[str, NDArray[Any]]) -> None:

@@ -1,0 +1,78 @@
+"""One id of a request, from its caller to the door's log and to the models."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import struct
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import pytest
+from door_requests import grpc_request, json_request
+from tritonclient.grpc import service_pb2_grpc
+
+from consisid_runtime.door.door import Door
+from consisid_runtime.door.records import writing
+
+pytestmark = pytest.mark.server
+
+SECRET = "crash"
+"""The prompt that the models fail on."""
+
+
+@pytest.fixture
+def log() -> Iterator[io.StringIO]:
+    with writing(logging.StreamHandler(text := io.StringIO())):
+        yield text
+
+
+def over_http(door: Door, prompt: str, identifier: str) -> tuple[str, Any]:
+    """The id that the answer carries, and the video's info, None for an error."""
+    body = json.dumps(json_request(prompt, outputs=[{"name": "info"}], id="KServe's")).encode()
+    request = urllib.request.Request(
+        f"{door.http_url}/v2/models/consisid/infer", body, {"x-request-id": identifier} if identifier else {}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.headers["x-request-id"], json.loads(json.load(answer)["outputs"][0]["data"][0])
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.headers["x-request-id"], None
+
+
+def over_grpc(door: Door, prompt: str, identifier: str) -> tuple[str, Any]:
+    message = grpc_request(prompt, change=lambda request: setattr(request.outputs[0], "name", "info"))
+    message.id = "KServe's"
+    with grpc.insecure_channel(door.grpc_url.partition("//")[2]) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        metadata = (("x-request-id", identifier),) if identifier else ()
+        try:
+            answer, call = stub.ModelInfer.with_call(message, timeout=20, metadata=metadata)
+        except grpc.RpcError as error:
+            return dict(error.trailing_metadata())["x-request-id"], None
+    raw = answer.raw_output_contents[0]
+    return dict(call.trailing_metadata())["x-request-id"], json.loads(raw[4 : 4 + struct.unpack_from("<I", raw)[0]])
+
+
+@pytest.mark.parametrize("ask", [over_http, over_grpc])
+@pytest.mark.parametrize("identifier", ["mine-7", ""])
+def test_the_models_are_told_the_id_of_the_answer(tiny_door: Door, ask: Any, identifier: str) -> None:
+    told, info = ask(tiny_door, "a man", identifier)
+    assert told and (told == identifier or not identifier)
+    assert info["request"] == told
+
+
+@pytest.mark.parametrize("ask", [over_http, over_grpc])
+def test_every_line_of_a_request_names_it(tiny_door: Door, log: io.StringIO, ask: Any) -> None:
+    assert ask(tiny_door, SECRET, "mine-8") == ("mine-8", None)
+    failed, ended = (json.loads(line) for line in log.getvalue().splitlines())
+    assert failed["level"] == "error" and failed["message"].startswith("Triton server answered")
+    assert ended["outcome"] == "SERVER_ERROR"
+    assert failed["request"] == ended["request"] == "mine-8"
+    assert ask(tiny_door, "a man", "mine-9")[1]
+    assert SECRET not in log.getvalue()
