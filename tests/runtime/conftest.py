@@ -120,7 +120,7 @@ class TritonPythonModel:
             for tensors in self.run(inputs, parameters, urgent):
                 sender.send(pb_utils.InferenceResponse([pb_utils.Tensor(*pair) for pair in tensors.items()]))
         except Exception as error:
-            sender.send(failure(error, "consisid_stream"))
+            sender.send(failure(error, "consisid_stream", ""))
         with self.device:
             self.urgent -= urgent
             self.device.notify_all()

@@ -247,7 +247,7 @@ def test_serve_shows_the_log_and_ends_when_told_to(tiny_repository: Path, more: 
         try:
             with (
                 Client(urls["grpc"], timeout=30) as client,
-                pytest.raises(ConsisIDError, match="(second|consisid_stream) failed"),
+                pytest.raises(ConsisIDError, match=r"(second|consisid_stream) failed"),
             ):
                 client.generate(b"image", "crash")
         finally:
