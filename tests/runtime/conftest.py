@@ -38,18 +38,18 @@ from consisid_runtime.signatures import Port, Signature
 def texts(value):
     return np.array([json.dumps(value).encode()], dtype=np.object_)
 
-def video_of(image, prompt, first, plan, raw_frames, request=None):
+def video_of(image, prompt, first, plan, raw_frames, **request):
     frames = np.arange(plan.frames * plan.height * plan.width * 3, dtype=np.uint8)
     frames = frames.reshape(plan.frames, plan.height, plan.width, 3)
     info = {
         "first": first,
         "second": dataclasses.asdict(plan.options),
         "prompt": prompt,
-        "request": request,
         "python": [sys.version, sys.prefix, np.__file__],
         "package": os.path.realpath(consisid_runtime.__file__),
         "folder": os.environ.get("TINY_FOLDER"),
         "seconds": {},
+        **request,
     }
     return {"video": image, "frames": frames if raw_frames else frames[:0], "info": texts(info)}
 
@@ -86,7 +86,8 @@ _BODIES = {
 """,
 }
 
-# Urgent requests first; `events N` sends N events at once, `sleep S` an event each 50 ms, `hang S` hears nothing.
+# Urgent requests first; `which` tells the request's id, `events N` sends N events at once, `sleep S` an event each
+# 50 ms, `hang S` hears nothing.
 _STREAM = f"""{_COMMON}
 import threading
 import triton_python_backend_utils as pb_utils
@@ -132,6 +133,7 @@ class TritonPythonModel:
         sizes = Geometry(frames=49, height=480, width=720, spatial=8, temporal=4, patch=2, fixed_size=False)
         found, prompt = plan(options, sizes), inputs["prompt"][0].decode()
         what, _, number = prompt.partition(" ")
+        named = {{"request": inputs["id"]}} if what == "which" else {{}}
         count = {{"events": int, "sleep": lambda text: int(float(text) * 20)}}.get(what, lambda text: 0)(number)
         check_prompt(prompt)
         if what == "hang":
@@ -154,7 +156,7 @@ class TritonPythonModel:
         look()
         if what != "nothing":
             first = dataclasses.asdict(found.options)
-            yield video_of(inputs["image"], prompt, first, found, extras.raw_frames, inputs["id"])
+            yield video_of(inputs["image"], prompt, first, found, extras.raw_frames, **named)
 """
 
 
