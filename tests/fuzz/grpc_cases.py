@@ -31,7 +31,7 @@ def run(case: bytes) -> None:
     limits = Limits()
     identifier(case, limits)
     asked = parse(case, limits)
-    assert len(asked.message("a" * 32).SerializeToString()) < 2 * len(case) + 4096
+    assert len(asked.message("a" * 32, "id").SerializeToString()) < 2 * len(case) + 4096
 
 
 def _text(chance: Random) -> str:

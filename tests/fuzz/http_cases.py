@@ -96,4 +96,4 @@ def run(case: Body) -> None:
     else:
         asked = parse_generate(case.model, bytearray(case.content), case.head, limits)
     asked.answer(service_pb2.ModelInferResponse())
-    assert len(asked.message("a" * 32).SerializeToString()) < 2 * len(case.content) + 4096
+    assert len(asked.message("a" * 32, "id").SerializeToString()) < 2 * len(case.content) + 4096
