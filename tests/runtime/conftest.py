@@ -121,7 +121,8 @@ class TritonPythonModel:
             for tensors in self.run(inputs, parameters, urgent):
                 sender.send(pb_utils.InferenceResponse([pb_utils.Tensor(*pair) for pair in tensors.items()]))
         except Exception as error:
-            sender.send(failure(error, "consisid_stream", ""))
+            bare = pb_utils.InferenceResponse(error=pb_utils.TritonError(f"failed: {{error!r}}"))
+            sender.send(bare if isinstance(error, OSError) else failure(error, "consisid_stream", ""))
         with self.device:
             self.urgent -= urgent
             self.device.notify_all()
@@ -136,6 +137,8 @@ class TritonPythonModel:
         named = {{"request": inputs["id"]}} if what == "which" else {{}}
         count = {{"events": int, "sleep": lambda text: int(float(text) * 20)}}.get(what, lambda text: 0)(number)
         check_prompt(prompt)
+        if what == "untyped":
+            raise OSError("as one of Triton server's own")
         if what == "hang":
             time.sleep(float(number))
         checkpoint = inputs.get("checkpoint", bytes_of(b"")).tobytes()

@@ -21,8 +21,8 @@ from consisid_runtime.door.records import writing
 
 pytestmark = pytest.mark.server
 
-SECRET = "crash"
-"""The prompt that the models fail on."""
+SECRET = "untyped"
+"""The prompt on which the models answer as Triton server itself would."""
 
 
 @pytest.fixture
