@@ -226,3 +226,13 @@ def test_a_forked_process_begins_without_the_work_of_the_other(monkeypatch: pyte
 def test_options_decide_what_is_similar() -> None:
     assert plan_of(Options(steps=4, seed=1).to_mapping()) == plan_of(Options(steps=4, seed=2).to_mapping())
     assert plan_of(Options(steps=4, frames=17).to_mapping()) != plan_of(Options(steps=4).to_mapping())
+
+
+def test_the_latest_kinds_of_requests_are_known() -> None:
+    balance = Balance(1)
+    for steps in (4, 50, *range(100, 163), 50, 200):
+        work = balance.take(plan_of({"steps": steps}), ())
+        assert work is not None
+        balance.end(work, float(steps))
+    expected = [balance.take(plan, ()) for plan in (LONG, SHORT)]
+    assert [round(work.expected) for work in expected if work] == [50, 131], "the other's is a guess"

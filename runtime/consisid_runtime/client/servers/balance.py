@@ -17,6 +17,8 @@ Plan = tuple[object, ...]
 
 _DECISIVE = ("tier", "steps", "guidance", "dynamic_guidance", "frames", "height", "width")
 _WEIGHT = 0.3
+_PLANS_KEPT = 64
+"""Of a server, for each of which its seconds are known."""
 _PAUSE, _LONGEST_PAUSE = 1.0, 30.0
 """Seconds for which a server that did not take a request is asked after all others."""
 
@@ -86,7 +88,10 @@ class Balance:
                 self._works.remove(work)
             if seconds is not None:
                 known = self._took[work.server]
-                known[work.plan] = known.get(work.plan, seconds) * (1 - _WEIGHT) + seconds * _WEIGHT
+                # Taken out, so that it becomes the latest.
+                known[work.plan] = known.pop(work.plan, seconds) * (1 - _WEIGHT) + seconds * _WEIGHT
+                if len(known) > _PLANS_KEPT:
+                    del known[next(iter(known))]
                 self._proven[work.server], self._pause[work.server] = True, 0.0
 
     def rest(self, server: int, error: ServerError) -> None:
