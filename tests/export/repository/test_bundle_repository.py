@@ -1,6 +1,7 @@
 """Model repositories for a bundle: configurations against Triton's own definition and the real files' tensors."""
 
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -97,7 +98,7 @@ def test_the_python_repository_is_the_committed_one_and_says_how_to_start_it(
     written = {str(p.relative_to(out)): p.read_text() for p in out.rglob("*") if p.is_file()}
     readme, marker = written.pop("README.md"), json.loads(written.pop("repository.json"))
     assert written == repository()
-    assert f"CONSISID_BUNDLE={untrained_bundle} tritonserver --model-repository='{out}'" in readme
+    assert f"CONSISID_BUNDLE={shlex.quote(str(untrained_bundle))} tritonserver --model-repository='{out}'" in readme
     assert "each in a process of its own" in readme
     assert marker["bundle"] == Bundle.open(untrained_bundle).fingerprint
     write_bundle_repository(untrained_bundle, out, native=True)

@@ -23,8 +23,7 @@ PHOTO = bytes(range(256)) * 999
 
 # grpcurl is no Python package: this does what that command line asks of it, with the same JSON, by reflection or
 # with the same protoset.
-GRPCURL = """#!{python}
-import sys
+GRPCURL = """import sys
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
@@ -42,7 +41,7 @@ else:
 found = pool.FindServiceByName(service).FindMethodByName(name)
 kinds = [message_factory.GetMessageClass(kind) for kind in (found.input_type, found.output_type)]
 with grpc.insecure_channel(address) as channel:
-    call = channel.unary_unary(f"/{{method}}", kinds[0].SerializeToString, kinds[1].FromString)
+    call = channel.unary_unary(f"/{method}", kinds[0].SerializeToString, kinds[1].FromString)
     print(json_format.MessageToJson(call(json_format.Parse(sys.stdin.read(), kinds[0]()), timeout=60)))
 """
 
@@ -134,7 +133,8 @@ def test_grpcurl(served: Door | TritonServer, tmp_path: Path, prompt: str) -> No
         assert run(protoset + "\n# url=", tmp_path, "").returncode == 0
         grpcurl = grpcurl.replace("grpcurl -plaintext", "grpcurl -protoset kserve.protoset -plaintext")
     stand_in = tmp_path / "grpcurl"
-    stand_in.write_text(GRPCURL.format(python=sys.executable))
+    (program := tmp_path / "grpcurl.py").write_text(GRPCURL)
+    stand_in.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {shlex.quote(str(program))} "$@"\n')
     stand_in.chmod(stand_in.stat().st_mode | stat.S_IXUSR)
     address = served.grpc_url.removeprefix("grpc://")
     done = run(grpcurl, tmp_path, address)
