@@ -263,10 +263,12 @@ class GrpcStreams(StandIn):
 
     def ModelStreamInfer(self, requests: Any, context: Any) -> Iterator[service_pb2.ModelStreamInferResponse]:
         request = next(requests)
+        # First of all: of a caller who leaves as a response is sent, gRPC asks for no further one.
+        for step in self._steps:
+            if isinstance(step, threading.Event) and not context.add_callback(step.set):
+                step.set()
         for step in self._steps:
             if isinstance(step, threading.Event):
-                if not context.add_callback(step.set):  # it has left already
-                    step.set()
                 step.wait(20)
                 return
             if isinstance(step, ConsisIDError):
