@@ -62,11 +62,11 @@ def test_what_should_not_be_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("kind", [name for name in KINDS if name not in ("door", "stream", "tensor")])
 def test_no_case_ends_a_process_or_fails_without_a_code(kind: str, proof: Callable[..., Any]) -> None:
     with Campaign() as campaign:
-        campaign.prove(kind, proof("fuzzing", *SOURCES))
+        assert campaign.prove(kind, proof("fuzzing", *SOURCES)) == {}
 
 
 @pytest.mark.proof
 @pytest.mark.parametrize("kind", ["stream", "tensor"])
 def test_nor_does_one_for_a_bundle(kind: str, untrained_bundle: Path, proof: Callable[..., Any]) -> None:
     with Campaign(FUZZED_BUNDLE=str(untrained_bundle)) as campaign:
-        campaign.prove(kind, proof("fuzzing", *SOURCES))
+        assert campaign.prove(kind, proof("fuzzing", *SOURCES)) == {}

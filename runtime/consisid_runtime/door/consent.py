@@ -34,7 +34,7 @@ class Consent:
 
         Raises `ConsentRefused`; `HookFailed` where the function fails, whose reason is in the log; `ServerTimeout`.
         """
-        if self._hook is None:
+        if self._hook is None or (asked.image is None and asked.prompt is None):  # to forget a face takes no consent
             return
         try:
             async with asyncio.timeout(max(0.0, until - time.monotonic())):

@@ -135,7 +135,7 @@ class Dispatch:
                 self._learn(plan, _info(answer), whole=asked.checkpoint is None)
             return answer
         finally:
-            self._queue.leave(urgent=asked.urgent, success=success)
+            self._queue.leave(urgent=asked.urgent, success=success and not asked.quick)
 
     def _learn(self, plan: Plan | None, info: dict[str, Any], *, whole: bool) -> None:
         self._meters.computed(info, whole=whole)

@@ -32,7 +32,7 @@ class Course:
     Attributes:
         rates: of earlier requests; learns from this one.
         preview: (x0, plan) → a JPEG; None for no previews.
-        checkpoint: (next step, latents, x0, generator) → a checkpoint; None for none.
+        checkpoint: (next step, values) → a checkpoint of the solver's state; None for none.
         checkpoint_seconds: between two checkpoints, at least.
         step: of `denoise`, that the values already hold the state for.
         whole: denoise in one part.
@@ -74,7 +74,8 @@ def flow(call: Call, values: Values, plan: Plan, course: Course) -> Generator[Ev
         seconds = time.perf_counter() - begin
         values |= outputs
         reports[stage.name] = {**info, "seconds": seconds}
-        course.rates.learn(plan, stage.name, seconds)
+        if not info.get("face_cached"):  # what was not computed says nothing
+            course.rates.learn(plan, stage.name, seconds)
     return reports
 
 

@@ -37,12 +37,15 @@ class Rates:
     def steps(self, plan: Plan, first: int, seconds: float) -> int:
         """How many steps from `first` take so long, at least one; 1 while one evaluation was not seen yet."""
         evaluation = self._seen.get((plan.frames, plan.height, plan.width), {}).get("denoise")
-        last = first + 1
-        while (
-            evaluation is not None and last < plan.steps and evaluation * evaluations(plan, first, last + 1) <= seconds
-        ):
-            last += 1
-        return last - first
+        if evaluation is None:
+            return 1
+        count, took = 1, evaluation * evaluations(plan, first, first + 1)
+        while first + count < plan.steps:
+            took += evaluation * evaluations(plan, first + count, first + count + 1)
+            if took > seconds:
+                break
+            count += 1
+        return count
 
     def left(self, plan: Plan, stages: Collection[str], step: int = 0) -> float | None:
         """Seconds of these stages, of `denoise` from `step`; None while one evaluation was not seen yet."""

@@ -54,14 +54,14 @@ class Work:
             checkpoint: to go on from.
             whole, look: as `Course` has them.
 
-        Raises `CheckpointRefused` and `IdentityExpired`; its parts what the stages raise.
+        Raises `CheckpointRefused`; its parts what the stages raise, and `IdentityExpired`.
         """
-        photo = self.faces.digest(values)
         step, save = 0, None
         if checkpoint is not None or extras.checkpoint_seconds:
             # The hardware's name costs a process that has no network the import of PyTorch.
             device = hardware(self._bundle.device)
-            origin = Origin(self._bundle.fingerprint, device, request_digest(photo, values, plan))
+            digest = request_digest(self.faces.digest(values), values, plan)
+            origin = Origin(self._bundle.fingerprint, device, digest)
             if checkpoint is not None:
                 step, state = read(checkpoint, origin, plan)
                 values |= state

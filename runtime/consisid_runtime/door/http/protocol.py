@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from types import SimpleNamespace
 from typing import Any
 
 from uvicorn.config import Config
@@ -44,6 +45,7 @@ class Connection(HttpToolsProtocol):
         self._surplus, self._in_head, self._head = False, True, 0
         self._unread = limits.body
         self._timer: asyncio.TimerHandle | None = None
+        self._closing = False
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -108,6 +110,10 @@ class Connection(HttpToolsProtocol):
             self._arm(self._limits.body_seconds)
             self._connections.work(self)
             super().on_headers_complete()
+            written = self.transport
+            self.cycle.transport = SimpleNamespace(  # type: ignore[assignment]  # all that the cycle uses of it
+                write=written.write, is_closing=written.is_closing, close=self._close_once_read
+            )
 
     def on_body(self, body: bytes) -> None:
         if self.cycle is None or self.transport.is_closing():
@@ -126,7 +132,9 @@ class Connection(HttpToolsProtocol):
         if self.cycle is None or self.transport.is_closing():
             return
         super().on_message_complete()
-        if self.cycle.response_complete:
+        if self._closing:
+            self.transport.close()
+        elif self.cycle.response_complete:
             self._rest()
 
     def on_response_complete(self) -> None:
@@ -142,6 +150,12 @@ class Connection(HttpToolsProtocol):
         super().resume_writing()
         self._arm(None)
 
+    def _close_once_read(self) -> None:
+        """Close when the request has arrived: before, the answer would be lost to a client that still sends."""
+        self._closing = True
+        if self._in_head:
+            self.transport.close()
+
     def _rest(self) -> None:
         self._connections.rest(self)
 
@@ -152,6 +166,9 @@ class Connection(HttpToolsProtocol):
         self._timer = None if seconds is None else self.loop.call_later(seconds, late or self._late)
 
     def _late(self) -> None:
+        if self._closing:
+            self.transport.close()
+            return
         self._refuse(408, ServerTimeout("the request did not arrive in time"))
 
     def _refuse(self, status: int, error: ConsisIDError) -> None:
