@@ -35,28 +35,28 @@ class Served(Group):
     """What is served, and where"""
 
     of_door: ClassVar[bool] = False
-    bundle: File | None = Field(None, description="Folder written by `consisid export`.")
+    bundle: File | None = Field(default=None, description="Folder written by `consisid export`.")
     host: Host = Field(
-        "127.0.0.1", description="Address or name of this machine to bind; other hosts reach all but loopback."
+        default="127.0.0.1", description="Address or name of this machine to bind; other hosts reach all but loopback."
     )
-    grpc_port: Port = Field(8001, description="0 chooses a free port.")
-    http_port: Port = Field(8000, description="Also of `/metrics`, but for `direct`. 0 chooses a free port.")
-    direct: bool = Field(False, description="Open Triton server's own ports instead of the door's.")
-    metrics_port: Port | None = Field(None, description="With `direct`: 8002 where it is not set.")
+    grpc_port: Port = Field(default=8001, description="0 chooses a free port.")
+    http_port: Port = Field(default=8000, description="Also of `/metrics`, but for `direct`. 0 chooses a free port.")
+    direct: bool = Field(default=False, description="Open Triton server's own ports instead of the door's.")
+    metrics_port: Port | None = Field(default=None, description="With `direct`: 8002 where it is not set.")
 
 
 class Models(Group):
     """The models"""
 
     of_door: ClassVar[bool] = False
-    device: Device = Field("auto", description="Where they compute.")
+    device: Device = Field(default="auto", description="Where they compute.")
     layout: Layout = Field(
-        "auto",
+        default="auto",
         description="`ensemble`: a process for each stage. `single`: one for all. `auto`: `ensemble` where it fits on "
         "the GPU.",
     )
     memory: Memory | None = Field(
-        None,
+        default=None,
         description="GiB of the GPU that a bundle of the torch engine may take. Not set: `CONSISID_MEMORY`, or all.",
     )
     threads: int | None = number(
@@ -71,7 +71,8 @@ class Models(Group):
     )
     faces_seconds: float = number(SECONDS, 1, 365 * _DAY, "For which they are.")
     watermark_hook: Hook | None = Field(
-        None, description="Function that marks the frames of every video. Not set: `CONSISID_WATERMARK`, or none."
+        default=None,
+        description="Function that marks the frames of every video. Not set: `CONSISID_WATERMARK`, or none.",
     )
 
 
@@ -79,15 +80,18 @@ class Callers(Group):
     """Who may call, and what is asked and signed"""
 
     token_file: File | None = Field(
-        None, description="File with the bearer token, which is no setting itself. Not set: `CONSISID_TOKEN`, or none."
+        default=None,
+        description="File with the bearer token, which is no setting itself. Not set: `CONSISID_TOKEN`, or none.",
     )
-    tls_cert: File | None = Field(None, description="PEM certificate, with its chain: HTTPS, and gRPC over TLS.")
-    tls_key: File | None = Field(None, description="Its PEM key, unencrypted.")
+    tls_cert: File | None = Field(
+        default=None, description="PEM certificate, with its chain: HTTPS, and gRPC over TLS."
+    )
+    tls_key: File | None = Field(default=None, description="Its PEM key, unencrypted.")
     sign_cert: File | None = Field(
-        None, description="PEM certificate, with its chain: content credentials (C2PA) in the video."
+        default=None, description="PEM certificate, with its chain: content credentials (C2PA) in the video."
     )
-    sign_key: File | None = Field(None, description="Its PEM key, unencrypted, readable for its owner alone.")
-    consent_hook: Hook | None = Field(None, description="Function that may refuse a request before it waits.")
+    sign_key: File | None = Field(default=None, description="Its PEM key, unencrypted, readable for its owner alone.")
+    consent_hook: Hook | None = Field(default=None, description="Function that may refuse a request before it waits.")
     consent_calls: int = number(_OWN.consents, 1, 1024, "Calls of it at once; more wait for one to end.")
 
 
@@ -165,7 +169,7 @@ class Upkeep(Group):
         _OWN.restart_attempts, 1, 10_000, "Starts that may fail in a row before the command ends."
     )
     log_level: Level = Field(
-        "info", description="From which on the door writes lines; `info` has one for each request."
+        default="info", description="From which on the door writes lines; `info` has one for each request."
     )
 
 

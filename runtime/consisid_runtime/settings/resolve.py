@@ -110,13 +110,13 @@ def _file(path: Path) -> tuple[dict[str, Any], dict[str, Origin]]:
     for key, value in found.items():
         if key not in Settings.model_fields:
             raise InvalidOption(f"{origin.of(_shown(key))} is no setting{_nearest(key, str)}")
-        field = Settings.model_fields[key]
+        kind: Any = Settings.model_fields[key].annotation
         try:
             # As JSON, whose texts are paths, too, while a text is no number and 1 is not true.
-            TypeAdapter(field.annotation).validate_json(json.dumps(value, default=repr), strict=True)
+            TypeAdapter(kind).validate_json(json.dumps(value, default=repr), strict=True)
         except ValidationError:
             raise _impossible(key, value, origin) from None
-        if field.annotation == File | None:
+        if kind == File | None:
             found[key] = path.parent / value
     return found, dict.fromkeys(found, origin)
 
