@@ -57,7 +57,9 @@ Use it on loopback, with one's own clients, or for comparison. SECURITY.md has t
 
 def serve(
     *,
-    bundle: Annotated[Path | None, typer.Option("--bundle", help="Folder written by `consisid export`.")] = None,
+    bundle: Annotated[
+        Path | None, typer.Option("--bundle", help="Folder written by `consisid export`; has no default.")
+    ] = None,
     host: Annotated[
         str | None,
         typer.Option(

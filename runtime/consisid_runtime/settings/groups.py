@@ -69,7 +69,7 @@ class Models(Group):
     faces_kept: int = number(
         KEPT, 0, 100_000, "Photographs whose faces are remembered, and as many handles; a megabyte each."
     )
-    faces_seconds: float = number(SECONDS, 1, 365 * _DAY, "For which they are.")
+    faces_seconds: float = number(SECONDS, 1, 30 * _DAY, "For which they are.")
     watermark_hook: Hook | None = Field(
         default=None,
         description="Function that marks the frames of every video. Not set: `CONSISID_WATERMARK`, or none.",
@@ -129,7 +129,7 @@ class Sizes(Group):
     generate_bytes: int = number(_OWN.generate, 1024, 2**28, "A body of the generate extension, with images as Base64.")
     binary_json_bytes: int = number(_OWN.header, 1024, 2**24, "The JSON of an HTTP body with binary data.")
     json_brackets: int = number(_OWN.brackets, 64, 2**17, "Opening brackets in the JSON of a request.")
-    grpc_plain_bytes: int = number(_OWN.plain, 1024, 2**24, "A gRPC message beside its raw tensors.")
+    grpc_plain_bytes: int = number(_OWN.plain, 1024, 2**22, "A gRPC message beside its raw tensors.")
     head_bytes: int = number(_OWN.head, 1024, 2**16, "The head of an HTTP request; the metadata of a gRPC call.")
     head_fields: int = number(
         _OWN.fields, 8, 1024, "Header fields of an HTTP request; calls at once on a gRPC connection."

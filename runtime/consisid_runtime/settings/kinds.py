@@ -82,4 +82,4 @@ def accepts(field: FieldInfo) -> str:
     if bool in kinds:
         return "true or false"
     least, most = (next(getattr(part, end) for part in found if hasattr(part, end)) for end in ("ge", "le"))
-    return f"a number from {least:g} to {most:g}" if float in kinds else f"a whole number from {least} to {most}"
+    return f"a number from {least:.10g} to {most:.10g}" if float in kinds else f"a whole number from {least} to {most}"

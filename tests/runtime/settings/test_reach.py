@@ -37,7 +37,7 @@ SPECIAL = {
     "direct": True,
     "head_bytes": 2**15,
 }
-DIRECT = {"direct": True}
+DIRECT: dict[str, Any] = {"direct": True}
 """What `metrics_port` needs."""
 
 Places = dict[str, Any]
@@ -95,7 +95,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Places]:
 def test_every_setting_reaches_one_place_of_its_own(served: Callable[..., Places]) -> None:
     reached: dict[str, str] = {}
     for name in Settings.model_fields:
-        beside = DIRECT if name == "metrics_port" else {}
+        beside: Places = DIRECT if name == "metrics_port" else {}
         pair = {"sign_cert": "sign_key", "sign_key": "sign_cert"}.get(name)
         if pair:
             beside = {pair: Path("/pair")}

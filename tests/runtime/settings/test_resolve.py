@@ -128,6 +128,12 @@ def test_what_is_wrong_in_a_file(write: Write, line: str, message: str) -> None:
         resolve({}, write(line))
 
 
+def test_the_file_of_the_page_can_be_given(write: Write, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "settings.md").read_text(encoding="utf-8")
+    found = resolve({}, write(page.partition("```toml\n")[2].partition("```")[0]))
+    assert (found.settings.bundle, found.settings.queue) == (tmp_path / "bundle", 32)
+
+
 def test_a_file_that_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "x.toml").write_bytes(b"host = '\xff'")
     with pytest.raises(InvalidOption, match="is no TOML"):
