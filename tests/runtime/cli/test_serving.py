@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import sys
 import tomllib
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 
 from consisid_runtime.cli.serving import serve
+from consisid_runtime.door.records import writing
 from consisid_runtime.errors import InvalidOption, MissingExtra
 
 
@@ -52,3 +55,11 @@ def test_without_pydantic_settings_the_error_says_what_to_install(monkeypatch: p
     monkeypatch.setitem(sys.modules, "pydantic_settings", None)
     with pytest.raises(MissingExtra, match=r"pydantic_settings: pip install 'consisid-runtime\[door\]'"):
         serve(print_config=True)
+
+
+def test_the_log_begins_at_its_level() -> None:
+    log = logging.getLogger("consisid_runtime.door.anything")
+    with writing(logging.StreamHandler(text := io.StringIO()), logging.WARNING):
+        log.info("first")
+        log.warning("second")
+    assert [json.loads(line)["message"] for line in text.getvalue().splitlines()] == ["second"]
