@@ -76,13 +76,17 @@ def resolve(given: Mapping[str, Any], config: Path | None = None) -> Resolved:
     for found, whence in sources:
         values |= found
         origins |= whence
+    resolved = Resolved(_settings(values, origins), origins)
+    _require_sense(resolved)
+    return resolved
+
+
+def _settings(values: Mapping[str, Any], origins: Mapping[str, Origin]) -> Settings:
     try:
-        settings = Settings(**values)
+        return Settings(**values)
     except ValidationError as error:
         key = str(error.errors()[0]["loc"][0])
         raise _impossible(key, values[key], origins[key]) from None
-    _require_sense(Resolved(settings, origins))
-    return Resolved(settings, origins)
 
 
 def _variable(key: str) -> str:
@@ -105,7 +109,7 @@ def _file(path: Path) -> tuple[dict[str, Any], dict[str, Origin]]:
     origin = Origin(str(path), file=True)
     try:
         found = tomllib.loads(read_small(path).decode())
-    except ValueError as error:  # also bytes that are no UTF-8
+    except (ValueError, RecursionError) as error:  # also bytes that are no UTF-8
         raise InvalidOption(f"{path} is no TOML: {error}") from None
     for key, value in found.items():
         if key not in Settings.model_fields:
@@ -118,7 +122,9 @@ def _file(path: Path) -> tuple[dict[str, Any], dict[str, Origin]]:
             raise _impossible(key, value, origin) from None
         if kind == File | None:
             found[key] = path.parent / value
-    return found, dict.fromkeys(found, origin)
+    origins = dict.fromkeys(found, origin)
+    _settings(found, origins)  # whatever wins over it
+    return found, origins
 
 
 def _impossible(key: str, value: Any, origin: Origin) -> InvalidOption:

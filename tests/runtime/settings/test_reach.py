@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import typer
 
 from consisid_runtime import door
 from consisid_runtime.cli import serving
@@ -134,14 +135,11 @@ def test_what_models_are_told(tmp_path: Path) -> None:
 
 
 def test_the_help_tells_the_defaults_and_every_flag_is_a_setting() -> None:
-    (command,) = (found for found in make_app().registered_commands if found.callback.__name__ == "serve")  # type: ignore[union-attr]
-    flags = {
-        name: parameter.annotation.__metadata__[0]
-        for name, parameter in inspect.signature(command.callback).parameters.items()  # type: ignore[arg-type]
-    }
+    command: Any = typer.main.get_command(make_app())
+    flags = {parameter.name: parameter for parameter in command.commands["serve"].params}
     assert flags.keys() - Settings.model_fields.keys() == {"config", "print_config", "as_json"}
     for name in flags.keys() & Settings.model_fields.keys():
-        assert flags[name].param_decls == (f"--{name.replace('_', '-')}",)
+        assert flags[name].opts == [f"--{name.replace('_', '-')}"]
         default = Settings.model_fields[name].default
         if default is not None and default is not False:
             assert flags[name].help.endswith(f" Default: {default}."), name

@@ -120,6 +120,7 @@ def test_memory_is_a_number_or_a_word(write: Write, given: str, memory: int | st
         ("consent_hook = 'ask'", r"consent_hook must be module:function, got 'ask'"),
         ("queue 3", r"serve\.toml is no TOML: .*line 1"),
         ("queue = 3\nqueue = 4", r"serve\.toml is no TOML"),
+        (f"queue = {'[' * 100_000}", r"serve\.toml is no TOML"),
         (f"host = '{'x' * 300}'\nqueu = 1", r"nearest one is queue"),
     ],
 )
@@ -142,12 +143,13 @@ def test_a_file_that_is_no_text(tmp_path: Path) -> None:
         resolve({}, tmp_path / "nowhere.toml")
 
 
+@pytest.mark.parametrize("value", ["'many'", "0"])
 def test_a_wrong_value_of_a_file_is_told_also_where_a_variable_wins(
-    write: Write, monkeypatch: pytest.MonkeyPatch
+    write: Write, monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
     monkeypatch.setenv("CONSISID_SERVE_QUEUE", "3")
     with pytest.raises(InvalidOption, match="key queue of"):
-        resolve({}, write("queue = 'many'"))
+        resolve({}, write(f"queue = {value}"))
 
 
 @pytest.mark.parametrize(
