@@ -100,7 +100,7 @@ def _environment() -> dict[str, Any]:
         rest = name.removeprefix(PREFIX)
         if rest != name and rest.lower() not in known and not _OF_KUBERNETES.fullmatch(f"{rest}={value}"):
             raise InvalidOption(f"the variable {name} is no setting{_nearest(rest.lower(), _variable)}")
-    named = os.environ.get(_variable(CONFIG))
+    named = os.environ.get("CONSISID_SERVE_CONFIG")
     return EnvSettingsSource(Settings)() | ({CONFIG: named} if named else {})
 
 

@@ -28,7 +28,7 @@ def to_toml(resolved: Resolved) -> str:
             value, origin = getattr(resolved.settings, key), resolved.origins.get(key)
             if value is None:
                 instead = _INSTEAD.get(key, "")
-                lines.append(f"# {key} is not set" + (f"; {instead} is" if os.environ.get(instead) else ""))
+                lines.append(f"# {key} is not set" + (f"; {instead} is" if instead in os.environ else ""))
             else:
                 lines.append(f"{key} = {_value(key, value)}" + (f"  # {_text(origin.text)[1:-1]}" if origin else ""))
         lines.append("")
