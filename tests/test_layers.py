@@ -41,7 +41,13 @@ HEAVY = {
     "tensorrt",
     "pydantic",
 }
-THIN = ("import consisid_runtime", "from consisid_runtime import Client, Options", "import consisid_runtime.cli.main")
+_BACKEND = "import types; sys.modules['triton_python_backend_utils'] = types.ModuleType('backend')"
+THIN = (
+    "import consisid_runtime",
+    "from consisid_runtime import Client, Options",
+    "import consisid_runtime.cli.main",
+    f"{_BACKEND}; import consisid_runtime.serve.models",  # six processes of a server do
+)
 DATA = ("__init__", "package", "digests")
 """Of consisid_nano: what needs nothing but Python."""
 ORACLES = {"diffusers", "transformers", "facexlib", "consisid_eva_clip", "torchvision"}
@@ -181,7 +187,7 @@ def test_the_drawn_world_needs_numpy_and_opencv_only(path: Path) -> None:
 
 
 @pytest.mark.parametrize("statement", THIN)
-def test_the_client_imports_nothing_heavy(statement: str) -> None:
+def test_what_starts_at_once_imports_nothing_heavy(statement: str) -> None:
     probe = f"import sys; {statement}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True).stdout.split()
     assert "consisid_runtime" in loaded

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from consisid_runtime.engines import place_of
-from consisid_runtime.models.networks import CROP
 from consisid_runtime.options import Options
 from consisid_runtime.plan import plan
 from consisid_runtime.signatures import MODULATION_BLOCK, Port
@@ -42,6 +41,8 @@ def warm_up(bundle: Bundle) -> None:
 
 def _sizes(bundle: Bundle) -> dict[str, int]:
     """The symbols that vary between requests, and their numbers in a request without options."""
+    from consisid_runtime.models.networks import CROP  # with PyTorch
+
     request, config = plan(Options(), bundle.config.geometry), bundle.config
     return {
         "branches": 1 + request.guided,
