@@ -36,6 +36,7 @@ def test_a_step_with_kernels(untrained: Path, device: str, dtype: torch.dtype) -
     assert 0 < error <= 2 * own
 
 
+@pytest.mark.proof  # interpreted for half a minute; each of its kernels has a test of its own
 def test_a_step_with_kernels_of_e4m3_numbers(untrained: Path, device: str) -> None:
     """The specification's own error is that of E4M3; the kernels may add as much."""
     from consisid_kernels import ops

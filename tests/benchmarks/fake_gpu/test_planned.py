@@ -34,20 +34,24 @@ def moved(fake_gpu: None) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.proof
 def test_weights_that_come_and_go_change_no_kernel(moved: dict[str, Any]) -> None:
     assert computed(moved["plan"]) == computed(moved["none"])
     assert moved["plan"]["stages"]["denoise/step"]["kernels"][COPIES]["launches"] > 10
 
 
+@pytest.mark.proof
 def test_the_host_does_not_wait_for_weights(moved: dict[str, Any]) -> None:
     step = moved["plan"]["stages"]["denoise/step"]
     assert step["waits"] == moved["none"]["stages"]["denoise/step"]["waits"]
 
 
+@pytest.mark.proof
 def test_decoders_that_share_their_weights_leave_none_on_the_gpu(moved: dict[str, Any]) -> None:
     assert moved["left_by_decoders"] == 0
 
 
+@pytest.mark.proof
 def test_streaming_takes_two_blocks_memory_instead_of_fours(moved: dict[str, Any]) -> None:
     everything, streamed = (moved[name]["modules"]["dit_step"] for name in ("none", "plan"))
     assert everything - streamed >= (4 - SLOTS) * NEEDS.block

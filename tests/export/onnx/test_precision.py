@@ -101,6 +101,7 @@ def test_caches_of_the_decoder_have_the_precision(untrained: Path, dtype: torch.
     assert {port.dtype for port in ports if "cache_" not in port.name} == {"FP32"}
 
 
+@pytest.mark.proof
 def test_a_chunk_takes_and_leaves_caches_in_fp16(untrained: Path, tmp_path: Path) -> None:
     """On ONNX Runtime, at most twice as far from float32 as PyTorch itself."""
     checkpoint, dtype = Checkpoint(untrained), torch.float16

@@ -1,7 +1,9 @@
 """Known damage to the trained nano model must fail the gate, and controls must pass."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,34 +13,56 @@ from consisid_fidelity.nano.evaluation_set import SMALL
 from consisid_fidelity.nano.record import Findings
 from consisid_fidelity.nano.run import ExperimentRun
 from consisid_fidelity.nano.setup import ExperimentSetup
-from consisid_fidelity.nano.variants import CONTROLS, DAMAGES, EXACT, names
+from consisid_fidelity.nano.variants import CONTROLS, DAMAGES, EXACT, Variant, names
 
 WORK = Path(__file__).parents[3] / "build" / "test" / "fidelity"
 FEWEST = 4
 """Cases with which a control can pass: with three, the intervals are wider than every limit."""
-ALL_CASES = (EXACT, "8-bit-weights")
-"""The control nearest to its limits is always measured on the whole small set."""
+SAMPLE = (
+    "again",
+    "tokens-in-another-order",
+    "tokens-of-another",
+    "first-injection-dropped",
+    "second-step-skipped",
+    "clean-latents-leaked",
+)
+"""Measured where only some minutes are spent on tests."""
+
+FindingsOf = Callable[[int], Findings]
+"""Of a number of cases: `FEWEST` of the sample, `SMALL` of all."""
 
 
-@pytest.fixture(scope="module", params=[FEWEST, pytest.param(SMALL, marks=pytest.mark.proof)], ids="{}-cases".format)
-def findings(request: pytest.FixtureRequest, trained_bundle_of: Callable[[str], Path]) -> Findings:
-    """The findings of the small set; measurements of the same bundle, judges and source code are reused."""
-    setup = ExperimentSetup(trained_bundle_of("mixed"), consisid_nano.checkpoint(), consisid_nano.judges())
-    run = ExperimentRun(experiments.small_setup(setup), WORK)
-    counts = experiments.small_case_counts()
-    counts |= {name: request.param for name in counts if name not in ALL_CASES}
-    return experiments.summarise(run.measure(counts, processes=1))
+def measured(variants: tuple[Variant, ...]) -> list[Any]:
+    """A number of cases and the name of a variant, for each of the variants."""
+    return [
+        *((FEWEST, name) for name in names(variants) if name in SAMPLE),
+        *(pytest.param(SMALL, name, marks=pytest.mark.proof) for name in names(variants)),
+    ]
 
 
-@pytest.mark.parametrize("name", names(DAMAGES))
-def test_known_damage_is_caught(name: str, findings: Findings) -> None:
-    assert not findings.verdicts[name]["passed"]
+@pytest.fixture(scope="module")
+def findings_of(trained_bundle_of: Callable[[str], Path]) -> FindingsOf:
+    """Measurements of the same bundle, judges and source code are reused."""
+
+    @cache
+    def measure(count: int) -> Findings:
+        setup = ExperimentSetup(trained_bundle_of("mixed"), consisid_nano.checkpoint(), consisid_nano.judges())
+        run = ExperimentRun(experiments.small_setup(setup), WORK)
+        counts = experiments.small_case_counts() if count == SMALL else dict.fromkeys((EXACT, *SAMPLE), count)
+        return experiments.summarise(run.measure(counts, processes=1))
+
+    return measure
 
 
-@pytest.mark.parametrize("name", names(CONTROLS))
-def test_controls_pass(name: str, findings: Findings) -> None:
-    assert findings.verdicts[name]["failed"] == []
+@pytest.mark.parametrize(("count", "name"), measured(DAMAGES))
+def test_known_damage_is_caught(count: int, name: str, findings_of: FindingsOf) -> None:
+    assert not findings_of(count).verdicts[name]["passed"]
 
 
-def test_repeating_a_video_gives_the_same_bits(findings: Findings) -> None:
-    assert findings.figures["again"]["latents"]["mean"] == 0
+@pytest.mark.parametrize(("count", "name"), measured(CONTROLS))
+def test_controls_pass(count: int, name: str, findings_of: FindingsOf) -> None:
+    assert findings_of(count).verdicts[name]["failed"] == []
+
+
+def test_repeating_a_video_gives_the_same_bits(findings_of: FindingsOf) -> None:
+    assert findings_of(FEWEST).figures["again"]["latents"]["mean"] == 0

@@ -194,6 +194,7 @@ def test_full_size_carries_38_caches() -> None:
     assert sum(c * t * s * s * 60 * 90 for c, t, s in caches) * 2 == pytest.approx(2.81e9, rel=2e-3)
 
 
+@pytest.mark.proof  # half a minute; in the exported bundle, `test_parity` runs them at several sizes
 # torch.onnx itself still uses torch's deprecated LeafSpec
 @pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
 def test_onnx_sizes_stay_dynamic(tmp_path: Path) -> None:

@@ -75,9 +75,9 @@ def server(served: Path) -> Iterator[Server]:
 
 
 def test_the_models_get_the_servers_device(served: Path) -> None:
-    """No machine has it: without a GPU another error names it than with one."""
+    """No machine has it: without a GPU another error names it than with one. Layouts hand it over alike."""
     with pytest.raises((MissingExtra, InvalidOption), match="device 'cuda:99'"):
-        Server(served, device="cuda:99").start()
+        Server(served, device="cuda:99", layout="single").start()
 
 
 @pytest.fixture(scope="module")
@@ -422,11 +422,11 @@ def test_models_believe_the_launcher_until_a_file_is_touched(
     start = TritonServer.start
     monkeypatch.setattr(Bundle, "verify", accept)
     monkeypatch.setattr(identity, "SETTLED", 0)
-    with Server(damaged):
+    with Server(damaged, layout="single"):
         pass
     monkeypatch.setattr(TritonServer, "start", touch)
     with pytest.raises(BundleCorrupt, match=victim.name):
-        Server(damaged).start()
+        Server(damaged, layout="single").start()
 
 
 def test_a_hundred_failures_in_a_row_harm_nobody(client: Client, portrait: bytes) -> None:
