@@ -16,9 +16,9 @@ from consisid_runtime.door.limits import Limits
 from consisid_runtime.door.meters import Meters
 from consisid_runtime.door.records import CURRENT
 from consisid_runtime.door.request import Asked
+from consisid_runtime.door.server.supervisor import Supervisor
+from consisid_runtime.door.server.upstream import Upstream, contents
 from consisid_runtime.door.signing import Signing
-from consisid_runtime.door.supervisor import Supervisor
-from consisid_runtime.door.upstream import Upstream, contents
 from consisid_runtime.errors import RequestCancelled, ServerDied, ServerTimeout
 from consisid_runtime.events import QUEUE, Event
 from consisid_runtime.plan import Plan

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from consisid_runtime.door.admission.budget import Budget
     from consisid_runtime.door.admission.queue import Queue
     from consisid_runtime.door.limits import Limits
-    from consisid_runtime.door.supervisor import Supervisor
+    from consisid_runtime.door.server.supervisor import Supervisor
 
 _SECONDS = (0.1, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800)
 _SHORT = (0.01, 0.05, *_SECONDS)

@@ -17,8 +17,8 @@ from consisid_runtime.door.dispatch import Dispatch
 from consisid_runtime.door.limits import Limits
 from consisid_runtime.door.meters import Meters
 from consisid_runtime.door.records import Records
+from consisid_runtime.door.server.supervisor import Supervisor
 from consisid_runtime.door.signing import Signing
-from consisid_runtime.door.supervisor import Supervisor
 from consisid_runtime.serve.tritonserver import TritonServer
 
 

@@ -21,7 +21,7 @@ from consisid_runtime.door.admission.queue import Queue
 from consisid_runtime.door.door import Door
 from consisid_runtime.door.limits import Limits
 from consisid_runtime.door.meters import Meters
-from consisid_runtime.door.supervisor import Supervisor
+from consisid_runtime.door.server.supervisor import Supervisor
 from consisid_runtime.errors import Busy, RequestCancelled, all_errors
 
 ROOT = Path(__file__).parents[3]

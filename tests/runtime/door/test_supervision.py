@@ -19,10 +19,10 @@ from door_requests import call, exchange, grpc_request, json_request, post, proc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from consisid_runtime.client.client import Client
-from consisid_runtime.door import supervisor as subject
 from consisid_runtime.door.door import Door
 from consisid_runtime.door.limits import Limits
-from consisid_runtime.door.supervisor import Supervisor
+from consisid_runtime.door.server import supervisor as subject
+from consisid_runtime.door.server.supervisor import Supervisor
 from consisid_runtime.errors import BundleCorrupt, InvalidOption, ServerDied, ServerError, ServerUnreachable
 from consisid_runtime.serve.tritonserver import TritonServer
 

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from consisid_runtime.door.upstream import Upstream
+from consisid_runtime.door.server.upstream import Upstream
 from consisid_runtime.errors import ConsisIDError, ServerUnreachable
 from consisid_runtime.serve.tritonserver import TritonServer
 
