@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from consisid_runtime.cli.output import Json, emit
+from consisid_runtime.cli.signals import end_when_told, reload_when_told
 from consisid_runtime.cli.threads import Threads
 from consisid_runtime.errors import InvalidOption, MissingExtra
 from consisid_runtime.memory.decide import read_setting
@@ -50,7 +50,7 @@ DIRECT = """\
   a shape of 2^62, 300,000 nested objects, a million chunks
 - no cancellation: a request whose caller left is computed to its end
 - no common queue: 16 requests may wait for each model, and one may be refused after its denoising
-- no restart: this command ends with the server
+- no restart, and no reload: this command ends with the server, and at SIGHUP
 Use it on loopback, with one's own clients, or for comparison. SECURITY.md has the whole list."""
 
 
@@ -109,13 +109,10 @@ def serve(
     """Serve a bundle with NVIDIA's Triton server until SIGINT or SIGTERM; the log goes to standard error.
 
     Callers talk to a door before the server, which checks and queues requests, notices callers that leave, and starts
-    the server again where it dies.
+    the server again where it dies. At SIGHUP it reads the bundle's path again, and serves what is there once the
+    requests that run have ended; those that wait go on waiting.
     """
-
-    def end(*_: object) -> None:
-        raise SystemExit(0)
-
-    signal.signal(signal.SIGTERM, end)
+    end_when_told()
     settings: dict[str, Any] = {
         "device": device,
         "layout": layout,
@@ -153,7 +150,9 @@ def serve(
     where["signer"] = signer_of(sign_cert, sign_key)
     where["consent"] = None if consent_hook is None else load_hook(consent_hook)
     server = Server(bundle, private=True, **settings)
-    with writing(logging.StreamHandler(sys.stderr)), Door(server, limits=Limits(**limits), **where) as door:
+    door = Door(server, limits=Limits(**limits), **where)
+    reload_when_told(door.reload)
+    with writing(logging.StreamHandler(sys.stderr)), door:
         _show(door, as_json)
         door.wait()
 

@@ -67,7 +67,9 @@ class Queue:
         self._owners: Counter[str] = Counter()
         self._numbers = itertools.count()
         self._mean: float | None = None
-        self._closed = False
+        self._closed = self._held = False
+        self._pause, self._resumes = 0.0, 0.0
+        self._left = asyncio.Event()
 
     @property
     def waiting(self) -> int:
@@ -92,7 +94,7 @@ class Queue:
         """Raises `Busy` where a request of this owner would be refused at once: before its body is read."""
         if self._closed:
             raise ServerUnreachable("the server is being stopped; the request was not begun and may be sent elsewhere")
-        if not self._running:
+        if not self._running and not self._held:
             return
         if self.waiting >= self._most:
             self._refuse(f"{self.waiting} requests wait")
@@ -157,7 +159,31 @@ class Queue:
             self._mean = took if self._mean is None else self._mean + _WEIGHT * (took - self._mean)
         if not urgent:
             self._urgent_in_row = 0
+        self._left.set()
         self._grant()
+
+    def hold(self, seconds: float) -> None:
+        """Grant no turn until `resume`, which is expected so long after what runs now."""
+        self._held, self._pause, self._resumes = True, seconds, 0.0
+
+    def resume(self) -> None:
+        """Grant turns again."""
+        self._held, self._pause, self._resumes = False, 0.0, 0.0
+        self._grant()
+
+    async def quiet(self) -> None:
+        """Return once nobody computes; one whose turn came before `hold` may be about to."""
+        while any(place.began is not None for place in self._running.values()):
+            self._left.clear()
+            await self._left.wait()
+        self._resumes, self._pause = time.monotonic() + self._pause, 0.0
+
+    def forget(self) -> None:
+        """What is known of how long videos take holds no longer."""
+        self._mean = None
+        for place in self._places:
+            if place.seconds:  # what computes no video stays quick
+                place.seconds = None
 
     def close(self) -> None:
         """Refuse those who wait and those who come, as not begun."""
@@ -169,7 +195,7 @@ class Queue:
     def _may_run(self, place: _Place) -> bool:
         """Whether its lane is free, and no ordinary one has waited for too many urgent ones."""
         enough = place.urgent and self._urgent_in_row >= self._most_urgent and self._ordinary()
-        return place.urgent not in self._running and not enough
+        return place.urgent not in self._running and not enough and not self._held
 
     def _ordinary(self) -> bool:
         """Whether an ordinary one runs or waits."""
@@ -205,7 +231,7 @@ class Queue:
 
     def _seconds(self, places: list[_Place], *, urgent: bool) -> float | None:
         """That these need from now; of the urgent ones alone where that is asked for."""
-        total = 0.0
+        total = self._pause + max(0.0, self._resumes - time.monotonic())
         for place in places:
             if urgent and not place.urgent:
                 continue

@@ -1,4 +1,4 @@
-"""Starts Triton server again where it died, each time later, until it cannot start."""
+"""Starts Triton server again where it died, each time later, until it cannot start; and with another bundle."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from consisid_runtime.door.server.upstream import Upstream
+from consisid_runtime.door.server.waiting import aside, unless
 from consisid_runtime.errors import ConsisIDError, ServerUnreachable
+from consisid_runtime.serve.edition import Edition
 from consisid_runtime.serve.tritonserver import TritonServer
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
@@ -19,7 +22,13 @@ _LOOK = 0.1
 _ATTEMPTS = 5
 """Starts that may fail in a row."""
 
+Found = TypeVar("Found")
+
 log = logging.getLogger(__name__)
+
+
+class Stopped(Exception):
+    """The door is being stopped."""
 
 
 class Supervisor:
@@ -30,72 +39,107 @@ class Supervisor:
 
     Attributes:
         upstream: the running server's; None while there is none.
-        starts: how often the server has been started.
+        starts: how often the server has been started, by `replace` apart.
         hung: how often it was ended because its models did not end a request.
+        took: seconds of the last start.
+        replacing: whether the server is away because another edition is about to be served.
         changed: set, and replaced, when the server begins or ceases to serve.
     """
 
     def __init__(self, server: TritonServer) -> None:
         self._server = server
         self._serving, self._stopping = asyncio.Event(), asyncio.Event()
-        self._ending = asyncio.Lock()
+        self._starting, self._ending = asyncio.Lock(), asyncio.Lock()
         self.upstream: Upstream | None = None
         self.starts = self.hung = 0
+        self.took = 0.0
+        self.replacing = False
         self.changed = asyncio.Event()
 
     async def start(self) -> None:
-        """Start the server. Raises what `TritonServer.start` does."""
-        await asyncio.to_thread(self._server.start)
-        if self._stopping.is_set():
-            await asyncio.to_thread(self._server.stop)
-            return
-        self.upstream = Upstream(self._server.private_port)
-        self.starts += 1
-        self._serving.set()
-        self._tell()
+        """Start the server, unless it runs. Raises what `TritonServer.start` does, and `Stopped`."""
+        async with self._starting:
+            if self.upstream is None:
+                await self._start()
+                self.starts += 1
 
     async def run(self) -> None:
         """Watch over the started server until `stop`. Raises the error of the last of several failed starts."""
         loop = asyncio.get_running_loop()
         pause, failures, began = _FIRST_PAUSE, 0, loop.time()
-        while not self._stopping.is_set():
-            if self.upstream is not None:
-                await self._end_of_server()
-                if loop.time() - began > _SETTLED:
-                    pause = _FIRST_PAUSE
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._stopping.wait()
-                return
-            pause = min(2 * pause, _LONGEST_PAUSE)
+        with contextlib.suppress(Stopped):
+            while True:
+                if self.upstream is not None:
+                    await self._end_of_server()
+                    if loop.time() - began > _SETTLED:
+                        pause = _FIRST_PAUSE
+                async with self._starting:  # `replace` may start the next one
+                    pass
+                if self.upstream is not None:
+                    continue
+                await self.unless_stopped(asyncio.sleep(pause))
+                pause = min(2 * pause, _LONGEST_PAUSE)
+                try:
+                    await self.start()
+                except ConsisIDError as error:
+                    failures += 1
+                    log.error("start %d of %d failed: %s", failures, _ATTEMPTS, error)
+                    if failures == _ATTEMPTS:
+                        raise
+                else:
+                    failures, began = 0, loop.time()
+
+    async def replace(self, edition: Edition, quiet: Callable[[], Awaitable[None]]) -> None:
+        """Serve another edition: end the server, then start it anew.
+
+        Args:
+            quiet: returns once the server computes nothing, and goes on to.
+
+        Raises what `TritonServer.start` does: `run` then starts the former edition again. Raises `Stopped`.
+        """
+        async with self._starting:
+            await self.unless_stopped(quiet())
+            former, self.replacing = self._server.edition, True
             try:
-                await self.start()
-            except ConsisIDError as error:
-                failures += 1
-                log.error("start %d of %d failed: %s", failures, _ATTEMPTS, error)
-                if failures == _ATTEMPTS and not self._stopping.is_set():
-                    raise
-            else:
-                failures, began = 0, loop.time()
+                await self._end(self._server.stop)
+                self._server.edition = edition
+                await self._start()
+            except BaseException:
+                self._server.edition = former
+                raise
+            finally:
+                self.replacing = False
+                self._tell()
+
+    async def unless_stopped(self, wanted: Awaitable[Found]) -> Found:
+        """What `wanted` returns. Raises `Stopped` where the door is stopped before."""
+        return await unless(self._stopping, wanted, Stopped())
 
     async def serving(self, patience: float) -> Upstream:
-        """The running server; waits for one that is started again. Raises `ServerUnreachable` after `patience` s."""
-        deadline = time.monotonic() + patience
-        while time.monotonic() < deadline:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(deadline - time.monotonic()):
-                    await self._serving.wait()
-            # It may have died in the last moment, unnoticed so far.
-            if (upstream := self.upstream) is not None and await upstream.ready():
-                return upstream
-            await asyncio.sleep(_LOOK)
-        raise ServerUnreachable(
-            f"Triton server could not be started again within {patience:g} s; the request was not begun"
-        )
+        """The running server; waits for one that is started again.
+
+        Raises `ServerUnreachable` after `patience` s, or where the door is stopped.
+        """
+        try:
+            async with asyncio.timeout(patience):
+                while True:
+                    await self.unless_stopped(self._serving.wait())
+                    # It may have died in the last moment, unnoticed so far.
+                    if (upstream := self.upstream) is not None and await upstream.ready():
+                        return upstream
+                    await asyncio.sleep(_LOOK)
+        except TimeoutError:
+            raise ServerUnreachable(
+                f"Triton server could not be started again within {patience:g} s; the request was not begun"
+            ) from None
+        except Stopped:
+            raise ServerUnreachable(
+                "the server is being stopped; the request was not begun and may be sent elsewhere"
+            ) from None
 
     async def ready(self) -> bool:
-        """Whether the server serves."""
-        return self.upstream is not None and await self.upstream.ready()
+        """Whether the server serves, or will in a moment, with another edition: requests wait for it."""
+        return self.replacing or (self.upstream is not None and await self.upstream.ready())
 
     async def restart(self, upstream: Upstream) -> None:
         """End the server of `upstream`, which `run` then starts again; what it worked on ends with `ServerDied`."""
@@ -105,19 +149,47 @@ class Supervisor:
         self.hung += 1
         await self._end(self._server.kill)
 
-    async def stop(self) -> None:
-        """End the server; `run` then returns."""
+    def close(self) -> None:
+        """Start nothing any more; refuse who waits for a start."""
         self._stopping.set()
+
+    async def stop(self) -> None:
+        """End the server, also one that is being started; `run` then returns."""
+        self.close()
         await self._end(self._server.stop)
+        while self._starting.locked():  # a start that has no process yet cannot be ended
+            await asyncio.sleep(_LOOK)
+            await self._end(self._server.stop)
+
+    async def _start(self) -> None:
+        async with self._ending:  # the one before, to its end
+            pass
+        await self.unless_stopped(aside(self._server.prepare))
+        began = time.monotonic()
+        try:
+            await asyncio.to_thread(self._server.start)
+        except ConsisIDError:
+            if self._stopping.is_set():
+                raise Stopped from None
+            raise
+        if self._stopping.is_set():
+            await asyncio.to_thread(self._server.stop)
+            raise Stopped
+        self.took = time.monotonic() - began
+        self.upstream = Upstream(self._server.private_port)
+        self._serving.set()
+        self._tell()
 
     async def _end_of_server(self) -> None:
+        """Until it has ended, by itself or by `_end`."""
+        upstream = self.upstream
         try:
             await asyncio.to_thread(self._server.wait)
         except ConsisIDError as error:
-            if self._stopping.is_set():
-                return
-            log.error("%s", error)
-        await self._end(self._server.stop)
+            if self.upstream is upstream:
+                log.error("%s", error)
+        if self.upstream is upstream:
+            await self._end(self._server.stop)
 
     async def _end(self, end: Callable[[], None]) -> None:
         self._serving.clear()
@@ -125,7 +197,7 @@ class Supervisor:
         upstream, self.upstream = self.upstream, None
         if upstream is not None:
             await upstream.close()
-        async with self._ending:  # only then may it be started again
+        async with self._ending:
             await asyncio.to_thread(end)
 
     def _tell(self) -> None:
