@@ -121,8 +121,9 @@ class Upstream:
         self._closed = asyncio.Event()
 
     async def ready(self) -> bool:
+        serves = not self._closed.is_set()
         await asyncio.sleep(0.01)
-        return not self._closed.is_set()
+        return serves
 
     async def stream(self, message: Any, on_event: Any) -> Any:
         prompt = message.raw_input_contents[-1][4:].decode()
@@ -234,7 +235,10 @@ def test_what_runs_ends_and_what_waits_gets_the_new_bundle(
 
     play(test)
     said = [(record.message, getattr(record, "fields", {})) for record in caplog.records if "reload" in record.message]
-    assert [message.partition(": ")[2][:22] for message, _ in said] == ["the bundle is verified", "the bundle is served"]
+    assert [message.partition(": ")[2][:22] for message, _ in said] == [
+        "the bundle is verified",
+        "the bundle is served",
+    ]
     assert said[0][1] == {"bundle": "new", "folder": "/bundles/new", "running": 2, "waiting": 2}
     assert said[1][1].keys() == {"bundle", "folder", "seconds"}
 

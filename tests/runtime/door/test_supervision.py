@@ -228,6 +228,58 @@ def test_a_stop_in_the_middle_of_a_pause_ends_the_watch(monkeypatch: pytest.Monk
     asyncio.run(run())
 
 
+def test_a_stop_leaves_a_bundle_that_is_being_read() -> None:
+    server = Dying(1)
+    server.prepare = lambda: time.sleep(3)  # type: ignore[method-assign]
+    starting = later((door := Door(server)).start)  # type: ignore[arg-type]
+    time.sleep(0.2)
+    began = time.monotonic()
+    door.stop()
+    assert isinstance(starting(), ServerUnreachable) and time.monotonic() - began < 1
+    assert server.left == 1, "it was not started"
+
+
+def test_a_stop_in_the_first_moment_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    server, run = Dying(9), asyncio.run
+    monkeypatch.setattr(subject, "Upstream", Upstream)
+
+    def late(main: Any) -> None:
+        time.sleep(0.3)
+        run(main)
+
+    monkeypatch.setattr("consisid_runtime.door.door.asyncio.run", late)
+    starting = later((door := Door(server)).start)  # type: ignore[arg-type]
+    time.sleep(0.1)
+    door.stop()
+    assert isinstance(starting(), ServerUnreachable)
+
+
+class Unborn(Dying):
+    """Has no process that a stop could end until half a second after its start; then one that takes for ever."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.born, self.ended = threading.Event(), threading.Event()
+
+    def start(self) -> None:
+        time.sleep(0.5)
+        self.born.set()
+        assert self.ended.wait(20)
+        raise ServerError("Triton server did not start")
+
+    def stop(self) -> None:
+        if self.born.is_set():
+            self.ended.set()
+
+
+def test_a_stop_ends_a_server_that_is_about_to_be_started() -> None:
+    starting = later((door := Door(Unborn())).start)  # type: ignore[arg-type]
+    time.sleep(0.2)
+    began = time.monotonic()
+    door.stop()
+    assert isinstance(starting(), ServerUnreachable) and time.monotonic() - began < 2
+
+
 def test_a_door_that_is_stopped_while_it_starts_ends_the_server_once_that_has_started() -> None:
     server = Dying(1, seconds=0.5)
     starting = later((door := Door(server)).start)  # type: ignore[arg-type]

@@ -237,6 +237,16 @@ main()
 """
 
 
+def reloaded(metrics: str) -> None:
+    """Waits until the door has."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        with urllib.request.urlopen(metrics, timeout=10) as answer:
+            if b'consisid_reloads_total{outcome="OK"} 1.0' in answer.read():
+                return
+        time.sleep(0.05)
+
+
 @pytest.mark.server
 @pytest.mark.parametrize("more", [[], ["--direct", "--metrics-port", "0"]], ids=["door", "direct"])
 def test_serve_shows_the_log_and_ends_when_told_to(tiny_repository: Path, more: list[str]) -> None:
@@ -250,6 +260,9 @@ def test_serve_shows_the_log_and_ends_when_told_to(tiny_repository: Path, more: 
                 pytest.raises(ConsisIDError, match=r"(second|consisid_stream) failed"),
             ):
                 client.generate(b"image", "crash")
+            if not more:
+                serve.send_signal(signal.SIGHUP)
+                reloaded(urls["metrics"])
         finally:
             serve.send_signal(signal.SIGTERM)
         _, log = serve.communicate(timeout=30)
@@ -257,6 +270,7 @@ def test_serve_shows_the_log_and_ends_when_told_to(tiny_repository: Path, more: 
     assert "RuntimeError: /secret/path" in log
     assert ("--direct: callers reach Triton server itself" in log) == bool(more)
     assert ('"outcome": "INTERNAL"' in log) != bool(more), "the door writes a line for each request"
+    assert ("this bundle is served already" in log) != bool(more)
     for url in urls.values():
         with socket.socket() as free:
             free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

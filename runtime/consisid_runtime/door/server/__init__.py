@@ -1,1 +1,1 @@
-"""Triton server behind a door: its starts, its calls, and what it serves. Nothing here knows of callers."""
+"""Triton server behind a door: its starts, its calls, and which bundle it serves."""
