@@ -390,7 +390,6 @@ def test_who_waits_is_told_how_long(play: Callable[..., None]) -> None:
     async def test(scene: Scene) -> None:
         scene.queue.hold(20.0)
         told: list[tuple[int, float | None]] = []
-        await asyncio.wait_for(scene.queue.quiet(), 1)
         tasks = [
             asyncio.create_task(
                 scene.queue.enter(str(n), 1e9, urgent=False, seconds=2.0, moved=lambda *seen: told.append(seen))
@@ -444,7 +443,7 @@ def test_who_finds_the_server_in_its_last_moment_gets_the_next_one(play: Callabl
     async def test(scene: Scene) -> None:
         asked = scene.later()
         await until(lambda: scene.queue.running == 1)
-        replaced = asyncio.create_task(scene.supervisor.replace(edition("new"), scene.queue.quiet))
+        replaced = asyncio.create_task(scene.supervisor.replace(edition("new"), scene.queue))
         assert await asked == "new"
         await replaced
 

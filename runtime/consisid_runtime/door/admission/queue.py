@@ -68,7 +68,7 @@ class Queue:
         self._numbers = itertools.count()
         self._mean: float | None = None
         self._closed = self._held = False
-        self._pause, self._resumes = 0.0, 0.0
+        self._pause = self._idle_since = 0.0
         self._left = asyncio.Event()
 
     @property
@@ -159,24 +159,28 @@ class Queue:
             self._mean = took if self._mean is None else self._mean + _WEIGHT * (took - self._mean)
         if not urgent:
             self._urgent_in_row = 0
+        self._idle_since = time.monotonic()
         self._left.set()
         self._grant()
 
     def hold(self, seconds: float) -> None:
-        """Grant no turn until `resume`, which is expected so long after what runs now."""
-        self._held, self._pause, self._resumes = True, seconds, 0.0
+        """Grant no turn until `resume`, which is expected so long after nobody computes any more."""
+        self._held, self._pause, self._idle_since = True, seconds, time.monotonic()
 
     def resume(self) -> None:
         """Grant turns again."""
-        self._held, self._pause, self._resumes = False, 0.0, 0.0
+        self._held = False
         self._grant()
 
-    async def quiet(self) -> None:
-        """Return once nobody computes; one whose turn came before `hold` may be about to."""
-        while any(place.began is not None for place in self._running.values()):
-            self._left.clear()
-            await self._left.wait()
-        self._resumes, self._pause = time.monotonic() + self._pause, 0.0
+    @property
+    def computes(self) -> bool:
+        """Whether somebody does. One whose turn has come may be about to."""
+        return any(place.began is not None for place in self._running.values())
+
+    async def next_end(self) -> None:
+        """Return when the next one whose turn it was has ended."""
+        self._left.clear()
+        await self._left.wait()
 
     def forget(self) -> None:
         """What is known of how long videos take holds no longer."""
@@ -231,7 +235,7 @@ class Queue:
 
     def _seconds(self, places: list[_Place], *, urgent: bool) -> float | None:
         """That these need from now; of the urgent ones alone where that is asked for."""
-        total = self._pause + max(0.0, self._resumes - time.monotonic())
+        total = self._away()
         for place in places:
             if urgent and not place.urgent:
                 continue
@@ -243,6 +247,12 @@ class Queue:
                 return None
             total += seconds
         return total
+
+    def _away(self) -> float:
+        """For which turns are held, once nobody computes."""
+        if not self._held:
+            return 0.0
+        return self._pause if self.computes else max(0.0, self._pause - (time.monotonic() - self._idle_since))
 
     def _remove(self, place: _Place) -> None:
         self._places.remove(place)

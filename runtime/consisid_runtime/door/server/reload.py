@@ -79,7 +79,7 @@ class Reload:
         self._queue.hold(self._supervisor.took)
         self.running = True
         try:
-            await self._supervisor.replace(edition, self._queue.quiet)
+            await self._supervisor.replace(edition, self._queue)
             self._demand.forget()
             self._queue.forget()
         finally:

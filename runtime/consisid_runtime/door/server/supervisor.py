@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from consisid_runtime.door.admission.queue import Queue
 from consisid_runtime.door.server.upstream import Upstream
 from consisid_runtime.door.server.waiting import aside, unless
 from consisid_runtime.errors import ConsisIDError, ServerUnreachable
@@ -89,16 +90,14 @@ class Supervisor:
                 else:
                     failures, began = 0, loop.time()
 
-    async def replace(self, edition: Edition, quiet: Callable[[], Awaitable[None]]) -> None:
-        """Serve another edition: end the server, then start it anew.
-
-        Args:
-            quiet: returns once the server computes nothing, and goes on to.
+    async def replace(self, edition: Edition, queue: Queue) -> None:
+        """Serve another edition: end the server once nobody of the queue computes, which is held; start it anew.
 
         Raises what `TritonServer.start` does: `run` then starts the former edition again. Raises `Stopped`.
         """
         async with self._starting:
-            await self.unless_stopped(quiet())
+            while queue.computes:
+                await self.unless_stopped(queue.next_end())
             former, self.replacing = self._server.edition, True
             try:
                 await self._end(self._server.stop)
