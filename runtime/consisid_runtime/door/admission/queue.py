@@ -20,6 +20,7 @@ from consisid_runtime.errors import Busy, ServerTimeout, ServerUnreachable
 _UNKNOWN = 5.0
 """Seconds until a refused request is sent again, before the first success tells how long a video takes."""
 _WEIGHT = 0.2
+_STOPPED = "the server is being stopped; the request was not begun and may be sent elsewhere"
 
 Moved = Callable[[int, float | None], None]
 """Called with how many requests run before this one, and the seconds until its video, None while unknown."""
@@ -93,7 +94,7 @@ class Queue:
     def require_room(self, owner: str) -> None:
         """Raises `Busy` where a request of this owner would be refused at once: before its body is read."""
         if self._closed:
-            raise ServerUnreachable("the server is being stopped; the request was not begun and may be sent elsewhere")
+            raise ServerUnreachable(_STOPPED)
         if not self._running and not self._held:
             return
         if self.waiting >= self._most:
@@ -194,7 +195,7 @@ class Queue:
         self._closed = True
         for place in self._places.copy():
             self._remove(place)
-            place.turn.set_exception(ServerUnreachable("the server is being stopped; the request was not begun"))
+            place.turn.set_exception(ServerUnreachable(_STOPPED))
 
     def _may_run(self, place: _Place) -> bool:
         """Whether its lane is free, and no ordinary one has waited for too many urgent ones."""
