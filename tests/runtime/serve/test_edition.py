@@ -51,7 +51,7 @@ def prepared(bundles: dict[str, Path], **settings: str) -> Server:
 def test_a_link_is_followed_once(bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     server = prepared(bundles)
     verified: list[Bundle] = []
-    monkeypatch.setattr(Bundle, "verify", verified.append)
+    monkeypatch.setattr(Bundle, "verify", lambda bundle: verified.append(bundle))
     server.prepare()
     assert served(server) == ("first", bundles["first"]) and not verified, "as after a crash"
     found = server.read()
