@@ -132,7 +132,9 @@ class Door:
 
     async def _serve(self, host: str, shown: str, started: Future[None]) -> None:
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
-        parts = Parts(self._server, self._access, self._limits, Consent(self._consent), Signing(self._signer))
+        parts = Parts(
+            self._server, self._access, self._limits, Consent(self._consent, self._limits), Signing(self._signer)
+        )
         self._parts = parts
         if self._stop_asked:
             self._stopping.set()

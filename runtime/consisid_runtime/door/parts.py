@@ -42,7 +42,7 @@ class Parts:
 
     def __post_init__(self) -> None:
         self.queue, self.budget = Queue(self.limits), Budget(self.limits)
-        self.supervisor = Supervisor(self.server)
+        self.supervisor = Supervisor(self.server, self.limits)
         demand = Demand(self.limits, lambda: self.server.edition.plan)
         self.reload = Reload(self.server, self.supervisor, self.queue, demand)
         self.meters = Meters(self.limits, self.queue, self.budget, self.supervisor, self.reload)

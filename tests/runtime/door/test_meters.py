@@ -125,7 +125,7 @@ def test_failures_are_those_that_no_caller_made() -> None:
 def test_what_an_answer_says_of_itself_is_measured() -> None:
     limits = Limits()
     server: Any = SimpleNamespace(edition=Edition(None, {}, {}))
-    queue, supervisor = Queue(limits), Supervisor(server)
+    queue, supervisor = Queue(limits), Supervisor(server, limits)
     reload = Reload(server, supervisor, queue, Demand(limits, lambda: None))
     meters = Meters(limits, queue, Budget(limits), supervisor, reload)
     info = {

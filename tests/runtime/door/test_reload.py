@@ -189,12 +189,11 @@ Play = Callable[[Callable[[Scene], Awaitable[None]]], None]
 def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Runs a test's coroutine on a scene, and ends it."""
     monkeypatch.setattr(subject, "Upstream", Upstream)
-    monkeypatch.setattr(subject, "_FIRST_PAUSE", 0.05)
     monkeypatch.setattr(subject, "_LOOK", 0.02)
 
     def run(test: Callable[[Scene], Coroutine[Any, Any, None]], **limits: Any) -> None:
         async def main() -> None:
-            scene = Scene(Server(tmp_path), Limits(**{"grace": 0.2, **limits}))
+            scene = Scene(Server(tmp_path), Limits(**{"grace": 0.2, "restart_seconds": 0.05, **limits}))
             await scene.supervisor.start()
             tasks = [asyncio.create_task(scene.supervisor.run()), asyncio.create_task(scene.reload.run())]
             try:

@@ -10,18 +10,14 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from consisid_runtime.door.admission.queue import Queue
+from consisid_runtime.door.limits import Limits
 from consisid_runtime.door.server.upstream import Upstream
 from consisid_runtime.door.server.waiting import aside, unless
 from consisid_runtime.errors import ConsisIDError, ServerUnreachable
 from consisid_runtime.serve.edition import Edition
 from consisid_runtime.serve.tritonserver import TritonServer
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
-_SETTLED = 60.0
-"""Seconds after which a server that died counts as one that had worked."""
 _LOOK = 0.1
-_ATTEMPTS = 5
-"""Starts that may fail in a row."""
 
 Found = TypeVar("Found")
 
@@ -37,6 +33,7 @@ class Supervisor:
 
     Args:
         server: a private one.
+        limits: of pauses and attempts.
 
     Attributes:
         upstream: the running server's; None while there is none.
@@ -47,8 +44,8 @@ class Supervisor:
         changed: set, and replaced, when the server begins or ceases to serve.
     """
 
-    def __init__(self, server: TritonServer) -> None:
-        self._server = server
+    def __init__(self, server: TritonServer, limits: Limits = Limits()) -> None:  # noqa: B008  it is frozen
+        self._server, self._limits = server, limits
         self._serving, self._stopping = asyncio.Event(), asyncio.Event()
         self._starting, self._ending = asyncio.Lock(), asyncio.Lock()
         self.upstream: Upstream | None = None
@@ -66,26 +63,26 @@ class Supervisor:
 
     async def run(self) -> None:
         """Watch over the started server until `stop`. Raises the error of the last of several failed starts."""
-        loop = asyncio.get_running_loop()
-        pause, failures, began = _FIRST_PAUSE, 0, loop.time()
+        loop, limits = asyncio.get_running_loop(), self._limits
+        pause, failures, began = limits.restart_seconds, 0, loop.time()
         with contextlib.suppress(Stopped):
             while True:
                 if self.upstream is not None:
                     await self._end_of_server()
-                    if loop.time() - began > _SETTLED:
-                        pause = _FIRST_PAUSE
+                    if loop.time() - began > limits.restart_settled_seconds:
+                        pause = limits.restart_seconds
                 async with self._starting:  # `replace` may start the next one
                     pass
                 if self.upstream is not None:
                     continue
                 await self.unless_stopped(asyncio.sleep(pause))
-                pause = min(2 * pause, _LONGEST_PAUSE)
+                pause = min(2 * pause, limits.restart_longest_seconds)
                 try:
                     await self.start()
                 except ConsisIDError as error:
                     failures += 1
-                    log.error("start %d of %d failed: %s", failures, _ATTEMPTS, error)
-                    if failures == _ATTEMPTS:
+                    log.error("start %d of %d failed: %s", failures, limits.restart_attempts, error)
+                    if failures == limits.restart_attempts:
                         raise
                 else:
                     failures, began = 0, loop.time()
