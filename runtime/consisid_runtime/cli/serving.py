@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from consisid_runtime.cli.output import Json, emit
+from consisid_runtime.cli.signals import end_when_told, reload_when_told
 from consisid_runtime.cli.threads import Threads
 from consisid_runtime.cpus import use_threads
 from consisid_runtime.errors import InvalidOption, MissingExtra
@@ -51,7 +51,7 @@ DIRECT = """\
   a shape of 2^62, 300,000 nested objects, a million chunks
 - no cancellation: a request whose caller left is computed to its end
 - no common queue: 16 requests may wait for each model, and one may be refused after its denoising
-- no restart: this command ends with the server
+- no restart, and no reload: this command ends with the server, and at SIGHUP
 Use it on loopback, with one's own clients, or for comparison. SECURITY.md has the whole list."""
 
 
@@ -125,8 +125,9 @@ def serve(
     """Serve a bundle with NVIDIA's Triton server until SIGINT or SIGTERM; the log goes to standard error.
 
     Callers talk to a door before the server, which checks and queues requests, notices callers that leave, and starts
-    the server again where it dies. Every flag is a setting, which a variable or a file can give as well, and there are
-    more: docs/settings.md.
+    the server again where it dies. At SIGHUP it reads the bundle's path again, and serves what is there once the
+    requests that run have ended; those that wait go on waiting. Every flag is a setting, which a variable or a file can
+    give as well, and there are more: docs/settings.md.
     """
     flags = {
         "bundle": bundle,
@@ -167,12 +168,9 @@ def serve(
 def _serve(settings: Settings, as_json: bool) -> None:
     from consisid_runtime.serve.server import Server
 
-    def end(*_: object) -> None:
-        raise SystemExit(0)
-
     if settings.bundle is None:
         raise InvalidOption("there is no bundle to serve; name its folder: --bundle, or bundle in the file of --config")
-    signal.signal(signal.SIGTERM, end)
+    end_when_told()
     if settings.threads is not None:
         use_threads(settings.threads)
     served: dict[str, Any] = {
@@ -212,10 +210,9 @@ def _serve(settings: Settings, as_json: bool) -> None:
     where["consent"] = None if settings.consent_hook is None else load_hook(settings.consent_hook)
     server = Server(settings.bundle, private=True, **served)
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
-    with (
-        writing(logging.StreamHandler(sys.stderr), level),
-        Door(server, limits=settings.limits(), **where) as door,
-    ):
+    door = Door(server, limits=settings.limits(), **where)
+    reload_when_told(door.reload)
+    with writing(logging.StreamHandler(sys.stderr), level), door:
         _show(door, as_json)
         door.wait()
 

@@ -12,8 +12,7 @@ from checked parts. Each protocol has its folder; what both share is beside them
     queue         who runs next
     dispatch      one request from its admission to its answer, or to its end where the caller leaves
     signing       content credentials in the video of an answer
-    upstream      Triton server's gRPC
-    supervisor    starts Triton server again where it died
+    server        Triton server's gRPC; starts it again where it died, and with another bundle
     records       counters and log lines
     parts         these together
     door          all of it, as a context manager

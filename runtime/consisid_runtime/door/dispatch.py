@@ -16,9 +16,10 @@ from consisid_runtime.door.limits import Limits
 from consisid_runtime.door.meters import Meters
 from consisid_runtime.door.records import CURRENT
 from consisid_runtime.door.request import Asked
+from consisid_runtime.door.server.supervisor import Supervisor
+from consisid_runtime.door.server.upstream import Upstream, contents
+from consisid_runtime.door.server.waiting import unless
 from consisid_runtime.door.signing import Signing
-from consisid_runtime.door.supervisor import Supervisor
-from consisid_runtime.door.upstream import Upstream, contents
 from consisid_runtime.errors import RequestCancelled, ServerDied, ServerTimeout
 from consisid_runtime.events import QUEUE, Event
 from consisid_runtime.plan import Plan
@@ -86,7 +87,7 @@ class Dispatch:
             moved=lambda position, left: on_event(Event(QUEUE, 0, 1, position, left)),
         )
         on_turn()
-        work = asyncio.create_task(self._work(asked, plan, gone := asyncio.Event(), on_event))
+        work = asyncio.create_task(self._work(asked, gone := asyncio.Event(), on_event))
         self._works.add(work)
         work.add_done_callback(self._done)
         try:
@@ -116,13 +117,12 @@ class Dispatch:
         if not work.cancelled():
             work.exception()  # it was raised to the caller, unless that has left
 
-    async def _work(
-        self, asked: Asked, plan: Plan | None, gone: asyncio.Event, on_event: Callable[[Event], None]
-    ) -> Any:
+    async def _work(self, asked: Asked, gone: asyncio.Event, on_event: Callable[[Event], None]) -> Any:
         success = False
         try:
-            upstream = await _unless(gone, self._supervisor.serving(self._limits.patience))
-            self._queue.begin(urgent=asked.urgent)
+            upstream = await self._begin(asked, gone)
+            # Anew: the server may serve another bundle than when the request came.
+            plan = self._demand.plan(asked.options)
 
             def pass_on(event: Event) -> None:
                 if not gone.is_set():
@@ -136,6 +136,15 @@ class Dispatch:
             return answer
         finally:
             self._queue.leave(urgent=asked.urgent, success=success and not asked.quick)
+
+    async def _begin(self, asked: Asked, gone: asyncio.Event) -> Upstream:
+        """The server that the request, whose turn has come, computes on from now."""
+        upstream = None
+        while upstream is None or upstream is not self._supervisor.upstream:  # it may be replaced in the last moment
+            left = RequestCancelled("the caller left before the request was begun")
+            upstream = await unless(gone, self._supervisor.serving(self._limits.patience), left)
+        self._queue.begin(urgent=asked.urgent)
+        return upstream
 
     def _learn(self, plan: Plan | None, info: dict[str, Any], *, whole: bool) -> None:
         self._meters.computed(info, whole=whole)
@@ -189,16 +198,3 @@ def _seconds(info: dict[str, Any]) -> tuple[float, float] | None:
     except (KeyError, ValueError, TypeError, AttributeError):
         return None
     return (denoise, others) if denoise > 0 and math.isfinite(denoise + others) else None
-
-
-async def _unless(gone: asyncio.Event, wanted: Any) -> Any:
-    """What `wanted` returns; raises `RequestCancelled` where the caller leaves before."""
-    found, left = asyncio.ensure_future(wanted), asyncio.create_task(gone.wait())
-    try:
-        await asyncio.wait({found, left}, return_when=asyncio.FIRST_COMPLETED)
-        if not found.done():
-            raise RequestCancelled("the caller left before the request was begun")
-        return found.result()
-    finally:
-        found.cancel()
-        left.cancel()

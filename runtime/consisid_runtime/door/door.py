@@ -59,6 +59,8 @@ class Door:
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
+        self._parts: Parts | None = None
+        self._stop_asked = self._reload_asked = False
         self._ended: Future[None] = Future()
         self.grpc_url = self.http_url = self.metrics_url = ""
 
@@ -89,6 +91,7 @@ class Door:
 
     def stop(self) -> None:
         """Refuse what waits, let what runs end within the grace, end the server. Idempotent."""
+        self._stop_asked = True
         thread, self._thread = self._thread, None
         if thread is None:
             return
@@ -96,6 +99,16 @@ class Door:
             with contextlib.suppress(RuntimeError):  # it has ended by itself
                 self._loop.call_soon_threadsafe(self._stopping.set)
         thread.join()
+
+    def reload(self) -> None:
+        """Serve what the bundle's path has now, see `Reload`; returns at once. For any thread, and signal handlers.
+
+        Before the server has started it is done after that.
+        """
+        self._reload_asked = True
+        if self._loop is not None and self._parts is not None:
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._parts.reload.ask)
 
     def __enter__(self) -> Self:
         return self.start()
@@ -122,6 +135,11 @@ class Door:
         parts = Parts(
             self._server, self._access, self._limits, Consent(self._consent, self._limits), Signing(self._signer)
         )
+        self._parts = parts
+        if self._stop_asked:
+            self._stopping.set()
+        if self._reload_asked:
+            parts.reload.ask()
         http_listener = HttpListener(App(parts), self._access, self._limits)
         grpc_listener = GrpcListener(Service(parts), self._access, self._limits)
         stopping = asyncio.create_task(self._stopping.wait())
@@ -129,7 +147,7 @@ class Door:
         try:
             tasks.append(start := asyncio.create_task(parts.supervisor.start()))
             await asyncio.wait({start, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if not start.done():
+            if stopping.done():
                 return
             start.result()
             try:
@@ -138,12 +156,14 @@ class Door:
             except (OSError, RuntimeError) as error:
                 raise InvalidOption(f"cannot listen on {shown}: {error}; choose other ports") from error
             started.set_result(None)
+            tasks.append(asyncio.create_task(parts.reload.run()))
             tasks.append(watch := asyncio.create_task(parts.supervisor.run()))
             await asyncio.wait({watch, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if watch.done():
                 watch.result()
         finally:
             self._stopping.set()
+            parts.supervisor.close()
             await parts.dispatch.close()
             await asyncio.gather(http_listener.stop(), grpc_listener.stop())
             await parts.supervisor.stop()

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client.core import CounterMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from consisid_runtime.stages.table import STAGES
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from consisid_runtime.door.admission.budget import Budget
     from consisid_runtime.door.admission.queue import Queue
     from consisid_runtime.door.limits import Limits
-    from consisid_runtime.door.supervisor import Supervisor
+    from consisid_runtime.door.server.reload import Reload
+    from consisid_runtime.door.server.supervisor import Supervisor
 
 _SECONDS = (0.1, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800)
 _SHORT = (0.01, 0.05, *_SECONDS)
@@ -26,10 +27,11 @@ _EVALUATION = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20)
 class Meters:
     """Of one door, in a registry of its own."""
 
-    def __init__(self, limits: Limits, queue: Queue, budget: Budget, supervisor: Supervisor) -> None:
+    def __init__(self, limits: Limits, queue: Queue, budget: Budget, supervisor: Supervisor, reload: Reload) -> None:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self._registry.register(_Starts(supervisor))
+        self._registry.register(_Reloads(reload))
         self._requests = Counter(
             "consisid_requests", "Requests for inference that ended.", ("protocol", "outcome"), registry=self._registry
         )
@@ -63,6 +65,8 @@ class Meters:
             ("consisid_expected_wait_seconds", "Of a request that came now.", lambda: queue.wait() or 0.0),
             ("consisid_bytes_in_flight", "Of requests in memory.", lambda: budget.used),
             ("consisid_server_up", "Whether Triton server runs.", lambda: supervisor.upstream is not None),
+            ("consisid_reloading", "Whether requests wait for the next bundle.", lambda: reload.running),
+            ("consisid_last_reload_successful", "Whether it was, or there was none.", lambda: reload.succeeded),
         ):
             Gauge(name, shown, registry=self._registry).set_function(read)
 
@@ -120,6 +124,20 @@ class _Starts(Collector):
         yield CounterMetricFamily("consisid_server_starts", "Of Triton server.", self._supervisor.starts)
         shown = "Starts because models did not end a request."
         yield CounterMetricFamily("consisid_server_hung", shown, self._supervisor.hung)
+
+
+class _Reloads(Collector):
+    """What is served, and how the reloads ended."""
+
+    def __init__(self, reload: Reload) -> None:
+        self._reload = reload
+
+    def collect(self) -> Iterator[Metric]:
+        ended = CounterMetricFamily("consisid_reloads", "Of the bundle, that ended.", labels=("outcome",))
+        for outcome, count in self._reload.outcomes.items():
+            ended.add_metric((outcome,), count)
+        yield ended
+        yield InfoMetricFamily("consisid_bundle", "What is served.", {"fingerprint": self._reload.fingerprint})
 
 
 def _word(known: bool) -> str:

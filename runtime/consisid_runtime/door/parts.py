@@ -17,8 +17,9 @@ from consisid_runtime.door.dispatch import Dispatch
 from consisid_runtime.door.limits import Limits
 from consisid_runtime.door.meters import Meters
 from consisid_runtime.door.records import Records
+from consisid_runtime.door.server.reload import Reload
+from consisid_runtime.door.server.supervisor import Supervisor
 from consisid_runtime.door.signing import Signing
-from consisid_runtime.door.supervisor import Supervisor
 from consisid_runtime.serve.tritonserver import TritonServer
 
 
@@ -34,6 +35,7 @@ class Parts:
     queue: Queue = field(init=False)
     budget: Budget = field(init=False)
     supervisor: Supervisor = field(init=False)
+    reload: Reload = field(init=False)
     meters: Meters = field(init=False)
     dispatch: Dispatch = field(init=False)
     records: Records = field(init=False)
@@ -41,8 +43,9 @@ class Parts:
     def __post_init__(self) -> None:
         self.queue, self.budget = Queue(self.limits), Budget(self.limits)
         self.supervisor = Supervisor(self.server, self.limits)
-        self.meters = Meters(self.limits, self.queue, self.budget, self.supervisor)
-        demand = Demand(self.limits, lambda: self.server.plan)
+        demand = Demand(self.limits, lambda: self.server.edition.plan)
+        self.reload = Reload(self.server, self.supervisor, self.queue, demand)
+        self.meters = Meters(self.limits, self.queue, self.budget, self.supervisor, self.reload)
         self.dispatch = Dispatch(
             self.limits, self.queue, demand, self.supervisor, self.consent, self.signing, self.meters
         )

@@ -78,6 +78,7 @@ class Guard:
     def __init__(self, command: tuple[str, ...], folder: Path, shared_memory: str, grace: float) -> None:
         self._folder, self._shared_memory, self._grace = folder, shared_memory, grace
         self._lost_model = False
+        self._models: set[int] = set()
         self._backend_folder = _BackendFolder(folder / _LINK)
         self._child = subprocess.Popen(
             command,
@@ -93,29 +94,29 @@ class Guard:
         code = self._child.wait()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._child.pid, signal.SIGKILL)
+        self._wait_for_models()
         self._backend_folder.look(None)
         if self._lost_model:
             return 1
         return code if code >= 0 else SIGNALLED - code
 
     def _watch(self) -> None:
-        models: set[int] = set()
-        while all(_parent(pid) == self._child.pid for pid in models):
+        while all(_parent(pid) == self._child.pid for pid in self._models):
             ordered = select.select([0], [], [], _EVERY)[0]
-            if not models:
+            if not self._models:
                 self._backend_folder.look(self._child.pid)
                 self._hide_memory()
             if not ordered:
                 continue
             order = os.read(0, 1)
             if order == READY:
-                models = _children(self._child.pid)
+                self._models = _children(self._child.pid)
                 (self._folder / WATCHING).touch()
                 continue
             if order == KILL:
                 self._child.kill()
                 return
-            self._stop(models)
+            self._stop()
             return
         # A server that lost a model's process keeps reporting that it is ready, and fails every request.
         if self._child.poll() is None:
@@ -126,7 +127,7 @@ class Guard:
                 )
             self._child.kill()
 
-    def _stop(self, models: set[int]) -> None:
+    def _stop(self) -> None:
         """Ask the command to end, and kill it when the grace is over, or when it has nothing left to do.
 
         The server ends its models' processes when their requests are answered, and needs two more seconds itself.
@@ -134,10 +135,20 @@ class Guard:
         self._child.terminate()
         deadline = time.monotonic() + self._grace
         while self._child.poll() is None and time.monotonic() < deadline:
-            if models and self._backend_folder.known and all(_parent(pid) is None for pid in models):
+            if self._models and self._backend_folder.known and not self._alive():
                 break
             time.sleep(0.02)
         self._child.kill()
+
+    def _wait_for_models(self) -> None:
+        """A killed process ends when its memory has been given back, of the GPU too: who comes next may need it."""
+        deadline = time.monotonic() + self._grace
+        while self._alive() and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+    def _alive(self) -> bool:
+        """Whether a model's process is there."""
+        return any(_parent(pid) is not None for pid in self._models)
 
     def _hide_memory(self) -> None:
         """Where the filter is missing: before the server answers, since that is after the last model was loaded."""

@@ -30,6 +30,11 @@ def check(layout: str, memory: Setting | None) -> None:
             )
 
 
+def asks_device(layout: str, memory: Setting | None) -> bool:
+    """Whether `choose` asks what the device has free: nothing else of ours should be on it then."""
+    return layout == AUTO and memory is None
+
+
 def choose(layout: str, bundle: Bundle, memory: Setting | None) -> str:
     """One of `LAYOUTS` for a bundle, opened for the device that it will be served on.
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from consisid_runtime.bundle import Bundle
 from consisid_runtime.engines import check_device
+from consisid_runtime.errors import BundleError
 from consisid_runtime.memory.decide import Setting
-from consisid_runtime.serve.layout import AUTO, check, choose
-from consisid_runtime.serve.repository import SINGLE_LAYOUT, repository
+from consisid_runtime.serve.edition import Edition
+from consisid_runtime.serve.layout import AUTO, asks_device, check, choose
+from consisid_runtime.serve.repository import ENSEMBLE_LAYOUT, repository
 from consisid_runtime.serve.tritonserver import TritonServer
 from consisid_runtime.stages.face.faces import KEPT, SECONDS
 from consisid_runtime.wire import (
@@ -58,7 +63,8 @@ class Server(TritonServer):
     ) -> None:
         check_device(device)
         check(layout, memory)
-        self._bundle, self._device, self._layout, self._memory = Path(bundle), device, layout, memory
+        self._bundle = Path(bundle).absolute()
+        self._device, self._layout, self._memory = device, layout, memory
         chosen = {
             MEMORY_VARIABLE: None if memory is None else str(memory),
             WATERMARK_VARIABLE: watermark,
@@ -69,22 +75,51 @@ class Server(TritonServer):
         super().__init__(
             model_repository(),
             environment={name: value for name, value in chosen.items() if value is not None},
-            folders={BUNDLE_VARIABLE: self._bundle},
             **settings,
         )
 
-    def start(self) -> Self:
-        """Check address and ports, then every file of the bundle, then start; the models do not hash the files again.
+    def prepare(self) -> None:
+        """Check address and ports, then every file of the bundle: before the first start, and where it is not there any
+        more, when what is at its path now takes its place.
 
-        A later start leaves the files to the models, which hash those that were touched meanwhile. Raises what
-        `Bundle.open`, `Bundle.verify` and `TritonServer.start` do.
+        Raises what `TritonServer.prepare` and `read` do.
         """
-        self.choose_address()
-        if VERIFIED_VARIABLE not in self._environment:
-            bundle = Bundle.open(self._bundle, device=self._device)
-            if choose(self._layout, bundle, self._memory) == SINGLE_LAYOUT:
-                self._repository = repository(SINGLE_LAYOUT)
-            bundle.verify()
-            self.plan = bundle.plan
-            self._environment[VERIFIED_VARIABLE] = bundle.handover()
-        return super().start()
+        super().prepare()
+        if not self._is_there():
+            self.edition = self.read()
+
+    def read(self) -> Edition:
+        """The bundle at its path now, every file of it verified; the models do not hash the files again.
+
+        A path with links is followed now: they may be changed later. Raises what `Bundle.open`, `Bundle.verify` and
+        `layout.choose` do.
+        """
+        bundle = Bundle.open(os.path.realpath(self._bundle), device=self._device)
+        chosen = None if asks_device(self._layout, self._memory) else choose(self._layout, bundle, self._memory)
+        bundle.verify()
+        return replace(
+            self.edition,
+            repository=None if chosen is None else _files(chosen),
+            environment=self.edition.environment | {VERIFIED_VARIABLE: bundle.handover()},
+            folders={BUNDLE_VARIABLE: bundle.path},
+            bundle=bundle,
+        )
+
+    def _repository(self) -> Path | Mapping[str, str]:
+        bundle = self.edition.bundle
+        if self.edition.repository is None and bundle is not None:
+            self.edition = replace(self.edition, repository=_files(choose(self._layout, bundle, self._memory)))
+        return super()._repository()
+
+    def _is_there(self) -> bool:
+        bundle = self.edition.bundle
+        if bundle is None:
+            return False
+        try:
+            return Bundle.open(bundle.path, device=self._device).fingerprint == bundle.fingerprint
+        except BundleError:
+            return False
+
+
+def _files(layout: str) -> Path | dict[str, str]:
+    return model_repository().resolve() if layout == ENSEMBLE_LAYOUT else repository(layout)

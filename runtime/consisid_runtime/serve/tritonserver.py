@@ -23,10 +23,9 @@ from typing import IO, Self
 from consisid_runtime.cpus import check_threads, default_threads, thread_variables
 from consisid_runtime.errors import ConsisIDError, ServerError, from_wire
 from consisid_runtime.files.temporary import temporary_folder
-from consisid_runtime.options import Options
-from consisid_runtime.plan import Plan
 from consisid_runtime.serve import guard
 from consisid_runtime.serve.address import Address, free_ports, in_url, reachable, resolve
+from consisid_runtime.serve.edition import Edition
 from consisid_runtime.serve.installation import Installation, backend_folder, environment, find, import_folder
 from consisid_runtime.serve.open_ports import OpenPorts
 from consisid_runtime.serve.private import PrivatePort
@@ -58,7 +57,7 @@ class TritonServer:
             `private_port`, no HTTP.
 
     Attributes:
-        plan: resolves a request's options as the models do; None where no bundle is known.
+        edition: what the next start serves.
         grpc_url, http_url, metrics_url: where it listens, once started; `transport.connect` takes the first two. Where
             it listens at every address, they name loopback. A private server has none.
     """
@@ -78,14 +77,16 @@ class TritonServer:
         threads: int | None = None,
         private: bool = False,
     ) -> None:
-        self.plan: Callable[[Options], Plan] | None = None
         if threads is not None:
             check_threads(threads)
-        self._environment = dict(environment or {})
-        self._repository = repository.resolve() if isinstance(repository, Path) else dict(repository)
-        self._folders = {k: Path(os.path.realpath(path)) for k, path in (folders or {}).items()}
+        self.edition = Edition(
+            repository.resolve() if isinstance(repository, Path) else dict(repository),
+            dict(environment or {}),
+            {name: Path(os.path.realpath(path)) for name, path in (folders or {}).items()},
+        )
         self._threads = threads
         self._host = host
+        self._installation: Installation | None = None
         self._address: Address | None = None
         self._wanted = self._ports = (grpc_port, http_port, metrics_port)
         self._log = log.resolve() if isinstance(log, Path) else log
@@ -97,35 +98,40 @@ class TritonServer:
         self._guard: subprocess.Popen[bytes] | None = None
         self._leaves = ("", "")
 
-    def choose_address(self) -> None:
-        """Find the address to bind and a free port for each service, before anything is loaded.
+    def prepare(self) -> None:
+        """Find the server, the address to bind and a free port for each service, before anything is loaded.
 
-        Raises `InvalidOption` for a host that this machine does not have, or a port in use.
+        Raises `MissingExtra`, or `InvalidOption` for a host that this machine does not have, or a port in use.
         """
+        self._installation = find()
         self._address = resolve(self._host)
         self._ports = free_ports(self._address, self._wanted)
 
-    def start(self) -> Self:
-        """Start and wait until every model is loaded.
+    def read(self) -> Edition:
+        """What there is to serve now. Changes nothing: the server serves it once it is its `edition` and started."""
+        return self.edition
 
-        Raises `MissingExtra`, what `choose_address` raises, the typed error of a model that could not load, or
-        `ServerError` with the end of the server's log.
+    def start(self) -> Self:
+        """Prepare, start, and wait until every model is loaded.
+
+        Raises what `prepare` raises, the typed error of a model that could not load, or `ServerError` with the end of
+        the server's log.
         """
-        installation = find()
-        self.choose_address()
-        assert self._address is not None
+        self.prepare()
+        edition, repository, installation = self.edition, self._repository(), self._installation
+        assert self._address is not None and installation is not None
         threads = self._threads or default_threads()
         folder = temporary_folder("consisid-server-", plain=True)
         try:
             # The Python backend starts its stub through a shell and decodes paths as ASCII: links with plain names.
-            links = {name: folder / name for name in self._folders}
+            links = {name: folder / name for name in edition.folders}
             for name, link in links.items():
-                link.symlink_to(self._folders[name])
+                link.symlink_to(edition.folders[name])
             models = folder / "models"
-            if isinstance(self._repository, Path):
-                models.symlink_to(self._repository)
+            if isinstance(repository, Path):
+                models.symlink_to(repository)
             else:
-                write_files(models, self._repository)
+                write_files(models, repository)
             listens: OpenPorts | PrivatePort = OpenPorts(self._address, *self._ports)
             if self._private:
                 listens = PrivatePort.make(folder, self._ports[0])
@@ -133,21 +139,11 @@ class TritonServer:
             memory = f"consisid-{secrets.token_hex(8)}"
             self._leaves = (str(folder), memory)
             backends = backend_folder(installation, folder)
-            command = [
-                *self._command(installation, models, backends, memory, threads),
-                *listens.flags(),
-            ]
-            self._guard = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-I",
-                    "-S",
-                    str(Path(guard.__file__)),
-                    str(folder),
-                    memory,
-                    str(_GRACE),
-                    *command,
-                ],
+            command = [*self._command(installation, models, backends, memory, threads), *listens.flags()]
+            guarded = ["-I", "-S", str(Path(guard.__file__)), str(folder), memory, str(_GRACE), *command]
+            # By a name of its own: `stop` may end it, from another thread, from here on.
+            running = self._guard = subprocess.Popen(
+                [sys.executable, *guarded],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -156,7 +152,7 @@ class TritonServer:
                 | thread_variables(threads)
                 | {name: str(link) for name, link in links.items()}
                 | listens.environment()
-                | self._environment,
+                | edition.environment,
                 cwd=import_folder(folder),
                 start_new_session=True,
             )
@@ -164,12 +160,12 @@ class TritonServer:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         self._recent.clear()
-        self._reader = threading.Thread(target=self._read_log, args=(self._guard.stdout,), daemon=True)
+        self._reader = threading.Thread(target=self._read_log, args=(running.stdout,), daemon=True)
         self._reader.start()
         try:
-            self._wait_until(listens.ready, self._guard)
-            self._order(self._guard, guard.READY)
-            self._wait_until((folder / guard.WATCHING).exists, self._guard)
+            self._wait_until(listens.ready, running)
+            self._order(running, guard.READY)
+            self._wait_until((folder / guard.WATCHING).exists, running)
         except BaseException:
             self._end(at_once=True)
             raise
@@ -220,6 +216,10 @@ class TritonServer:
     def _reachable(self) -> str:
         return self._host if self._address is None else in_url(reachable(self._address))
 
+    def _repository(self) -> Path | Mapping[str, str]:
+        assert self.edition.repository is not None
+        return self.edition.repository
+
     def _end(self, *, at_once: bool) -> None:
         running, self._guard = self._guard, None
         if running is None or running.stdin is None:
@@ -233,7 +233,7 @@ class TritonServer:
 
     def _order(self, running: subprocess.Popen[bytes], order: bytes) -> None:
         if running.stdin is not None:
-            with contextlib.suppress(BrokenPipeError):
+            with contextlib.suppress(OSError, ValueError):  # it has ended, or was told to by another thread
                 os.write(running.stdin.fileno(), order)
 
     @staticmethod

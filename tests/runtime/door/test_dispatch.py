@@ -39,13 +39,15 @@ def run(folder: Path, request: Asked, hook: Any = None) -> float | None:
     """Runs it, and returns what a request that came then would wait for a second one of unknown length."""
 
     async def main() -> float | None:
+        upstream = Upstream(folder)
+
         async def serving(patience: float) -> Upstream:
-            return Upstream(folder)
+            return upstream
 
         queue = Queue(limits := Limits())
         demand: Any = SimpleNamespace(plan=lambda _: None, at_least=lambda _: 0.0, seconds=lambda _: None)
         meters: Any = SimpleNamespace(computed=lambda *_, **__: None)
-        supervisor: Any = SimpleNamespace(serving=serving)
+        supervisor: Any = SimpleNamespace(serving=serving, upstream=upstream)
         dispatch = Dispatch(limits, queue, demand, supervisor, Consent(hook), Signing(), meters)
         await dispatch.run(request, "me")
         await queue.enter("me", float("inf"), urgent=False)

@@ -9,6 +9,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,12 +18,15 @@ from door_requests import exchange, json_request, place, post, refusal, video
 from prometheus_client.parser import text_string_to_metric_families
 
 from consisid_runtime.door.admission.budget import Budget
+from consisid_runtime.door.admission.demand import Demand
 from consisid_runtime.door.admission.queue import Queue
 from consisid_runtime.door.door import Door
 from consisid_runtime.door.limits import Limits
 from consisid_runtime.door.meters import Meters
-from consisid_runtime.door.supervisor import Supervisor
+from consisid_runtime.door.server.reload import Reload
+from consisid_runtime.door.server.supervisor import Supervisor
 from consisid_runtime.errors import Busy, RequestCancelled, all_errors
+from consisid_runtime.serve.edition import Edition
 
 ROOT = Path(__file__).parents[3]
 OWN = ("consisid_", "process_")
@@ -120,7 +124,10 @@ def test_failures_are_those_that_no_caller_made() -> None:
 
 def test_what_an_answer_says_of_itself_is_measured() -> None:
     limits = Limits()
-    meters = Meters(limits, Queue(limits), Budget(limits), Supervisor(None, limits))  # type: ignore[arg-type]
+    server: Any = SimpleNamespace(edition=Edition(None, {}, {}))
+    queue, supervisor = Queue(limits), Supervisor(server, limits)
+    reload = Reload(server, supervisor, queue, Demand(limits, lambda: None))
+    meters = Meters(limits, queue, Budget(limits), supervisor, reload)
     info = {
         "seconds": {"face": 0.02, "denoise": 3.0, "another": 1.0},
         "denoise": {"computed_steps": 4, "guided_steps": 2},

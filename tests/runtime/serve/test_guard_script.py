@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from consisid_runtime.serve import guard
 
 GRACE = "0.2"
@@ -58,6 +60,19 @@ def test_what_the_command_started_ends_with_it(tmp_path: Path) -> None:
     process, pid = start(tmp_path / "folder", prefix, "sys.exit(7)")
     check_nothing_is_left(process, pid, tmp_path / "folder", region)
     assert process.returncode == 7
+
+
+@pytest.mark.parametrize(("looks", "seconds"), [(5, 0.1), (1000, 0.3)], ids=["a moment", "for ever"])
+def test_it_ends_once_the_models_have_given_back_their_memory(
+    monkeypatch: pytest.MonkeyPatch, looks: int, seconds: float
+) -> None:
+    left = iter(range(looks))
+    monkeypatch.setattr(guard, "_parent", lambda pid: next(left, None))
+    ended = object.__new__(guard.Guard)
+    ended._models, ended._grace = {4242}, 0.3
+    began = time.monotonic()
+    ended._wait_for_models()
+    assert seconds - 0.03 < time.monotonic() - began < seconds + 0.2
 
 
 def test_the_command_ends_when_the_input_closes(tmp_path: Path) -> None:

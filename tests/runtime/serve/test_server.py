@@ -238,6 +238,16 @@ main()
 """
 
 
+def reloaded(metrics: str) -> None:
+    """Waits until the door has."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        with urllib.request.urlopen(metrics, timeout=10) as answer:
+            if b'consisid_reloads_total{outcome="OK"} 1.0' in answer.read():
+                return
+        time.sleep(0.05)
+
+
 @pytest.mark.server
 @pytest.mark.parametrize("more", [[], ["--direct", "--metrics-port", "0"]], ids=["door", "direct"])
 def test_serve_shows_the_log_and_ends_when_told_to(tiny_repository: Path, tmp_path: Path, more: list[str]) -> None:
@@ -263,6 +273,8 @@ def test_serve_shows_the_log_and_ends_when_told_to(tiny_repository: Path, tmp_pa
                 with pytest.raises(urllib.error.HTTPError, match="431") as refused, urllib.request.urlopen(long):
                     pass
                 refused.value.close()
+                serve.send_signal(signal.SIGHUP)
+                reloaded(urls["metrics"])
         finally:
             serve.send_signal(signal.SIGTERM)
         _, log = serve.communicate(timeout=30)
@@ -270,6 +282,7 @@ def test_serve_shows_the_log_and_ends_when_told_to(tiny_repository: Path, tmp_pa
     assert "RuntimeError: /secret/path" in log
     assert ("--direct: callers reach Triton server itself" in log) == bool(more)
     assert ('"outcome": "INTERNAL"' in log) != bool(more), "the door writes a line for each request"
+    assert ("this bundle is served already" in log) != bool(more)
     for url in urls.values():
         with socket.socket() as free:
             free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

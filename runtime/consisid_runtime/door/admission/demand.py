@@ -77,6 +77,10 @@ class Demand:
         while len(self._seen) > _SIZES_KEPT:
             self._seen.popitem(last=False)
 
+    def forget(self) -> None:
+        """What the videos took so far holds no longer."""
+        self._seen.clear()
+
     def _nearest(self, plan: Plan) -> tuple[_Size, _Seen]:
         size = _size(plan)
         if size in self._seen:

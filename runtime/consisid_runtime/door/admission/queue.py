@@ -20,6 +20,7 @@ from consisid_runtime.errors import Busy, ServerTimeout, ServerUnreachable
 _UNKNOWN = 5.0
 """Seconds until a refused request is sent again, before the first success tells how long a video takes."""
 _WEIGHT = 0.2
+_STOPPED = "the server is being stopped; the request was not begun and may be sent elsewhere"
 
 Moved = Callable[[int, float | None], None]
 """Called with how many requests run before this one, and the seconds until its video, None while unknown."""
@@ -67,7 +68,9 @@ class Queue:
         self._owners: Counter[str] = Counter()
         self._numbers = itertools.count()
         self._mean: float | None = None
-        self._closed = False
+        self._closed = self._held = False
+        self._pause = self._idle_since = 0.0
+        self._left = asyncio.Event()
 
     @property
     def waiting(self) -> int:
@@ -91,8 +94,8 @@ class Queue:
     def require_room(self, owner: str) -> None:
         """Raises `Busy` where a request of this owner would be refused at once: before its body is read."""
         if self._closed:
-            raise ServerUnreachable("the server is being stopped; the request was not begun and may be sent elsewhere")
-        if not self._running:
+            raise ServerUnreachable(_STOPPED)
+        if not self._running and not self._held:
             return
         if self.waiting >= self._most:
             self._refuse(f"{self.waiting} requests wait")
@@ -157,19 +160,47 @@ class Queue:
             self._mean = took if self._mean is None else self._mean + _WEIGHT * (took - self._mean)
         if not urgent:
             self._urgent_in_row = 0
+        self._idle_since = time.monotonic()
+        self._left.set()
         self._grant()
+
+    def hold(self, seconds: float) -> None:
+        """Grant no turn until `resume`, which is expected so long after nobody computes any more."""
+        self._held, self._pause, self._idle_since = True, seconds, time.monotonic()
+
+    def resume(self) -> None:
+        """Grant turns again."""
+        self._held = False
+        self._grant()
+
+    @property
+    def computes(self) -> bool:
+        """Whether somebody does. One whose turn has come may be about to."""
+        return any(place.began is not None for place in self._running.values())
+
+    async def next_end(self) -> None:
+        """Return when the next one whose turn it was has ended."""
+        self._left.clear()
+        await self._left.wait()
+
+    def forget(self) -> None:
+        """What is known of how long videos take holds no longer."""
+        self._mean = None
+        for place in self._places:
+            if place.seconds:  # what computes no video stays quick
+                place.seconds = None
 
     def close(self) -> None:
         """Refuse those who wait and those who come, as not begun."""
         self._closed = True
         for place in self._places.copy():
             self._remove(place)
-            place.turn.set_exception(ServerUnreachable("the server is being stopped; the request was not begun"))
+            place.turn.set_exception(ServerUnreachable(_STOPPED))
 
     def _may_run(self, place: _Place) -> bool:
         """Whether its lane is free, and no ordinary one has waited for too many urgent ones."""
         enough = place.urgent and self._urgent_in_row >= self._most_urgent and self._ordinary()
-        return place.urgent not in self._running and not enough
+        return place.urgent not in self._running and not enough and not self._held
 
     def _ordinary(self) -> bool:
         """Whether an ordinary one runs or waits."""
@@ -205,7 +236,7 @@ class Queue:
 
     def _seconds(self, places: list[_Place], *, urgent: bool) -> float | None:
         """That these need from now; of the urgent ones alone where that is asked for."""
-        total = 0.0
+        total = self._away()
         for place in places:
             if urgent and not place.urgent:
                 continue
@@ -217,6 +248,12 @@ class Queue:
                 return None
             total += seconds
         return total
+
+    def _away(self) -> float:
+        """For which turns are held, once nobody computes."""
+        if not self._held:
+            return 0.0
+        return self._pause if self.computes else max(0.0, self._pause - (time.monotonic() - self._idle_since))
 
     def _remove(self, place: _Place) -> None:
         self._places.remove(place)

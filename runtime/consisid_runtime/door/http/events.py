@@ -13,7 +13,7 @@ from consisid_runtime.door.limits import Limits
 from consisid_runtime.door.outbox import Outbox
 from consisid_runtime.door.records import Request
 from consisid_runtime.door.request import Asked
-from consisid_runtime.door.upstream import contents
+from consisid_runtime.door.server.upstream import contents
 from consisid_runtime.errors import Busy, ConsisIDError
 from consisid_runtime.events import Event
 

@@ -1,0 +1,1 @@
+"""Triton server behind a door: its starts, its calls, and which bundle it serves."""
