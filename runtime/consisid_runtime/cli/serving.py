@@ -94,6 +94,14 @@ def serve(
             help="module:function that marks the frames of every video. Default: CONSISID_WATERMARK, or none.",
         ),
     ] = None,
+    trusted_proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--trusted-proxy",
+            help="Address or network of a reverse proxy whose X-Forwarded-For says who calls. May be repeated. "
+            "Default: none is believed.",
+        ),
+    ] = None,
     max_steps: Annotated[int | None, _most("--max-steps", "Denoising steps")] = None,
     max_frames: Annotated[int | None, _most("--max-frames", "Frames")] = None,
     max_pixels: Annotated[int | None, _most("--max-pixels", "Pixels of a frame, height times width,")] = None,
@@ -128,9 +136,10 @@ def serve(
     if direct:
         if any(limits.values()):
             raise InvalidOption("--max-steps, --max-frames and --max-pixels are the door's; leave out --direct")
-        if tls_cert or tls_key or token_file or sign_cert or sign_key or consent_hook:
+        if tls_cert or tls_key or token_file or trusted_proxy or sign_cert or sign_key or consent_hook:
             raise InvalidOption(
-                "Triton server's own ports have no TLS, no token, no signature and no consent; leave out --direct"
+                "Triton server's own ports have no TLS, no token, no limits of addresses, no signature and no consent; "
+                "leave out --direct"
             )
         port = _METRICS_PORT if metrics_port is None else metrics_port
         _serve_directly(bundle, settings | where | {"metrics_port": port}, as_json)
@@ -149,7 +158,7 @@ def serve(
     from consisid_runtime.provenance.hooks import load_hook
     from consisid_runtime.serve.server import Server
 
-    where["access"] = Access.read(token_file, tls_cert, tls_key)
+    where["access"] = Access.read(token_file, tls_cert, tls_key, trusted_proxy or ())
     where["signer"] = signer_of(sign_cert, sign_key)
     where["consent"] = None if consent_hook is None else load_hook(consent_hook)
     server = Server(bundle, private=True, **settings)

@@ -269,6 +269,8 @@ def test_serve_shows_the_log_and_ends_when_told_to(tiny_repository: Path, more: 
         (["--metrics-port", "8002"], "--metrics-port belongs to --direct"),
         (["--direct", "--token-file", "x"], "no TLS, no token"),
         (["--direct", "--tls-cert", "x", "--tls-key", "y"], "no TLS, no token"),
+        (["--direct", "--trusted-proxy", "127.0.0.1"], "no limits of addresses"),
+        (["--trusted-proxy", "proxy.example.org"], "a trusted proxy is an IP address or a network"),
         (["--direct", "--max-steps", "20"], "are the door's; leave out --direct"),
         (["--tls-cert", "x"], "x cannot be read"),
         (["--token-file", "/nowhere/token"], "/nowhere/token cannot be read"),
