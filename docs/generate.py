@@ -16,6 +16,7 @@ from generators.options import option_table
 from generators.python_api import python_api
 from generators.settings import settings_table
 from generators.tensors import tensor_table
+from generators.threats import protected_table, unprotected_table, who_table
 from generators.tree import folder_table, module_table
 
 DOCS = Path(__file__).parent
@@ -29,6 +30,7 @@ SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
     "python-api.md": {"python-api": python_api, "error-classes": error_tree},
     "settings.md": {"settings": settings_table},
     "support.md": {"engines": engine_table},
+    "threats.md": {"who": who_table, "protected": protected_table, "unprotected": unprotected_table},
 }
 """Page → section → its content."""
 

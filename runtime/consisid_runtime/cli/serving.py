@@ -103,6 +103,14 @@ def serve(
             help="module:function that marks the frames of every video. Default: CONSISID_WATERMARK, or none.",
         ),
     ] = None,
+    trusted_proxy: Annotated[
+        str | None,
+        typer.Option(
+            "--trusted-proxy",
+            help="Addresses and networks, with commas, of reverse proxies whose X-Forwarded-For says who calls. "
+            "Default: none is believed.",
+        ),
+    ] = None,
     max_steps: Annotated[int | None, _most("--max-steps", "Denoising steps")] = None,
     max_frames: Annotated[int | None, _most("--max-frames", "Frames")] = None,
     max_pixels: Annotated[int | None, _most("--max-pixels", "Pixels of a frame, height times width,")] = None,
@@ -141,6 +149,7 @@ def serve(
         "tls_cert": tls_cert,
         "tls_key": tls_key,
         "token_file": token_file,
+        "trusted_proxy": trusted_proxy,
         "sign_cert": sign_cert,
         "sign_key": sign_key,
         "consent_hook": consent_hook,
@@ -205,7 +214,7 @@ def _serve(settings: Settings, as_json: bool) -> None:
         ) from error
     from consisid_runtime.provenance.hooks import load_hook
 
-    where["access"] = Access.read(settings.token_file, settings.tls_cert, settings.tls_key)
+    where["access"] = Access.read(settings.token_file, settings.tls_cert, settings.tls_key, settings.trusted_proxy)
     where["signer"] = signer_of(settings.sign_cert, settings.sign_key)
     where["consent"] = None if settings.consent_hook is None else load_hook(settings.consent_hook)
     server = Server(settings.bundle, private=True, **served)

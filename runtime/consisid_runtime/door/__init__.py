@@ -6,6 +6,7 @@ from checked parts. Each protocol has its folder; what both share is beside them
     limits        every bound, in one place
     request       what was asked for, checked against the models' signatures
     description   what the public models are, from their signatures
+    proxies       whose word is taken for who calls
     access        the token, and the certificate of the door's own TLS
     budget        bytes of requests in memory, reserved before they are read
     consent       asks the operator's function before a request waits

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 
+from consisid_runtime.door.proxies import Proxies
 from consisid_runtime.errors import InvalidOption, Unauthenticated
 from consisid_runtime.files.small_file import read_small
 from consisid_runtime.wire import TOKEN_VARIABLE
@@ -24,19 +25,28 @@ class Access:
     Attributes:
         token: what every caller sends as `Authorization: Bearer TOKEN`; None asks for none.
         certificate, key: PEM, of the door's own TLS; None for plain connections.
+        proxies: who tells the door whose requests it passes on.
     """
 
     token: str | None = field(default=None, repr=False)
     certificate: bytes | None = None
     key: bytes | None = field(default=None, repr=False)
+    proxies: Proxies = field(default_factory=Proxies)
     _files: tuple[Path, Path] | None = None
 
     @classmethod
-    def read(cls, token_file: Path | None = None, certificate: Path | None = None, key: Path | None = None) -> Access:
+    def read(
+        cls,
+        token_file: Path | None = None,
+        certificate: Path | None = None,
+        key: Path | None = None,
+        proxies: str | None = None,
+    ) -> Access:
         """From files, and the token from `TOKEN_VARIABLE` where no file is named.
 
-        Raises `FileInaccessible`, or `InvalidOption` for a token or a certificate that cannot be used.
+        Raises `FileInaccessible`, or `InvalidOption` for a token, a certificate or a proxy that cannot be used.
         """
+        trusted = Proxies.read(proxies or "")
         token = os.environ.get(TOKEN_VARIABLE)
         if token_file is not None:
             token = read_small(token_file).decode(errors="replace").strip()
@@ -44,10 +54,10 @@ class Access:
             raise InvalidOption("a token is 16 to 4096 visible ASCII characters without spaces; make one by chance")
         read = [read_small(path) for path in (certificate, key) if path is not None]
         if not read:
-            return cls(token)
+            return cls(token, proxies=trusted)
         if certificate is None or key is None:
             raise InvalidOption("TLS needs both a certificate and its key; name two PEM files")
-        access = cls(token, read[0], read[1], (certificate, key))
+        access = cls(token, read[0], read[1], trusted, (certificate, key))
         access.context()
         return access
 

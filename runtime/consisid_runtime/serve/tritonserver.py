@@ -30,6 +30,7 @@ from consisid_runtime.serve.installation import Installation, backend_folder, en
 from consisid_runtime.serve.open_ports import OpenPorts
 from consisid_runtime.serve.private import PrivatePort
 from consisid_runtime.serve.repository import write_files
+from consisid_runtime.wire import TOKEN_VARIABLE
 
 _GRACE = 10.0
 # For each connection to a private server's metrics, which are on a Unix socket.
@@ -147,7 +148,7 @@ class TritonServer:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                env=os.environ
+                env={name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE}
                 | environment()
                 | thread_variables(threads)
                 | {name: str(link) for name, link in links.items()}

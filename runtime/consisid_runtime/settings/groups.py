@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from consisid_runtime.cpus import MAX_THREADS
 from consisid_runtime.door.limits import Limits
 from consisid_runtime.files.image_file import MAX_BYTES
-from consisid_runtime.settings.kinds import Device, File, Hook, Host, Layout, Level, Memory, Port, number
+from consisid_runtime.settings.kinds import Addresses, Device, File, Hook, Host, Layout, Level, Memory, Port, number
 from consisid_runtime.stages.face.faces import KEPT, SECONDS
 
 _OWN = Limits()
@@ -87,6 +87,10 @@ class Callers(Group):
         default=None, description="PEM certificate, with its chain: HTTPS, and gRPC over TLS."
     )
     tls_key: File | None = Field(default=None, description="Its PEM key, unencrypted.")
+    trusted_proxy: Addresses | None = Field(
+        default=None,
+        description="Of reverse proxies whose X-Forwarded-For says who calls. Not set: none is believed.",
+    )
     sign_cert: File | None = Field(
         default=None, description="PEM certificate, with its chain: content credentials (C2PA) in the video."
     )

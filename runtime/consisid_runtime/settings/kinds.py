@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic.fields import FieldInfo
 
+from consisid_runtime.door.proxies import Proxies
 from consisid_runtime.engines import DEVICES, check_device
 from consisid_runtime.errors import InvalidOption
 from consisid_runtime.memory.decide import Setting, check_memory, read_setting
@@ -63,6 +64,11 @@ Memory = Annotated[
 ]
 Hook = Annotated[str, Field(pattern=r"^[^:\s]+:[^:\s]+$"), Wanted("module:function")]
 Host = Annotated[str, Field(min_length=1), Wanted("an address or a name of this machine")]
+Addresses = Annotated[
+    str,
+    AfterValidator(_as_value_error(Proxies.read)),
+    Wanted("IP addresses and networks, separated by commas"),
+]
 Level = Annotated[Literal["info", "warning", "error"], Wanted("info, warning, error")]
 Port = Annotated[int, Field(ge=0, le=65535)]
 

@@ -73,7 +73,7 @@ def exchange(url: str, data: bytes, wait: float = 20.0) -> bytes:
 def whole(answer: bytes) -> bool:
     """Whether these bytes are a whole HTTP answer of known length."""
     fields, end, body = answer.partition(b"\r\n\r\n")
-    length = re.search(rb"\r\ncontent-length: (\d+)", fields)
+    length = re.search(rb"\r\ncontent-length: (\d+)", fields, re.IGNORECASE)
     return bool(end and length and len(body) >= int(length[1]))
 
 

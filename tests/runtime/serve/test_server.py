@@ -296,6 +296,8 @@ def test_serve_shows_the_log_and_ends_when_told_to(tiny_repository: Path, tmp_pa
         (["--direct", "--token-file", "x"], "no TLS, no token"),
         (["--direct", "--tls-cert", "x", "--tls-key", "y"], "no TLS, no token"),
         (["--direct", "--max-steps", "20"], "max_steps is the door's (max_steps: --max-steps, direct: --direct)"),
+        (["--direct", "--trusted-proxy", "127.0.0.1"], "no TLS, no token"),
+        (["--trusted-proxy", "proxy.example.org"], "got 'proxy.example.org' (--trusted-proxy)"),
         (["--tls-cert", "x"], "x cannot be read"),
         (["--token-file", "/nowhere/token"], "/nowhere/token cannot be read"),
     ],

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
 from pkgutil import resolve_name
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -32,6 +31,7 @@ SPECIAL = {
     "device": "cpu",
     "layout": "single",
     "memory": 24,
+    "trusted_proxy": "10.0.0.0/8",
     "consent_hook": "a:b",
     "watermark_hook": "c:d",
     "log_level": "error",
@@ -42,6 +42,21 @@ DIRECT: dict[str, Any] = {"direct": True}
 """What `metrics_port` needs."""
 
 Places = dict[str, Any]
+
+
+class Shown(contextlib.AbstractContextManager[Any]):
+    """In place of a door or a server."""
+
+    grpc_url = http_url = metrics_url = ""
+
+    def wait(self) -> None:
+        """It has ended."""
+
+    def reload(self) -> None:
+        """Nobody asks for it."""
+
+    def __exit__(self, *_: object) -> None:
+        pass
 
 
 def another(name: str) -> Any:
@@ -70,8 +85,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Places]:
 
             return made
 
-        url = SimpleNamespace(grpc_url="", http_url="", metrics_url="", wait=lambda: None)
-        shown = contextlib.nullcontext(url)
+        shown = Shown()
         for place, name, answer in (
             ("serve.server.Server", "Server", shown),
             ("door.door.Door", "Door", shown),
@@ -130,8 +144,8 @@ def test_somebody_reads_every_limit_of_the_door() -> None:
 
 
 def test_what_models_are_told(tmp_path: Path) -> None:
-    server = Server(tmp_path, faces_kept=3, faces_seconds=2.5)
-    assert server._environment[FACES_KEPT_VARIABLE] == "3" and server._environment[FACES_SECONDS_VARIABLE] == "2.5"
+    told = Server(tmp_path, faces_kept=3, faces_seconds=2.5).edition.environment
+    assert (told[FACES_KEPT_VARIABLE], told[FACES_SECONDS_VARIABLE]) == ("3", "2.5")
 
 
 def test_the_help_tells_the_defaults_and_every_flag_is_a_setting() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from consisid_runtime.errors import IdentityExpired, InvalidOption
+from consisid_runtime.errors import IdentityExpired, InvalidOption, NoFace
 from consisid_runtime.events import silent
 from consisid_runtime.options import Options
 from consisid_runtime.plan import Geometry, plan
@@ -77,6 +77,46 @@ def test_a_handle_is_of_the_options_it_was_read_with() -> None:
     handle = reader.name(b"a")
     with pytest.raises(InvalidOption, match=r"read with \{'face_index': None, 'keypoints': 'crop'\}"):
         reader(replace(PLAN, options=Options(face_index=1)), identity=handle)
+
+
+def test_nothing_but_the_whole_photograph_brings_its_face() -> None:
+    reader, photograph = Reader(), bytes(range(256))
+    reader(image=photograph)
+    others = [photograph[:size] for size in range(256)]
+    others += [photograph + b"\0", photograph[1:], photograph[::-1], photograph.upper(), photograph * 2]
+    for place in range(256):
+        others.append(photograph[:place] + bytes([photograph[place] ^ 1]) + photograph[place + 1 :])
+    for other in others:
+        outputs, info = reader(image=other)
+        assert outputs["face_tokens"] == other and not info["face_cached"]
+
+
+def test_what_was_refused_leaves_nothing_to_be_found() -> None:
+    def failing(*_: Any) -> Any:
+        raise NoFace("there is none")
+
+    reader = Reader()
+    for _ in range(2):
+        with pytest.raises(NoFace):
+            reader.faces.kept(failing)(STAGES[0], {"image": b"a"}, PLAN, {}, silent)
+    with pytest.raises(KeyError):
+        reader.faces.name(b"a", PLAN)
+    assert reader(image=b"a")[0]["face_tokens"] == b"a"
+
+
+def test_a_handle_can_be_neither_guessed_nor_counted_nor_used_elsewhere() -> None:
+    readers = Reader(kept=999), Reader()
+    handles = {readers[0].name(b"a") for _ in range(500)}
+    # 24 bytes by chance: of 500, no two begin alike, and each place has most of the 64 characters.
+    assert len({handle[:10] for handle in handles}) == 500
+    assert all(len({handle[place] for handle in handles}) > 48 for place in range(32))
+    handle = handles.pop()
+    for other in (handle[:-1], handle + "A", handle.swapcase(), f" {handle}", handle[:-1] + "~", ""):
+        with pytest.raises(IdentityExpired):
+            readers[0](identity=other)
+    with pytest.raises(IdentityExpired):
+        readers[1](identity=handle)
+    assert readers[0](identity=handle)
 
 
 def test_unknown_forgotten_and_old_handles_are_refused(clock: SimpleNamespace) -> None:

@@ -9,6 +9,7 @@ import grpc
 from google.protobuf.message import Message
 
 from consisid_runtime.door.limits import Limits
+from consisid_runtime.door.proxies import Proxies
 from consisid_runtime.errors import ServerTimeout
 
 
@@ -37,8 +38,13 @@ def request_id(context: Any) -> str:
     return given if isinstance(given, str) else ""
 
 
-def host(context: Any) -> str:
-    """The caller's. `ipv4:127.0.0.1:4242` and `ipv6:%5B::1%5D:4242` are what gRPC calls its peers."""
+def host(context: Any, proxies: Proxies) -> str:
+    """The caller's, as its connection or a trusted proxy says.
+
+    `ipv4:127.0.0.1:4242` and `ipv6:%5B::1%5D:4242` are what gRPC calls its peers.
+    """
     kind, _, rest = str(context.peer()).partition(":")
     found = rest.rpartition(":")[0]
-    return found.removeprefix("%5B").removesuffix("%5D").strip("[]") if kind in ("ipv4", "ipv6") else kind
+    peer = found.removeprefix("%5B").removesuffix("%5D").strip("[]") if kind in ("ipv4", "ipv6") else kind
+    hops = [str(value) for name, value in context.invocation_metadata() if name == "x-forwarded-for"]
+    return proxies.caller(peer, hops)

@@ -84,7 +84,7 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
         return grpc.stream_stream_rpc_method_handler(answer)
 
     async def _answer(self, call: Call, context: Any, *, counted: bool) -> None:
-        caller = owner(host(context))
+        caller = self._owner(context)
         self._calls[caller] += counted
         try:
             if counted:
@@ -105,6 +105,9 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
             if not self._calls[caller]:
                 del self._calls[caller]
 
+    def _owner(self, context: Any) -> str:
+        return owner(host(context, self._parts.access.proxies))
+
     def _check(self, caller: str, context: Any, *, token: bool) -> None:
         """Raises `Unauthenticated`, or `Busy` for more calls than there may be."""
         try:
@@ -123,7 +126,7 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
         await context.abort(status(error), error.sent(), (*metadata(error), *named))
 
     async def _small(self, context: Any, kind: type[Kind]) -> Kind:
-        async with self._parts.budget.reserve(owner(host(context)), self._parts.limits.message):
+        async with self._parts.budget.reserve(self._owner(context), self._parts.limits.message):
             data = await read(context, self._parts.limits.body_seconds)
         if data is None:
             raise MalformedRequest("the call came without a message")
@@ -136,8 +139,9 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
 
     async def _infer(self, context: Any) -> None:
         parts = self._parts
-        with parts.records.request("grpc", host(context), request_id(context)) as line:
-            caller = owner(host(context))
+        peer = host(context, parts.access.proxies)
+        with parts.records.request("grpc", peer, request_id(context)) as line:
+            caller = owner(peer)
             parts.dispatch.require_room(caller)
             async with parts.budget.reserve(caller, parts.limits.message) as held:
                 data = await read(context, parts.limits.body_seconds)

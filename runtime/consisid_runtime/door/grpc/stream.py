@@ -27,7 +27,8 @@ class Stream:
 
     def __init__(self, parts: Parts, context: Any) -> None:
         self._parts, self._context = parts, context
-        self._caller = owner(host(context))
+        self._peer = host(context, parts.access.proxies)
+        self._caller = owner(self._peer)
         self._stuck = False
 
     async def answer(self) -> None:
@@ -44,7 +45,7 @@ class Stream:
                 return False
             found = identifier(data, self._parts.limits)
             try:
-                with self._parts.records.request("grpc", host(self._context), request_id(self._context)) as line:
+                with self._parts.records.request("grpc", self._peer, request_id(self._context)) as line:
                     line.received = len(data)
                     self._parts.dispatch.require_room(self._caller)
                     asked = parse(data, self._parts.limits)

@@ -33,7 +33,8 @@ class Inference:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         request, limits = Request(scope, receive), self._parts.limits
-        peer = request.client.host if request.client else ""
+        hops = request.headers.getlist("x-forwarded-for")
+        peer = self._parts.access.proxies.caller(request.client.host if request.client else "", hops)
         caller, flat = owner(peer), self._way != "infer"
         events = Events(send, limits, whole=self._way == "generate")
         try:

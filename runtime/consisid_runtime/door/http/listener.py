@@ -45,7 +45,7 @@ class Listener:
         self._config.load()
         context = self._access.context()
         self._server = await asyncio.get_running_loop().create_server(
-            lambda: Connection(self._config, self._state, self.connections, self._limits),
+            lambda: Connection(self._config, self._state, self.connections, self._limits, self._access.proxies),
             address,
             port,
             backlog=_BACKLOG,

@@ -18,6 +18,7 @@ from uvicorn.server import ServerState
 from consisid_runtime.door.access import owner
 from consisid_runtime.door.http.connections import Connections
 from consisid_runtime.door.limits import Limits
+from consisid_runtime.door.proxies import Proxies
 from consisid_runtime.errors import Busy, ConsisIDError, MalformedRequest, RequestTooLarge, ServerTimeout
 
 HEALTH = "/v2/health/"
@@ -38,10 +39,12 @@ _KEEPALIVE = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TCP
 class Connection(HttpToolsProtocol):
     """One connection."""
 
-    def __init__(self, config: Config, state: ServerState, connections: Connections, limits: Limits) -> None:
+    def __init__(
+        self, config: Config, state: ServerState, connections: Connections, limits: Limits, proxies: Proxies
+    ) -> None:
         super().__init__(config, state, {}, asyncio.get_running_loop())
         self.owner = ""
-        self._connections, self._limits = connections, limits
+        self._connections, self._limits, self._proxies = connections, limits, proxies
         self._surplus, self._in_head, self._head = False, True, 0
         self._unread = limits.body
         self._timer: asyncio.TimerHandle | None = None
@@ -49,7 +52,9 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self.owner = owner(self.client[0] if self.client else None)
+        host = self.client[0] if self.client else None
+        # A proxy's connections are of as many callers.
+        self.owner = str(self.client) if self._proxies.trusts(host) else owner(host)
         if (found := transport.get_extra_info("socket")) is not None:
             found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             for option, value in _KEEPALIVE:
