@@ -14,6 +14,7 @@ from consisid_runtime.door.admission.demand import Demand
 from consisid_runtime.door.admission.queue import Queue
 from consisid_runtime.door.consent import Consent
 from consisid_runtime.door.dispatch import Dispatch
+from consisid_runtime.door.foresight import Foresight
 from consisid_runtime.door.limits import Limits
 from consisid_runtime.door.meters import Meters
 from consisid_runtime.door.records import Records
@@ -43,8 +44,9 @@ class Parts:
         self.supervisor = Supervisor(self.server)
         self.meters = Meters(self.limits, self.queue, self.budget, self.supervisor)
         demand = Demand(self.limits, lambda: self.server.plan)
+        foresight = Foresight(self.server, self.queue, demand, self.supervisor)
         self.dispatch = Dispatch(
-            self.limits, self.queue, demand, self.supervisor, self.consent, self.signing, self.meters
+            self.limits, self.queue, demand, foresight, self.supervisor, self.consent, self.signing, self.meters
         )
         self.records = Records(self.meters)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 from consisid_runtime.bundle import Bundle
 from consisid_runtime.engines import check_device
 from consisid_runtime.memory.decide import Setting
+from consisid_runtime.memory.peak import device_bytes
 from consisid_runtime.serve.layout import AUTO, check, choose
 from consisid_runtime.serve.repository import SINGLE_LAYOUT, repository
 from consisid_runtime.serve.tritonserver import TritonServer
@@ -71,9 +73,11 @@ class Server(TritonServer):
         self.choose_address()
         if VERIFIED_VARIABLE not in self._environment:
             bundle = Bundle.open(self._bundle, device=self._device)
-            if choose(self._layout, bundle, self._memory) == SINGLE_LAYOUT:
+            single = choose(self._layout, bundle, self._memory) == SINGLE_LAYOUT
+            if single:
                 self._repository = repository(SINGLE_LAYOUT)
             bundle.verify()
             self.plan = bundle.plan
+            self.device_bytes = partial(device_bytes, bundle, processes=not single, memory=self._memory)
             self._environment[VERIFIED_VARIABLE] = bundle.handover()
         return super().start()

@@ -59,6 +59,7 @@ class TritonServer:
 
     Attributes:
         plan: resolves a request's options as the models do; None where no bundle is known.
+        device_bytes: what a request takes of the GPU, as `memory.peak.device_bytes`; None where no bundle is known.
         grpc_url, http_url, metrics_url: where it listens, once started; `transport.connect` takes the first two. Where
             it listens at every address, they name loopback. A private server has none.
     """
@@ -79,6 +80,7 @@ class TritonServer:
         private: bool = False,
     ) -> None:
         self.plan: Callable[[Options], Plan] | None = None
+        self.device_bytes: Callable[[Plan], int | None] | None = None
         if threads is not None:
             check_threads(threads)
         self._environment = dict(environment or {})
@@ -195,6 +197,10 @@ class TritonServer:
         """How to reach a private server, once started."""
         assert isinstance(self._listens, PrivatePort)
         return self._listens
+
+    def processes(self) -> list[int]:
+        """Of the running server: its own and those of its models; none where it does not run."""
+        return [] if self._guard is None else guard.descendants(self._guard.pid)
 
     @property
     def grpc_url(self) -> str:

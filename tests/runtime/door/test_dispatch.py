@@ -42,11 +42,15 @@ def run(folder: Path, request: Asked, hook: Any = None) -> float | None:
         async def serving(patience: float) -> Upstream:
             return Upstream(folder)
 
+        async def watch(upstream: Any) -> None:
+            pass
+
         queue = Queue(limits := Limits())
         demand: Any = SimpleNamespace(plan=lambda _: None, at_least=lambda _: 0.0, seconds=lambda _: None)
         meters: Any = SimpleNamespace(computed=lambda *_, **__: None)
         supervisor: Any = SimpleNamespace(serving=serving)
-        dispatch = Dispatch(limits, queue, demand, supervisor, Consent(hook), Signing(), meters)
+        foresight: Any = SimpleNamespace(watch=watch, learn=lambda _: None)
+        dispatch = Dispatch(limits, queue, demand, foresight, supervisor, Consent(hook), Signing(), meters)
         await dispatch.run(request, "me")
         await queue.enter("me", float("inf"), urgent=False)
         queue.begin(urgent=False)
