@@ -17,7 +17,7 @@ MEMBERS: dict[str, list[str] | None] = {
     "client.stream.Stream": ["video", "cancel"],
     "client.stream.AsyncStream": ["video", "cancel"],
     "events.Event": [],
-    "estimate.Estimate": [],
+    "stages.estimate.Estimate": [],
     "options.Options": ["from_mapping", "to_mapping"],
     "video.Video": ["mp4", "frames", "signed", "save"],
     "provenance.credentials.Signer": ["read"],

@@ -9,7 +9,6 @@ from typing import Any
 
 from consisid_runtime.bundle import Bundle
 from consisid_runtime.errors import ForkedProcess
-from consisid_runtime.estimate import Estimate
 from consisid_runtime.events import Event, Progress, silent
 from consisid_runtime.files.image_file import image_bytes
 from consisid_runtime.identity import Identity
@@ -17,6 +16,7 @@ from consisid_runtime.memory.decide import Setting
 from consisid_runtime.options import Options, check_prompt
 from consisid_runtime.plan import Plan
 from consisid_runtime.stages import table
+from consisid_runtime.stages.estimate import Estimate
 from consisid_runtime.stages.face.faces import KEPT, Faces
 from consisid_runtime.stages.flow import in_process
 from consisid_runtime.stages.work import Work

@@ -11,7 +11,7 @@ import consisid_nano
 from consisid_export.checkpoint import example
 from consisid_runtime import Options, Pipeline
 from consisid_runtime.errors import InvalidOption, ServerError
-from consisid_runtime.estimate import Estimate
+from consisid_runtime.stages.estimate import Estimate
 
 FOUND = Estimate.of({"denoise": 2.0, "decode": 0.5}, 10, None, position=3, seconds_queued=None)
 

@@ -131,11 +131,11 @@ def test_a_wrong_portrait_is_less_alike(pipeline: Pipeline) -> None:
     """Two people's videos, of few steps. A comparison with a planted portrait, another's, must lose."""
     people = [shown(seed) for seed in (11, 12)]
     own, planted = [], []
-    for person, other in (people, people[::-1]):
-        video = pipeline.generate(person, PROMPT, Options(steps=12, frames=9, seed=3), similarity=True)
+    for own_one, other in (people, people[::-1]):
+        video = pipeline.generate(own_one, PROMPT, Options(steps=12, frames=9, seed=3), similarity=True)
         own.append(video.info["similarity"]["mean"])
         planted.append(compared(pipeline, video, other))
-        assert compared(pipeline, video, person) == own[-1]
+        assert compared(pipeline, video, own_one) == own[-1]
     assert min(own) > max(planted) + 0.1, (own, planted)
 
 

@@ -15,7 +15,7 @@ from consisid_runtime.memory.plan import GIB
 from consisid_runtime.options import Options
 
 if TYPE_CHECKING:
-    from consisid_runtime.estimate import Estimate
+    from consisid_runtime.stages.estimate import Estimate
 
 
 @with_options
@@ -62,8 +62,8 @@ def table(found: Estimate) -> str:
 
 def _of_bundle(path: Path, device: str, options: Options) -> Estimate:
     from consisid_runtime.bundle import Bundle
-    from consisid_runtime.estimate import Estimate
     from consisid_runtime.memory.peak import device_bytes
+    from consisid_runtime.stages.estimate import Estimate
 
     opened = Bundle.open(path, device=device)
     return Estimate.of(None, None, device_bytes(opened, opened.plan(options), processes=False))

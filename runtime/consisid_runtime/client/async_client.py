@@ -9,10 +9,10 @@ from typing import Self
 
 from consisid_runtime.client.caller import Caller, Image, Portrait, Server, require_no_frames
 from consisid_runtime.client.stream import AsyncStream
-from consisid_runtime.estimate import Estimate
 from consisid_runtime.events import Event
 from consisid_runtime.identity import Identity
 from consisid_runtime.options import Options
+from consisid_runtime.stages.estimate import Estimate
 from consisid_runtime.video import Video
 from consisid_runtime.wire import Extras
 

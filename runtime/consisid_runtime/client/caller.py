@@ -17,11 +17,11 @@ from consisid_runtime.client.servers.servers import Servers
 from consisid_runtime.client.stream import Put, Work
 from consisid_runtime.client.transport import Transport
 from consisid_runtime.errors import InvalidOption, ServerError
-from consisid_runtime.estimate import Estimate
 from consisid_runtime.events import Event
 from consisid_runtime.files.image_file import image_bytes
 from consisid_runtime.identity import Identity
 from consisid_runtime.options import Options, check_prompt
+from consisid_runtime.stages.estimate import Estimate
 from consisid_runtime.video import Video
 from consisid_runtime.wire import Extras
 

@@ -13,10 +13,10 @@ from consisid_runtime.door.admission.demand import Demand
 from consisid_runtime.door.admission.queue import Queue
 from consisid_runtime.door.supervisor import Supervisor
 from consisid_runtime.door.upstream import Upstream
-from consisid_runtime.estimate import Estimate
 from consisid_runtime.memory.peak import HostPeak, peak_bytes
 from consisid_runtime.plan import Plan
 from consisid_runtime.serve.tritonserver import TritonServer
+from consisid_runtime.stages.estimate import Estimate
 
 
 class Foresight:

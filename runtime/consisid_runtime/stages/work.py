@@ -7,12 +7,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from consisid_runtime.engines import hardware
-from consisid_runtime.estimate import Estimate
 from consisid_runtime.events import Event, Progress, silent
 from consisid_runtime.identity import Identity
 from consisid_runtime.memory.peak import HostPeak, device_bytes, own_peak
 from consisid_runtime.plan import Plan
 from consisid_runtime.stages.checkpoint import Origin, read, request_digest, write
+from consisid_runtime.stages.estimate import Estimate
 from consisid_runtime.stages.face.faces import Faces
 from consisid_runtime.stages.flow import Call, Course, flow
 from consisid_runtime.stages.preview import Preview
