@@ -32,23 +32,20 @@ def evaluations(plan: Plan, first: int = 0, last: int | None = None) -> int:
 
 
 def foreseen(seen: Mapping[Size, Mapping[str, float]], plan: Plan) -> dict[str, float] | None:
-    """Seconds of each stage that is known, by the nearest size; None before one evaluation of the network was seen.
+    """Seconds of each stage that is known, by the nearest size of each; None before one evaluation was seen.
 
     Args:
         seen: seconds of the stages by size; of `denoise` those of one evaluation.
     """
-    known = [size for size, stages in seen.items() if "denoise" in stages]
-    if not known:
+    wanted, found = size_of(plan), dict[str, float]()
+    # The nearest last, so that its stages count.
+    for size in sorted(seen, key=lambda size: -abs(volume(size) - volume(wanted))):
+        growth = dict.fromkeys(_ALWAYS_ALIKE, 1.0) | {"encode": wanted[1] * wanted[2] / (size[1] * size[2])}
+        larger = volume(wanted) / volume(size)
+        found |= {stage: seconds * growth.get(stage, larger) for stage, seconds in seen[size].items()}
+    if "denoise" not in found:
         return None
-    wanted = size_of(plan)
-    nearest = min(known, key=lambda size: abs(volume(size) - volume(wanted)))
-    growth = {
-        **dict.fromkeys(_ALWAYS_ALIKE, 1.0),
-        "encode": wanted[1] * wanted[2] / (nearest[1] * nearest[2]),
-        "denoise": evaluations(plan) * volume(wanted) / volume(nearest),
-    }
-    larger = volume(wanted) / volume(nearest)
-    return {stage: seconds * growth.get(stage, larger) for stage, seconds in seen[nearest].items()}
+    return found | {"denoise": found["denoise"] * evaluations(plan)}
 
 
 class Rates:

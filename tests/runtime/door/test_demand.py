@@ -61,6 +61,9 @@ def test_a_stage_that_was_not_computed_keeps_its_seconds() -> None:
     demand.learn(resolve(Options(steps=1, guidance=1.0)), {"face": 2.0, "denoise": 1.0})
     demand.learn(resolve(Options(steps=1, guidance=1.0)), {"denoise": 3.0})
     assert demand.stages(resolve(Options(steps=1, guidance=1.0))) == {"face": 2, "denoise": 3}
+    demand.learn(resolve(Options(steps=1, guidance=1.0, frames=97)), {"denoise": 5.0, "decode": 97.0})
+    assert demand.stages(resolve(Options(steps=1, guidance=1.0, frames=97))) == {"face": 2, "denoise": 5, "decode": 97}
+    assert demand.stages(resolve(Options(steps=1, guidance=1.0))) == {"face": 2, "denoise": 3, "decode": 49}
 
 
 def test_another_tier_serves_until_one_of_its_own_was_made() -> None:

@@ -87,7 +87,7 @@ def test_what_a_request_would_be_refused_for_an_estimate_is(client: Client, door
         client.estimate(Options(steps=101))
     with pytest.raises(InvalidOption, match="8k"):
         client.estimate(Options(frames=16))
-    with pytest.raises(Unauthenticated), Client(door.grpc_url, token="") as stranger:
+    with pytest.raises(Unauthenticated), Client(door.http_url, token="") as stranger:
         stranger.estimate()
     for more in ({"image": "YWJj"}, {"prompt": "a man"}, {"identity": "h" * 32}):
         with pytest.raises(urllib.error.HTTPError, match="400"):

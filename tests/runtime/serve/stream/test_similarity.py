@@ -75,6 +75,12 @@ def test_the_models_estimate_what_they_have_measured(client: Client, layout: str
     assert (found.host_bytes is None) == (layout == ENSEMBLE_LAYOUT), (
         "other processes' memory is not known to one model"
     )
+    for other in (Options(steps=30, frames=9), Options(steps=8, frames=17), Options(steps=16, frames=9, guidance=1.0)):
+        foreseen = client.estimate(other)
+        took = last(client.stream(EXAMPLE.portrait, PROMPT, other)).info
+        seconds = sum(took["seconds"].values()) - took["seconds"]["face"]
+        assert foreseen.seconds is not None
+        assert 0.5 < (foreseen.seconds - foreseen.stages["face"]) / seconds < 2, (other, foreseen, took["seconds"])
     rest = client.stream(EXAMPLE.portrait, PROMPT, Options(steps=1000, frames=9))
     with rest:
         while next(rest).done < 2:  # type: ignore[union-attr]
