@@ -11,12 +11,13 @@ from griffe import GriffeLoader, Parser
 from griffe2md import ConfigDict, render_object_docs
 
 MEMBERS: dict[str, list[str] | None] = {
-    "pipeline.Pipeline": ["open", "generate"],
+    "pipeline.Pipeline": ["open", "generate", "estimate"],
     "client.client.Client": None,
     "client.async_client.AsyncClient": None,
     "client.stream.Stream": ["video", "cancel"],
     "client.stream.AsyncStream": ["video", "cancel"],
     "events.Event": [],
+    "stages.estimate.Estimate": [],
     "options.Options": ["from_mapping", "to_mapping"],
     "video.Video": ["mp4", "frames", "signed", "save"],
     "provenance.credentials.Signer": ["read"],

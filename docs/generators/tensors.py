@@ -16,6 +16,7 @@ PREVIEW = {
     "clip_tokens": 577,
     "crop": 512,
     "dim": 3072,
+    "embedding_dim": 512,
     "face_dim": 2048,
     "face_layers": 21,
     "face_slots": 512,

@@ -27,7 +27,7 @@ class Event:
     """How far a request is.
 
     Attributes:
-        stage: `QUEUE`, or the name of one of `stages.table`.
+        stage: `QUEUE`, the name of one of `stages.table`, or "similarity".
         done, total: parts of the stage, steps of `denoise`; 0 of 1 where another stage begins.
         position: requests that run before this one, in `QUEUE`; None elsewhere.
         seconds_left: until the video, by the seconds of the steps so far and of earlier requests; None while unknown.

@@ -16,6 +16,7 @@ from consisid_runtime.memory.decide import Setting
 from consisid_runtime.options import Options, check_prompt
 from consisid_runtime.plan import Plan
 from consisid_runtime.stages import table
+from consisid_runtime.stages.estimate import Estimate
 from consisid_runtime.stages.face.faces import KEPT, Faces
 from consisid_runtime.stages.flow import in_process
 from consisid_runtime.stages.work import Work
@@ -65,6 +66,7 @@ class Pipeline:
         prompt: str,
         options: Options | None = None,
         *,
+        similarity: bool = False,
         progress: Progress = silent,
     ) -> Video:
         """Make one video.
@@ -74,6 +76,7 @@ class Pipeline:
             prompt: what the video shows, at most 64 KiB; at most the checkpoint's token limit is used. `info` reports
                 where it was cut and what the vocabulary lacks, among its "warnings".
             options: see `Options`.
+            similarity: also compare up to eight frames' faces with the portrait, in `info["similarity"]`.
             progress: called with (stage, done, total) when a stage begins and after each denoising step.
 
         Raises `InvalidRequest` subclasses for what cannot be done, before any network runs where neither a network nor
@@ -81,7 +84,8 @@ class Pipeline:
         `NotFinite` where the networks fail. The video's `info` is that of a served one.
         """
         request, values = self._begin(image, prompt, options)
-        parts = self._work.start(in_process(self.stages), values, request, whole=True, look=progress)
+        extras = Extras(similarity=similarity)
+        parts = self._work.start(in_process(self.stages), values, request, extras=extras, whole=True, look=progress)
         *_, video = self._made(request, values, parts)
         assert isinstance(video, Video)
         return video
@@ -92,6 +96,7 @@ class Pipeline:
         prompt: str,
         options: Options | None = None,
         *,
+        similarity: bool = False,
         previews: bool = False,
         checkpoint_seconds: float = 0.0,
         checkpoint: bytes | None = None,
@@ -99,16 +104,24 @@ class Pipeline:
         """Make one video, part by part: an event after each part, then the video, with the bytes of `generate`.
 
         Args:
+            similarity: as for `generate`.
             previews: with about two events a second, a JPEG of the first frame as far as it can be foreseen.
             checkpoint_seconds: a checkpoint with an event whenever this many seconds have passed; 0 for none.
             checkpoint: go on from this one, of the same request, bundle and kind of device.
 
         Close the iterator to cancel. Raises as `generate`, what concerns the request at once, and `CheckpointRefused`.
         """
-        extras = Extras(previews=previews, checkpoint_seconds=checkpoint_seconds)
+        extras = Extras(similarity=similarity, previews=previews, checkpoint_seconds=checkpoint_seconds)
         request, values = self._begin(image, prompt, options)
         parts = self._work.start(in_process(self.stages), values, request, extras=extras, checkpoint=checkpoint)
         return self._made(request, values, parts)
+
+    def estimate(self, options: Options | None = None) -> Estimate:
+        """What a video should take, by those that this pipeline has made; computes nothing.
+
+        Raises as `generate` for options that cannot be done.
+        """
+        return self._work.estimate(self.bundle.plan(Options() if options is None else options))
 
     def identify(self, image: str | Path | bytes | bytearray, options: Options | None = None) -> Identity:
         """Read a face once, for any number of videos; it is known for an hour, and while this pipeline exists.

@@ -241,9 +241,13 @@ _DENOISE_INFO = Port("denoise_info", "BYTES", (1,))
 _ENCODE_INFO = Port("encode_info", "BYTES", (1,))
 _INFO = Port("info", "BYTES", (1,))
 
+# What the recogniser sees in a face. Asked to embed, the face stage returns it of an image's largest face, and no more.
+EMBEDDING = Port("embedding", "FP32", ("embedding_dim",))
+EMBED = Port("embed", "INT64", (1,), optional=True)
+
 # Each stage takes the info of the one before, so that the ensemble runs one at a time: where one of two parallel steps
 # fails, Triton server 2.51 hangs or dies of it. The first takes all that a user sends: a bad request ends there.
-FACE_MODEL = Signature("face", (_IMAGE_FILE, _PROMPT), (FACE_TOKENS, PORTRAIT, KEYPOINTS, _FACE_INFO))
+FACE_MODEL = Signature("face", (_IMAGE_FILE, _PROMPT, EMBED), (FACE_TOKENS, PORTRAIT, KEYPOINTS, EMBEDDING, _FACE_INFO))
 TEXT_MODEL = Signature("text", (_PROMPT, _FACE_INFO), (TEXT_STATES, _TEXT_INFO))
 ENCODE_MODEL = Signature("encode", (PORTRAIT, KEYPOINTS, _TEXT_INFO), (IMAGE_MOMENTS, _ENCODE_INFO))
 # With a span it takes these steps alone, from where the outputs of the range before left off; without, all.

@@ -64,7 +64,7 @@ PACKED = "consisid_packed"
 """The parameter with all others as JSON text, from one model to another: Triton server 2.51 passes no fractions there.
 """
 
-ACTIONS = ("generate", "identify", "forget")
+ACTIONS = ("generate", "identify", "forget", "estimate")
 """What `consisid_stream` may be asked to do; what an action needs: `required_inputs`."""
 
 _HANDLE = re.compile(r"[\w-]{0,64}", re.ASCII)
@@ -88,13 +88,16 @@ class Extras:
 
     Attributes:
         raw_frames: also the decoded frames.
+        similarity: in `info`, how alike the video's faces are to the portrait: see `stages.similarity`.
         previews: a JPEG with the events of a stream, about twice a second.
         checkpoint_seconds: a checkpoint with the events of a stream whenever this many seconds have passed; 0 for none.
         identity: a handle of `identify`, in place of an image.
-        action: "generate"; "identify", to read the image's face and get a handle; "forget", to end a handle.
+        action: "generate"; "identify", to read the image's face and get a handle; "forget", to end a handle;
+            "estimate", to be told what a video with these options should take.
     """
 
     raw_frames: bool = False
+    similarity: bool = False
     previews: bool = False
     checkpoint_seconds: float = 0.0
     identity: str = ""
@@ -105,7 +108,7 @@ class Extras:
             raise InvalidOption("identity must be a handle that identify returned")
         if self.action not in ACTIONS:
             raise InvalidOption(f"action must be one of {', '.join(ACTIONS)}, got {str(self.action)[:40]!r}")
-        for name in ("raw_frames", "previews"):
+        for name in ("raw_frames", "similarity", "previews"):
             if not isinstance(getattr(self, name), bool):
                 raise InvalidOption(f"{name} must be true or false, got {str(getattr(self, name))[:100]!r}")
         seconds = self.checkpoint_seconds
@@ -124,12 +127,14 @@ def required_inputs(extras: Extras) -> set[str]:
 
     Raises `InvalidOption` for an action without its handle, or with one that it does not take.
     """
-    if (extras.action == "forget") > bool(extras.identity) or (extras.action == "identify" and extras.identity):
+    without = extras.action in ("identify", "estimate")
+    if (extras.action == "forget") > bool(extras.identity) or (without and extras.identity):
         raise InvalidOption(f"{extras.action} takes {'no identity' if extras.identity else 'an identity'}")
     return {
         "generate": {"prompt"} if extras.identity else {"image", "prompt"},
         "identify": {"image"},
         "forget": set(),
+        "estimate": set(),
     }[extras.action]
 
 

@@ -28,6 +28,7 @@ VALID = {
     "local_identity": False,
     "keypoints": "source",
     "raw_frames": True,
+    "similarity": True,
     "previews": True,
     "checkpoint_seconds": 0.5,
     "priority": 1,

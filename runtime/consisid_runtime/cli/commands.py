@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from consisid_runtime.cli.estimating import estimate
 from consisid_runtime.cli.output import Json, emit
 from consisid_runtime.cli.progress import Display, watched
 from consisid_runtime.cli.request_options import OptionCommand, with_options
@@ -21,12 +22,15 @@ from consisid_runtime.video import Video, require_video_path
 BundlePath = Annotated[Path, typer.Option("--bundle", help="Folder written by `consisid export`.")]
 Image = Annotated[Path, typer.Option("--image", help="The portrait: JPEG, PNG, WebP, …")]
 Prompt = Annotated[str, typer.Option("--prompt", help="What the video shows.")]
+Similarity = Annotated[
+    bool, typer.Option("--similarity", help="Also compare the faces of up to eight frames with the portrait.")
+]
 Out = Annotated[Path, typer.Option("--out", help="MP4 file to write.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add these sub-commands to `consisid`."""
-    for command in (generate, request):
+    for command in (generate, request, estimate):
         app.command(cls=OptionCommand)(command)
     for command in (serve, inspect, doctor):
         app.command()(command)
@@ -44,6 +48,7 @@ def generate(
     threads: Threads = None,
     sign_cert: SignCert = None,
     sign_key: SignKey = None,
+    similarity: Similarity = False,
     as_json: Json = False,
     options: Options,
 ) -> None:
@@ -60,7 +65,8 @@ def generate(
         print(opened.memory, file=sys.stderr)
     with Display("generate") as display:
         display.update("opening the bundle", 0, 1)
-        video = Pipeline(opened).generate(image, prompt, options, progress=display.update)
+        pipeline = Pipeline(opened)
+        video = pipeline.generate(image, prompt, options, similarity=similarity, progress=display.update)
     _save(video if signer is None else video.signed(signer), out, as_json)
 
 
@@ -80,6 +86,7 @@ def request(
         Path | None,
         typer.Option("--ca", help="PEM file of the certificate authorities to trust. Default: those of the system."),
     ] = None,
+    similarity: Similarity = False,
     as_json: Json = False,
     options: Options,
 ) -> None:
@@ -91,7 +98,7 @@ def request(
     require_writable(out)
     with Client(url, timeout=timeout, ca=ca) as client, Display("request") as display:
         display.update("waiting for the server", 0, 1)
-        video = watched(client, image, prompt, options, display)
+        video = watched(client, image, prompt, options, display, similarity=similarity)
     try:
         _save(video, out, as_json)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -149,5 +156,14 @@ def _save(video: Video, out: Path, as_json: bool) -> None:
     lines += info.get("warnings", [])  # an older server sends none
     if face["faces"] > 1:
         lines.append(f"{face['faces']} faces found, face {face['face_index']} used (0 is the largest)")
-    lines += [f"  {stage:8}{seconds:8.2f} s" for stage, seconds in info["seconds"].items()]
+    if alike := info.get("similarity"):
+        lines.append(_alike(**alike))
+    lines += [f"  {stage:10}{seconds:8.2f} s" for stage, seconds in info["seconds"].items()]
     emit(as_json, {"out": str(out), **info}, "\n".join(lines))
+
+
+def _alike(*, mean: float | None, minimum: float | None, frames: int, frames_without_face: int, **_: object) -> str:
+    seen = f"a face in {frames - frames_without_face} of {frames} frames"
+    if mean is None or minimum is None:
+        return f"similarity to the portrait: unknown, {seen}"
+    return f"similarity to the portrait, by the model's own recogniser: {mean:.3f}, at least {minimum:.3f}, {seen}"

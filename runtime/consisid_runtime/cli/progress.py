@@ -58,7 +58,9 @@ class Display:
         self._progress.stop()
 
 
-def watched(client: Client, image: Path, prompt: str, options: Options, display: Display) -> Video:
+def watched(
+    client: Client, image: Path, prompt: str, options: Options, display: Display, *, similarity: bool = False
+) -> Video:
     """Request a video and show how far it is; without events where the server has none. Raises as `Client.generate`."""
     events = 0
 
@@ -68,9 +70,9 @@ def watched(client: Client, image: Path, prompt: str, options: Options, display:
         display.show(event)
 
     try:
-        return client.generate(image, prompt, options, on_progress=show)
+        return client.generate(image, prompt, options, similarity=similarity, on_progress=show)
     except ServerError as error:
         # Triton server itself, over HTTP, does not know the call: nothing was computed.
         if events or type(error) is not ServerError:
             raise
-    return client.generate(image, prompt, options)
+    return client.generate(image, prompt, options, similarity=similarity)

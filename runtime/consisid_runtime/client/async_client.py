@@ -12,6 +12,7 @@ from consisid_runtime.client.stream import AsyncStream
 from consisid_runtime.events import Event
 from consisid_runtime.identity import Identity
 from consisid_runtime.options import Options
+from consisid_runtime.stages.estimate import Estimate
 from consisid_runtime.video import Video
 from consisid_runtime.wire import Extras
 
@@ -40,13 +41,15 @@ class AsyncClient:
         options: Options | None = None,
         *,
         raw_frames: bool = False,
+        similarity: bool = False,
         on_progress: Callable[[Event], object] | None = None,
     ) -> Video:
         """Generate one video on the server. Arguments and errors are those of `Client.generate`."""
         if on_progress is None:
-            return await self._caller.generate(image, prompt, options, raw_frames=raw_frames)
+            extras = Extras(raw_frames=raw_frames, similarity=similarity)
+            return await self._caller.generate(image, prompt, options, extras)
         require_no_frames(raw_frames=raw_frames)
-        return await self.stream(image, prompt, options).video(on_progress)
+        return await self.stream(image, prompt, options, similarity=similarity).video(on_progress)
 
     def stream(
         self,
@@ -54,13 +57,18 @@ class AsyncClient:
         prompt: str,
         options: Options | None = None,
         *,
+        similarity: bool = False,
         previews: bool = False,
         checkpoint_seconds: float = 0.0,
         checkpoint: bytes | None = None,
     ) -> AsyncStream:
         """`Client.stream`, for `async for`."""
-        extras = Extras(previews=previews, checkpoint_seconds=checkpoint_seconds)
+        extras = Extras(similarity=similarity, previews=previews, checkpoint_seconds=checkpoint_seconds)
         return AsyncStream(self._caller.stream(image, prompt, options, extras, checkpoint))
+
+    async def estimate(self, options: Options | None = None) -> Estimate:
+        """What a video should take. Arguments and errors are those of `Client.estimate`."""
+        return await self._caller.estimate(options)
 
     async def identify(self, image: Image, options: Options | None = None) -> Identity:
         """Read a face once. Arguments and errors are those of `Client.identify`."""

@@ -21,6 +21,7 @@ from consisid_runtime.events import Event
 from consisid_runtime.files.image_file import image_bytes
 from consisid_runtime.identity import Identity
 from consisid_runtime.options import Options, check_prompt
+from consisid_runtime.stages.estimate import Estimate
 from consisid_runtime.video import Video
 from consisid_runtime.wire import Extras
 
@@ -51,15 +52,15 @@ class Caller:
         self._timeout = timeout
         self._calls = Calls()
 
-    async def generate(self, image: Portrait, prompt: str, options: Options | None, *, raw_frames: bool) -> Video:
+    async def generate(self, image: Portrait, prompt: str, options: Options | None, extras: Extras) -> Video:
         """One video."""
         if isinstance(image, Identity):
-            require_no_frames(raw_frames=raw_frames)
+            require_no_frames(raw_frames=extras.raw_frames)
             found: list[Event | Video] = []
-            await self.stream(image, prompt, options, Extras(), None)(found.append)
+            await self.stream(image, prompt, options, extras, None)(found.append)
             assert isinstance(found[-1], Video)
             return found[-1]
-        request = Request.make(await _read(image), prompt, options, raw_frames=raw_frames)
+        request = Request.make(await _read(image), prompt, options, extras)
         names = [port.name for port in request.outputs]
         answer = self._transport.infer(request.model, request.inputs, request.parameters, names, self._timeout)
         return request.video(await self._calls.run(answer))
@@ -79,6 +80,10 @@ class Caller:
             await self._calls.run(self._receive(request, put))
 
         return work
+
+    async def estimate(self, options: Options | None) -> Estimate:
+        """What a video should take."""
+        return Estimate.from_json(await self._act(None, options, Extras(action="estimate")))
 
     async def identify(self, image: Image, options: Options | None) -> Identity:
         """A handle of the face in a photograph."""

@@ -13,6 +13,7 @@ from consisid_runtime.client.threads import wait_for
 from consisid_runtime.events import Event
 from consisid_runtime.identity import Identity
 from consisid_runtime.options import Options
+from consisid_runtime.stages.estimate import Estimate
 from consisid_runtime.video import Video
 from consisid_runtime.wire import Extras
 
@@ -56,6 +57,7 @@ class Client:
         options: Options | None = None,
         *,
         raw_frames: bool = False,
+        similarity: bool = False,
         on_progress: Callable[[Event], object] | None = None,
     ) -> Video:
         """Generate one video on the server.
@@ -65,6 +67,7 @@ class Client:
             prompt: what the video shows.
             options: see `Options`.
             raw_frames: also fetch the decoded frames; `video.frames` are then these instead of the MP4's.
+            similarity: also compare up to eight frames' faces with the portrait, in `video.info["similarity"]`.
             on_progress: is called with each event, in this thread; what it raises ends the request. Not with
                 `raw_frames`, as an identity.
 
@@ -73,9 +76,10 @@ class Client:
         `ClientClosed` or `ForkedProcess`.
         """
         if on_progress is None:
-            return wait_for(self._caller.generate(image, prompt, options, raw_frames=raw_frames))
+            extras = Extras(raw_frames=raw_frames, similarity=similarity)
+            return wait_for(self._caller.generate(image, prompt, options, extras))
         require_no_frames(raw_frames=raw_frames)
-        return self.stream(image, prompt, options).video(on_progress)
+        return self.stream(image, prompt, options, similarity=similarity).video(on_progress)
 
     def stream(
         self,
@@ -83,6 +87,7 @@ class Client:
         prompt: str,
         options: Options | None = None,
         *,
+        similarity: bool = False,
         previews: bool = False,
         checkpoint_seconds: float = 0.0,
         checkpoint: bytes | None = None,
@@ -90,6 +95,7 @@ class Client:
         """Generate one video, and tell how far it is: an iterator of `Event`, and the `Video` as its last item.
 
         Args:
+            similarity: as for `generate`.
             previews: with about two events a second, a JPEG of the first frame as far as it can be foreseen.
             checkpoint_seconds: a checkpoint with an event whenever this many seconds have passed; 0 for none.
             checkpoint: go on from this one, of the same image, prompt and options.
@@ -97,8 +103,16 @@ class Client:
         `cancel` of the iterator, from any thread, ends the request at the server, as leaving its `with` block does.
         Raises as `generate`, while it is iterated; `CheckpointRefused`; after `cancel`, `RequestCancelled`.
         """
-        extras = Extras(previews=previews, checkpoint_seconds=checkpoint_seconds)
+        extras = Extras(similarity=similarity, previews=previews, checkpoint_seconds=checkpoint_seconds)
         return Stream(self._caller.stream(image, prompt, options, extras, checkpoint))
+
+    def estimate(self, options: Options | None = None) -> Estimate:
+        """What a video should take at the server, and how long it would wait now; computes nothing, and never waits.
+
+        Of several servers, at the one that a request would go to. Raises as `generate` for options that cannot be done
+        or that the server's limits forbid.
+        """
+        return wait_for(self._caller.estimate(options))
 
     def identify(self, image: Image, options: Options | None = None) -> Identity:
         """Have the server read a face once, for any number of videos; it knows it for an hour, until it is restarted.

@@ -37,14 +37,14 @@ class Request:
     fps: int
 
     @classmethod
-    def make(cls, image: bytes, prompt: str, options: Options | None, *, raw_frames: bool) -> Request:
+    def make(cls, image: bytes, prompt: str, options: Options | None, extras: Extras) -> Request:
         """Raises what `check_prompt` raises."""
         chosen = options or Options()
         return cls(
             ENSEMBLE.name,
             {"image": image, "prompt": check_prompt(prompt)},
-            write_parameters(chosen, Extras(raw_frames=raw_frames)),
-            tuple(port for port in ENSEMBLE.outputs if raw_frames or port.name != "frames"),
+            write_parameters(chosen, extras),
+            tuple(port for port in ENSEMBLE.outputs if extras.raw_frames or port.name != "frames"),
             chosen.fps,
         )
 

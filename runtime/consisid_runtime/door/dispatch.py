@@ -12,6 +12,7 @@ from typing import Any
 from consisid_runtime.door.admission.demand import Demand
 from consisid_runtime.door.admission.queue import Queue
 from consisid_runtime.door.consent import Consent
+from consisid_runtime.door.foresight import Foresight, response_of
 from consisid_runtime.door.limits import Limits
 from consisid_runtime.door.meters import Meters
 from consisid_runtime.door.records import CURRENT
@@ -24,6 +25,7 @@ from consisid_runtime.errors import RequestCancelled, ServerDied, ServerTimeout
 from consisid_runtime.events import QUEUE, Event
 from consisid_runtime.plan import Plan
 from consisid_runtime.serve.ticket import Ticket
+from consisid_runtime.stages.table import STAGES
 
 
 def _nowhere(event: Event) -> None:
@@ -38,13 +40,14 @@ class Dispatch:
         limits: Limits,
         queue: Queue,
         demand: Demand,
+        foresight: Foresight,
         supervisor: Supervisor,
         consent: Consent,
         signing: Signing,
         meters: Meters,
     ) -> None:
         self._limits, self._queue, self._demand, self._supervisor = limits, queue, demand, supervisor
-        self._consent, self._signing, self._meters = consent, signing, meters
+        self._foresight, self._consent, self._signing, self._meters = foresight, consent, signing, meters
         self._works: set[asyncio.Task[Any]] = set()
 
     def require_room(self, owner: str) -> None:
@@ -60,7 +63,7 @@ class Dispatch:
         on_turn: Callable[[], None] = lambda: None,
         on_event: Callable[[Event], None] = _nowhere,
     ) -> Any:
-        """The ModelInferResponse with the video. Cancelled where the caller leaves.
+        """The ModelInferResponse with the video, or with an estimate. Cancelled where the caller leaves.
 
         Args:
             owner: whom the caller's address belongs to.
@@ -74,6 +77,9 @@ class Dispatch:
             left for left in (seconds, asked.seconds, self._limits.deadline) if left is not None
         )
         plan = self._demand.plan(asked.options)
+        if asked.estimates:
+            return asked.answer(response_of(self._foresight.estimate(plan, urgent=asked.urgent)))
+        self.require_room(owner)
         if not asked.quick and (needed := self._demand.at_least(plan)) > until - time.monotonic():
             raise ServerTimeout(
                 f"such a video takes at least {needed:.1f} s, longer than the request's deadline; it was not begun"
@@ -133,6 +139,8 @@ class Dispatch:
             success = not gone.is_set()
             if success:
                 self._learn(plan, _info(answer), whole=asked.checkpoint is None)
+                if not asked.quick:
+                    self._foresight.learn(plan)
             return answer
         finally:
             self._queue.leave(urgent=asked.urgent, success=success and not asked.quick)
@@ -143,13 +151,14 @@ class Dispatch:
         while upstream is None or upstream is not self._supervisor.upstream:  # it may be replaced in the last moment
             left = RequestCancelled("the caller left before the request was begun")
             upstream = await unless(gone, self._supervisor.serving(self._limits.patience), left)
+            await self._foresight.watch(upstream)
         self._queue.begin(urgent=asked.urgent)
         return upstream
 
     def _learn(self, plan: Plan | None, info: dict[str, Any], *, whole: bool) -> None:
         self._meters.computed(info, whole=whole)
         if whole and (took := _seconds(info)) is not None:
-            self._demand.learn(plan, *took)
+            self._demand.learn(plan, took)
 
     async def _ask(
         self, upstream: Upstream, asked: Asked, gone: asyncio.Event, on_event: Callable[[Event], None]
@@ -190,11 +199,13 @@ def _info(answer: Any) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _seconds(info: dict[str, Any]) -> tuple[float, float] | None:
-    """That `denoise` took, and the other stages; None where it does not say."""
+def _seconds(info: dict[str, Any]) -> dict[str, float] | None:
+    """That each stage took which computed; None where it does not say."""
     try:
-        took = {name: float(seconds) for name, seconds in info["seconds"].items()}
-        denoise, others = took.pop("denoise"), sum(took.values())
+        took = {stage.name: float(info["seconds"][stage.name]) for stage in STAGES if stage.name in info["seconds"]}
+        if info.get("face", {}).get("face_cached"):
+            took.pop("face", None)
+        fits = took["denoise"] > 0 and math.isfinite(sum(took.values()))
     except (KeyError, ValueError, TypeError, AttributeError):
         return None
-    return (denoise, others) if denoise > 0 and math.isfinite(denoise + others) else None
+    return took if fits else None

@@ -14,6 +14,7 @@ from consisid_runtime.door.admission.demand import Demand
 from consisid_runtime.door.admission.queue import Queue
 from consisid_runtime.door.consent import Consent
 from consisid_runtime.door.dispatch import Dispatch
+from consisid_runtime.door.foresight import Foresight
 from consisid_runtime.door.limits import Limits
 from consisid_runtime.door.meters import Meters
 from consisid_runtime.door.records import Records
@@ -46,8 +47,9 @@ class Parts:
         demand = Demand(self.limits, lambda: self.server.edition.plan)
         self.reload = Reload(self.server, self.supervisor, self.queue, demand)
         self.meters = Meters(self.limits, self.queue, self.budget, self.supervisor, self.reload)
+        foresight = Foresight(self.server, self.queue, demand, self.supervisor)
         self.dispatch = Dispatch(
-            self.limits, self.queue, demand, self.supervisor, self.consent, self.signing, self.meters
+            self.limits, self.queue, demand, foresight, self.supervisor, self.consent, self.signing, self.meters
         )
         self.records = Records(self.meters)
 

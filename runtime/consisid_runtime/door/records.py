@@ -28,12 +28,14 @@ class Request:
     Attributes:
         identifier: the caller's, where it is a short word, else a random one.
         received, sent: bytes of the request and the answer.
+        counts: among the requests for inference; an estimate is a line alone.
     """
 
     def __init__(self, protocol: str, peer: str, identifier: str) -> None:
         self.protocol, self.peer = protocol, peer
         self.identifier = identifier if REQUEST_ID.fullmatch(identifier) else secrets.token_hex(8)
         self.received = self.sent = 0
+        self.counts = True
         self.began = time.monotonic()
         self.turn: float | None = None
         self.event: float | None = None
@@ -78,7 +80,6 @@ class Records:
 
     def _end(self, request: Request, outcome: str) -> None:
         took = time.monotonic() - request.began
-        self.count(request.protocol, outcome)
         fields = {
             "request": request.identifier,
             "protocol": request.protocol,
@@ -88,6 +89,10 @@ class Records:
             "bytes_received": request.received,
             "bytes_sent": request.sent,
         }
+        if not request.counts:
+            log.info("estimate", extra={"fields": fields})
+            return
+        self.count(request.protocol, outcome)
         if request.turn is not None:
             fields["seconds_queued"] = round(request.turn - request.began, 4)
             self._meters.waited(request.turn - request.began)

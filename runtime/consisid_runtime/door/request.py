@@ -25,6 +25,9 @@ MOST_LISTED = 8
 CLOSING = "triton_enable_empty_final_response"
 """Triton server's parameter: whether an empty response stands behind the last one of a stream."""
 
+SMALL = 2**16
+"""Bytes of a request that is read also where there is no room for one more: it may ask for an estimate."""
+
 _PARAMETERS = 64
 _OF_EVENTS = [port.name for port in STREAM.outputs if port not in ENSEMBLE.outputs]
 _URGENT = 1
@@ -77,6 +80,11 @@ class Asked:
     def quick(self) -> bool:
         """Whether it computes no video."""
         return self.parameters.get("action", "generate") != "generate"
+
+    @property
+    def estimates(self) -> bool:
+        """Whether it asks what a video would take; the door answers."""
+        return self.parameters.get("action") == "estimate"
 
     @property
     def streams(self) -> bool:

@@ -87,13 +87,18 @@ def needs_of(config: CheckpointConfig, request: Plan) -> Needs:
     return replace(read().at(size_of(config, request)), fixed=positions(config, own))
 
 
-def process_needs(config: CheckpointConfig, modules: Mapping[str, Mapping[str, Any]]) -> int:
+def process_needs(
+    config: CheckpointConfig, modules: Mapping[str, Mapping[str, Any]], request: Plan | None = None
+) -> int:
     """Bytes that the stages take as a process each: weights, what each has once worked with, `RESERVED` of each.
+
+    Args:
+        request: None for a video of the checkpoint's own size.
 
     Raises as `require_countable`.
     """
     require_countable(config, modules)
-    needs = needs_of(config, plan(Options(), config.geometry))
+    needs = needs_of(config, request or plan(Options(), config.geometry))
     taken = needs.fixed
     for names in PROCESSES:
         taken += sum(needs.weights.get(name, 0) for name in names) + max(needs.working[name] for name in names)

@@ -117,6 +117,12 @@ def covers(plan: MemoryPlan, needs: Needs) -> bool:
     return all(costs.of(module, plan.company[module]) <= plan.budget for module in ORDER)
 
 
+def peak_of(plan: MemoryPlan, needs: Needs) -> int:
+    """Bytes of tensors on the device at most, with a plan that was made for another size of video."""
+    costs = _Costs(needs, plan.budget, plan.streamed)
+    return max(costs.of(module, plan.company[module]) for module in ORDER)
+
+
 class _Costs:
     """Bytes with a number of streamed blocks."""
 

@@ -24,12 +24,14 @@ class Edition:
         environment: variables that the models need.
         folders: variables that name a folder that the models read.
         bundle: whose files were verified; None where no bundle is known.
+        layout: of the repository, one of `repository.LAYOUTS`; None where there is no bundle, or none is chosen yet.
     """
 
     repository: Path | Mapping[str, str] | None
     environment: dict[str, str]
     folders: Mapping[str, Path]
     bundle: Bundle | None = None
+    layout: str | None = None
 
     @property
     def fingerprint(self) -> str:

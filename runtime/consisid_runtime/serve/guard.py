@@ -194,6 +194,15 @@ def _children(pid: int) -> set[int]:
     return {int(path.name) for path in Path("/proc").glob("[0-9]*") if _parent(path.name) == pid}
 
 
+def descendants(pid: int) -> list[int]:
+    """The children of a process, and theirs, at this moment."""
+    parents = {int(path.name): _parent(path.name) for path in Path("/proc").glob("[0-9]*")}
+    found = [pid]
+    for each in found:
+        found += [child for child, parent in parents.items() if parent == each]
+    return found[1:]
+
+
 def _parent(pid: int | str) -> int | None:
     """The parent of a process; None when it has ended."""
     try:

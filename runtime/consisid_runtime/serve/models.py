@@ -23,7 +23,7 @@ import triton_python_backend_utils as pb_utils
 
 from consisid_runtime.allocator import keep_freed_memory
 from consisid_runtime.bundle import Bundle
-from consisid_runtime.errors import ConsisIDError, ServerError
+from consisid_runtime.errors import ConsisIDError, InvalidOption, ServerError
 from consisid_runtime.events import Progress
 from consisid_runtime.memory.decide import read_setting
 from consisid_runtime.options import Options
@@ -31,7 +31,7 @@ from consisid_runtime.plan import Plan
 from consisid_runtime.serve.tensor_checks import check_finite, check_tensors, checkpoint_dims, read_report, request_dims
 from consisid_runtime.serve.ticket import Look, take_look, take_urgent
 from consisid_runtime.serve.warm_up import warm_up
-from consisid_runtime.signatures import Signature
+from consisid_runtime.signatures import STREAM, Signature
 from consisid_runtime.stages.table import STAGES, Info, Stage, Values
 from consisid_runtime.wire import (
     BUNDLE_VARIABLE,
@@ -135,8 +135,11 @@ class Model(Base):
     def _answer(self, request: Any) -> Any:
         try:
             asked = self.read(request)
+            if asked.extras.similarity:
+                raise InvalidOption(f"similarity is measured behind the door or by {STREAM.name}, not by this model")
             outputs = self.run(asked.inputs, asked.plan, asked.look, raw_frames=asked.extras.raw_frames)
-            tensors = [pb_utils.Tensor(port.name, outputs[port.name]) for port in self.signature.outputs]
+            ports = [port for port in self.signature.outputs if port.name in outputs]
+            tensors = [pb_utils.Tensor(port.name, outputs[port.name]) for port in ports]
             return pb_utils.InferenceResponse(output_tensors=tensors)
         except Exception as error:
             return failure(error, self.signature.name, request.request_id())

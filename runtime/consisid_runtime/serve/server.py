@@ -12,6 +12,8 @@ from consisid_runtime.bundle import Bundle
 from consisid_runtime.engines import check_device
 from consisid_runtime.errors import BundleError
 from consisid_runtime.memory.decide import Setting
+from consisid_runtime.memory.peak import device_bytes
+from consisid_runtime.plan import Plan
 from consisid_runtime.serve.edition import Edition
 from consisid_runtime.serve.layout import AUTO, asks_device, check, choose
 from consisid_runtime.serve.repository import ENSEMBLE_LAYOUT, repository
@@ -100,6 +102,7 @@ class Server(TritonServer):
         return replace(
             self.edition,
             repository=None if chosen is None else _files(chosen),
+            layout=chosen,
             environment=self.edition.environment | {VERIFIED_VARIABLE: bundle.handover()},
             folders={BUNDLE_VARIABLE: bundle.path},
             bundle=bundle,
@@ -108,8 +111,15 @@ class Server(TritonServer):
     def _repository(self) -> Path | Mapping[str, str]:
         bundle = self.edition.bundle
         if self.edition.repository is None and bundle is not None:
-            self.edition = replace(self.edition, repository=_files(choose(self._layout, bundle, self._memory)))
+            chosen = choose(self._layout, bundle, self._memory)
+            self.edition = replace(self.edition, repository=_files(chosen), layout=chosen)
         return super()._repository()
+
+    def device_bytes(self, request: Plan) -> int | None:
+        bundle, layout = self.edition.bundle, self.edition.layout
+        if bundle is None or layout is None:
+            return None
+        return device_bytes(bundle, request, processes=layout == ENSEMBLE_LAYOUT, memory=self._memory)
 
     def _is_there(self) -> bool:
         bundle = self.edition.bundle

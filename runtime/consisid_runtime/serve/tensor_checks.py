@@ -67,7 +67,7 @@ def check_tensors(signature: Signature, tensors: Mapping[str, NDArray[Any]]) -> 
 def check_finite(signature: Signature, outputs: Mapping[str, NDArray[Any]]) -> None:
     """Raises `NotFinite` for outputs that the next stage would take for its caller's mistake."""
     for port in signature.outputs:
-        if port.dtype == "FP32" and not np.isfinite(outputs[port.name]).all():
+        if port.dtype == "FP32" and port.name in outputs and not np.isfinite(outputs[port.name]).all():
             raise NotFinite(
                 f"{signature.name} returned {port.name} with values that are not finite; try less guidance, or a "
                 "bundle exported with higher precision"

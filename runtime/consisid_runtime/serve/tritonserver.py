@@ -23,6 +23,7 @@ from typing import IO, Self
 from consisid_runtime.cpus import check_threads, default_threads, thread_variables
 from consisid_runtime.errors import ConsisIDError, ServerError, from_wire
 from consisid_runtime.files.temporary import temporary_folder
+from consisid_runtime.plan import Plan
 from consisid_runtime.serve import guard
 from consisid_runtime.serve.address import Address, free_ports, in_url, reachable, resolve
 from consisid_runtime.serve.edition import Edition
@@ -192,6 +193,14 @@ class TritonServer:
         """How to reach a private server, once started."""
         assert isinstance(self._listens, PrivatePort)
         return self._listens
+
+    def device_bytes(self, request: Plan) -> int | None:
+        """What a request takes of the GPU, as `memory.peak.device_bytes`; None where no bundle is known."""
+        return None
+
+    def processes(self) -> list[int]:
+        """Of the running server: its own and those of its models; none where it does not run."""
+        return [] if self._guard is None else guard.descendants(self._guard.pid)
 
     @property
     def grpc_url(self) -> str:

@@ -32,6 +32,7 @@ class Course:
     Attributes:
         rates: of earlier requests; learns from this one.
         preview: (x0, plan) → a JPEG; None for no previews.
+        similarity: (values, plan, look) → events, and what is reported of the video's faces; None for nothing.
         checkpoint: (next step, values) → a checkpoint of the solver's state; None for none.
         checkpoint_seconds: between two checkpoints, at least.
         step: of `denoise`, that the values already hold the state for.
@@ -41,6 +42,7 @@ class Course:
 
     rates: Rates = field(default_factory=Rates)
     preview: Callable[[Any, Plan], bytes] | None = None
+    similarity: Callable[[Values, Plan, Progress], Generator[Event, None, Info]] | None = None
     checkpoint: Callable[[int, Values], bytes] | None = None
     checkpoint_seconds: float = 0.0
     step: int = 0
@@ -76,6 +78,8 @@ def flow(call: Call, values: Values, plan: Plan, course: Course) -> Generator[Ev
         reports[stage.name] = {**info, "seconds": seconds}
         if not info.get("face_cached"):  # what was not computed says nothing
             course.rates.learn(plan, stage.name, seconds)
+    if course.similarity is not None:
+        reports["similarity"] = yield from course.similarity(values, plan, course.look)
     return reports
 
 

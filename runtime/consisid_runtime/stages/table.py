@@ -92,9 +92,12 @@ def _load_face(modules: Modules) -> Any:
 def _face(reader: Any, values: Values, plan: Plan, progress: Progress) -> tuple[Values, Info]:
     import torch
 
+    if "embed" in values:
+        return {"embedding": torch.from_numpy(reader.embed(values["image"]))}, {}
     face = reader(values["image"], plan)
-    keypoints = torch.from_numpy(face.keypoints)
-    return {"face_tokens": face.tokens, "portrait": face.portrait, "keypoints": keypoints}, face.info
+    keypoints, embedding = torch.from_numpy(face.keypoints), torch.from_numpy(face.embedding)
+    outputs = {"face_tokens": face.tokens, "portrait": face.portrait, "keypoints": keypoints, "embedding": embedding}
+    return outputs, face.info
 
 
 def _load_text(modules: Modules) -> Any:

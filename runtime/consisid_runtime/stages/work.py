@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 from consisid_runtime.engines import hardware
 from consisid_runtime.events import Event, Progress, silent
 from consisid_runtime.identity import Identity
+from consisid_runtime.memory.peak import HostPeak, device_bytes, own_peak
 from consisid_runtime.plan import Plan
 from consisid_runtime.stages.checkpoint import Origin, read, request_digest, write
+from consisid_runtime.stages.estimate import Estimate
 from consisid_runtime.stages.face.faces import Faces
 from consisid_runtime.stages.flow import Call, Course, flow
 from consisid_runtime.stages.preview import Preview
 from consisid_runtime.stages.rates import Rates
+from consisid_runtime.stages.similarity import similarity
 from consisid_runtime.stages.table import STAGES, Info, Values
 from consisid_runtime.wire import Extras
 
@@ -28,10 +31,14 @@ class Work:
     Attributes:
         faces: what was read of the latest photographs.
         rates: seconds that stages took.
+
+    Args:
+        processes: whether each stage is a process of its own; else all are loaded in this one.
     """
 
-    def __init__(self, bundle: Bundle, faces: Faces) -> None:
-        self._bundle = bundle
+    def __init__(self, bundle: Bundle, faces: Faces, *, processes: bool = False) -> None:
+        self._bundle, self._processes = bundle, processes
+        self._host = HostPeak(None if processes else own_peak())
         self._preview = Preview(bundle.config.vae.scaling_factor)
         self.faces, self.rates = faces, Rates()
 
@@ -69,13 +76,26 @@ class Work:
         course = Course(
             rates=self.rates,
             preview=partial(self._preview, call=call) if extras.previews else None,
+            similarity=partial(similarity, call=call) if extras.similarity else None,
             checkpoint=save,
             checkpoint_seconds=extras.checkpoint_seconds,
             step=step,
             whole=whole,
             look=look,
         )
-        return flow(self.faces.kept(call), values, plan, course)
+        return self._measured(flow(self.faces.kept(call), values, plan, course), plan)
+
+    def estimate(self, plan: Plan) -> Estimate:
+        """What a request should take that has its turn at once."""
+        device = device_bytes(self._bundle, plan, processes=self._processes)
+        return Estimate.of(self.rates.foreseen(plan), self._host.foreseen(plan), device)
+
+    def _measured(
+        self, parts: Generator[Event, None, dict[str, Info]], plan: Plan
+    ) -> Generator[Event, None, dict[str, Info]]:
+        reports = yield from parts
+        self._host.learn(plan, None if self._processes else own_peak())
+        return reports
 
     def identify(self, call: Call, image: bytes, plan: Plan, look: Progress = silent) -> Identity:
         """Read a face and keep it. Raises what the face stage raises."""

@@ -181,6 +181,8 @@ def arguments(name: str, path: Path, usable: dict[str, Path]) -> list[str]:
     given += {"generate": ["--prompt", "a"], "request": ["--prompt", "a", "--url", "grpc://127.0.0.1:9"]}.get(
         names[0], []
     )
+    if name == "estimate ca":
+        given += ["--url", "grpc://127.0.0.1:9"]
     if "calibration" in name:
         given += ["--engine", "onnx", "--precision", "fp8"]
     return given if names[0] in WITHOUT_JSON else [*given, "--json"]

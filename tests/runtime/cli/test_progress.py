@@ -19,8 +19,8 @@ class Client:
     def __init__(self, error: Exception | None, *events: Event) -> None:
         self.error, self.events, self.plain = error, events, 0
 
-    def generate(self, *request: Any, on_progress: Any = None) -> str:
-        assert request == REQUEST
+    def generate(self, *request: Any, similarity: bool, on_progress: Any = None) -> str:
+        assert request == REQUEST and not similarity
         if on_progress is None:
             self.plain += 1
             return "video"

@@ -11,7 +11,7 @@ import pytest
 
 from consisid_runtime.door.admission.queue import Queue
 from consisid_runtime.door.consent import Consent
-from consisid_runtime.door.dispatch import Dispatch
+from consisid_runtime.door.dispatch import Dispatch, _seconds
 from consisid_runtime.door.limits import Limits
 from consisid_runtime.door.request import Asked, Tensor, check
 from consisid_runtime.door.signing import Signing
@@ -44,11 +44,15 @@ def run(folder: Path, request: Asked, hook: Any = None) -> float | None:
         async def serving(patience: float) -> Upstream:
             return upstream
 
+        async def watch(upstream: Any) -> None:
+            pass
+
         queue = Queue(limits := Limits())
         demand: Any = SimpleNamespace(plan=lambda _: None, at_least=lambda _: 0.0, seconds=lambda _: None)
         meters: Any = SimpleNamespace(computed=lambda *_, **__: None)
         supervisor: Any = SimpleNamespace(serving=serving, upstream=upstream)
-        dispatch = Dispatch(limits, queue, demand, supervisor, Consent(hook), Signing(), meters)
+        foresight: Any = SimpleNamespace(watch=watch, learn=lambda _: None)
+        dispatch = Dispatch(limits, queue, demand, foresight, supervisor, Consent(hook), Signing(), meters)
         await dispatch.run(request, "me")
         await queue.enter("me", float("inf"), urgent=False)
         queue.begin(urgent=False)
@@ -61,6 +65,14 @@ def test_only_a_video_says_how_long_a_video_takes(tmp_path: Path) -> None:
     assert run(tmp_path, asked([IMAGE, PROMPT])) is not None
     assert run(tmp_path, asked([IMAGE], action="identify")) is None
     assert run(tmp_path, asked([], action="forget", identity=HANDLE)) is None
+
+
+def test_what_a_stage_did_not_compute_says_nothing_of_it() -> None:
+    info = {"seconds": {"face": 0.001, "denoise": 2.0, "decode": 1.0, "similarity": 9.0}, "face": {"face_cached": True}}
+    assert _seconds(info) == {"denoise": 2, "decode": 1}
+    assert _seconds({**info, "face": {"face_cached": False}}) == {"face": 0.001, "denoise": 2, "decode": 1}
+    for broken in ({}, {"seconds": 1}, {"seconds": {"decode": 1}}, {"seconds": {"denoise": 0}}, {**info, "face": 3}):
+        assert _seconds(broken) is None
 
 
 def test_a_face_may_be_forgotten_without_consent(tmp_path: Path) -> None:

@@ -78,6 +78,9 @@ class Server:
         self._ended = threading.Event()
         self._ended.set()
 
+    def processes(self) -> list[int]:
+        return []
+
     @property
     def runs(self) -> bool:
         return not self._ended.is_set()

@@ -21,11 +21,16 @@ HANDLE = "h" * 32
         ([PROMPT], {"identity": HANDLE}, False),
         ([IMAGE], {"action": "identify"}, True),
         ([], {"action": "forget", "identity": HANDLE}, True),
+        ([], {"action": "estimate", "steps": 7}, True),
     ],
 )
 def test_an_action_has_its_inputs(tensors: list[Tensor], parameters: dict[str, Any], quick: bool) -> None:
     asked = check("consisid_stream", tensors, parameters, [], "")
-    assert asked.quick == quick and asked.parameters == parameters
+    assert (
+        asked.quick == quick
+        and asked.estimates == (parameters.get("action") == "estimate")
+        and asked.parameters == parameters
+    )
     names = {tensor.name for tensor in asked.message("ticket", "id").inputs}
     assert names == {tensor.name for tensor in tensors}
 
@@ -39,6 +44,8 @@ def test_an_action_has_its_inputs(tensors: list[Tensor], parameters: dict[str, A
         ([IMAGE, PROMPT], {"action": "identify"}),
         ([PROMPT], {"action": "identify"}),
         ([IMAGE], {"action": "forget", "identity": HANDLE}),
+        ([IMAGE], {"action": "estimate"}),
+        ([PROMPT], {"action": "estimate"}),
     ],
 )
 def test_other_inputs_are_refused(tensors: list[Tensor], parameters: dict[str, Any]) -> None:
@@ -51,6 +58,7 @@ def test_other_inputs_are_refused(tensors: list[Tensor], parameters: dict[str, A
     [
         {"action": "forget"},
         {"action": "identify", "identity": HANDLE},
+        {"action": "estimate", "identity": HANDLE},
         {"action": "delete"},
         {"action": 1},
         {"identity": "../etc"},

@@ -140,8 +140,12 @@ class Face:
             tokens=torch.ones(1, 4, 8),
             portrait=np.zeros((512, 512, 3), np.uint8),
             keypoints=np.zeros((5, 2), np.float32),
+            embedding=np.zeros(512, np.float32),
             info={"faces": len(image)},
         )
+
+    def embed(self, image: bytes) -> NDArray[np.float32]:
+        return np.full(512, len(image), np.float32)
 
 
 class Text:
@@ -403,6 +407,18 @@ def test_a_bad_request_ends_at_the_first_model_before_any_work(
     (answer,) = face.execute([Request(image=image(content), prompt=np.array([prompt.encode()], np.object_))])
     assert type(from_wire(answer.error)) is error
     assert answer.error.status == "INVALID_ARG"
+
+
+def test_the_face_model_embeds_alone_where_it_is_asked_to(serving: ModuleType) -> None:
+    asked = Request(image=image(b"abc"), prompt=PROMPT, embed=np.ones(1, np.int64))
+    (answer,) = model(serving, "face").execute([asked])
+    assert answer.tensors.keys() == {"embedding", "face_info"}
+    assert np.array_equal(answer.tensors["embedding"], np.full(512, 3, np.float32))
+
+
+def test_one_stage_compares_nothing(serving: ModuleType) -> None:
+    (answer,) = model(serving, "face").execute([Request({"similarity": True}, image=image(b"abc"), prompt=PROMPT)])
+    assert answer.error.startswith("INVALID_OPTION: similarity is measured behind the door or by consisid_stream")
 
 
 def test_one_bad_request_does_not_spoil_its_neighbours(serving: ModuleType) -> None:

@@ -169,6 +169,25 @@ def test_an_identity_stands_for_a_photograph(client: Client, portrait: bytes) ->
         client.identify(blank.getvalue())
 
 
+def test_similarity_crosses_the_door(client: Client, portrait: bytes) -> None:
+    """Videos of an untrained checkpoint have no faces."""
+    plain, compared = (client.generate(portrait, PROMPT, QUICK, similarity=asked) for asked in (False, True))
+    nobody = {"mean": None, "minimum": None, "frames": 8, "frames_without_face": 8}
+    assert compared.info["similarity"] == nobody and compared.mp4 == plain.mp4 and "similarity" not in plain.info
+
+
+def test_an_estimate_is_of_what_the_server_has_made(client: Client, door: Door, portrait: bytes) -> None:
+    client.generate(portrait, PROMPT, replace(QUICK, steps=8), similarity=True)
+    made = client.generate(portrait, PROMPT, replace(QUICK, steps=8)).info["seconds"]
+    found = client.estimate(replace(QUICK, steps=16))
+    assert found.stages["denoise"] == pytest.approx(2 * made["denoise"], abs=1e-3)
+    assert found.stages.keys() == made.keys(), "what only some requests want is left out"
+    assert found.seconds == pytest.approx(sum(found.stages.values()), abs=1e-3)
+    assert found.host_bytes and found.host_bytes > 2**28 and found.device_bytes == 0
+    larger = client.estimate(replace(QUICK, frames=49)).host_bytes
+    assert larger and larger > found.host_bytes
+
+
 def test_the_mp4_is_the_same_without_raw_frames(client: Client, portrait: bytes) -> None:
     with_frames = client.generate(portrait, PROMPT, QUICK, raw_frames=True)
     without = client.generate(portrait, PROMPT, QUICK)

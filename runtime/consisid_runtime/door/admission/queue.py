@@ -91,6 +91,11 @@ class Queue:
         """Seconds until a request that came now would have the device; None while unknown."""
         return self._seconds([*self._running.values(), *self._places], urgent=urgent)
 
+    def position(self, *, urgent: bool = False) -> int:
+        """How many requests would run before one that came now."""
+        places = (*self._running.values(), *self._places)
+        return sum(place.urgent or not urgent for place in places)
+
     def require_room(self, owner: str) -> None:
         """Raises `Busy` where a request of this owner would be refused at once: before its body is read."""
         if self._closed:

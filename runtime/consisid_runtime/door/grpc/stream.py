@@ -15,7 +15,7 @@ from consisid_runtime.door.grpc.message import identifier, parse
 from consisid_runtime.door.outbox import Outbox
 from consisid_runtime.door.parts import Parts
 from consisid_runtime.door.records import Request
-from consisid_runtime.door.request import Asked
+from consisid_runtime.door.request import SMALL, Asked
 from consisid_runtime.errors import Busy, ConsisIDError, ServerTimeout
 from consisid_runtime.events import Event
 
@@ -47,8 +47,10 @@ class Stream:
             try:
                 with self._parts.records.request("grpc", self._peer, request_id(self._context)) as line:
                     line.received = len(data)
-                    self._parts.dispatch.require_room(self._caller)
+                    if len(data) > SMALL:
+                        self._parts.dispatch.require_room(self._caller)
                     asked = parse(data, self._parts.limits)
+                    line.counts = not asked.estimates
                     del data  # its parts are copies
                     held.resize(asked.size)
                     await self._run(asked, held, line)

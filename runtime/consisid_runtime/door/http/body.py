@@ -35,9 +35,9 @@ async def read(
     fields = request.headers
     if fields.get("content-encoding", "identity") != "identity":
         raise MalformedRequest("a body comes without content-encoding")
-    if "transfer-encoding" in fields or not (size := _number(fields, "content-length")):
+    if "transfer-encoding" in fields or not (size := number(fields, "content-length")):
         raise MalformedRequest("a body comes with its content-length, not in chunks")
-    head = _number(fields, LENGTH)
+    head = number(fields, LENGTH)
     if head is not None and head > min(size, limits.header):
         raise RequestTooLarge(f"the JSON of a binary request has at most {min(size, limits.header)} bytes, got {head}")
     most = most_json if head is None else limits.body
@@ -197,7 +197,8 @@ def _kind(value: Any, kind: type, what: str) -> Any:
     return value
 
 
-def _number(fields: Mapping[str, str], name: str) -> int | None:
+def number(fields: Mapping[str, str], name: str) -> int | None:
+    """Of a header; None where it is missing. Raises `MalformedRequest`."""
     value = fields.get(name)
     if value is None:
         return None

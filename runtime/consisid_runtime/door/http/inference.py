@@ -11,11 +11,11 @@ from consisid_runtime.door.access import owner
 from consisid_runtime.door.admission.budget import Reservation
 from consisid_runtime.door.description import signature_of
 from consisid_runtime.door.http.answer import success
-from consisid_runtime.door.http.body import parse, parse_generate, read
+from consisid_runtime.door.http.body import number, parse, parse_generate, read
 from consisid_runtime.door.http.events import Events
 from consisid_runtime.door.parts import Parts
 from consisid_runtime.door.records import Request as Line
-from consisid_runtime.door.request import Asked
+from consisid_runtime.door.request import SMALL, Asked
 from consisid_runtime.errors import ConsisIDError, MalformedRequest, RequestCancelled
 
 WAYS = ("infer", "generate", "generate_stream")
@@ -40,7 +40,9 @@ class Inference:
         try:
             with self._parts.records.request("http", peer, request.headers.get("x-request-id", "")) as line:
                 signature = signature_of(request.path_params["model"], request.path_params.get("version", ""))
-                self._parts.dispatch.require_room(caller)
+                size = number(request.headers, "content-length")
+                if size is None or size > SMALL:
+                    self._parts.dispatch.require_room(caller)
                 most = limits.generate if flat else limits.json
                 async with read(request, caller, self._parts.budget, limits, most) as (body, head, held):
                     line.received = len(body)
@@ -48,6 +50,7 @@ class Inference:
                         asked = parse_generate(signature.name, body, head, limits)
                         body.clear()
                         held.resize(asked.size)
+                        line.counts = not asked.estimates
                         await self._generate(request, asked, caller, held, line, events)
                         return
                     asked, binary = parse(signature.name, body, head, limits)

@@ -9,7 +9,8 @@ import os
 import threading
 import traceback
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
@@ -54,10 +55,12 @@ class StreamModel(Base):
     """The stages are models of their own: this one opens no more than the bundle's manifest."""
 
     signature = STREAM
+    processes: ClassVar[bool] = True
+    """Whether each stage is a process of its own."""
 
     def load(self) -> Callable[[Options], Plan]:
         self.bundle = self.open()
-        self._work = Work(self.bundle, _faces())
+        self._work = Work(self.bundle, _faces(), processes=self.processes)
         self._turns = Turns(_MOST)
         threading.Thread(target=self._compute, daemon=True).start()
         return self.bundle.plan
@@ -67,7 +70,9 @@ class StreamModel(Base):
 
     def call(self, asked: Asked) -> Call:
         """What runs the stages of one request."""
-        return composed(asked.look.ticket, asked.identifier, raw_frames=asked.extras.raw_frames)
+        return composed(
+            asked.look.ticket, asked.identifier, raw_frames=asked.extras.raw_frames or asked.extras.similarity
+        )
 
     def execute(self, requests: Sequence[Any]) -> None:
         """Called by the server; the responses come from the thread that computes."""
@@ -76,6 +81,11 @@ class StreamModel(Base):
             try:
                 asked = self.read(request)
                 values = _values(asked)
+                if asked.extras.action == "estimate":
+                    position, seconds = self._turns.ahead()
+                    found = self._work.estimate(asked.plan)
+                    answers.video({}, replace(found, position=position, seconds_queued=seconds).to_json())
+                    continue
                 look = answers.looking(asked.look)
                 left = self._work.rates.left(asked.plan, [stage.name for stage in table.STAGES])
                 flow = self._flow(asked, values, look)
@@ -144,6 +154,8 @@ def _values(asked: Asked) -> Values:
 
 class WholeModel(StreamModel):
     """All stages are in this process."""
+
+    processes = False
 
     def open(self) -> Bundle:
         bundle = open_bundle(self.device, os.environ.get(MEMORY_VARIABLE))

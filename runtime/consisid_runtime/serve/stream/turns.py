@@ -65,6 +65,12 @@ class Turns:
                 self._tell()
             self._changed.notify()
 
+    def ahead(self) -> tuple[int, float | None]:
+        """Jobs before one that is added now and is not urgent, and the seconds that they take, None while unknown."""
+        with self._changed:
+            left = [job.left for job in self._jobs]
+        return len(left), None if None in left else sum(seconds or 0.0 for seconds in left)
+
     def run(self) -> None:
         """Run jobs until `close`."""
         while (job := self._next()) is not None:

@@ -48,6 +48,7 @@ class Face:
         tokens: float32 [1, Q, D], the high-frequency identity.
         portrait: uint8 [512, 512, 3] RGB, the aligned face on white: the low-frequency identity.
         keypoints: float32 [5, 2], (x, y) of eyes, nose and mouth corners, in the coordinates `Options.keypoints` names.
+        embedding: float32 [512], what ArcFace sees, not normalised; part of what `tokens` are made from.
         info: "faces" seen, "face_index" taken, its "face_box" in pixels of the original upright image, "face_score",
             "face_found_by", which is "aligner" where the detector found nobody, and what `quality` returns.
     """
@@ -55,6 +56,7 @@ class Face:
     tokens: Tensor
     portrait: Pixels
     keypoints: Floats
+    embedding: Floats
     info: dict[str, Any]
 
 
@@ -121,6 +123,7 @@ class FaceReader:
             # Truncated, not rounded, as in the checkpoint's training.
             portrait=(colour[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8),
             keypoints=face.keypoints if source else transform(face.keypoints, matrix),
+            embedding=who,
             info={
                 "faces": len(faces),
                 "face_index": index,
@@ -130,6 +133,16 @@ class FaceReader:
                 **quality(box, face.keypoints, aligned[..., ::-1], labels[0].numpy()),
             },
         )
+
+    def embed(self, image: bytes) -> Floats:
+        """`Face.embedding` of the largest face that the detector finds, without any other network.
+
+        Raises `ImageUnreadable`, `ImageTooLarge`, `ImageTooSmall`, `NoFace`.
+        """
+        pixels, *size = read_photo(image)
+        bgr = np.ascontiguousarray(fit(pixels)[..., ::-1])
+        faces = self._finder.find(bgr)
+        return self._finder.embed(bgr, faces[_choose(None, faces, size, self._world)].keypoints)
 
     def _align(self, bgr: Pixels) -> Detections:
         image = torch.from_numpy(bgr.astype(np.float32) - np.array(ALIGNER_MEAN, np.float32)).permute(2, 0, 1)[None]
