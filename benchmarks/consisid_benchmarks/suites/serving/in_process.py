@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 from consisid_runtime.allocator import keep_freed_memory
 from consisid_runtime.options import Options
+from consisid_runtime.video import Video
 
 if TYPE_CHECKING:
     from consisid_runtime.pipeline import Pipeline
@@ -24,8 +25,8 @@ class InProcess:
         self._bundle = bundle
         self._pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
 
-    def __call__(self, image: bytes, prompt: str, options: Options) -> tuple[bytes, float]:
-        """The MP4, and the seconds of `Pipeline.generate`."""
+    def __call__(self, image: bytes, prompt: str, options: Options) -> tuple[Video, float]:
+        """The video, and the seconds of `Pipeline.generate`."""
         return self._pool.submit(_generate, self._bundle, image, prompt, options).result()
 
     def __enter__(self) -> Self:
@@ -37,11 +38,13 @@ class InProcess:
         self._pool.shutdown()
 
 
-def _generate(bundle: Path, image: bytes, prompt: str, options: Options) -> tuple[bytes, float]:
+def _generate(bundle: Path, image: bytes, prompt: str, options: Options) -> tuple[Video, float]:
     pipeline = _opened(bundle)
     begin = time.perf_counter()
     video = pipeline.generate(image, prompt, options)
-    return video.mp4, time.perf_counter() - begin
+    seconds = time.perf_counter() - begin
+    # Without the frames, which a server does not send either.
+    return Video(mp4=video.mp4, frames=None, fps=video.fps, info=video.info), seconds
 
 
 @functools.cache

@@ -19,9 +19,9 @@ SMALL, LARGE, URGENT = Kind(17), Kind(49), Kind(17, urgent=True)
 MIX = {SMALL: 0.6, LARGE: 0.25, URGENT: 0.15}
 CLOSED = ((1, SMALL, 15.0), (4, SMALL, 25.0), (1, LARGE, 20.0))
 """Clients, what they ask for, seconds."""
-OPEN = ((0.5, 40.0), (0.8, 40.0), (2.0, 25.0))
+OPEN = ((0.5, 40.0), (0.8, 40.0), (2.0, 20.0))
 """Load, as a share of what the server can do, and seconds of arrivals."""
-MIXED = (0.7, 80.0)
+MIXED = (0.7, 70.0)
 _SEED = 14
 
 Figures = list[Row | Series]

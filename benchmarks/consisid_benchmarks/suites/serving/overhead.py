@@ -19,14 +19,15 @@ if TYPE_CHECKING:
     from consisid_measurement.record import Row
     from consisid_runtime.client.client import Client
     from consisid_runtime.events import Progress
+    from consisid_runtime.video import Video
 
 IN_PROCESS, DIRECT, DIRECT_STREAM = "in-process", "direct", "direct/stream"
 FRAMES = 17
 _SHARE, _FIXED = 0.03, 0.005
 """What a request may cost more: this share of what it is compared with, and so many seconds."""
 
-Call = Callable[[bytes], tuple[bytes, float]]
-"""From a photograph to the MP4 and the seconds that it took."""
+Call = Callable[[bytes], "tuple[Video, float]"]
+"""From a photograph to the video and the seconds that it took."""
 
 
 @dataclass
@@ -40,8 +41,10 @@ class _Round:
         """`bases`: metric → variant to compare with."""
 
         def run() -> dict[str, float]:
-            took = self.seconds[variant] = call(self.photographs.next())[1]
-            return {"total_seconds": took} | {name: took - self.seconds[base] for name, base in bases.items()}
+            video, took = call(self.photographs.next())
+            self.seconds[variant] = took
+            found = {"total_seconds": took, "outside_stages_seconds": took - sum(video.info["seconds"].values())}
+            return found | {name: took - self.seconds[base] for name, base in bases.items()}
 
         return Arm(variant, run)
 
@@ -78,7 +81,7 @@ def _measure(
 ) -> list[Row]:
     photographs = Photographs()
     image = photographs.next()
-    videos = {variant: call(image)[0] for variant, (call, _) in calls.items()}
+    videos = {variant: call(image)[0].mp4 for variant, (call, _) in calls.items()}
     if len(set(videos.values())) > 1:
         raise Mismatch(f"over {protocol}, {', '.join(videos)} did not all answer with the same video")
     turn = _Round(photographs, {})
@@ -94,18 +97,18 @@ def _measure(
 
 
 def _plain(client: Client) -> Call:
-    def call(image: bytes) -> tuple[bytes, float]:
+    def call(image: bytes) -> tuple[Video, float]:
         begin = time.perf_counter()
         video = client.generate(image, prompt(), options(FRAMES))
-        return video.mp4, time.perf_counter() - begin
+        return video, time.perf_counter() - begin
 
     return call
 
 
 def _stream(client: Client) -> Call:
-    def call(image: bytes) -> tuple[bytes, float]:
+    def call(image: bytes) -> tuple[Video, float]:
         begin = time.perf_counter()
         video = client.stream(image, prompt(), options(FRAMES)).video()
-        return video.mp4, time.perf_counter() - begin
+        return video, time.perf_counter() - begin
 
     return call
