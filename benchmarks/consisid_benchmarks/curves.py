@@ -30,7 +30,8 @@ def _plot(curves: list[Series]) -> bytes:
     for number, curve in enumerate(curves):
         x, y = zip(*curve.points, strict=True)
         heights = [value / _GIBIBYTE if large else value for value in y]
-        # A share jumps at each value that was measured.
+        if share:  # it jumps at each value that was measured, from nothing at the first
+            x, heights = (x[0], *x), [0.0, *heights]
         style = "steps-post" if share else "default"
         colour = colours[number % len(colours)]
         dashes = "-" if number < len(colours) else "--"
@@ -41,7 +42,7 @@ def _plot(curves: list[Series]) -> bytes:
         axes.set_ylim(0, 101)
         axes.grid(alpha=0.3, which="both")
     else:
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
         axes.grid(alpha=0.3)
     axes.set_xlabel(over, fontsize=8)
     axes.set_ylabel(f"{metric.removesuffix('_bytes')}, GiB" if large else metric, fontsize=8)

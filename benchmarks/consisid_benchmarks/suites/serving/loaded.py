@@ -46,7 +46,7 @@ class Loaded:
         """Arrivals at shares of the rate that the closed loop says the server can do."""
         found: Figures = []
         for load, seconds in OPEN:
-            case = f"arrivals, {load:.0%} load"
+            case = f"arrivals, {100 * load:.0f} % load"
             rate = rate_of(load, {SMALL: 1.0}, closed)
             arrivals = poisson(rate, seconds, {SMALL: 1.0}, _SEED)
             samples, memory = self._run(case, open_loop(arrivals, self._send()))
@@ -57,7 +57,7 @@ class Loaded:
     def mixed(self, closed: Figures) -> Figures:
         """Arrivals of several kinds, each of which has its own figures."""
         load, seconds = MIXED
-        rate, case = rate_of(load, MIX, closed), f"mix, {load:.0%} load"
+        rate, case = rate_of(load, MIX, closed), f"mix, {100 * load:.0f} % load"
         arrivals = poisson(rate, seconds, MIX, _SEED)
         samples, found = self._run(case, open_loop(arrivals, self._send()))
         for kind, share in MIX.items():

@@ -45,10 +45,11 @@ class Served:
             )
         assert self._running.stdout is not None
         line = self._running.stdout.readline()
-        if not line:
-            self._running.wait()
+        self.began = time.perf_counter()
+        urls = json.loads(line) if line else {}
+        if "grpc" not in urls:  # an error, or nothing
+            self._running.communicate()
             raise ServerError(f"`consisid serve` ended with status {self._running.returncode}; see {self._log}")
-        urls, self.began = json.loads(line), time.perf_counter()
         self.grpc_url, self.http_url, self.metrics_url = urls["grpc"], urls["http"], urls["metrics"]
         return self
 

@@ -44,7 +44,7 @@ def cancelled(door: Served, rounds: int, progress: Progress) -> list[Row]:
             after = _next_release(door.metrics_url, before)
             released.append(after[1] - before[1])
             before = after
-    figures = {"requests_count": float(rounds), "step_seconds": step}
+    figures = {"cancelled_count": float(rounds), "step_seconds": step}
     for percent in (50, 99):
         seconds = percentile(released, percent)
         figures |= {f"release_p{percent}_seconds": seconds, f"release_p{percent}_per_step_ratio": seconds / step}
