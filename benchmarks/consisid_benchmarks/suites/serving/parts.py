@@ -19,11 +19,11 @@ class Parts:
 
     Args:
         folder: of its own.
-        digest: of the source files that are measured; what was measured of others is not taken.
+        setting: the source files that are measured, and how; what was measured in another setting is not taken.
     """
 
-    def __init__(self, folder: Path, digest: str) -> None:
-        self._folder, self._digest = folder, digest
+    def __init__(self, folder: Path, setting: str) -> None:
+        self._folder, self._setting = folder, setting
 
     def run(self, name: str, work: Callable[[], Iterable[Row | Series]]) -> Figures:
         """What `work` returns, or returned in an earlier run. Raises `OutputUnwritable`."""
@@ -33,7 +33,7 @@ class Parts:
         found = list(work())
         rows = [asdict(each) for each in found if isinstance(each, Row)]
         series = [each.to_json() for each in found if isinstance(each, Series)]
-        content = {"digest": self._digest, "rows": rows, "series": series}
+        content = {"setting": self._setting, "rows": rows, "series": series}
         write_file(path, json.dumps(content).encode(), parents=True)
         return found
 
@@ -42,10 +42,10 @@ class Parts:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _read(self, path: Path) -> Figures | None:
-        """None where there are none of these source files."""
+        """None where there are none of this setting."""
         if not path.is_file():
             return None
         content = json.loads(path.read_bytes())
-        if content["digest"] != self._digest:
+        if content["setting"] != self._setting:
             return None
         return [*(Row(**row) for row in content["rows"]), *(Series.from_json(each) for each in content["series"])]

@@ -37,7 +37,8 @@ def command(rounds: Rounds = 20, machine: MachineName = None, out: Out = None, a
     from consisid_measurement.sources import Sources
 
     results, folder = results_folder(out), environment.checkout() / "build" / SUITE
-    parts = Parts(folder / "parts", Sources.of(environment.checkout(), [__file__]).digest)
+    sources = Sources.of(environment.checkout(), [__file__])
+    parts = Parts(folder / "parts", f"{sources.digest}, {rounds} rounds")
 
     def rows() -> Iterable[Row | Series]:
         with Display(f"bench {SUITE}") as display:

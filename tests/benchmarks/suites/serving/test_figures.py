@@ -91,7 +91,7 @@ def test_a_run_that_was_interrupted_goes_on_behind_its_last_part(tmp_path: Path)
     assert len(measured) == 1
     assert Parts(folder, "abc").run("other", work) == figures
     assert Parts(folder, "def").run("load", work) == figures
-    assert len(measured) == 3, "of other source files"
+    assert len(measured) == 3, "in another setting"
     Parts(folder, "def").forget()
     assert Parts(folder, "def").run("load", work) == figures
     assert len(measured) == 4
