@@ -49,7 +49,7 @@ class Served:
         urls = json.loads(line) if line else {}
         if "grpc" not in urls:  # an error, or nothing
             self._running.communicate()
-            raise ServerError(f"`consisid serve` ended with status {self._running.returncode}; see {self._log}")
+            raise ServerError(f"`consisid serve` did not start; it said {line.decode()!r}, its log is {self._log}")
         self.grpc_url, self.http_url, self.metrics_url = urls["grpc"], urls["http"], urls["metrics"]
         return self
 
