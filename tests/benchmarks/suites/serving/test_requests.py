@@ -94,7 +94,7 @@ def test_photographs_are_other_files_of_the_same_pixels() -> None:
 
 def test_a_command_that_does_not_serve_says_where_its_log_is(tmp_path: Path) -> None:
     with (
-        pytest.raises(ServerError, match=r"did not start; it said .*BUNDLE_INVALID.*, its log is .*door\.log"),
+        pytest.raises(ServerError, match=r"did not start; it said .*BUNDLE_MISSING.*, its log is .*door\.log"),
         Served(tmp_path, tmp_path / "door.log"),
     ):
         pass
