@@ -50,7 +50,7 @@ def latency_curve(case: str, samples: Sequence[Sample]) -> Series:
     """Which share of all requests had its video after so many seconds; the curve of who was refused ends lower."""
     latencies = sorted(sample.latency for sample in samples if sample.code == OK)
     share = 100 / len(samples)
-    points = tuple((seconds, share * count) for count, seconds in enumerate(latencies, start=1))
+    points = tuple((round(seconds, 4), round(share * count, 2)) for count, seconds in enumerate(latencies, start=1))
     return Series(case, SHARE, LATENCY, points)
 
 
