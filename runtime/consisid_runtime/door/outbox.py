@@ -23,7 +23,7 @@ class Outbox:
     def put(self, event: Event) -> None:
         """Behind those that were not taken; of too many the oldest is lost."""
         if self._events and (large := _bytes_of(event)):
-            self._events = deque(replace(old, **dict.fromkeys(large)) for old in self._events)
+            self._events = deque(replace(old, **dict.fromkeys(large)) for old in self._events)  # type: ignore[arg-type]
         self._events.append(event)
         if len(self._events) > MOST:
             lost = self._events.popleft()
