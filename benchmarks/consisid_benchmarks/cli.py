@@ -9,7 +9,8 @@ import typer
 
 from consisid_benchmarks.gpu_run import peers, stages, whole
 from consisid_benchmarks.predict import command as predict
-from consisid_benchmarks.suites import export, kernels, pipeline, serving, tiers
+from consisid_benchmarks.suites import export, kernels, pipeline, tiers
+from consisid_benchmarks.suites.serving import suite as serving
 from consisid_fidelity import cli as fidelity
 from consisid_fidelity.nano import cli as fidelity_nano
 from consisid_runtime.cli.output import Json, emit

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from consisid_benchmarks import headline, proofs, stale, tables
+from consisid_benchmarks.curves import curve_plots
 from consisid_benchmarks.plots import error_against_speed
 from consisid_benchmarks.predict import page as predictions
 from consisid_benchmarks.predict.plots import plot as predicted_plot
@@ -151,6 +152,8 @@ def _marked(results: Results, record: Record | NanoRecord, text: str) -> str:
 def _plots(results: Results) -> dict[Path, bytes | None]:
     pictures = {plot_path(record): plot(compared(record)) for record in results.records}
     pictures |= {speed_plot_path(record): error_against_speed(record) for record in results.records}
+    for record in results.records:
+        pictures |= curve_plots(record)
     pictures |= {
         predictions.plot_path(name): predicted_plot(found, name, results.records)
         for name, found in results.predictions.items()

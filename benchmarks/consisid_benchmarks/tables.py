@@ -47,6 +47,11 @@ def section(record: Record) -> str:
             f"(../{speed_plot_path(record).as_posix()})\n\n"
             f"`{ERROR}` and `{QUALITY}` against `{SPEED}`; {numbered}."
         )
+    curves = dict.fromkeys((each.metric, each.over) for each in record.series)
+    picture += [
+        f"![{record.suite} on {machine.name}, {metric} over {over}](../{curve_path(record, metric).as_posix()})"
+        for metric, over in curves
+    ]
     return "\n\n".join([head, *_tables(record.rows), *picture, " ".join(notes)])
 
 
@@ -58,6 +63,12 @@ def plot_path(record: Record) -> Path:
 def speed_plot_path(record: Record) -> Path:
     """Path of the plot of a record's alternatives, relative to the root."""
     return RESULTS / record.machine.name / f"{record.suite}-speed.png"
+
+
+def curve_path(record: Record, metric: str) -> Path:
+    """Path of the plot of a record's curves of one metric, relative to the root."""
+    name = metric.removesuffix(f"_{unit(metric)}").replace("_", "-")
+    return RESULTS / record.machine.name / f"{record.suite}-{name}.png"
 
 
 def compared(record: Record) -> list[Row]:
@@ -93,13 +104,33 @@ def markdown(lines: Iterable[Sequence[str]]) -> str:
 
 
 def _tables(rows: Sequence[Row]) -> list[str]:
-    """One table of the cases with several variants, a column each, and one of the others, a line each."""
+    """One table of the cases with several variants, a column each, and one of the others, a line each.
+
+    Of the others, cases that share no metric with those before them begin a further table.
+    """
     variants: dict[str, set[str]] = {}
     for row in rows:
         variants.setdefault(row.case, set()).add(row.variant)
     side_by_side = [row for row in rows if len(variants[row.case]) > 1]
     alone = [row for row in rows if len(variants[row.case]) == 1]
-    return [table(part) for part, table in ((side_by_side, _side_by_side), (alone, _alone)) if part]
+    first = [_side_by_side(side_by_side)] if side_by_side else []
+    return [*first, *(_alone(part) for part in _parted(alone))]
+
+
+def _parted(rows: Sequence[Row]) -> list[list[Row]]:
+    """The rows in runs of cases that share metrics."""
+    metrics: dict[str, set[str]] = {}
+    for row in rows:
+        metrics.setdefault(row.case, set()).add(row.metric)
+    parts: list[list[Row]] = []
+    known: set[str] = set()
+    for case, own in metrics.items():
+        if not known & own:
+            parts.append([])
+            known = set()
+        known |= own
+        parts[-1] += [row for row in rows if row.case == case]
+    return parts
 
 
 def _side_by_side(rows: Sequence[Row]) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from consisid_measurement import environment
-from consisid_measurement.record import Row
+from consisid_measurement.record import Row, Series
 from consisid_runtime.cli.output import Json, emit
 from consisid_runtime.files.atomic import require_folder
 
@@ -32,7 +32,7 @@ def results_folder(out: Path | None) -> Path:
 def run_suite(
     suite: str,
     gate: str,
-    rows: Callable[[], Iterable[Row]],
+    rows: Callable[[], Iterable[Row | Series]],
     *,
     packages: Iterable[str],
     machine: str | None,

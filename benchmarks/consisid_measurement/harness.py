@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from consisid_measurement import environment
-from consisid_measurement.record import Gate, Machine, Record, Row
+from consisid_measurement.record import Gate, Machine, Record, Row, Series
 from consisid_measurement.sources import Sources
 from consisid_runtime.events import Progress
 
@@ -110,7 +110,7 @@ def side_by_side(test: Path) -> list[str]:
 def run(
     suite: str,
     test: str,
-    measure: Callable[[], Iterable[Row]],
+    measure: Callable[[], Iterable[Row | Series]],
     *,
     root: Path,
     machine: Machine,
@@ -123,12 +123,12 @@ def run(
     """
     sources = Sources.of(environment.checkout(), [inspect.getfile(measure)])
     reason = "" if passes(test, root) else f"{test} does not pass"
-    rows: tuple[Row, ...] = ()
+    found: tuple[Row | Series, ...] = ()
     bounds: dict[str, float | None] = {}
     if not reason:
         bounds = ceilings()
         try:
-            rows = tuple(measure())
+            found = tuple(measure())
         except Mismatch as error:
             reason = str(error)
     record = Record(
@@ -140,6 +140,7 @@ def run(
         when=environment.now(),
         ceilings=bounds,
         sources=sources,
-        rows=rows,
+        rows=tuple(each for each in found if isinstance(each, Row)),
+        series=tuple(each for each in found if isinstance(each, Series)),
     )
     return record, reason

@@ -66,6 +66,30 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Series:
+    """A curve of a case: `metric` over another one, both ending in their unit. Raises `ValueError` without points."""
+
+    case: str
+    metric: str
+    over: str
+    points: tuple[tuple[float, float], ...]
+
+    def __post_init__(self) -> None:
+        unit(self.metric)
+        unit(self.over)
+        if not self.points or not all(len(point) == 2 and all(map(math.isfinite, point)) for point in self.points):
+            raise ValueError(f"{self.case}, {self.metric}: a curve needs points of two finite numbers each")
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"points": [list(point) for point in self.points]}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Series:
+        """Inverts `to_json`. Raises `ValueError`, `KeyError` or `TypeError` for what is no curve."""
+        return cls(**{**data, "points": tuple((x, y) for x, y in data["points"])})
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """A suite on one machine. Raises `ValueError` for rows together with a gate that failed.
 
@@ -75,6 +99,7 @@ class Record:
         when: UTC, ISO 8601, seconds.
         ceilings: the machine's speed at simple operations, measured in the same run; None where it was not measured.
         sources: the source files measured; None in a record from before these were digested.
+        series: curves, for the plots.
     """
 
     suite: str
@@ -86,6 +111,7 @@ class Record:
     ceilings: dict[str, float | None]
     sources: Sources | None
     rows: tuple[Row, ...]
+    series: tuple[Series, ...] = ()
 
     def __post_init__(self) -> None:
         _require_name("suite", self.suite)
@@ -93,7 +119,8 @@ class Record:
             raise ValueError(f"{self.suite}: {self.gate.test} failed, so there can be no rows, got {len(self.rows)}")
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"rows": [asdict(row) for row in self.rows]}
+        rows, series = [asdict(row) for row in self.rows], [each.to_json() for each in self.series]
+        return asdict(self) | {"rows": rows, "series": series}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Record:
@@ -106,6 +133,7 @@ class Record:
                     "machine": Machine(**data["machine"]),
                     "sources": Sources.from_json(data.get("sources")),
                     "rows": tuple(Row(**row) for row in data["rows"]),
+                    "series": tuple(Series.from_json(each) for each in data.get("series", ())),
                 }
             )
         except (KeyError, TypeError) as error:

@@ -6,10 +6,11 @@ import pytest
 
 from consisid_measurement import harness
 from consisid_measurement.harness import Arm, Mismatch, interleave, summarise
-from consisid_measurement.record import Machine, Record, Row
+from consisid_measurement.record import Machine, Record, Row, Series
 
 MACHINE = Machine("cpu-2core", "A CPU", 2, 24, None)
 ROW = Row("case", "ours", "total_seconds", 1.0, 1.0, 1.0, 1)
+CURVE = Series("case", "rss_bytes", "elapsed_seconds", ((0.0, 1.0),))
 PASSING = "def test_it():\n    assert True\n"
 FAILING = "def test_it():\n    assert False\n"
 SKIPPING = "import pytest\n\n@pytest.mark.skip\ndef test_it():\n    assert True\n"
@@ -74,8 +75,8 @@ def run_suite(root: Path, measure: object) -> tuple[Record, str]:
 
 def test_a_passing_gate_lets_the_rows_through(tmp_path: Path) -> None:
     (tmp_path / "test_gate.py").write_text(PASSING)
-    record, reason = run_suite(tmp_path, lambda: [ROW])
-    assert (record.gate.passed, record.rows, reason) == (True, (ROW,), "")
+    record, reason = run_suite(tmp_path, lambda: [CURVE, ROW])
+    assert (record.gate.passed, record.rows, record.series, reason) == (True, (ROW,), (CURVE,), "")
     assert record.ceilings == {"copy_gbps": 9.5}
     assert set(record.versions) == {"python", "numpy"}
     assert record.commit == "unknown"

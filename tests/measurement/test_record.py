@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from consisid_measurement.record import Gate, Machine, Record, Row, read, unit
+from consisid_measurement.record import Gate, Machine, Record, Row, Series, read, unit
 from consisid_measurement.sources import Sources
 
 MakeRecord = Callable[..., Record]
@@ -22,18 +22,34 @@ def test_what_is_written_is_read_back(make_record: MakeRecord, tmp_path: Path) -
 
 def test_the_file_has_the_documented_form(make_record: MakeRecord, tmp_path: Path) -> None:
     data = json.loads(make_record().write(tmp_path).read_bytes())
-    assert list(data) == ["suite", "gate", "machine", "versions", "commit", "when", "ceilings", "sources", "rows"]
+    fields = ["suite", "gate", "machine", "versions", "commit", "when", "ceilings", "sources", "rows", "series"]
+    assert list(data) == fields
     assert data["gate"] == {"test": "tests/runtime/test_parity.py", "passed": True}
     assert data["machine"] == {"name": "cpu-2core", "cpu": "A CPU", "cores": 2, "memory_gib": 24, "gpu": None}
     assert list(data["rows"][0]) == ["case", "variant", "metric", "median", "p20", "p80", "n"]
 
 
-def test_a_record_from_before_the_digests_is_read(make_record: MakeRecord, tmp_path: Path) -> None:
+def test_curves_are_read_back(make_record: MakeRecord, tmp_path: Path) -> None:
+    curve = Series("case", "server_rss_bytes", "elapsed_seconds", ((0.0, 1.5), (2.0, 3.0)))
+    record = make_record(series=(curve,))
+    assert record.to_json() == json.loads(json.dumps(record.to_json()))
+    assert read(record.write(tmp_path)).series == (curve,)
+
+
+@pytest.mark.parametrize("points", [(), ((0.0, float("nan")),), ((1.0,),)], ids=["none", "nan", "one number"])
+def test_what_is_no_curve_is_refused(points: tuple[tuple[float, float], ...]) -> None:
+    with pytest.raises(ValueError, match="a curve needs points of two finite numbers"):
+        Series("case", "a_bytes", "b_seconds", points)
+    with pytest.raises(ValueError, match="must end in its unit"):
+        Series("case", "a_bytes", "time", ((0.0, 1.0),))
+
+
+def test_a_record_from_before_digests_and_curves_is_read(make_record: MakeRecord, tmp_path: Path) -> None:
     path = make_record().write(tmp_path)
     data = json.loads(path.read_bytes())
-    del data["sources"]
+    del data["sources"], data["series"]
     path.write_text(json.dumps(data))
-    assert read(path).sources is None
+    assert (read(path).sources, read(path).series) == (None, ())
 
 
 def test_a_failed_write_leaves_the_old_record(make_record: MakeRecord, tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""The benchmark suites, a file each with its variants and cases in others, and the tuner of tiles."""
+"""The benchmark suites, a file or a folder each, with variants and cases in others, and the tuner of tiles."""
