@@ -40,7 +40,7 @@ class Parts:
 
     def __post_init__(self) -> None:
         self.queue, self.budget = Queue(self.limits), Budget(self.limits)
-        self.supervisor = Supervisor(self.server)
+        self.supervisor = Supervisor(self.server, self.limits)
         self.meters = Meters(self.limits, self.queue, self.budget, self.supervisor)
         demand = Demand(self.limits, lambda: self.server.plan)
         self.dispatch = Dispatch(

@@ -1,4 +1,4 @@
-"""Starts Triton server again where it died, each time later, until it cannot start."""
+"""Starts Triton server again where it died or fell silent, each time later, until it cannot start."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable
 
+from consisid_runtime.door.limits import Limits
 from consisid_runtime.door.upstream import Upstream
 from consisid_runtime.errors import ConsisIDError, ServerUnreachable
 from consisid_runtime.serve.tritonserver import TritonServer
@@ -18,6 +19,8 @@ _SETTLED = 60.0
 _LOOK = 0.1
 _ATTEMPTS = 5
 """Starts that may fail in a row."""
+_UNHEARD = 4
+"""Questions in a row that a server may leave unanswered: the last of them may have met a machine that stood still."""
 
 log = logging.getLogger(__name__)
 
@@ -27,16 +30,17 @@ class Supervisor:
 
     Args:
         server: a private one.
+        limits: see `Limits`.
 
     Attributes:
         upstream: the running server's; None while there is none.
         starts: how often the server has been started.
-        hung: how often it was ended because its models did not end a request.
+        hung: how often it was ended because its models did not end a request, or because it answered nothing.
         changed: set, and replaced, when the server begins or ceases to serve.
     """
 
-    def __init__(self, server: TritonServer) -> None:
-        self._server = server
+    def __init__(self, server: TritonServer, limits: Limits = Limits()) -> None:  # noqa: B008  it is frozen
+        self._server, self._limits = server, limits
         self._serving, self._stopping = asyncio.Event(), asyncio.Event()
         self._ending = asyncio.Lock()
         self.upstream: Upstream | None = None
@@ -101,7 +105,7 @@ class Supervisor:
         """End the server of `upstream`, which `run` then starts again; what it worked on ends with `ServerDied`."""
         if upstream is not self.upstream:
             return
-        log.error("Triton server's models did not end a request that nobody waits for; it is started again")
+        log.error("Triton server, or one of its models, hangs: it is started again")
         self.hung += 1
         await self._end(self._server.kill)
 
@@ -111,13 +115,25 @@ class Supervisor:
         await self._end(self._server.stop)
 
     async def _end_of_server(self) -> None:
+        listening = asyncio.create_task(self._listen())
         try:
             await asyncio.to_thread(self._server.wait)
         except ConsisIDError as error:
             if self._stopping.is_set():
                 return
             log.error("%s", error)
+        finally:
+            listening.cancel()
         await self._end(self._server.stop)
+
+    async def _listen(self) -> None:
+        """End a server that runs and answers nothing: whoever waits for it would wait for ever."""
+        pause, unheard = self._limits.stubborn / _UNHEARD / 2, 0
+        while (upstream := self.upstream) is not None:
+            await asyncio.sleep(pause)
+            unheard = 0 if await upstream.ready(pause) else unheard + 1
+            if unheard == _UNHEARD:
+                await asyncio.shield(self.restart(upstream))  # which ends this watch before it is done itself
 
     async def _end(self, end: Callable[[], None]) -> None:
         self._serving.clear()

@@ -37,10 +37,10 @@ class Upstream:
         self._closed = False
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
-    async def ready(self) -> bool:
-        """Whether every model is loaded."""
+    async def ready(self, seconds: float = _READY) -> bool:
+        """Whether every model is loaded, and the server says so in time."""
         try:
-            return bool((await self._stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=_READY)).ready)
+            return bool((await self._stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=seconds)).ready)
         except grpc.aio.AioRpcError:
             return False
 
