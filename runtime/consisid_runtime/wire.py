@@ -69,6 +69,8 @@ LONGEST_INTERVAL = 86400.0
 INFO = "_info"
 """Behind a stage's name: the port that carries what it reports, as JSON."""
 
+_UNHEALTHY = re.compile(r"Stub process .* is not healthy")
+
 # Request parameters of Triton server's own protocol extensions: clients may send them, no stage reads them.
 _TRITON = {"sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "headers", "binary_data_output"}
 _TRITON_PREFIX = "triton_"
@@ -245,3 +247,8 @@ def _warnings(reports: Mapping[str, Mapping[str, Any]]) -> list[str]:
             "alike; leave space around the head in a close-up"
         )
     return found
+
+
+def stands_still(text: str) -> bool:
+    """Whether Triton server says in an error that a model's process stands still, or has ended."""
+    return _UNHEALTHY.search(text) is not None

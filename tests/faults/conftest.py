@@ -34,8 +34,9 @@ def known(untrained_bundle: Path, portrait: bytes) -> list[Known]:
 
 @pytest.fixture(scope="module")
 def server(untrained_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultServer]:
-    """Its end belongs to the tests: nothing may be left."""
-    with FaultServer(untrained_bundle, tmp_path_factory.mktemp("server"), limits=QUICK) as started:
+    """Of the layout that starts soonest. Its end belongs to the tests: nothing may be left."""
+    folder = tmp_path_factory.mktemp("server")
+    with FaultServer(untrained_bundle, folder, layout="single", limits=QUICK) as started:
         yield started
         assert started.stop() == 0
     assert started.left() == []

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 from fault_requests import Known, over_grpc, over_grpc_stream, over_http, over_http_stream, wrong
 from fault_server import FaultServer
 from fault_threads import Later, wait_for
@@ -37,6 +38,21 @@ def in_a_step(server: FaultServer, asked: Known, *, stream: Any = over_grpc_stre
     wait_for(lambda: "denoise" in began or work.done(), 60, "the denoising begins")
     assert not work.done(), work.result()
     return work
+
+
+class Left(Exception):
+    """A caller ends its call."""
+
+
+def leave_in_a_step(server: FaultServer, known: Sequence[Known]) -> None:
+    """A caller leaves once the denoising has begun."""
+
+    def leave(event: dict[str, Any]) -> None:
+        if event["stage"] == "denoise":
+            raise Left
+
+    with pytest.raises(Left):
+        over_grpc_stream(server, long(known), listen=leave)
 
 
 def kill_in_a_step(server: FaultServer, name: str, known: Sequence[Known], pause: float = 0.0) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from fault_kills import in_a_step, long
 from fault_requests import Known, over_grpc, over_http, over_http_stream, wrong
-from fault_server import FaultServer
+from fault_server import MODELS, FaultServer
 from fault_threads import Later, wait_for
 
 from consisid_runtime import Client
@@ -20,7 +20,7 @@ from consisid_runtime.errors import ServerTimeout, ServerUnreachable
 
 _DEADLINE = 2_000_000
 """Microseconds, as KServe's `timeout`."""
-_REFUSED = ("SERVER_TIMEOUT", "BUSY")
+_REFUSED = ("SERVER_TIMEOUT", "BUSY", "SERVER_DIED")
 
 
 @contextmanager
@@ -35,8 +35,11 @@ def stopped(pid: int) -> Iterator[None]:
 
 
 def pause(server: FaultServer, name: str, seconds: float, known: Sequence[Known]) -> dict[str, Any]:
-    """A process of the models stands still: a deadline holds meanwhile, and what waited gets its own video."""
-    asked = known[4]
+    """A process stands still: a deadline holds meanwhile, and what waited gets its own video.
+
+    Triton server takes a model that stands still for one that died: what ran on it is told so.
+    """
+    asked, died = known[4], ("SERVER_DIED",) if name in MODELS[server.layout] else ()
     with stopped(server.pid(name)):
         began = time.monotonic()
         work = Later(lambda: over_http_stream(server, asked))
@@ -44,7 +47,8 @@ def pause(server: FaultServer, name: str, seconds: float, known: Sequence[Known]
         late = over_grpc(server, known[1].with_(timeout=_DEADLINE))
         assert late.end in _REFUSED and late.seconds < 4, late
         time.sleep(max(0.0, began + seconds - time.monotonic()))
-    assert wrong(asked, work.result(), known) is None
+    assert wrong(asked, work.result(), known, died) is None
+    assert wrong(known[2], over_http(server, known[2]), known) is None
     assert server.complete() and server.files() == []
     return {"stopped_seconds": seconds, "deadline_answered_after_seconds": round(late.seconds, 2)}
 
@@ -68,7 +72,7 @@ def pause_launcher(server: FaultServer, seconds: float, known: Sequence[Known]) 
 def hang(server: FaultServer, name: str, known: Sequence[Known], *, running: bool) -> dict[str, Any]:
     """A process stands still for ever, in the middle of a request or before it: the door starts the server again."""
     before = server.look()["tritonserver"]
-    work = in_a_step(server, long(known).with_(timeout=4_000_000)) if running else None
+    work = in_a_step(server, long(known)) if running else None
     with stopped(server.pid(name)):
         begin = time.monotonic()
         late = over_http(server, known[1].with_(timeout=_DEADLINE))

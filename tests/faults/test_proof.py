@@ -116,13 +116,15 @@ def test_what_stands_still_is_ended_too(start: Start, trial: Trial, name: str) -
 
 
 @pytest.mark.parametrize("size", ["4k", "16k", "32k"])
-def test_a_full_disk_before_the_start(start: Start, trial: Trial, tmp_path: Path, size: str) -> None:
-    trial(f"disk of {size}", lambda: fault_full.no_room_to_start(start, tmp_path, size))
+def test_a_full_disk_before_the_start(
+    start: Start, known: list[Known], trial: Trial, tmp_path: Path, size: str
+) -> None:
+    trial(f"disk of {size}", lambda: fault_full.no_room_to_start(start, tmp_path, size, known))
 
 
 @pytest.mark.parametrize("size", ["64k", "1m", "3m"])
-def test_full_memory_before_the_start(start: Start, trial: Trial, size: str) -> None:
-    trial(f"shared memory of {size}", lambda: fault_full.no_memory_to_start(start, size))
+def test_full_memory_before_the_start(start: Start, known: list[Known], trial: Trial, size: str) -> None:
+    trial(f"shared memory of {size}", lambda: fault_full.no_memory_to_start(start, size, known))
 
 
 @pytest.mark.parametrize("names", [False, True], ids=["bytes", "names"])

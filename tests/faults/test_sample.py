@@ -16,27 +16,27 @@ pytestmark = pytest.mark.server
 
 
 def test_a_model_killed_in_a_step(server: FaultServer, known: list[Known]) -> None:
-    kill_in_a_step(server, "denoise", known)
+    kill_in_a_step(server, "consisid_stream", known)
 
 
 def test_a_client_killed_in_a_step(server: FaultServer, known: list[Known], tmp_path: Path) -> None:
     kill_client(server, known, tmp_path / "portrait", "grpc")
 
 
-def test_a_model_that_stands_still_for_a_while(server: FaultServer, known: list[Known]) -> None:
-    pause(server, "denoise", 2.5, known)
+def test_triton_server_that_stands_still_for_a_while(server: FaultServer, known: list[Known]) -> None:
+    pause(server, "tritonserver", 2.2, known)
 
 
 def test_a_door_that_stands_still_for_a_while(server: FaultServer, known: list[Known]) -> None:
     pause_launcher(server, 2.0, known)
 
 
-def test_a_server_that_stands_still_for_ever(server: FaultServer, known: list[Known]) -> None:
-    hang(server, "tritonserver", known, running=False)
+def test_a_model_that_stands_still_for_ever(server: FaultServer, known: list[Known]) -> None:
+    hang(server, "consisid_stream", known, running=True)
 
 
 def test_connections_that_do_not_go_on(server: FaultServer, known: list[Known]) -> None:
-    stay_silent(server, 4, 10, known)
+    stay_silent(server, 4, 10, known, ["http half a head", "http half a body", "grpc half a preface"])
 
 
 def test_an_answer_that_nobody_reads(server: FaultServer, known: list[Known]) -> None:

@@ -14,6 +14,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from consisid_runtime.errors import ConsisIDError, RequestCancelled, ServerDied, ServerError, from_wire
 from consisid_runtime.events import Event
 from consisid_runtime.serve.private import CHANNEL_OPTIONS, PrivatePort
+from consisid_runtime.wire import stands_still
 
 _READY = 5.0
 """Seconds that the server may take to say that it is ready."""
@@ -27,10 +28,14 @@ log = logging.getLogger(__name__)
 
 
 class Upstream:
-    """One start of Triton server. Belongs to the event loop in which it is made."""
+    """One start of Triton server. Belongs to the event loop in which it is made.
+
+    Attributes:
+        hurt: the process of a model stands still: every further request would fail.
+    """
 
     def __init__(self, port: PrivatePort) -> None:
-        self.port = port
+        self.port, self.hurt = port, False
         self._channel = grpc.aio.secure_channel(
             port.target, port.credentials(), (*CHANNEL_OPTIONS, *_UNBOUNDED, ("grpc.enable_retries", 0))
         )
@@ -62,11 +67,13 @@ class Upstream:
                 except ConsisIDError as error:
                     failed = failed or error
         except grpc.aio.AioRpcError as error:
+            self.hurt = self.hurt or stands_still(error.details() or "")
             raise _typed(error.details() or "", error.code()) from None
         except (asyncio.CancelledError, asyncio.InvalidStateError):
             if self._closed:
                 raise ServerDied(_DIED) from None
             raise
+        self.hurt = self.hurt or isinstance(failed, ServerDied)
         if failed or found is None:
             raise failed or ServerError("the models ended the request without a video")
         return found
@@ -95,6 +102,8 @@ def _take(answer: Any, on_event: Callable[[Event], None]) -> Any:
 
 
 def _typed(details: str, status: grpc.StatusCode | None) -> ConsisIDError:
+    if stands_still(details):
+        return ServerDied(_DIED)
     sent = from_wire(details)
     if type(sent) is not ServerError:
         return sent

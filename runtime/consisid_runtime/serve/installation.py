@@ -94,4 +94,6 @@ def environment() -> dict[str, str]:
         "PATH": prepend("PATH", Path(sys.executable).parent),
         "LD_LIBRARY_PATH": prepend("LD_LIBRARY_PATH", sysconfig.get_config_var("LIBDIR")),
         PACKAGE_VARIABLE: str(PACKAGE),
+        # Python keeps what it could write of a module where the disk is full, and cannot read it the next time.
+        "PYTHONDONTWRITEBYTECODE": "1",
     }
