@@ -372,6 +372,15 @@ class ServerDied(ServerError):
     remedy = "Send it again once: the same seed gives the same bytes. If it ends the server again, read its log."
 
 
+class SharedMemoryFull(ServerError):
+    """The server has no room left in shared memory for the request's tensors."""
+
+    code = "SHARED_MEMORY_FULL"
+    http = 507
+    grpc = "RESOURCE_EXHAUSTED"
+    remedy = "Send it again later, or a smaller one; the server needs more room in /dev/shm (containers: --shm-size)."
+
+
 class ServerTimeout(ServerError):
     """The server did not answer in time."""
 

@@ -91,8 +91,8 @@ def never_read(server: FaultServer, seconds: float, known: Sequence[Known]) -> d
     return {"given_up_after_seconds": round(time.monotonic() - begin, 1)}
 
 
-def crowd(server: FaultServer, clients: int, places: int, known: Sequence[Known]) -> dict[str, Any]:
-    """All at once: each gets its own video, or hears at once that the server is busy and when to come back."""
+def crowd(server: FaultServer, clients: int, places: int, known: Sequence[Known], soon: float) -> dict[str, Any]:
+    """All at once: each gets its own video, or hears in `soon` seconds that the server is busy, until when."""
     ways = list(WAYS.values())
     asked = [known[number % len(known)] for number in range(clients)]
     works = [Later(lambda n=number: ways[n % 4](server, asked[n])) for number in range(clients)]  # type: ignore[misc]
@@ -103,6 +103,7 @@ def crowd(server: FaultServer, clients: int, places: int, known: Sequence[Known]
     busy = sorted(answer.seconds for answer in answers if answer.end == "BUSY")
     assert ends[VIDEO] >= places and ends[VIDEO] + ends["BUSY"] == clients
     assert all(answer.retry and answer.retry >= 1 for answer in answers if answer.end == "BUSY")
+    assert busy[-1] < soon
     return {
         "clients": clients,
         "videos": ends[VIDEO],

@@ -27,6 +27,7 @@ _MARK = "FAULT_SERVER"
 _START, _END = 120.0, 40.0
 _MODEL = re.compile(r"/models/(\w+)/")
 _REGIONS = re.compile(r"shm-region-prefix-name=([\w-]+)")
+_FOLDERS = re.compile(r"--model-repository=(.+)/models")
 
 
 class FaultServer:
@@ -42,6 +43,7 @@ class FaultServer:
         process: the launcher, in which the door is.
         grpc_url, http_url, metrics_url: where it listens.
         regions: prefixes of its shared memory's names under /dev/shm, also of servers that ended, as far as seen.
+        folders: those of Triton server, likewise; they are elsewhere where `temporary` is full.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class FaultServer:
     ) -> None:
         self.layout, self.temporary, self.log = layout, temporary or folder / "temporary", log or folder / "log"
         self.regions: set[str] = set()
+        self.folders: set[Path] = set()
         self._mark = secrets.token_hex(8)
         self._command = [
             *command,
@@ -183,12 +186,14 @@ class FaultServer:
     def _left(self) -> list[str]:
         running = [f"process {name} {pid}" for name, pids in self.look().items() for pid in pids]
         memory = [str(path) for prefix in self.regions for path in Path("/dev/shm").glob(f"{prefix}*")]
-        return running + memory + [str(path) for path in self.temporary.glob("*")]
+        files = {*self.temporary.glob("*"), *(folder for folder in self.folders if folder.exists())}
+        return running + memory + sorted(map(str, files))
 
     def _name(self, process: Path) -> str:
         """Of one of its processes, by its command line."""
         words = (process / "cmdline").read_text(errors="replace").split("\0")
         self.regions.update(_REGIONS.findall("\n".join(words)))
+        self.folders.update(map(Path, _FOLDERS.findall("\n".join(words))))
         program = Path(words[0]).name
         if program == "triton_python_backend_stub":
             return next(match[1] for word in words if (match := _MODEL.search(word)))

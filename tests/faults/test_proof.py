@@ -167,7 +167,7 @@ def test_half_open_connections(start: Start, known: list[Known], trial: Trial) -
 def test_sixty_four_clients_on_a_queue_of_eight(start: Start, known: list[Known], trial: Trial) -> None:
     def work() -> dict[str, Any]:
         with start(limits=USUAL) as server:
-            found = fault_connections.crowd(server, 64, 8, known)
+            found = fault_connections.crowd(server, 64, 8, known, soon=0.1)
             assert server.complete() and server.stop() == 0
         assert server.left() == []
         return found

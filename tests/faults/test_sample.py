@@ -44,7 +44,7 @@ def test_an_answer_that_nobody_reads(server: FaultServer, known: list[Known]) ->
 
 
 def test_more_clients_than_places(server: FaultServer, known: list[Known]) -> None:
-    crowd(server, 24, 8, known)
+    crowd(server, 24, 8, known, soon=1.0)
 
 
 def test_good_and_bad_requests(server: FaultServer, known: list[Known]) -> None:

@@ -14,7 +14,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from consisid_runtime.errors import ConsisIDError, RequestCancelled, ServerDied, ServerError, from_wire
 from consisid_runtime.events import Event
 from consisid_runtime.serve.private import CHANNEL_OPTIONS, PrivatePort
-from consisid_runtime.wire import stands_still
+from consisid_runtime.wire import of_backend
 
 _READY = 5.0
 """Seconds that the server may take to say that it is ready."""
@@ -67,13 +67,14 @@ class Upstream:
                 except ConsisIDError as error:
                     failed = failed or error
         except grpc.aio.AioRpcError as error:
-            self.hurt = self.hurt or stands_still(error.details() or "")
-            raise _typed(error.details() or "", error.code()) from None
+            failed = _typed(error.details() or "", error.code())
+            self.hurt |= isinstance(failed, ServerDied) and error.code() is not grpc.StatusCode.UNAVAILABLE
+            raise failed from None
         except (asyncio.CancelledError, asyncio.InvalidStateError):
             if self._closed:
                 raise ServerDied(_DIED) from None
             raise
-        self.hurt = self.hurt or isinstance(failed, ServerDied)
+        self.hurt |= isinstance(failed, ServerDied)
         if failed or found is None:
             raise failed or ServerError("the models ended the request without a video")
         return found
@@ -102,9 +103,7 @@ def _take(answer: Any, on_event: Callable[[Event], None]) -> Any:
 
 
 def _typed(details: str, status: grpc.StatusCode | None) -> ConsisIDError:
-    if stands_still(details):
-        return ServerDied(_DIED)
-    sent = from_wire(details)
+    sent = of_backend(details) or from_wire(details)
     if type(sent) is not ServerError:
         return sent
     if status is grpc.StatusCode.CANCELLED:

@@ -68,6 +68,8 @@ def backend_folder(installation: Installation, folder: Path) -> Path:
     for file in ("libtriton_python.so", "triton_python_backend_utils.py"):
         (python / file).symlink_to(installation.backends / "python" / file)
     (python / installation.stub.name).symlink_to(installation.stub)
+    # Where the disk is full, Python would keep a part of a module's bytecode there, and no model could read it.
+    (python / "__pycache__").touch()
     return python.parent
 
 
@@ -94,6 +96,4 @@ def environment() -> dict[str, str]:
         "PATH": prepend("PATH", Path(sys.executable).parent),
         "LD_LIBRARY_PATH": prepend("LD_LIBRARY_PATH", sysconfig.get_config_var("LIBDIR")),
         PACKAGE_VARIABLE: str(PACKAGE),
-        # Python keeps what it could write of a module where the disk is full, and cannot read it the next time.
-        "PYTHONDONTWRITEBYTECODE": "1",
     }

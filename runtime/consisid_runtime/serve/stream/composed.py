@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from consisid_runtime.errors import ServerDied, ServerError, from_wire
+from consisid_runtime.errors import ServerError, from_wire
 from consisid_runtime.events import Progress
 from consisid_runtime.plan import Plan
 from consisid_runtime.serve.models import as_json
 from consisid_runtime.signatures import Port
 from consisid_runtime.stages.flow import Call
 from consisid_runtime.stages.table import Info, Stage, Values
-from consisid_runtime.wire import INFO, TICKET, Extras, array_of, pack_parameters, stands_still, write_parameters
+from consisid_runtime.wire import INFO, TICKET, Extras, array_of, of_backend, pack_parameters, write_parameters
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -67,9 +67,7 @@ def error_of(response: Any) -> Exception | None:
     if not response.has_error():
         return None
     text = response.error().message()
-    if stands_still(text):
-        return ServerDied("the process of a model stands still, or has ended; the request may be sent again")
-    error = from_wire(text)
+    error = of_backend(text) or from_wire(text)
     return RuntimeError(text) if type(error) is ServerError else error
 
 
