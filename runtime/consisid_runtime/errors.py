@@ -372,15 +372,6 @@ class ServerDied(ServerError):
     remedy = "Send it again once: the same seed gives the same bytes. If it ends the server again, read its log."
 
 
-class SharedMemoryFull(ServerError):
-    """The server has no room left in shared memory for the request's tensors."""
-
-    code = "SHARED_MEMORY_FULL"
-    http = 507
-    grpc = "RESOURCE_EXHAUSTED"
-    remedy = "Send it again later, or a smaller one; the server needs more room in /dev/shm (containers: --shm-size)."
-
-
 class ServerTimeout(ServerError):
     """The server did not answer in time."""
 
@@ -388,6 +379,15 @@ class ServerTimeout(ServerError):
     http = 504
     grpc = "DEADLINE_EXCEEDED"
     remedy = "Allow a longer timeout, or ask for fewer steps or frames."
+
+
+class SharedMemoryFull(ServerError):
+    """The server has no room left in shared memory for the request's tensors."""
+
+    code = "SHARED_MEMORY_FULL"
+    http = 507
+    grpc = "RESOURCE_EXHAUSTED"
+    remedy = "Send it again later, or a smaller one; the server needs more room in /dev/shm (containers: --shm-size)."
 
 
 def all_errors() -> list[type[ConsisIDError]]:

@@ -55,14 +55,13 @@ def leave_in_a_step(server: FaultServer, known: Sequence[Known]) -> None:
         over_grpc_stream(server, long(known), listen=leave)
 
 
-def kill_in_a_step(server: FaultServer, name: str, known: Sequence[Known], pause: float = 0.0) -> dict[str, Any]:
+def kill_in_a_step(server: FaultServer, name: str, known: Sequence[Known]) -> dict[str, Any]:
     """Kill a process that is no launcher: what runs is told so, what waits gets its video, all processes come back."""
     running = in_a_step(server, long(known), stream=over_http_stream if name == "text" else over_grpc_stream)
     waiting = [
         (known[1], Later(lambda: over_grpc(server, known[1]))),
         (known[2], Later(lambda: over_http(server, known[2]))),
     ]
-    time.sleep(pause)
     begin = time.monotonic()
     os.kill(server.pid(name), signal.SIGKILL)
     died = running.result()

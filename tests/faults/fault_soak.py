@@ -14,7 +14,7 @@ from fault_server import FaultServer
 
 from consisid_fidelity.metrics.statistics import Estimate, estimate
 
-PARTS, SECONDS = 60, 120.0
+PARTS, SECONDS = 120, 60.0
 """Two hours."""
 WARM = 45.0
 """Seconds of traffic before a server's memory is looked at: what it once needs, it keeps."""
