@@ -92,8 +92,9 @@ def log_fills(start: Start, disk: Path, known: Sequence[Known]) -> dict[str, Any
     with start(command=[*mounts, *into]) as server:
         fill(seen_by(server.pid("launcher"), disk / "small"))
         _videos(server, known)
+        before = server.look()["tritonserver"]
         os.kill(server.pid("text"), signal.SIGKILL)
-        wait_for(lambda: not server.complete(), 10, "the server ends")
+        wait_for(lambda: server.look().get("tritonserver", before) != before, 20, "the next server starts")
         _videos(server, known)
         assert server.complete()
         status = server.stop()

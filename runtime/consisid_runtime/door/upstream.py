@@ -48,6 +48,10 @@ class Upstream:
             return bool((await self._stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=seconds)).ready)
         except grpc.aio.AioRpcError:
             return False
+        except (asyncio.CancelledError, asyncio.InvalidStateError):
+            if self._closed:  # whoever asks waits for the next server
+                return False
+            raise
 
     async def stream(self, message: Any, on_event: Callable[[Event], None]) -> Any:
         """Send a ModelInferRequest; the ModelInferResponse with the video. Waits without a bound.
