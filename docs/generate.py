@@ -14,6 +14,7 @@ from generators.errors import error_table, error_tree, exit_table
 from generators.memory import memory_table
 from generators.options import option_table
 from generators.python_api import python_api
+from generators.settings import settings_table
 from generators.tensors import tensor_table
 from generators.tree import folder_table, module_table
 
@@ -26,6 +27,7 @@ SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
     "life-of-a-request.md": {"modules": module_table, "folders": folder_table, "tensors": tensor_table},
     "options.md": {"options": option_table},
     "python-api.md": {"python-api": python_api, "error-classes": error_tree},
+    "settings.md": {"settings": settings_table},
     "support.md": {"engines": engine_table},
 }
 """Page → section → its content."""

@@ -28,7 +28,19 @@ SOURCES = [
     for package in MAY_IMPORT
     for path in sorted(ROOT.glob(f"{FOLDERS.get(package, '*')}/{package}/**/*.py"))
 ]
-HEAVY = {"torch", "onnxruntime", "onnx", "insightface", "cv2", "av", "PIL", "transformers", "diffusers", "tensorrt"}
+HEAVY = {
+    "torch",
+    "onnxruntime",
+    "onnx",
+    "insightface",
+    "cv2",
+    "av",
+    "PIL",
+    "transformers",
+    "diffusers",
+    "tensorrt",
+    "pydantic",
+}
 THIN = ("import consisid_runtime", "from consisid_runtime import Client, Options", "import consisid_runtime.cli.main")
 DATA = ("__init__", "package", "digests")
 """Of consisid_nano: what needs nothing but Python."""

@@ -45,6 +45,12 @@ TOKEN_VARIABLE = "CONSISID_TOKEN"
 WATERMARK_VARIABLE = "CONSISID_WATERMARK"
 """The environment variable with the function that watermarks videos, `module:function`: see `provenance.hooks`."""
 
+FACES_KEPT_VARIABLE = "CONSISID_FACES_KEPT"
+"""The environment variable with the number of photographs whose faces the served models remember."""
+
+FACES_SECONDS_VARIABLE = "CONSISID_FACES_SECONDS"
+"""The environment variable with the seconds for which they do."""
+
 TICKET = "consisid_ticket"
 """The parameter with which a door names a request's ticket; models without `TICKETS_VARIABLE` refuse it."""
 

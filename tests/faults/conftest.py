@@ -13,15 +13,15 @@ from fault_server import FaultServer
 from PIL import Image
 
 QUICK = {
-    "stubborn": 3.0,
-    "head_seconds": 1.0,
-    "body_seconds": 2.0,
-    "idle_seconds": 2.0,
-    "next_seconds": 1.0,
+    "stubborn_seconds": 3,
+    "head_seconds": 1,
+    "body_seconds": 2,
+    "idle_seconds": 2,
+    "next_seconds": 1,
     "queue": 8,
-    "share": 1.0,
+    "client_share": 1,
 }
-"""Limits that a test reaches in seconds."""
+"""Settings whose bounds a test reaches in seconds."""
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +36,7 @@ def known(untrained_bundle: Path, portrait: bytes) -> list[Known]:
 def server(untrained_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultServer]:
     """Of the layout that starts soonest. Its end belongs to the tests: nothing may be left."""
     folder = tmp_path_factory.mktemp("server")
-    with FaultServer(untrained_bundle, folder, layout="single", limits=QUICK) as started:
+    with FaultServer(untrained_bundle, folder, layout="single", settings=QUICK) as started:
         yield started
         assert started.stop() == 0
     assert started.left() == []
@@ -45,4 +45,4 @@ def server(untrained_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture
 def start(untrained_bundle: Path, tmp_path: Path) -> Callable[..., FaultServer]:
     """Makes a server that is not started yet; keyword arguments as for `FaultServer`."""
-    return lambda **settings: FaultServer(untrained_bundle, tmp_path, **{"limits": QUICK, **settings})
+    return lambda **others: FaultServer(untrained_bundle, tmp_path, **{"settings": QUICK, **others})

@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,6 +23,7 @@ MODELS = {
     "single": ("consisid", "consisid_stream"),
 }
 """Layout → the models that are a process each."""
+_CONSISID = "from consisid_runtime.cli.main import main; main()"
 _MARK = "FAULT_SERVER"
 _START, _END = 120.0, 40.0
 _MODEL = re.compile(r"/models/(\w+)/")
@@ -35,7 +36,7 @@ class FaultServer:
 
     Args:
         folder: an empty one, for `temporary` and `log`.
-        limits: of `Limits`, in place of their defaults.
+        settings: of docs/settings.md, by their names.
         command: what starts it, such as `unshare` with its arguments.
         temporary, log: instead of those in `folder`.
 
@@ -52,7 +53,7 @@ class FaultServer:
         folder: Path,
         *,
         layout: str = "ensemble",
-        limits: dict[str, Any] | None = None,
+        settings: Mapping[str, float] | None = None,
         command: Sequence[str] = (),
         temporary: Path | None = None,
         log: Path | None = None,
@@ -64,14 +65,15 @@ class FaultServer:
         self._command = [
             *command,
             sys.executable,
-            str(Path(__file__).with_name("fault_serve.py")),
+            "-c",
+            _CONSISID,
             "serve",
             *("--bundle", str(bundle), "--layout", layout, "--grpc-port", "0", "--http-port", "0", "--json"),
         ]
         self._environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(sys.path),
-            "FAULT_LIMITS": json.dumps(limits or {}),
+            **{f"CONSISID_{name.upper()}": str(value) for name, value in (settings or {}).items()},
             "TMPDIR": str(self.temporary),
             _MARK: self._mark,
         }
@@ -199,6 +201,6 @@ class FaultServer:
             return next(match[1] for word in words if (match := _MODEL.search(word)))
         if program == "tritonserver":
             return program
-        if any(word.endswith("fault_serve.py") for word in words):
+        if any(word == _CONSISID for word in words):
             return "launcher"
         return "guard" if any(word.endswith("guard.py") for word in words) else program

@@ -30,8 +30,8 @@ Start = Callable[..., FaultServer]
 Trial = Callable[..., None]
 
 PROCESSES = [(layout, name) for layout in MODELS for name in (*MODELS[layout], "tritonserver", "guard")]
-USUAL: dict[str, Any] = {"queue": 8, "share": 1.0}
-"""Limits as operators have them, but for the queue."""
+USUAL = {"queue": 8, "client_share": 1}
+"""As operators have them, but for the queue."""
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_a_client_killed_in_a_step(
 
 def test_a_minute_of_standing_still(start: Start, known: list[Known], trial: Trial) -> None:
     def work() -> dict[str, Any]:
-        with start(limits=USUAL) as server:
+        with start(settings=USUAL) as server:
             found = {name: fault_stops.pause(server, name, 60.0, known) for name in ("denoise", "tritonserver")}
             found["launcher"] = fault_stops.pause_launcher(server, 60.0, known)
             assert server.stop() == 0
@@ -154,7 +154,7 @@ def test_commands_on_a_full_disk(
 
 def test_half_open_connections(start: Start, known: list[Known], trial: Trial) -> None:
     def work() -> dict[str, Any]:
-        with start(limits=USUAL) as server:
+        with start(settings=USUAL) as server:
             found = fault_connections.stay_silent(server, 12, 90, known)
             found |= fault_connections.never_read(server, 90, known)
             assert server.complete() and server.stop() == 0
@@ -166,7 +166,7 @@ def test_half_open_connections(start: Start, known: list[Known], trial: Trial) -
 
 def test_sixty_four_clients_on_a_queue_of_eight(start: Start, known: list[Known], trial: Trial) -> None:
     def work() -> dict[str, Any]:
-        with start(limits=USUAL) as server:
+        with start(settings=USUAL) as server:
             found = fault_connections.crowd(server, 64, 8, known, soon=0.1)
             assert server.complete() and server.stop() == 0
         assert server.left() == []
@@ -178,7 +178,7 @@ def test_sixty_four_clients_on_a_queue_of_eight(start: Start, known: list[Known]
 @pytest.mark.parametrize("layout", MODELS)
 def test_a_thousand_good_and_bad_requests(start: Start, known: list[Known], trial: Trial, layout: str) -> None:
     def work() -> dict[str, Any]:
-        with start(limits=USUAL, layout=layout) as server:
+        with start(settings=USUAL, layout=layout) as server:
             found = fault_mixture.send(server, range(1000), known, "mixture")
             assert server.stop() == 0
         assert server.left() == []

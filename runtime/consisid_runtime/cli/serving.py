@@ -12,11 +12,12 @@ import typer
 
 from consisid_runtime.cli.output import Json, emit
 from consisid_runtime.cli.threads import Threads
+from consisid_runtime.cpus import use_threads
 from consisid_runtime.errors import InvalidOption, MissingExtra
-from consisid_runtime.memory.decide import read_setting
 
 if TYPE_CHECKING:
     from consisid_runtime.provenance.credentials import Signer
+    from consisid_runtime.settings.settings import Settings
 
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:N or auto.")]
 Memory = Annotated[
@@ -56,22 +57,30 @@ Use it on loopback, with one's own clients, or for comparison. SECURITY.md has t
 
 def serve(
     *,
-    bundle: Annotated[Path, typer.Option("--bundle", help="Folder written by `consisid export`.")],
+    bundle: Annotated[
+        Path | None, typer.Option("--bundle", help="Folder written by `consisid export`; has no default.")
+    ] = None,
     host: Annotated[
-        str, typer.Option("--host", help="Address or name of this machine to bind; other hosts reach all but loopback.")
-    ] = "127.0.0.1",
-    grpc_port: Annotated[int, typer.Option("--grpc-port", help="0 chooses a free port.")] = 8001,
+        str | None,
+        typer.Option(
+            "--host",
+            help="Address or name of this machine to bind; other hosts reach all but loopback. Default: 127.0.0.1.",
+        ),
+    ] = None,
+    grpc_port: Annotated[int | None, typer.Option("--grpc-port", help="0 chooses a free port. Default: 8001.")] = None,
     http_port: Annotated[
-        int, typer.Option("--http-port", help="Also of /metrics, but for --direct. 0 chooses a free port.")
-    ] = 8000,
-    device: Device = "auto",
+        int | None,
+        typer.Option("--http-port", help="Also of /metrics, but for --direct. 0 chooses a free port. Default: 8000."),
+    ] = None,
+    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:N or auto. Default: auto.")] = None,
     layout: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--layout",
-            help="ensemble: a process for each stage. single: one for all. auto: ensemble where it fits on the GPU.",
+            help="ensemble: a process for each stage. single: one for all. auto: ensemble where it fits on the GPU. "
+            "Default: auto.",
         ),
-    ] = "auto",
+    ] = None,
     memory: Memory = None,
     threads: Threads = None,
     tls_cert: Annotated[
@@ -98,62 +107,115 @@ def serve(
     max_frames: Annotated[int | None, _most("--max-frames", "Frames")] = None,
     max_pixels: Annotated[int | None, _most("--max-pixels", "Pixels of a frame, height times width,")] = None,
     direct: Annotated[
-        bool,
+        bool | None,
         typer.Option("--direct", help="Open Triton server's own ports instead of the door's; says what that means."),
-    ] = False,
+    ] = None,
     metrics_port: Annotated[
         int | None, typer.Option("--metrics-port", help="With --direct: 8002 by default, 0 chooses a free port.")
     ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", help="TOML file of settings. Default: CONSISID_SERVE_CONFIG, or none."),
+    ] = None,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print the settings as such a file, and where each came from; end.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Serve a bundle with NVIDIA's Triton server until SIGINT or SIGTERM; the log goes to standard error.
 
     Callers talk to a door before the server, which checks and queues requests, notices callers that leave, and starts
-    the server again where it dies.
+    the server again where it dies. Every flag is a setting, which a variable or a file can give as well, and there are
+    more: docs/settings.md.
     """
+    flags = {
+        "bundle": bundle,
+        "host": host,
+        "grpc_port": grpc_port,
+        "http_port": http_port,
+        "device": device,
+        "layout": layout,
+        "memory": memory,
+        "threads": threads,
+        "tls_cert": tls_cert,
+        "tls_key": tls_key,
+        "token_file": token_file,
+        "sign_cert": sign_cert,
+        "sign_key": sign_key,
+        "consent_hook": consent_hook,
+        "watermark_hook": watermark_hook,
+        "max_steps": max_steps,
+        "max_frames": max_frames,
+        "max_pixels": max_pixels,
+        "direct": direct,
+        "metrics_port": metrics_port,
+    }
+    try:
+        from consisid_runtime.settings.resolve import resolve
+        from consisid_runtime.settings.text import to_data, to_toml
+    except ModuleNotFoundError as error:
+        raise MissingExtra(
+            f"the settings of a server need {error.name}: pip install 'consisid-runtime[door]'"
+        ) from error
+    resolved = resolve({name: value for name, value in flags.items() if value is not None}, config)
+    if print_config:
+        emit(as_json, to_data(resolved), to_toml(resolved))
+    else:
+        _serve(resolved.settings, as_json)
+
+
+def _serve(settings: Settings, as_json: bool) -> None:
+    from consisid_runtime.serve.server import Server
 
     def end(*_: object) -> None:
         raise SystemExit(0)
 
+    if settings.bundle is None:
+        raise InvalidOption("there is no bundle to serve; name its folder: --bundle, or bundle in the file of --config")
     signal.signal(signal.SIGTERM, end)
-    settings: dict[str, Any] = {
-        "device": device,
-        "layout": layout,
-        "memory": None if memory is None else read_setting(memory),
-        "watermark": watermark_hook,
+    if settings.threads is not None:
+        use_threads(settings.threads)
+    served: dict[str, Any] = {
+        "device": settings.device,
+        "layout": settings.layout,
+        "memory": settings.memory,
+        "watermark": settings.watermark_hook,
+        "faces_kept": settings.faces_kept,
+        "faces_seconds": settings.faces_seconds,
+        "ready_timeout": settings.ready_seconds,
         "log": sys.stderr.buffer,
     }
-    where: dict[str, Any] = {"host": host, "grpc_port": grpc_port, "http_port": http_port}
-    limits: dict[str, Any] = {"steps": max_steps, "frames": max_frames, "pixels": max_pixels}
-    if direct:
-        if any(limits.values()):
-            raise InvalidOption("--max-steps, --max-frames and --max-pixels are the door's; leave out --direct")
-        if tls_cert or tls_key or token_file or sign_cert or sign_key or consent_hook:
-            raise InvalidOption(
-                "Triton server's own ports have no TLS, no token, no signature and no consent; leave out --direct"
-            )
-        port = _METRICS_PORT if metrics_port is None else metrics_port
-        _serve_directly(bundle, settings | where | {"metrics_port": port}, as_json)
+    where: dict[str, Any] = {
+        "host": settings.host,
+        "grpc_port": settings.grpc_port,
+        "http_port": settings.http_port,
+    }
+    if settings.direct:
+        port = _METRICS_PORT if settings.metrics_port is None else settings.metrics_port
+        print(DIRECT, file=sys.stderr)
+        with Server(settings.bundle, metrics_port=port, **served, **where) as server:
+            _show(server, as_json)
+            server.wait()
         return
-    if metrics_port is not None:
-        raise InvalidOption("--metrics-port belongs to --direct; the door's metrics are on the HTTP port, at /metrics")
     try:
         from consisid_runtime.door.access import Access
         from consisid_runtime.door.door import Door
-        from consisid_runtime.door.limits import Limits
         from consisid_runtime.door.records import writing
     except ModuleNotFoundError as error:
         raise MissingExtra(
             f"the door needs {error.name}: pip install 'consisid-runtime[door]'; or serve with --direct"
         ) from error
     from consisid_runtime.provenance.hooks import load_hook
-    from consisid_runtime.serve.server import Server
 
-    where["access"] = Access.read(token_file, tls_cert, tls_key)
-    where["signer"] = signer_of(sign_cert, sign_key)
-    where["consent"] = None if consent_hook is None else load_hook(consent_hook)
-    server = Server(bundle, private=True, **settings)
-    with writing(logging.StreamHandler(sys.stderr)), Door(server, limits=Limits(**limits), **where) as door:
+    where["access"] = Access.read(settings.token_file, settings.tls_cert, settings.tls_key)
+    where["signer"] = signer_of(settings.sign_cert, settings.sign_key)
+    where["consent"] = None if settings.consent_hook is None else load_hook(settings.consent_hook)
+    server = Server(settings.bundle, private=True, **served)
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    with (
+        writing(logging.StreamHandler(sys.stderr), level),
+        Door(server, limits=settings.limits(), **where) as door,
+    ):
         _show(door, as_json)
         door.wait()
 
@@ -169,15 +231,6 @@ def signer_of(certificate: Path | None, key: Path | None) -> Signer | None:
     from consisid_runtime.provenance.credentials import Signer
 
     return Signer.read(certificate, key)
-
-
-def _serve_directly(bundle: Path, settings: dict[str, Any], as_json: bool) -> None:
-    from consisid_runtime.serve.server import Server
-
-    print(DIRECT, file=sys.stderr)
-    with Server(bundle, **settings) as server:
-        _show(server, as_json)
-        server.wait()
 
 
 def _show(served: Any, as_json: bool) -> None:

@@ -8,12 +8,10 @@ import secrets
 import threading
 import time
 
+from consisid_runtime.door.limits import Limits
 from consisid_runtime.door.request import Asked
 from consisid_runtime.errors import ConsisIDError, HookFailed, ServerTimeout
 from consisid_runtime.provenance.hooks import ConsentHook, check_consent
-
-_AT_ONCE = 16
-"""Calls of the function; more wait for one to end."""
 
 log = logging.getLogger(__name__)
 
@@ -21,9 +19,9 @@ log = logging.getLogger(__name__)
 class Consent:
     """Of one door. Without a function, everything may be carried out."""
 
-    def __init__(self, hook: ConsentHook | None = None) -> None:
+    def __init__(self, hook: ConsentHook | None = None, limits: Limits = Limits()) -> None:  # noqa: B008  it is frozen
         self._hook = hook
-        self._running = asyncio.Semaphore(_AT_ONCE)
+        self._running = asyncio.Semaphore(limits.consents)
 
     async def ask(self, asked: Asked, caller: str, until: float) -> None:
         """Call the function in a thread.

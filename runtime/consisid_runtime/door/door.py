@@ -119,7 +119,9 @@ class Door:
 
     async def _serve(self, host: str, shown: str, started: Future[None]) -> None:
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
-        parts = Parts(self._server, self._access, self._limits, Consent(self._consent), Signing(self._signer))
+        parts = Parts(
+            self._server, self._access, self._limits, Consent(self._consent, self._limits), Signing(self._signer)
+        )
         http_listener = HttpListener(App(parts), self._access, self._limits)
         grpc_listener = GrpcListener(Service(parts), self._access, self._limits)
         stopping = asyncio.create_task(self._stopping.wait())

@@ -21,6 +21,7 @@ class Limits:
         plain: a gRPC message beside its raw tensors; its lists become fifty times as large.
         in_flight: of requests that are being read, wait or run; reserved before reading.
         head, fields, head_seconds: an HTTP request's line and headers.
+        handshake_seconds: of TLS, over HTTP and gRPC.
         body_seconds: until a request has arrived, over HTTP and gRPC; until an answer's next part is taken.
         idle_seconds: a connection without a request.
         next_seconds: until a stream's next request has arrived, for which memory is held.
@@ -34,6 +35,11 @@ class Limits:
         patience: waiting requests wait so long for a server that is started again.
         stubborn: models that were told that a request has ended may work on it so long, and Triton server may say
             nothing at all so long; then the server is started again.
+        restart_seconds, restart_longest_seconds: before the first start of a server that died, and twice as long before
+            each further one, up to the second.
+        restart_settled_seconds: after which a server that died counts as one that had worked.
+        restart_attempts: starts that may fail in a row.
+        consents: calls of the operator's consent function at once; more wait for one to end.
         steps, frames, pixels: of a video, the last in each frame; None for what the checkpoint can do.
     """
 
@@ -47,6 +53,7 @@ class Limits:
     head: int = 2**14
     fields: int = 64
     head_seconds: float = 10.0
+    handshake_seconds: float = 10.0
     body_seconds: float = 60.0
     idle_seconds: float = 30.0
     next_seconds: float = 2.0
@@ -59,6 +66,11 @@ class Limits:
     grace: float = 5.0
     patience: float = 600.0
     stubborn: float = 120.0
+    restart_seconds: float = 0.5
+    restart_longest_seconds: float = 30.0
+    restart_settled_seconds: float = 60.0
+    restart_attempts: int = 5
+    consents: int = 16
     steps: int | None = None
     frames: int | None = None
     pixels: int | None = None

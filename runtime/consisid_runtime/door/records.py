@@ -116,12 +116,12 @@ class JsonLines(logging.Formatter):
 
 
 @contextmanager
-def writing(handler: logging.Handler) -> Iterator[None]:
-    """The door's log goes to `handler`, as JSON lines, and nowhere else."""
+def writing(handler: logging.Handler, level: int = logging.INFO) -> Iterator[None]:
+    """The door's log from this level on goes to `handler`, as JSON lines, and nowhere else."""
     logger = logging.getLogger(__package__)
     handler.setFormatter(JsonLines())
     before = logger.level, logger.propagate
-    logger.setLevel(logging.INFO)
+    logger.setLevel(level)
     logger.propagate = False
     logger.addHandler(handler)
     try:

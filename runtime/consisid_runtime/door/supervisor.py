@@ -13,12 +13,7 @@ from consisid_runtime.door.upstream import Upstream
 from consisid_runtime.errors import ConsisIDError, ServerUnreachable
 from consisid_runtime.serve.tritonserver import TritonServer
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
-_SETTLED = 60.0
-"""Seconds after which a server that died counts as one that had worked."""
 _LOOK = 0.1
-_ATTEMPTS = 5
-"""Starts that may fail in a row."""
 _UNHEARD = 4
 """Questions in a row that a server may leave unanswered: the last of them may have met a machine that stood still."""
 
@@ -30,7 +25,7 @@ class Supervisor:
 
     Args:
         server: a private one.
-        limits: see `Limits`.
+        limits: of pauses, attempts and patience with a server that answers nothing.
 
     Attributes:
         upstream: the running server's; None while there is none.
@@ -60,24 +55,24 @@ class Supervisor:
 
     async def run(self) -> None:
         """Watch over the started server until `stop`. Raises the error of the last of several failed starts."""
-        loop = asyncio.get_running_loop()
-        pause, failures, began = _FIRST_PAUSE, 0, loop.time()
+        loop, limits = asyncio.get_running_loop(), self._limits
+        pause, failures, began = limits.restart_seconds, 0, loop.time()
         while not self._stopping.is_set():
             if self.upstream is not None:
                 await self._end_of_server()
-                if loop.time() - began > _SETTLED:
-                    pause = _FIRST_PAUSE
+                if loop.time() - began > limits.restart_settled_seconds:
+                    pause = limits.restart_seconds
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._stopping.wait()
                 return
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            pause = min(2 * pause, limits.restart_longest_seconds)
             try:
                 await self.start()
             except ConsisIDError as error:
                 failures += 1
-                log.error("start %d of %d failed: %s", failures, _ATTEMPTS, error)
-                if failures == _ATTEMPTS and not self._stopping.is_set():
+                log.error("start %d of %d failed: %s", failures, limits.restart_attempts, error)
+                if failures == limits.restart_attempts and not self._stopping.is_set():
                     raise
             else:
                 failures, began = 0, loop.time()

@@ -11,9 +11,12 @@ from consisid_runtime.memory.decide import Setting
 from consisid_runtime.serve.layout import AUTO, check, choose
 from consisid_runtime.serve.repository import SINGLE_LAYOUT, repository
 from consisid_runtime.serve.tritonserver import TritonServer
+from consisid_runtime.stages.face.faces import KEPT, SECONDS
 from consisid_runtime.wire import (
     BUNDLE_VARIABLE,
     DEVICE_VARIABLE,
+    FACES_KEPT_VARIABLE,
+    FACES_SECONDS_VARIABLE,
     MEMORY_VARIABLE,
     VERIFIED_VARIABLE,
     WATERMARK_VARIABLE,
@@ -36,6 +39,7 @@ class Server(TritonServer):
         memory: as for `Bundle.open`; for one process, hence for layout "single".
         watermark: the function that marks every video, `module:function` of a package that is installed for the models;
             None takes that of `WATERMARK_VARIABLE`.
+        faces_kept, faces_seconds: of how many photographs what was read is remembered, and for how long.
         settings: `host`, `grpc_port`, `http_port`, `metrics_port`, `log`, `ready_timeout`, `threads`, `private` of
             `TritonServer`.
     """
@@ -48,16 +52,23 @@ class Server(TritonServer):
         layout: str = AUTO,
         memory: Setting | None = None,
         watermark: str | None = None,
+        faces_kept: int = KEPT,
+        faces_seconds: float = SECONDS,
         **settings: Any,
     ) -> None:
         check_device(device)
         check(layout, memory)
         self._bundle, self._device, self._layout, self._memory = Path(bundle), device, layout, memory
-        chosen = {MEMORY_VARIABLE: None if memory is None else str(memory), WATERMARK_VARIABLE: watermark}
+        chosen = {
+            MEMORY_VARIABLE: None if memory is None else str(memory),
+            WATERMARK_VARIABLE: watermark,
+            DEVICE_VARIABLE: device,
+            FACES_KEPT_VARIABLE: str(faces_kept),
+            FACES_SECONDS_VARIABLE: str(faces_seconds),
+        }
         super().__init__(
             model_repository(),
-            environment={DEVICE_VARIABLE: device}
-            | {name: value for name, value in chosen.items() if value is not None},
+            environment={name: value for name, value in chosen.items() if value is not None},
             folders={BUNDLE_VARIABLE: self._bundle},
             **settings,
         )

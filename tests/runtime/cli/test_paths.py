@@ -176,6 +176,8 @@ def arguments(name: str, path: Path, usable: dict[str, Path]) -> list[str]:
                 "video" if other.name == "out" and names[0] in ("generate", "request") else other.name, path
             )
             given += other.given(path if other is wanted else good)
+    if names == ("serve",) and wanted.name != "bundle":
+        given += ["--bundle", str(usable["bundle"])]
     given += {"generate": ["--prompt", "a"], "request": ["--prompt", "a", "--url", "grpc://127.0.0.1:9"]}.get(
         names[0], []
     )

@@ -120,7 +120,7 @@ def test_failures_are_those_that_no_caller_made() -> None:
 
 def test_what_an_answer_says_of_itself_is_measured() -> None:
     limits = Limits()
-    meters = Meters(limits, Queue(limits), Budget(limits), Supervisor(None))  # type: ignore[arg-type]
+    meters = Meters(limits, Queue(limits), Budget(limits), Supervisor(None, limits))  # type: ignore[arg-type]
     info = {
         "seconds": {"face": 0.02, "denoise": 3.0, "another": 1.0},
         "denoise": {"computed_steps": 4, "guided_steps": 2},

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from consisid_runtime.door.consent import Consent
+from consisid_runtime.door.limits import Limits
 from consisid_runtime.door.request import Asked
 from consisid_runtime.door.signing import Signing
 from consisid_runtime.errors import ConsentRefused, HookFailed, ServerTimeout
@@ -36,6 +37,25 @@ def test_a_door_without_hooks_changes_nothing() -> None:
         assert await Signing().sign_answer(answer) is answer
 
     asyncio.run(run())
+
+
+def test_no_more_calls_of_a_function_at_once_than_a_limit_allows() -> None:
+    running: list[int] = []
+    most: list[int] = []
+
+    def allow(*_: object) -> None:
+        running.append(1)
+        most.append(len(running))
+        time.sleep(0.02)
+        running.pop()
+
+    async def run(at_once: int) -> int:
+        consent, until = Consent(allow, Limits(consents=at_once)), time.monotonic() + 10
+        await asyncio.gather(*(consent.ask(ASKED, "me", until) for _ in range(6)))
+        return max(most)
+
+    assert asyncio.run(run(1)) == 1
+    assert asyncio.run(run(6)) > 1
 
 
 def test_a_function_that_does_not_return_ends_with_the_deadline() -> None:

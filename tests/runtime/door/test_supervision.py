@@ -191,12 +191,10 @@ class Upstream:
 
 def test_each_start_comes_later_and_a_server_that_cannot_start_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subject, "Upstream", Upstream)
-    monkeypatch.setattr(subject, "_FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(subject, "_LONGEST_PAUSE", 0.08)
     server = Dying(4)
 
     async def run() -> float:
-        watched = Supervisor(server)  # type: ignore[arg-type]
+        watched = Supervisor(server, Limits(restart_seconds=0.01, restart_longest_seconds=0.08))  # type: ignore[arg-type]
         await watched.start()
         begin = time.monotonic()
         with pytest.raises(ServerError, match="no memory"):
@@ -243,10 +241,9 @@ def test_a_server_that_answers_nothing_is_started_again(
             return next(left, True)
 
     monkeypatch.setattr(subject, "Upstream", Deaf)
-    monkeypatch.setattr(subject, "_FIRST_PAUSE", 0.01)
 
     async def run() -> None:
-        watched = Supervisor(Silent(), Limits(stubborn=0.08))  # type: ignore[arg-type]
+        watched = Supervisor(Silent(), Limits(stubborn=0.08, restart_seconds=0.01))  # type: ignore[arg-type]
         await watched.start()
         task = asyncio.create_task(watched.run())
         await asyncio.sleep(0.6)
@@ -260,10 +257,9 @@ def test_a_server_that_answers_nothing_is_started_again(
 
 def test_a_stop_in_the_middle_of_a_pause_ends_the_watch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subject, "Upstream", Upstream)
-    monkeypatch.setattr(subject, "_FIRST_PAUSE", 60.0)
 
     async def run() -> None:
-        watched = Supervisor(Dying(9))  # type: ignore[arg-type]
+        watched = Supervisor(Dying(9), Limits(restart_seconds=60.0))  # type: ignore[arg-type]
         await watched.start()
         task = asyncio.create_task(watched.run())
         await asyncio.sleep(0.05)

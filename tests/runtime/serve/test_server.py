@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -228,7 +229,7 @@ from pathlib import Path
 import consisid_runtime.serve.server
 from consisid_runtime.cli.main import main
 from consisid_runtime.serve.tritonserver import TritonServer
-def tiny(bundle, device, layout, memory, watermark, **settings):
+def tiny(bundle, device, layout, memory, watermark, faces_kept, faces_seconds, **settings):
     return TritonServer(bundle, **settings)
 consisid_runtime.serve.server.Server = tiny
 ports = ["--grpc-port", "0", "--http-port", "0"]
@@ -239,9 +240,14 @@ main()
 
 @pytest.mark.server
 @pytest.mark.parametrize("more", [[], ["--direct", "--metrics-port", "0"]], ids=["door", "direct"])
-def test_serve_shows_the_log_and_ends_when_told_to(tiny_repository: Path, more: list[str]) -> None:
-    command = [sys.executable, "-c", SERVE, str(tiny_repository), *more]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as serve:
+def test_serve_shows_the_log_and_ends_when_told_to(tiny_repository: Path, tmp_path: Path, more: list[str]) -> None:
+    """The door's settings are a file's and a variable's."""
+    command, environment = [sys.executable, "-c", SERVE, str(tiny_repository), *more], dict(os.environ)
+    if not more:
+        (tmp_path / "serve.toml").write_text("queue = 7\nhead_bytes = 1024\nready_seconds = 60\ngrpc_port = 1\n")
+        command += ["--config", str(tmp_path / "serve.toml")]
+        environment["CONSISID_SERVE_QUEUE"] = "8"
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as serve:
         assert serve.stdout is not None
         urls = json.loads(serve.stdout.readline())
         try:
@@ -250,6 +256,13 @@ def test_serve_shows_the_log_and_ends_when_told_to(tiny_repository: Path, more: 
                 pytest.raises(ConsisIDError, match=r"(second|consisid_stream) failed"),
             ):
                 client.generate(b"image", "crash")
+            if not more:
+                with urllib.request.urlopen(urls["metrics"]) as metrics:
+                    assert b"consisid_queue_places 8.0\n" in metrics.read()
+                long = urllib.request.Request(urls["metrics"], headers={"x": "y" * 1024})
+                with pytest.raises(urllib.error.HTTPError, match="431") as refused, urllib.request.urlopen(long):
+                    pass
+                refused.value.close()
         finally:
             serve.send_signal(signal.SIGTERM)
         _, log = serve.communicate(timeout=30)
@@ -266,10 +279,10 @@ def test_serve_shows_the_log_and_ends_when_told_to(tiny_repository: Path, more: 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--metrics-port", "8002"], "--metrics-port belongs to --direct"),
+        (["--metrics-port", "8002"], "metrics_port belongs to --direct (metrics_port: --metrics-port)"),
         (["--direct", "--token-file", "x"], "no TLS, no token"),
         (["--direct", "--tls-cert", "x", "--tls-key", "y"], "no TLS, no token"),
-        (["--direct", "--max-steps", "20"], "are the door's; leave out --direct"),
+        (["--direct", "--max-steps", "20"], "max_steps is the door's (max_steps: --max-steps, direct: --direct)"),
         (["--tls-cert", "x"], "x cannot be read"),
         (["--token-file", "/nowhere/token"], "/nowhere/token cannot be read"),
     ],

@@ -131,3 +131,9 @@ def test_quality_tells_sharp_from_blurred_turned_from_straight_and_what_is_hidde
     labels[60:80, :20] = 6
     assert quality(box, straight, crop, labels)["face_hidden"] == ["mouth"]
     assert quality(box, np.zeros((5, 2), np.float32), crop, labels)["face_yaw"] == 90.0
+
+
+@pytest.mark.parametrize("settings", [{"kept": -1}, {"seconds": 0.0}, {"seconds": float("nan")}])
+def test_bounds_that_are_none(settings: dict[str, Any]) -> None:
+    with pytest.raises(InvalidOption, match="kept from 0 on"):
+        Faces(**settings)

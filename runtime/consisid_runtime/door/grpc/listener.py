@@ -10,7 +10,6 @@ from consisid_runtime.door.access import Access
 from consisid_runtime.door.grpc.service import Service
 from consisid_runtime.door.limits import Limits
 
-_HANDSHAKE_MS = 10_000
 _PING_MS = 30_000
 
 
@@ -26,7 +25,7 @@ class Listener:
             ("grpc.absolute_max_metadata_size", limits.head),
             ("grpc.max_concurrent_streams", limits.fields),
             ("grpc.max_allowed_incoming_connections", limits.connections),
-            ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
+            ("grpc.server_handshake_timeout_ms", int(limits.handshake_seconds * 1000)),
             ("grpc.max_connection_idle_ms", int(limits.idle_seconds * 1000)),
             ("grpc.keepalive_time_ms", _PING_MS),
             ("grpc.keepalive_timeout_ms", _PING_MS // 3),

@@ -13,7 +13,6 @@ from consisid_runtime.door.http.connections import Connections
 from consisid_runtime.door.http.protocol import Connection
 from consisid_runtime.door.limits import Limits
 
-_HANDSHAKE = 10.0
 _BACKLOG = 128
 
 
@@ -51,7 +50,7 @@ class Listener:
             port,
             backlog=_BACKLOG,
             ssl=context,
-            ssl_handshake_timeout=_HANDSHAKE if context else None,
+            ssl_handshake_timeout=self._limits.handshake_seconds if context else None,
         )
 
     async def stop(self) -> None:

@@ -27,11 +27,20 @@ from consisid_runtime.serve.ticket import Look
 from consisid_runtime.serve.warm_up import warm_up
 from consisid_runtime.signatures import STREAM
 from consisid_runtime.stages import table
-from consisid_runtime.stages.face.faces import Faces
+from consisid_runtime.stages.face.faces import KEPT, SECONDS, Faces
 from consisid_runtime.stages.flow import Call, in_process
 from consisid_runtime.stages.table import Values
 from consisid_runtime.stages.work import Work
-from consisid_runtime.wire import BUNDLE_VARIABLE, MEMORY_VARIABLE, array_of, describe, required_inputs, value_of
+from consisid_runtime.wire import (
+    BUNDLE_VARIABLE,
+    FACES_KEPT_VARIABLE,
+    FACES_SECONDS_VARIABLE,
+    MEMORY_VARIABLE,
+    array_of,
+    describe,
+    required_inputs,
+    value_of,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -48,7 +57,7 @@ class StreamModel(Base):
 
     def load(self) -> Callable[[Options], Plan]:
         self.bundle = self.open()
-        self._work = Work(self.bundle, Faces())
+        self._work = Work(self.bundle, _faces())
         self._turns = Turns(_MOST)
         threading.Thread(target=self._compute, daemon=True).start()
         return self.bundle.plan
@@ -108,6 +117,17 @@ class StreamModel(Base):
         yield Event("face", 0, 1)
         identity = self._work.identify(self.call(asked), values["image"], asked.plan, look)
         return {"identity": identity.handle, "face": dict(identity.info)}
+
+
+def _faces() -> Faces:
+    """As the variables say. Raises `InvalidOption`."""
+    kept, seconds = os.environ.get(FACES_KEPT_VARIABLE, KEPT), os.environ.get(FACES_SECONDS_VARIABLE, SECONDS)
+    try:
+        return Faces(int(kept), float(seconds))
+    except ValueError:
+        raise InvalidOption(
+            f"{FACES_KEPT_VARIABLE} and {FACES_SECONDS_VARIABLE} must be numbers, got {kept!r} and {seconds!r}"
+        ) from None
 
 
 def _values(asked: Asked) -> Values:

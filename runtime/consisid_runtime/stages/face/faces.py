@@ -43,9 +43,13 @@ class Faces:
     Args:
         kept: faces, and as many handles, at most.
         seconds: after which one is forgotten, counted from when it was read.
+
+    Raises `InvalidOption` for less than none, and for no time.
     """
 
     def __init__(self, kept: int = KEPT, seconds: float = SECONDS) -> None:
+        if kept < 0 or not seconds > 0:
+            raise InvalidOption(f"faces are kept from 0 on, for more than 0 seconds; got {kept} for {seconds:g} s")
         self._kept, self._seconds = kept, seconds
         self._by_content: OrderedDict[tuple[bytes, _Options], _Read] = OrderedDict()
         self._by_handle: OrderedDict[str, _Read] = OrderedDict()

@@ -1,0 +1,10 @@
+"""The settings of `consisid serve`: what there is, where it comes from, and how it is printed.
+
+    kinds      types of values, and what they accept, in words
+    groups     every setting with its bounds, its default and its meaning
+    settings   the groups as one model, and what the door's `Limits` are by it
+    resolve    the command line before the environment before a file before the default; typed errors
+    text       TOML that can be given as such a file again
+
+Needs pydantic-settings, of the extra `door`. Defaults of the door's bounds are those of `door.limits`.
+"""

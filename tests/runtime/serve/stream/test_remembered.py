@@ -1,0 +1,48 @@
+"""How many faces the streaming model remembers, and for how long, is what its launcher says."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from consisid_runtime.errors import InvalidOption
+from consisid_runtime.wire import FACES_KEPT_VARIABLE, FACES_SECONDS_VARIABLE
+
+LOADED = [f"consisid_runtime.serve.{name}" for name in ("models", "stream.composed", "stream.model")]
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", ModuleType("triton_python_backend_utils"))
+    for name in LOADED:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    yield importlib.import_module(LOADED[-1])
+    for name in LOADED:
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize(("kept", "seconds", "found"), [("3", "2.5", (3, 2.5)), (None, None, (64, 3600.0))])
+def test_the_variables_are_read(
+    model: Any, monkeypatch: pytest.MonkeyPatch, kept: str | None, seconds: str | None, found: tuple[int, float]
+) -> None:
+    for name, value in ((FACES_KEPT_VARIABLE, kept), (FACES_SECONDS_VARIABLE, seconds)):
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    faces = model._faces()
+    assert (faces._kept, faces._seconds) == found
+
+
+@pytest.mark.parametrize("kept", ["many", "-1", "2.5", ""])
+def test_a_variable_that_is_no_number_ends_the_model_with_a_typed_error(
+    model: Any, monkeypatch: pytest.MonkeyPatch, kept: str
+) -> None:
+    monkeypatch.setenv(FACES_KEPT_VARIABLE, kept)
+    with pytest.raises(InvalidOption, match="got"):
+        model._faces()
