@@ -73,7 +73,7 @@ class FaultServer:
         self._environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(sys.path),
-            **{f"CONSISID_{name.upper()}": str(value) for name, value in (settings or {}).items()},
+            **{f"CONSISID_SERVE_{name.upper()}": str(value) for name, value in (settings or {}).items()},
             "TMPDIR": str(self.temporary),
             _MARK: self._mark,
         }
