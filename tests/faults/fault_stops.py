@@ -78,7 +78,7 @@ def hang(server: FaultServer, name: str, known: Sequence[Known], *, running: boo
         late = over_http(server, known[1].with_(timeout=_DEADLINE))
         assert late.end in _REFUSED and late.seconds < 4, late
         if work is not None:
-            assert work.result().end == "SERVER_TIMEOUT", work.result()
+            assert work.result().end == "SERVER_DIED", work.result()
         answer = over_grpc(server, known[2])
         assert wrong(known[2], answer, known) is None
         served = time.monotonic() - begin

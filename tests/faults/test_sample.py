@@ -32,7 +32,7 @@ def test_a_door_that_stands_still_for_a_while(server: FaultServer, known: list[K
 
 
 def test_a_model_that_stands_still_for_ever(server: FaultServer, known: list[Known]) -> None:
-    hang(server, "consisid_stream", known, running=False)
+    hang(server, "consisid_stream", known, running=True)
 
 
 def test_connections_that_do_not_go_on(server: FaultServer, known: list[Known]) -> None:
