@@ -39,7 +39,8 @@ release-check: install
 test: check
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not proof'
 
-# What takes longer than a test may: 50 minutes on 2 cores, and 25 GB of disk. What has a record is not repeated.
+# What takes longer than a test may: an hour on 2 cores and two more of traffic, and 25 GB of disk. What has a record is not
+# repeated.
 proof: install
 	$(BIN)/pytest -m proof
 

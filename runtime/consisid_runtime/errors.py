@@ -381,6 +381,15 @@ class ServerTimeout(ServerError):
     remedy = "Allow a longer timeout, or ask for fewer steps or frames."
 
 
+class SharedMemoryFull(ServerError):
+    """The server has no room left in shared memory for the request's tensors."""
+
+    code = "SHARED_MEMORY_FULL"
+    http = 507
+    grpc = "RESOURCE_EXHAUSTED"
+    remedy = "Send it again later, or a smaller one; the server needs more room in /dev/shm (containers: --shm-size)."
+
+
 def all_errors() -> list[type[ConsisIDError]]:
     """Every class that has a code of its own, parents before children, siblings in the order of definition.
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from consisid_runtime.errors import InvalidOption
+from consisid_runtime.errors import ConsisIDError, InvalidOption, ServerDied, SharedMemoryFull
 from consisid_runtime.files.image_file import check_bytes
 from consisid_runtime.files.json_file import parse_json
 from consisid_runtime.options import Options, check_prompt
@@ -74,6 +74,10 @@ LONGEST_INTERVAL = 86400.0
 
 INFO = "_info"
 """Behind a stage's name: the port that carries what it reports, as JSON."""
+
+# What Triton server's Python backend says of itself.
+_UNHEALTHY = re.compile(r"Stub process.* is not healthy")
+_FULL = re.compile(r"Failed to increase the shared memory pool|grown shared memory region|initialize shared memory key")
 
 # Request parameters of Triton server's own protocol extensions: clients may send them, no stage reads them.
 _TRITON = {"sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "headers", "binary_data_output"}
@@ -256,3 +260,12 @@ def _warnings(reports: Mapping[str, Mapping[str, Any]]) -> list[str]:
             "alike; leave space around the head in a close-up"
         )
     return found
+
+
+def of_backend(text: str) -> ConsisIDError | None:
+    """The typed error for what Triton server's Python backend says of itself; None for anything else."""
+    if _UNHEALTHY.search(text):
+        return ServerDied("the process of a model stands still, or has ended; the request may be sent again")
+    if _FULL.search(text):
+        return SharedMemoryFull("shared memory is full, in which the server's models pass on tensors")
+    return None

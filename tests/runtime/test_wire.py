@@ -8,7 +8,7 @@ import pytest
 from consisid_runtime.options import Options
 from consisid_runtime.plan import Geometry, plan
 from consisid_runtime.signatures import Port
-from consisid_runtime.wire import array_of, describe, value_of
+from consisid_runtime.wire import array_of, describe, of_backend, value_of
 
 PLAN = plan(Options(), Geometry(9, 32, 32, 8, 4, 2, fixed_size=False))
 
@@ -71,3 +71,19 @@ def test_tensors_are_copied_from_the_servers_memory() -> None:
 def test_bytes_arrive_as_they_were_sent() -> None:
     data = bytes(range(256))
     assert value_of(Port("image", "UINT8", (256,)), array_of(data)) == data
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("Stub process 'denoise_0_0' is not healthy.", "SERVER_DIED"),
+        ("Failed to process the request: Stub process is not healthy.", "SERVER_DIED"),
+        ("Failed to increase the shared memory pool size for key 'a' to 9 bytes.", "SHARED_MEMORY_FULL"),
+        ("Unable to initialize shared memory key 'a' to requested size (9 bytes).", "SHARED_MEMORY_FULL"),
+        ("division by zero", None),
+    ],
+)
+def test_what_the_python_backend_says_of_itself_has_a_code(text: str, code: str | None) -> None:
+    found = of_backend(text)
+    assert (found and found.code) == code
+    assert "'a'" not in str(found), "the name of its memory stays in the log"

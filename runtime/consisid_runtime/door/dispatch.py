@@ -165,7 +165,7 @@ class Dispatch:
     ) -> Any:
         """The answer; once nobody waits for it, the models are told so, and it is awaited all the same.
 
-        A server whose models do not end is started again.
+        A server whose models do not end, or stand still, is started again.
         """
         ticket = Ticket(upstream.port.tickets)
         answer = asyncio.create_task(upstream.stream(asked.message(ticket.name, CURRENT.get()), on_event))
@@ -182,6 +182,8 @@ class Dispatch:
                     await asyncio.wait({answer})
                 self._meters.released(time.monotonic() - told)
             ticket.close()
+            if upstream.hurt:
+                await self._supervisor.restart(upstream)
             return answer.result()
         finally:
             left.cancel()

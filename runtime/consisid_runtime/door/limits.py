@@ -33,8 +33,8 @@ class Limits:
         share: of connections, places in the queue and bytes in flight that one address may hold.
         grace: what runs when the door is stopped has so long to end.
         patience: waiting requests wait so long for a server that is started again.
-        stubborn: models that were told that a request has ended may work on it so long; then the server is started
-            again.
+        stubborn: models that were told that a request has ended may work on it so long, and Triton server may say
+            nothing at all so long; then the server is started again.
         restart_seconds, restart_longest_seconds: before the first start of a server that died, and twice as long before
             each further one, up to the second.
         restart_settled_seconds: after which a server that died counts as one that had worked.

@@ -122,7 +122,7 @@ class _Starts(Collector):
 
     def collect(self) -> Iterator[CounterMetricFamily]:
         yield CounterMetricFamily("consisid_server_starts", "Of Triton server.", self._supervisor.starts)
-        shown = "Starts because models did not end a request."
+        shown = "Starts because models did not end a request, or the server answered nothing."
         yield CounterMetricFamily("consisid_server_hung", shown, self._supervisor.hung)
 
 

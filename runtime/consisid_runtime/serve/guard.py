@@ -36,6 +36,8 @@ SIGNALLED = 128
 _MEMORY, _TEMPORARY = Path("/dev/shm"), Path("/tmp")
 _LINK = "python_env"
 _EVERY = 0.2
+_STILL = 3.0
+"""Seconds for which a model's process may be stopped: a request that it works on would wait for ever."""
 
 
 def clean(folder: str, shared_memory: str) -> None:
@@ -79,6 +81,7 @@ class Guard:
         self._folder, self._shared_memory, self._grace = folder, shared_memory, grace
         self._lost_model = False
         self._models: set[int] = set()
+        self._stopped: dict[int, float] = {}
         self._backend_folder = _BackendFolder(folder / _LINK)
         self._child = subprocess.Popen(
             command,
@@ -101,7 +104,7 @@ class Guard:
         return code if code >= 0 else SIGNALLED - code
 
     def _watch(self) -> None:
-        while all(_parent(pid) == self._child.pid for pid in self._models):
+        while all(_parent(pid) == self._child.pid for pid in self._models) and not self._stands_still():
             ordered = select.select([0], [], [], _EVERY)[0]
             if not self._models:
                 self._backend_folder.look(self._child.pid)
@@ -122,10 +125,15 @@ class Guard:
         if self._child.poll() is None:
             self._lost_model = True
             with contextlib.suppress(OSError):
-                print(
-                    "the process of a model ended, killed or crashed: the server is ended", file=sys.stderr, flush=True
-                )
+                what = "stands still" if self._stopped else "ended, killed or crashed"
+                print(f"the process of a model {what}: the server is ended", file=sys.stderr, flush=True)
             self._child.kill()
+
+    def _stands_still(self) -> bool:
+        now = time.monotonic()
+        stopped = [pid for pid in self._models if (found := _state(pid)) is not None and found[0] == "T"]
+        self._stopped = {pid: self._stopped.get(pid, now) for pid in stopped}
+        return any(now - since > _STILL for since in self._stopped.values())
 
     def _stop(self) -> None:
         """Ask the command to end, and kill it when the grace is over, or when it has nothing left to do.
@@ -205,11 +213,17 @@ def descendants(pid: int) -> list[int]:
 
 def _parent(pid: int | str) -> int | None:
     """The parent of a process; None when it has ended."""
+    found = _state(pid)
+    return None if found is None or found[0] in "ZX" else found[1]
+
+
+def _state(pid: int | str) -> tuple[str, int] | None:
+    """The letter of a process's state in /proc, and its parent; None where there is no such process."""
     try:
         state, parent = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[:2]
     except OSError:
         return None
-    return None if state in "ZX" else int(parent)
+    return state, int(parent)
 
 
 def main(folder: str, shared_memory: str, grace: str, *command: str) -> int:

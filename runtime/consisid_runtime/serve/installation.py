@@ -68,6 +68,8 @@ def backend_folder(installation: Installation, folder: Path) -> Path:
     for file in ("libtriton_python.so", "triton_python_backend_utils.py"):
         (python / file).symlink_to(installation.backends / "python" / file)
     (python / installation.stub.name).symlink_to(installation.stub)
+    # Where the disk is full, Python would keep a part of a module's bytecode there, and no model could read it.
+    (python / "__pycache__").touch()
     return python.parent
 
 

@@ -43,6 +43,7 @@ from consisid_runtime.wire import (
     Extras,
     array_of,
     describe,
+    of_backend,
     parse_parameters,
     read_options,
     value_of,
@@ -229,6 +230,7 @@ def failure(error: Exception, name: str, request: str) -> Any:
     What an unexpected error of the model `name` says may name paths or memory of the server: it goes to the log only,
     with the id of the request where that is a short word: without a door, callers write anything there.
     """
+    error = of_backend(str(error)) or error
     if not isinstance(error, ConsisIDError):
         reference = secrets.token_hex(4)
         trace = "".join(traceback.format_exception(error))

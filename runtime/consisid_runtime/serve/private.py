@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from consisid_runtime.serve.ticket import make_spare
 from consisid_runtime.wire import TICKETS_VARIABLE
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class PrivatePort:
         private = folder / "private"
         private.mkdir(mode=0o700)
         (private / _TICKETS).mkdir(mode=0o700)
+        make_spare(private / _TICKETS)
         (server_key, server), (key, certificate) = make_certificate(_NAME), make_certificate(_NAME)
         for name, content in (("server.key", server_key), ("server.pem", server), ("client.pem", certificate)):
             with open(private / name, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:

@@ -6,6 +6,7 @@ of its own by a parameter of the request, and creates the file where the caller 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
@@ -17,6 +18,14 @@ from consisid_runtime.errors import RequestCancelled
 from consisid_runtime.wire import TICKET, TICKETS_VARIABLE, URGENT
 
 _NAME = re.compile(r"[0-9a-f]{32}")
+_SPARE = "spare-0", "spare-1"
+"""Files in the folder that become tickets where none can be created: as many as there are requests at a time."""
+
+
+def make_spare(folder: Path) -> None:
+    """For every later ticket in this folder. Raises `OSError`."""
+    for name in _SPARE:
+        (folder / name).touch(mode=0o600)
 
 
 class Ticket:
@@ -29,17 +38,24 @@ class Ticket:
     def __init__(self, folder: Path) -> None:
         self.name = secrets.token_hex(16)
         self._path = folder / self.name
+        self._spare: Path | None = None
 
     def cancel(self) -> None:
-        """End the request at the models' next look. Idempotent; the folder may be gone."""
-        try:
+        """End the request at the models' next look, also where the disk is full. Idempotent; the folder may be gone."""
+        with contextlib.suppress(OSError):
             self._path.touch(mode=0o600)
-        except OSError:
             return
+        for spare in map(self._path.with_name, _SPARE):
+            with contextlib.suppress(OSError):
+                spare.rename(self._path)
+                self._spare = spare
+                return
 
     def close(self) -> None:
-        """The request has ended: remove the file, if there is one."""
-        self._path.unlink(missing_ok=True)
+        """The request has ended: remove the file, if there is one. Idempotent; the folder may be gone."""
+        spare, self._spare = self._spare, None
+        with contextlib.suppress(FileNotFoundError):
+            self._path.unlink() if spare is None else self._path.rename(spare)
 
 
 class Look:

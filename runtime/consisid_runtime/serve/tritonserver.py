@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from consisid_runtime.cpus import check_threads, default_threads, thread_variables
-from consisid_runtime.errors import ConsisIDError, ServerError, from_wire
+from consisid_runtime.errors import ConsisIDError, OutputUnwritable, ServerError, from_wire
 from consisid_runtime.files.temporary import temporary_folder
 from consisid_runtime.plan import Plan
 from consisid_runtime.serve import guard
@@ -33,7 +33,7 @@ from consisid_runtime.serve.private import PrivatePort
 from consisid_runtime.serve.repository import write_files
 from consisid_runtime.wire import TOKEN_VARIABLE
 
-_GRACE = 10.0
+_GRACE, _LATE = 10.0, 5.0
 # For each connection to a private server's metrics, which are on a Unix socket.
 _HARMLESS = b"NODELAY NOT SUPPORTED"
 _LOADED_AT_ONCE = 4  # models, Triton server's own default
@@ -116,8 +116,8 @@ class TritonServer:
     def start(self) -> Self:
         """Prepare, start, and wait until every model is loaded.
 
-        Raises what `prepare` raises, the typed error of a model that could not load, or `ServerError` with the end of
-        the server's log.
+        Raises what `prepare` raises, `OutputUnwritable` where its files cannot be written, the typed error of a model
+        that could not load, or `ServerError` with the end of the server's log.
         """
         self.prepare()
         edition, repository, installation = self.edition, self._repository(), self._installation
@@ -158,8 +158,12 @@ class TritonServer:
                 cwd=import_folder(folder),
                 start_new_session=True,
             )
-        except BaseException:
+        except BaseException as error:
             shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise OutputUnwritable(
+                    f"Triton server's files cannot be written in {folder.parent}: {error}"
+                ) from error
             raise
         self._recent.clear()
         self._reader = threading.Thread(target=self._read_log, args=(running.stdout,), daemon=True)
@@ -237,7 +241,11 @@ class TritonServer:
         if at_once:
             self._order(running, guard.KILL)
         running.stdin.close()
-        running.wait()
+        try:
+            running.wait(_GRACE + _LATE)
+        except subprocess.TimeoutExpired:  # it stands still; what it started ends with it
+            running.kill()
+            running.wait()
         self._join_reader()
         guard.clean(*self._leaves)  # a guard that was killed did not
 

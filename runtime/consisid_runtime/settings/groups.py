@@ -120,7 +120,7 @@ class Requests(Group):
         _OWN.stubborn,
         1,
         _DAY,
-        "For which models may work on a request that has ended; then the server is started again.",
+        "For which models may work on what has ended, and Triton server may answer nothing; then it is started again.",
     )
     grace_seconds: float = number(_OWN.grace, 0, _DAY, "That what runs has to end when the door is stopped.")
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import time
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -14,7 +16,7 @@ from tritonclient.grpc import service_pb2_grpc
 
 from consisid_runtime.door.door import Door
 from consisid_runtime.errors import InvalidOption, RequestCancelled
-from consisid_runtime.serve.ticket import Look, Ticket, take_look
+from consisid_runtime.serve.ticket import Look, Ticket, make_spare, take_look
 from consisid_runtime.wire import TICKET, TICKETS_VARIABLE, read_options
 
 LONG = "sleep 30"
@@ -86,6 +88,27 @@ def test_a_ticket_is_a_file_that_models_look_for(tmp_path: Path, monkeypatch: py
     ticket.close()
     assert os.listdir(tmp_path) == []
     Ticket(tmp_path / "gone").cancel()
+
+
+def test_models_hear_of_a_caller_who_leaves_where_no_file_can_be_created(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, **settings: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    make_spare(tmp_path)
+    spare = os.listdir(tmp_path)
+    monkeypatch.setattr(Path, "touch", full)
+    for _ in range(2):
+        tickets = [Ticket(tmp_path) for _ in range(2)]
+        for ticket in tickets:
+            ticket.cancel()
+            with pytest.raises(RequestCancelled):
+                Look(str(tmp_path / ticket.name))()
+        for ticket in tickets:
+            ticket.close()
+            ticket.close()
+        assert sorted(os.listdir(tmp_path)) == sorted(spare)
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "../x", "a" * 31, "A" * 32, "a" * 33, "", 7, None])

@@ -15,7 +15,7 @@ from consisid_runtime.door.dispatch import Dispatch, _seconds
 from consisid_runtime.door.limits import Limits
 from consisid_runtime.door.request import Asked, Tensor, check
 from consisid_runtime.door.signing import Signing
-from consisid_runtime.errors import ConsentRefused
+from consisid_runtime.errors import ConsentRefused, ServerDied
 
 IMAGE, PROMPT = Tensor("image", "UINT8", [3], b"abc"), Tensor("prompt", "BYTES", [1], [b"a man"])
 HANDLE = "h" * 32
@@ -25,7 +25,7 @@ class Upstream:
     """Answers without an output."""
 
     def __init__(self, folder: Path) -> None:
-        self.port = SimpleNamespace(tickets=folder)
+        self.port, self.hurt = SimpleNamespace(tickets=folder), False
 
     async def stream(self, message: Any, on_event: Any) -> Any:
         return SimpleNamespace(outputs=[], raw_output_contents=[])
@@ -83,3 +83,31 @@ def test_a_face_may_be_forgotten_without_consent(tmp_path: Path) -> None:
     for request in (asked([IMAGE], action="identify"), asked([PROMPT], identity=HANDLE), asked([IMAGE, PROMPT])):
         with pytest.raises(ConsentRefused):
             run(tmp_path, request, refuse)
+
+
+def test_a_server_with_a_model_that_stands_still_is_ended_before_the_next_request_begins(tmp_path: Path) -> None:
+    done: list[str] = []
+
+    class Hurt(Upstream):
+        async def stream(self, message: Any, on_event: Any) -> Any:
+            done.append("asked")
+            self.hurt = True
+            raise ServerDied("a process stands still")
+
+    async def main() -> None:
+        async def serving(patience: float) -> Upstream:
+            return Hurt(tmp_path)
+
+        async def restart(upstream: Upstream) -> None:
+            await asyncio.sleep(0.05)
+            done.append("ended")
+
+        demand: Any = SimpleNamespace(plan=lambda _: None, at_least=lambda _: 0.0, seconds=lambda _: None)
+        supervisor: Any = SimpleNamespace(serving=serving, restart=restart)
+        meters: Any = SimpleNamespace(computed=lambda *_, **__: None)
+        dispatch = Dispatch(limits := Limits(), Queue(limits), demand, supervisor, Consent(None), Signing(), meters)
+        both = [dispatch.run(asked([IMAGE, PROMPT]), "me") for _ in range(2)]
+        assert {type(error) for error in await asyncio.gather(*both, return_exceptions=True)} == {ServerDied}
+
+    asyncio.run(main())
+    assert done == ["asked", "ended"] * 2

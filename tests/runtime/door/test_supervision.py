@@ -185,7 +185,7 @@ class Dying:
 class Upstream:
     def __init__(self, port: Any) -> None: ...
 
-    async def ready(self) -> bool:
+    async def ready(self, seconds: float = 5.0) -> bool:
         return True
 
     async def close(self) -> None: ...
@@ -207,6 +207,54 @@ def test_each_start_comes_later_and_a_server_that_cannot_start_is_given_up(monke
         return time.monotonic() - begin
 
     assert asyncio.run(run()) > 0.01 + 0.02 + 0.04 + 5 * 0.08 - 0.02
+
+
+class Silent(Dying):
+    """A server that runs until it is killed."""
+
+    def __init__(self) -> None:
+        super().__init__(9)
+        self.killed = threading.Event()
+
+    def start(self) -> None:
+        self.killed.clear()
+        super().start()
+
+    def wait(self) -> None:
+        self.killed.wait()
+        super().wait()
+
+    def kill(self) -> None:
+        time.sleep(0.1)  # it cleans up
+        self.killed.set()
+
+    def stop(self) -> None:
+        self.killed.set()
+
+
+@pytest.mark.parametrize(("answers", "starts"), [([False] * 4, 2), ([True, False, False, False] * 3, 1)])
+def test_a_server_that_answers_nothing_is_started_again(
+    monkeypatch: pytest.MonkeyPatch, answers: list[bool], starts: int
+) -> None:
+    left = iter(answers)
+
+    class Deaf(Upstream):
+        async def ready(self, seconds: float = 5.0) -> bool:
+            return next(left, True)
+
+    monkeypatch.setattr(subject, "Upstream", Deaf)
+
+    async def run() -> None:
+        watched = Supervisor(Silent(), Limits(stubborn=0.08, restart_seconds=0.01))  # type: ignore[arg-type]
+        await watched.start()
+        task = asyncio.create_task(watched.run())
+        await asyncio.sleep(0.6)
+        assert (watched.starts, watched.hung) == (starts, starts - 1)
+        assert await watched.ready()
+        await watched.stop()
+        await asyncio.wait_for(task, 1)
+
+    asyncio.run(run())
 
 
 def test_a_stop_in_the_middle_of_a_pause_ends_the_watch(monkeypatch: pytest.MonkeyPatch) -> None:

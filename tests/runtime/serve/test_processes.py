@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -19,7 +20,7 @@ import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from consisid_runtime.client.client import Client
-from consisid_runtime.errors import ConsisIDError, InvalidOption, ServerError, ServerUnreachable
+from consisid_runtime.errors import ConsisIDError, InvalidOption, OutputUnwritable, ServerError, ServerUnreachable
 from consisid_runtime.serve import confined, guard
 from consisid_runtime.serve.server import Server
 from consisid_runtime.serve.tritonserver import TritonServer
@@ -186,6 +187,35 @@ def test_a_killed_guard_leaves_nothing(tiny_repository: Path) -> None:
             time.sleep(0.1)
         assert not alive(below), "the model that was computing included"
     assert not Path(folder).exists() and not regions(memory)
+
+
+@pytest.mark.server
+def test_a_guard_that_stands_still_keeps_nobody_from_the_end(
+    tiny_repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_GRACE", "_LATE"):
+        monkeypatch.setattr(f"consisid_runtime.serve.tritonserver.{name}", 0.2)
+    with TritonServer(tiny_repository, ready_timeout=60) as server:
+        memory = server._leaves[1]
+        below = {pid for pid in family(os.getpid()) if memory in command_of(pid)}
+        (warden,) = (pid for pid in below if guard.__file__ in command_of(pid))
+        os.kill(warden, signal.SIGSTOP)
+        server.stop()
+        deadline = time.monotonic() + 10
+        while alive(below) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not alive(below)
+
+
+def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(folder: Path, port: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("consisid_runtime.serve.private.PrivatePort.make", full)
+    with pytest.raises(OutputUnwritable, match=f"cannot be written in {tmp_path}: .*No space left on device"):
+        TritonServer({}, private=True).start()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("end", "status"), [("kill -SEGV $$", 139), ("kill -KILL $$", 137), ("exit 3", 3)])

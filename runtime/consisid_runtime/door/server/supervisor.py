@@ -1,4 +1,4 @@
-"""Starts Triton server again where it died, each time later, until it cannot start; and with another bundle."""
+"""Starts Triton server again where it died or fell silent, each time later, until it cannot; and with another bundle."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from consisid_runtime.serve.edition import Edition
 from consisid_runtime.serve.tritonserver import TritonServer
 
 _LOOK = 0.1
+_UNHEARD = 4
+"""Questions in a row that a server may leave unanswered: the last of them may have met a machine that stood still."""
 
 Found = TypeVar("Found")
 
@@ -33,12 +35,12 @@ class Supervisor:
 
     Args:
         server: a private one.
-        limits: of pauses and attempts.
+        limits: of pauses, attempts and patience with a server that answers nothing.
 
     Attributes:
         upstream: the running server's; None while there is none.
         starts: how often the server has been started, by `replace` apart.
-        hung: how often it was ended because its models did not end a request.
+        hung: how often it was ended because its models did not end a request, or because it answered nothing.
         took: seconds of the last start.
         replacing: whether the server is away because another edition is about to be served.
         changed: set, and replaced, when the server begins or ceases to serve.
@@ -141,7 +143,7 @@ class Supervisor:
         """End the server of `upstream`, which `run` then starts again; what it worked on ends with `ServerDied`."""
         if upstream is not self.upstream:
             return
-        log.error("Triton server's models did not end a request that nobody waits for; it is started again")
+        log.error("Triton server, or one of its models, hangs: it is started again")
         self.hung += 1
         await self._end(self._server.kill)
 
@@ -179,13 +181,25 @@ class Supervisor:
     async def _end_of_server(self) -> None:
         """Until it has ended, by itself or by `_end`."""
         upstream = self.upstream
+        listening = asyncio.create_task(self._listen())
         try:
             await asyncio.to_thread(self._server.wait)
         except ConsisIDError as error:
             if self.upstream is upstream:
                 log.error("%s", error)
+        finally:
+            listening.cancel()
         if self.upstream is upstream:
             await self._end(self._server.stop)
+
+    async def _listen(self) -> None:
+        """End a server that runs and answers nothing: whoever waits for it would wait for ever."""
+        upstream, pause, unheard = self.upstream, self._limits.stubborn / _UNHEARD / 2, 0
+        while upstream is not None and upstream is self.upstream:
+            await asyncio.sleep(pause)
+            unheard = 0 if await upstream.ready(pause) else unheard + 1
+            if unheard == _UNHEARD:
+                await asyncio.shield(self.restart(upstream))  # which ends this watch before it is done itself
 
     async def _end(self, end: Callable[[], None]) -> None:
         self._serving.clear()

@@ -14,6 +14,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from consisid_runtime.errors import ConsisIDError, RequestCancelled, ServerDied, ServerError, from_wire
 from consisid_runtime.events import Event
 from consisid_runtime.serve.private import CHANNEL_OPTIONS, PrivatePort
+from consisid_runtime.wire import of_backend
 
 _READY = 5.0
 """Seconds that the server may take to say that it is ready."""
@@ -27,22 +28,30 @@ log = logging.getLogger(__name__)
 
 
 class Upstream:
-    """One start of Triton server. Belongs to the event loop in which it is made."""
+    """One start of Triton server. Belongs to the event loop in which it is made.
+
+    Attributes:
+        hurt: the process of a model stands still: every further request would fail.
+    """
 
     def __init__(self, port: PrivatePort) -> None:
-        self.port = port
+        self.port, self.hurt = port, False
         self._channel = grpc.aio.secure_channel(
             port.target, port.credentials(), (*CHANNEL_OPTIONS, *_UNBOUNDED, ("grpc.enable_retries", 0))
         )
         self._closed = False
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
-    async def ready(self) -> bool:
-        """Whether every model is loaded."""
+    async def ready(self, seconds: float = _READY) -> bool:
+        """Whether every model is loaded, and the server says so in time."""
         try:
-            return bool((await self._stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=_READY)).ready)
+            return bool((await self._stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=seconds)).ready)
         except grpc.aio.AioRpcError:
             return False
+        except (asyncio.CancelledError, asyncio.InvalidStateError):
+            if self._closed:  # whoever asks waits for the next server
+                return False
+            raise
 
     async def stream(self, message: Any, on_event: Callable[[Event], None]) -> Any:
         """Send a ModelInferRequest; the ModelInferResponse with the video. Waits without a bound.
@@ -62,11 +71,14 @@ class Upstream:
                 except ConsisIDError as error:
                     failed = failed or error
         except grpc.aio.AioRpcError as error:
-            raise _typed(error.details() or "", error.code()) from None
+            failed = _typed(error.details() or "", error.code())
+            self.hurt |= isinstance(failed, ServerDied) and error.code() is not grpc.StatusCode.UNAVAILABLE
+            raise failed from None
         except (asyncio.CancelledError, asyncio.InvalidStateError):
             if self._closed:
                 raise ServerDied(_DIED) from None
             raise
+        self.hurt |= isinstance(failed, ServerDied)
         if failed or found is None:
             raise failed or ServerError("the models ended the request without a video")
         return found
@@ -95,7 +107,7 @@ def _take(answer: Any, on_event: Callable[[Event], None]) -> Any:
 
 
 def _typed(details: str, status: grpc.StatusCode | None) -> ConsisIDError:
-    sent = from_wire(details)
+    sent = of_backend(details) or from_wire(details)
     if type(sent) is not ServerError:
         return sent
     if status is grpc.StatusCode.CANCELLED:

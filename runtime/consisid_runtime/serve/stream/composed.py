@@ -19,7 +19,7 @@ from consisid_runtime.serve.models import as_json
 from consisid_runtime.signatures import Port
 from consisid_runtime.stages.flow import Call
 from consisid_runtime.stages.table import Info, Stage, Values
-from consisid_runtime.wire import INFO, TICKET, Extras, array_of, pack_parameters, write_parameters
+from consisid_runtime.wire import INFO, TICKET, Extras, array_of, of_backend, pack_parameters, write_parameters
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -67,7 +67,7 @@ def error_of(response: Any) -> Exception | None:
     if not response.has_error():
         return None
     text = response.error().message()
-    error = from_wire(text)
+    error = of_backend(text) or from_wire(text)
     return RuntimeError(text) if type(error) is ServerError else error
 
 
