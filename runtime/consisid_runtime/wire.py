@@ -58,7 +58,10 @@ PACKED = "consisid_packed"
 """The parameter with all others as JSON text, from one model to another: Triton server 2.51 passes no fractions there.
 """
 
-ACTIONS = ("generate", "identify", "forget")
+TRIAL = "trial"
+"""The action that needs nothing of the caller: see `stages.trial`."""
+
+ACTIONS = ("generate", "identify", "forget", TRIAL)
 """What `consisid_stream` may be asked to do; what an action needs: `required_inputs`."""
 
 _HANDLE = re.compile(r"[\w-]{0,64}", re.ASCII)
@@ -85,7 +88,8 @@ class Extras:
         previews: a JPEG with the events of a stream, about twice a second.
         checkpoint_seconds: a checkpoint with the events of a stream whenever this many seconds have passed; 0 for none.
         identity: a handle of `identify`, in place of an image.
-        action: "generate"; "identify", to read the image's face and get a handle; "forget", to end a handle.
+        action: "generate"; "identify", to read the image's face and get a handle; "forget", to end a handle;
+            "trial", to run a tiny request of nobody through every stage.
     """
 
     raw_frames: bool = False
@@ -118,12 +122,15 @@ def required_inputs(extras: Extras) -> set[str]:
 
     Raises `InvalidOption` for an action without its handle, or with one that it does not take.
     """
-    if (extras.action == "forget") > bool(extras.identity) or (extras.action == "identify" and extras.identity):
+    if (extras.action == "forget") > bool(extras.identity) or (
+        extras.action in ("identify", TRIAL) and extras.identity
+    ):
         raise InvalidOption(f"{extras.action} takes {'no identity' if extras.identity else 'an identity'}")
     return {
         "generate": {"prompt"} if extras.identity else {"image", "prompt"},
         "identify": {"image"},
         "forget": set(),
+        TRIAL: set(),
     }[extras.action]
 
 

@@ -19,7 +19,7 @@ from consisid_runtime.door.request import Asked
 from consisid_runtime.door.signing import Signing
 from consisid_runtime.door.supervisor import Supervisor
 from consisid_runtime.door.upstream import Upstream, contents
-from consisid_runtime.errors import RequestCancelled, ServerDied, ServerTimeout
+from consisid_runtime.errors import RequestCancelled, ServerDied, ServerTimeout, ServerUnreachable
 from consisid_runtime.events import QUEUE, Event
 from consisid_runtime.plan import Plan
 from consisid_runtime.serve.ticket import Ticket
@@ -77,6 +77,8 @@ class Dispatch:
             raise ServerTimeout(
                 f"such a video takes at least {needed:.1f} s, longer than the request's deadline; it was not begun"
             )
+        if asked.trial:
+            await self._require_idle()
         await self._consent.ask(asked, owner, until)
         await self._queue.enter(
             owner,
@@ -111,6 +113,12 @@ class Dispatch:
         for work in self._works:
             work.cancel()
 
+    async def _require_idle(self) -> None:
+        """A trial neither waits for others, nor for a server that is started again."""
+        if not await self._supervisor.ready():
+            raise ServerUnreachable("Triton server does not serve; it is started again, or stopped")
+        self._queue.require_idle()
+
     def _done(self, work: asyncio.Task[Any]) -> None:
         self._works.discard(work)
         if not work.cancelled():
@@ -131,7 +139,7 @@ class Dispatch:
 
             answer = await self._ask(upstream, asked, gone, pass_on)
             success = not gone.is_set()
-            if success:
+            if success and not asked.trial:
                 self._learn(plan, _info(answer), whole=asked.checkpoint is None)
             return answer
         finally:

@@ -28,12 +28,14 @@ class Request:
     Attributes:
         identifier: the caller's, where it is a short word, else a random one.
         received, sent: bytes of the request and the answer.
+        counted: whether the metrics have it; a trial says nothing of callers.
     """
 
     def __init__(self, protocol: str, peer: str, identifier: str) -> None:
         self.protocol, self.peer = protocol, peer
         self.identifier = identifier if REQUEST_ID.fullmatch(identifier) else secrets.token_hex(8)
         self.received = self.sent = 0
+        self.counted = True
         self.began = time.monotonic()
         self.turn: float | None = None
         self.event: float | None = None
@@ -78,7 +80,6 @@ class Records:
 
     def _end(self, request: Request, outcome: str) -> None:
         took = time.monotonic() - request.began
-        self.count(request.protocol, outcome)
         fields = {
             "request": request.identifier,
             "protocol": request.protocol,
@@ -90,13 +91,20 @@ class Records:
         }
         if request.turn is not None:
             fields["seconds_queued"] = round(request.turn - request.began, 4)
-            self._meters.waited(request.turn - request.began)
         if request.event is not None:
             fields["seconds_to_event"] = round(request.event - request.began, 4)
+        log.info("request" if request.counted else "trial", extra={"fields": fields})
+        if request.counted:
+            self._measure(request, outcome, took)
+
+    def _measure(self, request: Request, outcome: str, took: float) -> None:
+        self.count(request.protocol, outcome)
+        if request.turn is not None:
+            self._meters.waited(request.turn - request.began)
+        if request.event is not None:
             self._meters.first_event(request.event - request.began)
         if outcome == "OK":
             self._meters.took(took)
-        log.info("request", extra={"fields": fields})
 
 
 class JsonLines(logging.Formatter):

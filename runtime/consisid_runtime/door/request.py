@@ -17,7 +17,7 @@ from consisid_runtime.errors import InvalidOption, MalformedRequest, RequestTooL
 from consisid_runtime.files.image_file import MAX_BYTES, check_bytes
 from consisid_runtime.options import Options, check_prompt
 from consisid_runtime.signatures import ENSEMBLE, STREAM, Port
-from consisid_runtime.wire import TICKET, URGENT, Extras, read_options, required_inputs, write_parameters
+from consisid_runtime.wire import TICKET, TRIAL, URGENT, Extras, read_options, required_inputs, write_parameters
 
 MOST_LISTED = 8
 """Inputs, outputs, sizes of a shape, elements of BYTES that are looked at; public models have fewer."""
@@ -77,6 +77,11 @@ class Asked:
     def quick(self) -> bool:
         """Whether it computes no video."""
         return self.parameters.get("action", "generate") != "generate"
+
+    @property
+    def trial(self) -> bool:
+        """Whether it asks for a trial: see `stages.trial`."""
+        return self.parameters.get("action") == TRIAL
 
     @property
     def streams(self) -> bool:

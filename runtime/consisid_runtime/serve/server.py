@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
 from pathlib import Path
 from typing import Any, Self
 
 from consisid_runtime.bundle import Bundle
 from consisid_runtime.engines import check_device
+from consisid_runtime.errors import ServerDied
 from consisid_runtime.memory.decide import Setting
 from consisid_runtime.serve.layout import AUTO, check, choose
 from consisid_runtime.serve.repository import SINGLE_LAYOUT, repository
+from consisid_runtime.serve.trial import try_out
 from consisid_runtime.serve.tritonserver import TritonServer
 from consisid_runtime.wire import (
     BUNDLE_VARIABLE,
@@ -18,6 +22,9 @@ from consisid_runtime.wire import (
     VERIFIED_VARIABLE,
     WATERMARK_VARIABLE,
 )
+
+_ENDING = 15.0
+"""Seconds until a server, one of whose processes has ended, has ended itself."""
 
 
 def model_repository() -> Path:
@@ -63,10 +70,10 @@ class Server(TritonServer):
         )
 
     def start(self) -> Self:
-        """Check address and ports, then every file of the bundle, then start; the models do not hash the files again.
+        """Check address and ports, then every file of the bundle, then start, and have the models answer a trial.
 
-        A later start leaves the files to the models, which hash those that were touched meanwhile. Raises what
-        `Bundle.open`, `Bundle.verify` and `TritonServer.start` do.
+        The models do not hash the files again. A later start leaves the files to them, and they hash those that were
+        touched meanwhile. Raises what `Bundle.open`, `Bundle.verify`, `TritonServer.start` and `try_out` do.
         """
         self.choose_address()
         if VERIFIED_VARIABLE not in self._environment:
@@ -76,4 +83,22 @@ class Server(TritonServer):
             bundle.verify()
             self.plan = bundle.plan
             self._environment[VERIFIED_VARIABLE] = bundle.handover()
-        return super().start()
+        super().start()
+        try:
+            self._try_out()
+        except BaseException:
+            self.kill()
+            raise
+        return self
+
+    def _try_out(self) -> None:
+        listens, running = self._listens, self._guard
+        assert listens is not None and running is not None
+        try:
+            with listens.channel() as channel:
+                try_out(channel, self._ready_timeout)
+        except ServerDied:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                running.wait(_ENDING)  # the log is complete then
+            self._join_reader()
+            raise self._failure() from None

@@ -20,12 +20,16 @@ from consisid_runtime.signatures import (
     TEXT_MODEL,
     Signature,
 )
+from consisid_runtime.wire import TRIAL
 
 if TYPE_CHECKING:
     from consisid_runtime.bundle import Modules
 
 Values = dict[str, Any]
-"""Inputs and outputs of stages by port name: bytes of an image or an MP4, text, float32 tensors, uint8 arrays."""
+"""Inputs and outputs of stages by port name: bytes of an image or an MP4, text, float32 tensors, uint8 arrays.
+
+`wire.TRIAL` is True where the image shows nobody: see `stages.trial`.
+"""
 
 Info = dict[str, Any]
 """What a stage reports beside its outputs; part of the video's `info`."""
@@ -92,7 +96,7 @@ def _load_face(modules: Modules) -> Any:
 def _face(reader: Any, values: Values, plan: Plan, progress: Progress) -> tuple[Values, Info]:
     import torch
 
-    face = reader(values["image"], plan)
+    face = reader(values["image"], plan, trial=values.get(TRIAL, False))
     keypoints = torch.from_numpy(face.keypoints)
     return {"face_tokens": face.tokens, "portrait": face.portrait, "keypoints": keypoints}, face.info
 

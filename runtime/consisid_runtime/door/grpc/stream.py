@@ -49,6 +49,7 @@ class Stream:
                     self._parts.dispatch.require_room(self._caller)
                     asked = parse(data, self._parts.limits)
                     del data  # its parts are copies
+                    line.counted = not asked.trial
                     held.resize(asked.size)
                     await self._run(asked, held, line)
             except ConsisIDError as error:

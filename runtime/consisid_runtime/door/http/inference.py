@@ -46,6 +46,7 @@ class Inference:
                     if flat:
                         asked = parse_generate(signature.name, body, head, limits)
                         body.clear()
+                        line.counted = not asked.trial
                         held.resize(asked.size)
                         await self._generate(request, asked, caller, held, line, events)
                         return

@@ -31,7 +31,15 @@ from consisid_runtime.stages.face.faces import Faces
 from consisid_runtime.stages.flow import Call, in_process
 from consisid_runtime.stages.table import Values
 from consisid_runtime.stages.work import Work
-from consisid_runtime.wire import BUNDLE_VARIABLE, MEMORY_VARIABLE, array_of, describe, required_inputs, value_of
+from consisid_runtime.wire import (
+    BUNDLE_VARIABLE,
+    MEMORY_VARIABLE,
+    TRIAL,
+    array_of,
+    describe,
+    required_inputs,
+    value_of,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -101,10 +109,14 @@ class StreamModel(Base):
         return tensors, describe(plan, self.bundle.fingerprint, reports) | memory
 
     def _act(self, asked: Asked, values: Values, look: Progress) -> Generator[Event, None, dict[str, Any]]:
-        """Read a face, or forget one; returns the answer's `info`."""
+        """Read a face, forget one, or run a trial; returns the answer's `info`."""
         if asked.extras.action == "forget":
             self._work.faces.forget(asked.extras.identity)
             return {}
+        if asked.extras.action == TRIAL:
+            reports = yield from self._work.trial(self.call(asked), look)
+            seconds = {name: round(report["seconds"], 4) for name, report in reports.items()}
+            return {"bundle": self.bundle.fingerprint, "seconds": seconds}
         yield Event("face", 0, 1)
         identity = self._work.identify(self.call(asked), values["image"], asked.plan, look)
         return {"identity": identity.handle, "face": dict(identity.info)}
