@@ -19,10 +19,13 @@ from consisid_runtime.door.request import Asked
 from consisid_runtime.door.signing import Signing
 from consisid_runtime.door.supervisor import Supervisor
 from consisid_runtime.door.upstream import Upstream, contents
-from consisid_runtime.errors import RequestCancelled, ServerDied, ServerTimeout, ServerUnreachable
+from consisid_runtime.errors import RequestCancelled, ServerDied, ServerTimeout
 from consisid_runtime.events import QUEUE, Event
 from consisid_runtime.plan import Plan
 from consisid_runtime.serve.ticket import Ticket
+
+_TRIAL_PATIENCE = 1.0
+"""Seconds for a server that is started again: who sends a trial wants to hear of that."""
 
 
 def _nowhere(event: Event) -> None:
@@ -78,7 +81,7 @@ class Dispatch:
                 f"such a video takes at least {needed:.1f} s, longer than the request's deadline; it was not begun"
             )
         if asked.trial:
-            await self._require_idle()
+            self._queue.require_idle()
         await self._consent.ask(asked, owner, until)
         await self._queue.enter(
             owner,
@@ -113,12 +116,6 @@ class Dispatch:
         for work in self._works:
             work.cancel()
 
-    async def _require_idle(self) -> None:
-        """A trial neither waits for others, nor for a server that is started again."""
-        if not await self._supervisor.ready():
-            raise ServerUnreachable("Triton server does not serve; it is started again, or stopped")
-        self._queue.require_idle()
-
     def _done(self, work: asyncio.Task[Any]) -> None:
         self._works.discard(work)
         if not work.cancelled():
@@ -129,7 +126,8 @@ class Dispatch:
     ) -> Any:
         success = False
         try:
-            upstream = await _unless(gone, self._supervisor.serving(self._limits.patience))
+            patience = _TRIAL_PATIENCE if asked.trial else self._limits.patience
+            upstream = await _unless(gone, self._supervisor.serving(patience))
             self._queue.begin(urgent=asked.urgent)
 
             def pass_on(event: Event) -> None:

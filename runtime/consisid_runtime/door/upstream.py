@@ -43,6 +43,10 @@ class Upstream:
             return bool((await self._stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=_READY)).ready)
         except grpc.aio.AioRpcError:
             return False
+        except asyncio.CancelledError:
+            if self._closed:  # meanwhile, by `close`
+                return False
+            raise
 
     async def stream(self, message: Any, on_event: Callable[[Event], None]) -> Any:
         """Send a ModelInferRequest; the ModelInferResponse with the video. Waits without a bound.

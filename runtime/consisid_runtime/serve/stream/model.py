@@ -21,6 +21,7 @@ from consisid_runtime.options import Options
 from consisid_runtime.plan import Plan
 from consisid_runtime.serve.models import Asked, Base, as_json, failure, open_bundle
 from consisid_runtime.serve.stream.composed import composed
+from consisid_runtime.serve.stream.held import HeldBytes
 from consisid_runtime.serve.stream.job import Flow, StreamJob
 from consisid_runtime.serve.stream.turns import Turns
 from consisid_runtime.serve.ticket import Look
@@ -58,6 +59,7 @@ class StreamModel(Base):
         self.bundle = self.open()
         self._work = Work(self.bundle, Faces())
         self._turns = Turns(_MOST)
+        self._held = HeldBytes()
         threading.Thread(target=self._compute, daemon=True).start()
         return self.bundle.plan
 
@@ -95,6 +97,12 @@ class StreamModel(Base):
             os._exit(1)
 
     def _flow(self, asked: Asked, values: Values, look: Progress) -> Flow:
+        try:
+            return (yield from self._answer(asked, values, look))
+        finally:
+            self._held.set(self._work.faces.size)
+
+    def _answer(self, asked: Asked, values: Values, look: Progress) -> Flow:
         if asked.extras.action != "generate":
             return {}, (yield from self._act(asked, values, look))
         plan, extras, given = asked.plan, asked.extras, asked.inputs.get(_CHECKPOINT.name)
