@@ -64,7 +64,10 @@ PACKED = "consisid_packed"
 """The parameter with all others as JSON text, from one model to another: Triton server 2.51 passes no fractions there.
 """
 
-ACTIONS = ("generate", "identify", "forget", "estimate")
+TRIAL = "trial"
+"""The action that needs nothing of the caller: see `stages.trial`."""
+
+ACTIONS = ("generate", "identify", "forget", "estimate", TRIAL)
 """What `consisid_stream` may be asked to do; what an action needs: `required_inputs`."""
 
 _HANDLE = re.compile(r"[\w-]{0,64}", re.ASCII)
@@ -97,7 +100,8 @@ class Extras:
         checkpoint_seconds: a checkpoint with the events of a stream whenever this many seconds have passed; 0 for none.
         identity: a handle of `identify`, in place of an image.
         action: "generate"; "identify", to read the image's face and get a handle; "forget", to end a handle;
-            "estimate", to be told what a video with these options should take.
+            "estimate", to be told what a video with these options should take; "trial", to run a tiny request of
+            nobody through every stage.
     """
 
     raw_frames: bool = False
@@ -131,7 +135,7 @@ def required_inputs(extras: Extras) -> set[str]:
 
     Raises `InvalidOption` for an action without its handle, or with one that it does not take.
     """
-    without = extras.action in ("identify", "estimate")
+    without = extras.action in ("identify", "estimate", TRIAL)
     if (extras.action == "forget") > bool(extras.identity) or (without and extras.identity):
         raise InvalidOption(f"{extras.action} takes {'no identity' if extras.identity else 'an identity'}")
     return {
@@ -139,6 +143,7 @@ def required_inputs(extras: Extras) -> set[str]:
         "identify": {"image"},
         "forget": set(),
         "estimate": set(),
+        TRIAL: set(),
     }[extras.action]
 
 

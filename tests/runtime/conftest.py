@@ -70,11 +70,11 @@ class Tiny(Model):
 """
 _BODIES = {
     "first": """
-    def run(self, inputs, plan, progress, *, raw_frames):
+    def run(self, inputs, plan, progress, extras):
         return {"passed": inputs["image"], "seen": texts(dataclasses.asdict(plan.options))}
 """,
     "second": """
-    def run(self, inputs, plan, progress, *, raw_frames):
+    def run(self, inputs, plan, progress, extras):
         prompt = inputs["prompt"][0].decode()
         check_prompt(prompt)
         if prompt.startswith("sleep"):
@@ -82,7 +82,7 @@ _BODIES = {
             while time.monotonic() < end:
                 time.sleep(0.01)
                 progress("second", 0, 1)
-        return video_of(inputs["passed"], prompt, json.loads(inputs["seen"][0]), plan, raw_frames)
+        return video_of(inputs["passed"], prompt, json.loads(inputs["seen"][0]), plan, extras.raw_frames)
 """,
 }
 
@@ -131,6 +131,10 @@ class TritonPythonModel:
     def run(self, inputs, parameters, urgent):
         look = take_look(parameters)
         options, extras = read_options(parameters)
+        if extras.action == "trial":
+            yield {{"event": np.array([Event("face", 0, 1).to_json().encode()], object)}}
+            yield {{"info": texts({{"bundle": "tiny", "seconds": {{"face": 0.25}}}})}}
+            return
         sizes = Geometry(frames=49, height=480, width=720, spatial=8, temporal=4, patch=2, fixed_size=False)
         found, prompt = plan(options, sizes), inputs["prompt"][0].decode()
         what, _, number = prompt.partition(" ")

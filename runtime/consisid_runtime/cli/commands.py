@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from consisid_runtime.cli.estimating import estimate
+from consisid_runtime.cli.health import CA, health
 from consisid_runtime.cli.output import Json, emit
 from consisid_runtime.cli.progress import Display, watched
 from consisid_runtime.cli.request_options import OptionCommand, with_options
@@ -32,7 +33,7 @@ def register(app: typer.Typer) -> None:
     """Add these sub-commands to `consisid`."""
     for command in (generate, request, estimate):
         app.command(cls=OptionCommand)(command)
-    for command in (serve, inspect, doctor):
+    for command in (serve, health, inspect, doctor):
         app.command()(command)
 
 
@@ -82,10 +83,7 @@ def request(
     timeout: Annotated[
         float, typer.Option("--timeout", help="Seconds for the whole call, from resolving the name on.")
     ] = 600.0,
-    ca: Annotated[
-        Path | None,
-        typer.Option("--ca", help="PEM file of the certificate authorities to trust. Default: those of the system."),
-    ] = None,
+    ca: CA = None,
     similarity: Similarity = False,
     as_json: Json = False,
     options: Options,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from consisid_runtime.client.caller import Caller, Image, Portrait, Server, require_no_frames
 from consisid_runtime.client.stream import AsyncStream
@@ -77,6 +77,10 @@ class AsyncClient:
     async def forget(self, identity: Identity) -> None:
         """Forget an identity now. Idempotent. Errors are those of `Client.identify`."""
         await self._caller.forget(identity)
+
+    async def trial(self) -> dict[str, Any]:
+        """Try the server out. Answer and errors are those of `Client.trial`."""
+        return await self._caller.trial()
 
     async def ready(self) -> bool:
         """Whether the server answers, within the timeout and ten seconds, and has loaded all its models.

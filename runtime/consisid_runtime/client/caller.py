@@ -23,7 +23,7 @@ from consisid_runtime.identity import Identity
 from consisid_runtime.options import Options, check_prompt
 from consisid_runtime.stages.estimate import Estimate
 from consisid_runtime.video import Video
-from consisid_runtime.wire import Extras
+from consisid_runtime.wire import TRIAL, Extras
 
 Server = str | Transport
 """A URL, or the way to a server."""
@@ -99,6 +99,11 @@ class Caller:
         self._require_one_server()
         await self._act(None, None, Extras(action="forget", identity=identity.handle))
 
+    async def trial(self) -> dict[str, Any]:
+        """What a trial tells."""
+        self._require_one_server()
+        return await self._act(None, None, Extras(action=TRIAL))
+
     async def _act(self, image: bytes | None, options: Options | None, extras: Extras) -> dict[str, Any]:
         return await self._calls.run(self._report(Request.make_action(image, options, extras)))
 
@@ -113,7 +118,7 @@ class Caller:
 
     def _require_one_server(self) -> None:
         if isinstance(self._transport, Servers):
-            raise InvalidOption("an identity is known to one server; use a client of that server alone")
+            raise InvalidOption("identities and trials are of one server; use a client of that server alone")
 
     async def ready(self) -> bool:
         """Whether the server answers and has loaded its models."""

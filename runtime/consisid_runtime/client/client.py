@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from consisid_runtime.client.caller import Caller, Image, Portrait, Server, require_no_frames
 from consisid_runtime.client.stream import Stream
@@ -130,6 +130,14 @@ class Client:
         Idempotent. Raises as `identify`.
         """
         wait_for(self._caller.forget(identity))
+
+    def trial(self) -> dict[str, Any]:
+        """Have the server run a tiny request of nobody through every stage, of which it keeps and counts nothing.
+
+        Returns "seconds" of each stage, and "bundle", its fingerprint. Raises as `identify`; `Busy` at once where the
+        server works: then it is well, and was not disturbed.
+        """
+        return wait_for(self._caller.trial())
 
     def ready(self) -> bool:
         """Whether the server answers, within the timeout and ten seconds, and has loaded all its models.

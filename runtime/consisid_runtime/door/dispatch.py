@@ -27,6 +27,9 @@ from consisid_runtime.plan import Plan
 from consisid_runtime.serve.ticket import Ticket
 from consisid_runtime.stages.table import STAGES
 
+_TRIAL_PATIENCE = 1.0
+"""Seconds for a server that is started again: who sends a trial wants to hear of that."""
+
 
 def _nowhere(event: Event) -> None:
     pass
@@ -84,6 +87,8 @@ class Dispatch:
             raise ServerTimeout(
                 f"such a video takes at least {needed:.1f} s, longer than the request's deadline; it was not begun"
             )
+        if asked.trial:
+            self._queue.require_idle()
         await self._consent.ask(asked, owner, until)
         await self._queue.enter(
             owner,
@@ -137,7 +142,7 @@ class Dispatch:
 
             answer = await self._ask(upstream, asked, gone, pass_on)
             success = not gone.is_set()
-            if success:
+            if success and not asked.trial:
                 self._learn(plan, _info(answer), whole=asked.checkpoint is None)
                 if not asked.quick:
                     self._foresight.learn(plan)
@@ -147,10 +152,10 @@ class Dispatch:
 
     async def _begin(self, asked: Asked, gone: asyncio.Event) -> Upstream:
         """The server that the request, whose turn has come, computes on from now."""
-        upstream = None
+        upstream, patience = None, _TRIAL_PATIENCE if asked.trial else self._limits.patience
         while upstream is None or upstream is not self._supervisor.upstream:  # it may be replaced in the last moment
             left = RequestCancelled("the caller left before the request was begun")
-            upstream = await unless(gone, self._supervisor.serving(self._limits.patience), left)
+            upstream = await unless(gone, self._supervisor.serving(patience), left)
             await self._foresight.watch(upstream)
         self._queue.begin(urgent=asked.urgent)
         return upstream

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from consisid_runtime.door.meters import Meters
+from consisid_runtime.door.request import REQUEST
 from consisid_runtime.errors import ConsisIDError
 from consisid_runtime.wire import REQUEST_ID
 
@@ -28,14 +29,14 @@ class Request:
     Attributes:
         identifier: the caller's, where it is a short word, else a random one.
         received, sent: bytes of the request and the answer.
-        counts: among the requests for inference; an estimate is a line alone.
+        kind: in the log. The metrics have a "request" alone: an estimate and a trial say nothing of callers.
     """
 
     def __init__(self, protocol: str, peer: str, identifier: str) -> None:
         self.protocol, self.peer = protocol, peer
         self.identifier = identifier if REQUEST_ID.fullmatch(identifier) else secrets.token_hex(8)
         self.received = self.sent = 0
-        self.counts = True
+        self.kind = REQUEST
         self.began = time.monotonic()
         self.turn: float | None = None
         self.event: float | None = None
@@ -89,19 +90,22 @@ class Records:
             "bytes_received": request.received,
             "bytes_sent": request.sent,
         }
-        if not request.counts:
-            log.info("estimate", extra={"fields": fields})
-            return
-        self.count(request.protocol, outcome)
         if request.turn is not None:
             fields["seconds_queued"] = round(request.turn - request.began, 4)
-            self._meters.waited(request.turn - request.began)
         if request.event is not None:
             fields["seconds_to_event"] = round(request.event - request.began, 4)
+        log.info(request.kind, extra={"fields": fields})
+        if request.kind == REQUEST:
+            self._measure(request, outcome, took)
+
+    def _measure(self, request: Request, outcome: str, took: float) -> None:
+        self.count(request.protocol, outcome)
+        if request.turn is not None:
+            self._meters.waited(request.turn - request.began)
+        if request.event is not None:
             self._meters.first_event(request.event - request.began)
         if outcome == "OK":
             self._meters.took(took)
-        log.info("request", extra={"fields": fields})
 
 
 class JsonLines(logging.Formatter):

@@ -17,7 +17,7 @@ from consisid_runtime.errors import InvalidOption, MalformedRequest, RequestTooL
 from consisid_runtime.files.image_file import MAX_BYTES, check_bytes
 from consisid_runtime.options import Options, check_prompt
 from consisid_runtime.signatures import ENSEMBLE, STREAM, Port
-from consisid_runtime.wire import TICKET, URGENT, Extras, read_options, required_inputs, write_parameters
+from consisid_runtime.wire import TICKET, TRIAL, URGENT, Extras, read_options, required_inputs, write_parameters
 
 MOST_LISTED = 8
 """Inputs, outputs, sizes of a shape, elements of BYTES that are looked at; public models have fewer."""
@@ -27,6 +27,9 @@ CLOSING = "triton_enable_empty_final_response"
 
 SMALL = 2**16
 """Bytes of a request that is read also where there is no room for one more: it may ask for an estimate."""
+
+REQUEST = "request"
+"""The kind of one that makes something for its caller."""
 
 _PARAMETERS = 64
 _OF_EVENTS = [port.name for port in STREAM.outputs if port not in ENSEMBLE.outputs]
@@ -82,9 +85,19 @@ class Asked:
         return self.parameters.get("action", "generate") != "generate"
 
     @property
+    def kind(self) -> str:
+        """For the log: "request", "estimate" or "trial"."""
+        return REQUEST if not (self.estimates or self.trial) else str(self.parameters["action"])
+
+    @property
     def estimates(self) -> bool:
         """Whether it asks what a video would take; the door answers."""
         return self.parameters.get("action") == "estimate"
+
+    @property
+    def trial(self) -> bool:
+        """Whether it asks for a trial: see `stages.trial`."""
+        return self.parameters.get("action") == TRIAL
 
     @property
     def streams(self) -> bool:

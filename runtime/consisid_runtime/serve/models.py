@@ -39,6 +39,7 @@ from consisid_runtime.wire import (
     INFO,
     PACKAGE_VARIABLE,
     REQUEST_ID,
+    TRIAL,
     VERIFIED_VARIABLE,
     Extras,
     array_of,
@@ -126,7 +127,7 @@ class Model(Base):
         """Called by the server; one response a request, in order."""
         return [self._answer(request) for request in requests]
 
-    def run(self, inputs: Arrays, plan: Plan, progress: Progress, *, raw_frames: bool) -> Mapping[str, NDArray[Any]]:
+    def run(self, inputs: Arrays, plan: Plan, progress: Progress, extras: Extras) -> Mapping[str, NDArray[Any]]:
         """Answer one request. Inputs and outputs by port name; UINT8, FP32, or object arrays of bytes.
 
         `progress` raises once nobody waits for the answer any more.
@@ -138,7 +139,7 @@ class Model(Base):
             asked = self.read(request)
             if asked.extras.similarity:
                 raise InvalidOption(f"similarity is measured behind the door or by {STREAM.name}, not by this model")
-            outputs = self.run(asked.inputs, asked.plan, asked.look, raw_frames=asked.extras.raw_frames)
+            outputs = self.run(asked.inputs, asked.plan, asked.look, asked.extras)
             ports = [port for port in self.signature.outputs if port.name in outputs]
             tensors = [pb_utils.Tensor(port.name, outputs[port.name]) for port in ports]
             return pb_utils.InferenceResponse(output_tensors=tensors)
@@ -158,8 +159,8 @@ class StageModel(Model):
         warm_up(self.bundle)
         return self.bundle.plan
 
-    def run(self, inputs: Arrays, plan: Plan, progress: Progress, *, raw_frames: bool) -> Mapping[str, NDArray[Any]]:
-        values: Values = {}
+    def run(self, inputs: Arrays, plan: Plan, progress: Progress, extras: Extras) -> Mapping[str, NDArray[Any]]:
+        values: Values = {TRIAL: extras.action == TRIAL}
         reports: dict[str, Info] = {}
         # The prompt first, as in `Pipeline.generate`.
         for port in sorted(self.signature.inputs, key=lambda port: port.name != "prompt"):
@@ -175,7 +176,7 @@ class StageModel(Model):
         arrays = {name: array_of(value) for name, value in outputs.items()}
         check_finite(self.signature, arrays)
         reports[self.stage.name] = {**info, "seconds": time.perf_counter() - begin}
-        if "frames" in arrays and not raw_frames:
+        if "frames" in arrays and not extras.raw_frames:
             arrays["frames"] = arrays["frames"][:0]
         arrays[self.stage.name + INFO] = as_json(reports[self.stage.name])
         if self.stage is STAGES[-1]:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import http.client
 import secrets
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from consisid_runtime.serve.address import Address, for_http, in_url, reachable
+
+if TYPE_CHECKING:
+    from grpc import Channel
 
 # APIs that can run code, map memory or write files in the server. Inference, health, metadata, configuration and
 # statistics stay open.
@@ -39,6 +43,13 @@ class OpenPorts:
     def environment(self) -> dict[str, str]:
         """What the models need to know of it."""
         return {}
+
+    def channel(self) -> Channel:
+        """To the server's gRPC; close it."""
+        import grpc
+
+        target = f"{in_url(reachable(self.address))}:{self.grpc}"
+        return grpc.insecure_channel(target, (("grpc.enable_http_proxy", 0),))
 
     def ready(self) -> bool:
         """Whether every model is loaded."""

@@ -86,12 +86,18 @@ class PrivatePort:
 
         return grpc.ssl_channel_credentials(self._server, self._key, self._certificate)
 
+    def channel(self) -> grpc.Channel:
+        """To the server's gRPC; close it."""
+        import grpc
+
+        return grpc.secure_channel(self.target, self.credentials(), CHANNEL_OPTIONS)
+
     def ready(self) -> bool:
         """Whether every model is loaded."""
         import grpc
         from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-        with grpc.secure_channel(self.target, self.credentials(), CHANNEL_OPTIONS) as channel:
+        with self.channel() as channel:
             try:
                 stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
                 return bool(stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=5).ready)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from consisid_runtime.bundle import Bundle
 from consisid_runtime.engines import check_device
-from consisid_runtime.errors import BundleError
+from consisid_runtime.errors import BundleError, ServerDied, ServerError
 from consisid_runtime.memory.decide import Setting
 from consisid_runtime.memory.peak import device_bytes
 from consisid_runtime.plan import Plan
 from consisid_runtime.serve.edition import Edition
 from consisid_runtime.serve.layout import AUTO, asks_device, check, choose
 from consisid_runtime.serve.repository import ENSEMBLE_LAYOUT, repository
+from consisid_runtime.serve.trial import try_out
 from consisid_runtime.serve.tritonserver import TritonServer
 from consisid_runtime.stages.face.faces import KEPT, SECONDS
 from consisid_runtime.wire import (
@@ -28,6 +31,9 @@ from consisid_runtime.wire import (
     VERIFIED_VARIABLE,
     WATERMARK_VARIABLE,
 )
+
+_ENDING = 15.0
+"""Seconds until a server, one of whose processes has ended, has ended itself."""
 
 
 def model_repository() -> Path:
@@ -90,6 +96,16 @@ class Server(TritonServer):
         if not self._is_there():
             self.edition = self.read()
 
+    def start(self) -> Self:
+        """As `TritonServer.start`, and have the models answer a trial. Raises what that and `try_out` do."""
+        super().start()
+        try:
+            self._try_out()
+        except BaseException:
+            self.kill()
+            raise
+        return self
+
     def read(self) -> Edition:
         """The bundle at its path now, every file of it verified; the models do not hash the files again.
 
@@ -120,6 +136,19 @@ class Server(TritonServer):
         if bundle is None or layout is None:
             return None
         return device_bytes(bundle, request, processes=layout == ENSEMBLE_LAYOUT, memory=self._memory)
+
+    def _try_out(self) -> None:
+        listens, running = self._listens, self._guard
+        if listens is None or running is None:  # another thread has called `stop`
+            raise ServerError("the server was ended while it started")
+        try:
+            with listens.channel() as channel:
+                try_out(channel, self._ready_timeout)
+        except ServerDied:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                running.wait(_ENDING)  # the log is complete then
+            self._join_reader()
+            raise self._failure() from None
 
     def _is_there(self) -> bool:
         bundle = self.edition.bundle

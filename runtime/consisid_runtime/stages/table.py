@@ -20,12 +20,16 @@ from consisid_runtime.signatures import (
     TEXT_MODEL,
     Signature,
 )
+from consisid_runtime.wire import TRIAL
 
 if TYPE_CHECKING:
     from consisid_runtime.bundle import Modules
 
 Values = dict[str, Any]
-"""Inputs and outputs of stages by port name: bytes of an image or an MP4, text, float32 tensors, uint8 arrays."""
+"""Inputs and outputs of stages by port name: bytes of an image or an MP4, text, float32 tensors, uint8 arrays.
+
+`wire.TRIAL` is True where the image shows nobody: see `stages.trial`.
+"""
 
 Info = dict[str, Any]
 """What a stage reports beside its outputs; part of the video's `info`."""
@@ -94,7 +98,7 @@ def _face(reader: Any, values: Values, plan: Plan, progress: Progress) -> tuple[
 
     if "embed" in values:
         return {"embedding": torch.from_numpy(reader.embed(values["image"]))}, {}
-    face = reader(values["image"], plan)
+    face = reader(values["image"], plan, trial=values.get(TRIAL, False))
     keypoints, embedding = torch.from_numpy(face.keypoints), torch.from_numpy(face.embedding)
     outputs = {"face_tokens": face.tokens, "portrait": face.portrait, "keypoints": keypoints, "embedding": embedding}
     return outputs, face.info

@@ -19,6 +19,7 @@ from consisid_runtime.stages.preview import Preview
 from consisid_runtime.stages.rates import Rates
 from consisid_runtime.stages.similarity import similarity
 from consisid_runtime.stages.table import STAGES, Info, Values
+from consisid_runtime.stages.trial import trial_options, trial_values
 from consisid_runtime.wire import Extras
 
 if TYPE_CHECKING:
@@ -103,3 +104,8 @@ class Work:
         values: Values = {"image": image, "prompt": "a face"}
         _, info = self.faces.kept(call)(STAGES[0], values, plan, {}, look)
         return Identity(self.faces.name(image, plan), info)
+
+    def trial(self, call: Call, look: Progress = silent) -> Generator[Event, None, dict[str, Info]]:
+        """The flow of a tiny request of nobody, from which nothing is kept or learned. Raises what the stages raise."""
+        plan = self._bundle.plan(trial_options(self._bundle))
+        return flow(call, trial_values(), plan, Course(whole=True, look=look))

@@ -178,9 +178,11 @@ def arguments(name: str, path: Path, usable: dict[str, Path]) -> list[str]:
             given += other.given(path if other is wanted else good)
     if names == ("serve",) and wanted.name != "bundle":
         given += ["--bundle", str(usable["bundle"])]
-    given += {"generate": ["--prompt", "a"], "request": ["--prompt", "a", "--url", "grpc://127.0.0.1:9"]}.get(
-        names[0], []
-    )
+    given += {
+        "health": ["http://127.0.0.1:9"],
+        "generate": ["--prompt", "a"],
+        "request": ["--prompt", "a", "--url", "grpc://127.0.0.1:9"],
+    }.get(names[0], [])
     if name == "estimate ca":
         given += ["--url", "grpc://127.0.0.1:9"]
     if "calibration" in name:

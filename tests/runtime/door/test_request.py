@@ -22,6 +22,7 @@ HANDLE = "h" * 32
         ([IMAGE], {"action": "identify"}, True),
         ([], {"action": "forget", "identity": HANDLE}, True),
         ([], {"action": "estimate", "steps": 7}, True),
+        ([], {"action": "trial"}, True),
     ],
 )
 def test_an_action_has_its_inputs(tensors: list[Tensor], parameters: dict[str, Any], quick: bool) -> None:
@@ -46,6 +47,7 @@ def test_an_action_has_its_inputs(tensors: list[Tensor], parameters: dict[str, A
         ([IMAGE], {"action": "forget", "identity": HANDLE}),
         ([IMAGE], {"action": "estimate"}),
         ([PROMPT], {"action": "estimate"}),
+        ([IMAGE, PROMPT], {"action": "trial"}),
     ],
 )
 def test_other_inputs_are_refused(tensors: list[Tensor], parameters: dict[str, Any]) -> None:
@@ -59,6 +61,7 @@ def test_other_inputs_are_refused(tensors: list[Tensor], parameters: dict[str, A
         {"action": "forget"},
         {"action": "identify", "identity": HANDLE},
         {"action": "estimate", "identity": HANDLE},
+        {"action": "trial", "identity": HANDLE},
         {"action": "delete"},
         {"action": 1},
         {"identity": "../etc"},
@@ -71,7 +74,7 @@ def test_an_action_or_a_handle_that_there_is_not(parameters: dict[str, Any]) -> 
         check("consisid_stream", [IMAGE], parameters, [], "")
 
 
-@pytest.mark.parametrize("parameters", [{"identity": HANDLE}, {"action": "identify"}])
+@pytest.mark.parametrize("parameters", [{"identity": HANDLE}, {"action": "identify"}, {"action": "trial"}])
 def test_the_plain_model_takes_photographs_alone(parameters: dict[str, Any]) -> None:
     with pytest.raises(InvalidOption, match="are for consisid_stream"):
         check("consisid", [IMAGE, PROMPT], parameters, [], "")

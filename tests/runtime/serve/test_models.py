@@ -125,7 +125,7 @@ class Request:
 class Face:
     def __init__(self, bundle: Any) -> None: ...
 
-    def __call__(self, image: bytes, plan: Plan) -> Any:
+    def __call__(self, image: bytes, plan: Plan, *, trial: bool) -> Any:
         if image == b"blank":
             raise NoFace("no face")
         if image == b"long":

@@ -57,6 +57,18 @@ def test_a_photograph_is_read_once_for_each_choice_of_options() -> None:
     assert not reader(image=b"b")[1]["face_cached"] and reader.count == 4
 
 
+def test_what_is_held_is_measured(clock: SimpleNamespace) -> None:
+    reader = Reader(seconds=10)
+    reader._read = lambda *_: ({"face_tokens": np.ones((1, 4), np.float32), "portrait": np.ones(9, np.uint8)}, {})  # type: ignore[method-assign]
+    reader.call = reader.faces.kept(lambda *arguments: reader._read(*arguments))
+    assert reader.faces.size == 0
+    handle = reader.name(b"a")
+    reader(image=b"b")
+    assert reader.faces.size == 50, "a handle's is the photograph's own"
+    reader.faces.forget(handle)
+    assert reader.faces.size == 25
+
+
 def test_other_stages_are_passed_on() -> None:
     reader = Reader()
     for _ in range(2):

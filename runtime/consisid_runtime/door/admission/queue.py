@@ -107,6 +107,11 @@ class Queue:
         if self._owners[owner] >= self._each:
             self._refuse(f"{self._owners[owner]} requests of this address wait")
 
+    def require_idle(self) -> None:
+        """Raises `Busy` where a request runs or waits."""
+        if self._running or self._places:
+            self._refuse(f"{self.running} requests run and {self.waiting} wait; this one does not wait")
+
     async def enter(
         self, owner: str, until: float, *, urgent: bool, seconds: float | None = None, moved: Moved = _unmoved
     ) -> None:

@@ -50,8 +50,8 @@ class Stream:
                     if len(data) > SMALL:
                         self._parts.dispatch.require_room(self._caller)
                     asked = parse(data, self._parts.limits)
-                    line.counts = not asked.estimates
                     del data  # its parts are copies
+                    line.kind = asked.kind
                     held.resize(asked.size)
                     await self._run(asked, held, line)
             except ConsisIDError as error:

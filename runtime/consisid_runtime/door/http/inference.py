@@ -49,8 +49,8 @@ class Inference:
                     if flat:
                         asked = parse_generate(signature.name, body, head, limits)
                         body.clear()
+                        line.kind = asked.kind
                         held.resize(asked.size)
-                        line.counts = not asked.estimates
                         await self._generate(request, asked, caller, held, line, events)
                         return
                     asked, binary = parse(signature.name, body, head, limits)

@@ -1,4 +1,4 @@
-"""Starts Triton server again where it died or fell silent, each time later, until it cannot; and with another bundle."""
+"""Starts Triton server again where it died or fell silent, each time later; and with another bundle."""
 
 from __future__ import annotations
 

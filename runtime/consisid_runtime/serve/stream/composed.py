@@ -19,7 +19,7 @@ from consisid_runtime.serve.models import as_json
 from consisid_runtime.signatures import Port
 from consisid_runtime.stages.flow import Call
 from consisid_runtime.stages.table import Info, Stage, Values
-from consisid_runtime.wire import INFO, TICKET, Extras, array_of, of_backend, pack_parameters, write_parameters
+from consisid_runtime.wire import INFO, TICKET, TRIAL, Extras, array_of, of_backend, pack_parameters, write_parameters
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,7 +37,8 @@ def composed(ticket: str | None, identifier: str, *, raw_frames: bool) -> Call:
     def call(
         stage: Stage, values: Values, plan: Plan, reports: Mapping[str, Info], progress: Progress
     ) -> tuple[Values, Info]:
-        parameters = write_parameters(plan.options, Extras(raw_frames=raw_frames))
+        action = TRIAL if values.get(TRIAL) else Extras().action
+        parameters = write_parameters(plan.options, Extras(raw_frames=raw_frames, action=action))
         if ticket is not None:
             parameters[TICKET] = ticket
         tensors = [

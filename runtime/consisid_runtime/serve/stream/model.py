@@ -22,6 +22,7 @@ from consisid_runtime.options import Options
 from consisid_runtime.plan import Plan
 from consisid_runtime.serve.models import Asked, Base, as_json, failure, open_bundle
 from consisid_runtime.serve.stream.composed import composed
+from consisid_runtime.serve.stream.held import HeldBytes
 from consisid_runtime.serve.stream.job import Flow, StreamJob
 from consisid_runtime.serve.stream.turns import Turns
 from consisid_runtime.serve.ticket import Look
@@ -37,6 +38,7 @@ from consisid_runtime.wire import (
     FACES_KEPT_VARIABLE,
     FACES_SECONDS_VARIABLE,
     MEMORY_VARIABLE,
+    TRIAL,
     array_of,
     describe,
     required_inputs,
@@ -62,6 +64,7 @@ class StreamModel(Base):
         self.bundle = self.open()
         self._work = Work(self.bundle, _faces(), processes=self.processes)
         self._turns = Turns(_MOST)
+        self._held = HeldBytes()
         threading.Thread(target=self._compute, daemon=True).start()
         return self.bundle.plan
 
@@ -106,6 +109,12 @@ class StreamModel(Base):
             os._exit(1)
 
     def _flow(self, asked: Asked, values: Values, look: Progress) -> Flow:
+        try:
+            return (yield from self._answer(asked, values, look))
+        finally:
+            self._held.set(self._work.faces.size)
+
+    def _answer(self, asked: Asked, values: Values, look: Progress) -> Flow:
         if asked.extras.action != "generate":
             return {}, (yield from self._act(asked, values, look))
         plan, extras, given = asked.plan, asked.extras, asked.inputs.get(_CHECKPOINT.name)
@@ -120,10 +129,14 @@ class StreamModel(Base):
         return tensors, describe(plan, self.bundle.fingerprint, reports) | memory
 
     def _act(self, asked: Asked, values: Values, look: Progress) -> Generator[Event, None, dict[str, Any]]:
-        """Read a face, or forget one; returns the answer's `info`."""
+        """Read a face, forget one, or run a trial; returns the answer's `info`."""
         if asked.extras.action == "forget":
             self._work.faces.forget(asked.extras.identity)
             return {}
+        if asked.extras.action == TRIAL:
+            reports = yield from self._work.trial(self.call(asked), look)
+            seconds = {name: round(report["seconds"], 4) for name, report in reports.items()}
+            return {"bundle": self.bundle.fingerprint, "seconds": seconds}
         yield Event("face", 0, 1)
         identity = self._work.identify(self.call(asked), values["image"], asked.plan, look)
         return {"identity": identity.handle, "face": dict(identity.info)}

@@ -54,6 +54,12 @@ class Faces:
         self._by_content: OrderedDict[tuple[bytes, _Options], _Read] = OrderedDict()
         self._by_handle: OrderedDict[str, _Read] = OrderedDict()
 
+    @property
+    def size(self) -> int:
+        """Bytes of the arrays that it holds."""
+        reads = {id(read): read for kept in (self._by_content, self._by_handle) for read in kept.values()}
+        return sum(_bytes(value) for read in reads.values() for value in read.outputs.values())
+
     def kept(self, call: Call) -> Call:
         """`call`, whose face stage reads nothing twice. It also takes "identity", a handle, in place of "image"."""
 
@@ -130,6 +136,11 @@ def _shorten(kept: OrderedDict[Any, _Read], most: int) -> None:
         del kept[key]
     while len(kept) > most:
         kept.popitem(last=False)
+
+
+def _bytes(value: Any) -> int:
+    """Of an array or a tensor."""
+    return int(value.nbytes)
 
 
 def _key(image: bytes, plan: Plan) -> tuple[bytes, _Options]:

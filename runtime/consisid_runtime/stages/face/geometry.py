@@ -60,6 +60,11 @@ def fit(image: Pixels) -> Pixels:
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_LANCZOS4), np.uint8)
 
 
+def template(edge: int) -> Floats:
+    """The landmarks [5, 2] of a face that fills a picture [edge, edge] as it does an aligned crop."""
+    return np.asarray(_CROP_TEMPLATE * (edge / CROP), np.float32)
+
+
 def anchors(height: int, width: int) -> Floats:
     """RetinaFace's anchors [A, 4] as centre and size, in units of the image's edges, finest stride first."""
     levels = []
