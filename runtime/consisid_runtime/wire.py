@@ -259,6 +259,8 @@ def _warnings(reports: Mapping[str, Mapping[str, Any]]) -> list[str]:
                 f"{unknown} of the {text.get(f'{name}_tokens')} tokens of {shown} are unknown to the checkpoint's "
                 "vocabulary, which may lack the script or the emoji: their meaning is lost"
             )
+    if isinstance(missed := reports.get("similarity", {}).get("problem"), str):
+        found.append(f"the faces of the video could not be compared with the portrait: {missed}")
     if face.get("face_found_by") == "aligner":
         found.append(
             "the detector found no face, so that the aligner's was taken, as in the reference: the person may be less "

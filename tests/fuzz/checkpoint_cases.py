@@ -24,7 +24,8 @@ _TYPES = ["F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL", 
 
 
 @functools.cache
-def _true() -> bytes:
+def true() -> bytes:
+    """As a request writes it."""
     draw = np.random.default_rng(0)
     latents = draw.standard_normal((1, 3, 2, 8, 12)).astype(np.float32)
     generator = draw.integers(0, 256, 5056).astype(np.uint8)
@@ -32,7 +33,7 @@ def _true() -> bytes:
 
 
 def make(chance: Random) -> bytes:
-    data = _true()
+    data = true()
     if chance.random() < 0.75:
         data = rewritten(chance, data)
     return changed(chance, data) if chance.random() < 0.4 else data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import checkpoint_cases
@@ -11,7 +12,8 @@ import torch
 
 from consisid_runtime.door.http.body import parse, parse_generate
 from consisid_runtime.door.limits import Limits
-from consisid_runtime.errors import CheckpointRefused, InvalidOption, MalformedRequest, NotFinite
+from consisid_runtime.door.server.upstream import _typed
+from consisid_runtime.errors import CheckpointRefused, ConsisIDError, InvalidOption, MalformedRequest, NotFinite
 from consisid_runtime.serve.tensor_checks import check_finite
 from consisid_runtime.signatures import DENOISE_MODEL
 from consisid_runtime.stages.denoise import Range, SolverState, _resumed
@@ -57,6 +59,24 @@ def test_every_true_state_of_a_generator_goes_on(draws: int) -> None:
     true = torch.Generator().manual_seed(7)
     torch.rand(draws, generator=true, dtype=torch.float32)
     assert torch.equal(resume(true.get_state()).generator, true.get_state())
+
+
+def test_a_checkpoint_with_the_words_of_triton_server() -> None:
+    """A tensor of this name whose offsets are wrong: what safetensors said of it ended the server, for everybody."""
+    words, true = "Stub process is not healthy", checkpoint_cases.true()
+    size = int.from_bytes(true[:8], "little")
+    header = json.loads(true[8 : 8 + size])
+    header[words] = {"dtype": "F32", "shape": [1], "data_offsets": [9, 4]}
+    text = json.dumps(header).encode()
+    with pytest.raises(CheckpointRefused, match="cannot be read") as caught:
+        checkpoint_cases.run(len(text).to_bytes(8, "little") + text + true[8 + size :])
+    assert words not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [CheckpointRefused, InvalidOption])
+def test_an_error_that_quotes_the_words_of_triton_server(kind: type[ConsisIDError]) -> None:
+    """The door took it for the death of a process, and ended the server."""
+    assert type(_typed(kind("Stub process is not healthy").wire(), None)) is kind
 
 
 def test_a_checkpoint_with_a_long_header() -> None:

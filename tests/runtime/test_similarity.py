@@ -16,7 +16,7 @@ from consisid_export.checkpoint import example
 from consisid_nano.world import picture
 from consisid_nano.world.person import person
 from consisid_runtime import Options, Pipeline, Video
-from consisid_runtime.errors import InvalidOption, NoFace, RequestCancelled
+from consisid_runtime.errors import InvalidOption, NoFace, RequestCancelled, SharedMemoryFull
 from consisid_runtime.events import Event, Progress, silent
 from consisid_runtime.plan import Plan
 from consisid_runtime.stages.similarity import MOST, chosen, similarity
@@ -104,6 +104,18 @@ def test_at_most_eight_frames_are_looked_at_evenly() -> None:
     for count in range(1, 400):
         places = chosen(count)
         assert len(set(places)) == min(MOST, count) and places[0] == 0 and places[-1] == count - 1
+
+
+@pytest.mark.parametrize(
+    ("error", "problem"), [(SharedMemoryFull("planted"), "SHARED_MEMORY_FULL"), (MemoryError("planted"), "MemoryError")]
+)
+def test_what_goes_wrong_with_it_loses_no_video(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, error: Exception, problem: str
+) -> None:
+    monkeypatch.setattr(pipeline.stages["face"], "embed", lambda _: _raise(error))
+    video = pipeline.generate(EXAMPLE.portrait, PROMPT, SHORT, similarity=True)
+    assert video.mp4 and measured(video) == {"mean": None, "minimum": None, "problem": problem}
+    assert any(problem in warning for warning in video.info["warnings"])
 
 
 def test_who_leaves_ends_it() -> None:

@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 
 from consisid_runtime.cli.estimating import estimate
-from consisid_runtime.cli.health import CA, health
+from consisid_runtime.cli.health import health
 from consisid_runtime.cli.output import Json, emit
 from consisid_runtime.cli.progress import Display, watched
-from consisid_runtime.cli.request_options import OptionCommand, with_options
+from consisid_runtime.cli.request_options import CA, OptionCommand, with_options
 from consisid_runtime.cli.serving import Device, Memory, SignCert, SignKey, serve, signer_of
 from consisid_runtime.cli.threads import Threads
 from consisid_runtime.errors import InvalidOption, ServerError

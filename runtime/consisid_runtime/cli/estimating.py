@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from consisid_runtime.cli.output import Json, emit
-from consisid_runtime.cli.request_options import with_options
+from consisid_runtime.cli.request_options import CA, with_options
 from consisid_runtime.cli.serving import Device
 from consisid_runtime.errors import InvalidOption
 from consisid_runtime.memory.plan import GIB
@@ -27,10 +27,7 @@ def estimate(
     ] = None,
     device: Device = "auto",
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds for the whole call.")] = 30.0,
-    ca: Annotated[
-        Path | None,
-        typer.Option("--ca", help="PEM file of the certificate authorities to trust. Default: those of the system."),
-    ] = None,
+    ca: CA = None,
     as_json: Json = False,
     options: Options,
 ) -> None:

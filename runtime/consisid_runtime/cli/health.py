@@ -9,12 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from consisid_runtime.cli.output import Json, emit
+from consisid_runtime.cli.request_options import CA
 from consisid_runtime.errors import Busy, ServerUnreachable
-
-CA = Annotated[
-    Path | None,
-    typer.Option("--ca", help="PEM file of the certificate authorities to trust. Default: those of the system."),
-]
 
 
 def health(

@@ -1,10 +1,11 @@
-"""The flags of `Options`, shared by `generate` and `request`."""
+"""The flags of `Options`, and others that several commands have."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
 from dataclasses import fields
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,6 +15,11 @@ from consisid_runtime.errors import InvalidOption
 from consisid_runtime.option_names import meant
 from consisid_runtime.options import KEYPOINTS, SCHEDULERS, Options
 from consisid_runtime.tiers import TIERS
+
+CA = Annotated[
+    Path | None,
+    typer.Option("--ca", help="PEM file of the certificate authorities to trust. Default: those of the system."),
+]
 
 _FLAGS: dict[str, tuple[Any, str]] = {
     "negative_prompt": (str, "What the video should not show."),

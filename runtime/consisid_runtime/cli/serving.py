@@ -169,7 +169,7 @@ def serve(
         ) from error
     resolved = resolve({name: value for name, value in flags.items() if value is not None}, config)
     if print_config:
-        emit(as_json, to_data(resolved), to_toml(resolved))
+        emit(as_json, to_data(resolved), "" if as_json else to_toml(resolved))
     else:
         _serve(resolved.settings, as_json)
 

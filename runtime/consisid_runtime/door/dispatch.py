@@ -79,7 +79,7 @@ class Dispatch:
         until = time.monotonic() + min(
             left for left in (seconds, asked.seconds, self._limits.deadline) if left is not None
         )
-        plan = self._demand.plan(asked.options)
+        plan = self._plan(asked)
         if asked.estimates:
             return asked.answer(response_of(self._foresight.estimate(plan, urgent=asked.urgent)))
         self.require_room(owner)
@@ -133,7 +133,7 @@ class Dispatch:
         try:
             upstream = await self._begin(asked, gone)
             # Anew: the server may serve another bundle than when the request came.
-            plan = self._demand.plan(asked.options)
+            plan = self._plan(asked)
 
             def pass_on(event: Event) -> None:
                 if not gone.is_set():
@@ -150,13 +150,17 @@ class Dispatch:
         finally:
             self._queue.leave(urgent=asked.urgent, success=success and not asked.quick)
 
+    def _plan(self, asked: Asked) -> Plan | None:
+        """Of the video that it asks for or about; raises what `Demand.plan` does."""
+        return self._demand.plan(asked.options) if asked.estimates or not asked.quick else None
+
     async def _begin(self, asked: Asked, gone: asyncio.Event) -> Upstream:
         """The server that the request, whose turn has come, computes on from now."""
         upstream, patience = None, _TRIAL_PATIENCE if asked.trial else self._limits.patience
         while upstream is None or upstream is not self._supervisor.upstream:  # it may be replaced in the last moment
             left = RequestCancelled("the caller left before the request was begun")
             upstream = await unless(gone, self._supervisor.serving(patience), left)
-            await self._foresight.watch(upstream)
+            self._foresight.watch(upstream)
         self._queue.begin(urgent=asked.urgent)
         return upstream
 

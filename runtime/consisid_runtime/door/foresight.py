@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import struct
 from typing import Any
@@ -25,15 +24,14 @@ class Foresight:
     def __init__(self, server: TritonServer, queue: Queue, demand: Demand, supervisor: Supervisor) -> None:
         self._server, self._queue, self._demand, self._supervisor = server, queue, demand, supervisor
         self._watched: Upstream | None = None
-        self._processes: list[int] = []
+        self._processes: tuple[int, ...] = ()
         self._host = HostPeak(None)
 
-    async def watch(self, upstream: Upstream) -> None:
-        """Measure the memory of a server that was started, before its first request; later calls do nothing."""
+    def watch(self, upstream: Upstream) -> None:
+        """Begin anew for a server that was started, before its first request; later calls do nothing."""
         if upstream is not self._watched:
-            self._watched = upstream
-            self._processes = await asyncio.to_thread(self._server.processes)
-            self._host = HostPeak(peak_bytes(self._processes))
+            self._watched, self._processes = upstream, self._server.processes
+            self._host = HostPeak(self._server.loaded_bytes)
 
     def learn(self, plan: Plan | None) -> None:
         """The server has made a video."""

@@ -43,9 +43,14 @@ class Parts:
 
     def __post_init__(self) -> None:
         self.queue, self.budget = Queue(self.limits), Budget(self.limits)
-        self.supervisor = Supervisor(self.server, self.limits)
-        demand = Demand(self.limits, lambda: self.server.edition.plan)
-        self.reload = Reload(self.server, self.supervisor, self.queue, demand)
+        demand = Demand(self.limits, lambda: self.supervisor.edition.plan)
+
+        def forget() -> None:
+            demand.forget()
+            self.queue.forget()
+
+        self.supervisor = Supervisor(self.server, self.limits, forget)
+        self.reload = Reload(self.server, self.supervisor, self.queue)
         self.meters = Meters(self.limits, self.queue, self.budget, self.supervisor, self.reload)
         foresight = Foresight(self.server, self.queue, demand, self.supervisor)
         self.dispatch = Dispatch(

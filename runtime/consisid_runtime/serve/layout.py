@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from consisid_runtime.bundle import Bundle
 
 AUTO = "auto"
+_PATIENCE = 60.0
+"""Seconds that a GPU's driver may take to answer."""
 _FREE = "import sys; from consisid_runtime.memory.decide import free; print(free(sys.argv[1]))"
 
 
@@ -56,8 +58,15 @@ def choose(layout: str, bundle: Bundle, memory: Setting | None) -> str:
 
 
 def _free(device: str) -> int | None:
-    """Bytes that the GPU has free; None without one. A process that asks keeps CUDA's context, so another one does."""
+    """Bytes that the GPU has free; None without one, or where it does not say.
+
+    A process that asks keeps CUDA's context, so another one does.
+    """
     if device == "cpu":
         return None
-    asked = subprocess.run([sys.executable, "-c", _FREE, device], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", _FREE, device]
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_PATIENCE)
+    except subprocess.TimeoutExpired:
+        return None
     return int(asked.stdout) if asked.returncode == 0 else None

@@ -28,9 +28,9 @@ from consisid_runtime.events import Progress
 from consisid_runtime.memory.decide import read_setting
 from consisid_runtime.options import Options
 from consisid_runtime.plan import Plan
+from consisid_runtime.serve.readiness.warm_up import warm_up
 from consisid_runtime.serve.tensor_checks import check_finite, check_tensors, checkpoint_dims, read_report, request_dims
 from consisid_runtime.serve.ticket import Look, take_look, take_urgent
-from consisid_runtime.serve.warm_up import warm_up
 from consisid_runtime.signatures import STREAM, Signature
 from consisid_runtime.stages.table import STAGES, Info, Stage, Values
 from consisid_runtime.wire import (
@@ -231,7 +231,8 @@ def failure(error: Exception, name: str, request: str) -> Any:
     What an unexpected error of the model `name` says may name paths or memory of the server: it goes to the log only,
     with the id of the request where that is a short word: without a door, callers write anything there.
     """
-    error = of_backend(str(error)) or error
+    if isinstance(error, (pb_utils.TritonModelException, RuntimeError)):  # what others say may quote the caller
+        error = of_backend(str(error)) or error
     if not isinstance(error, ConsisIDError):
         reference = secrets.token_hex(4)
         trace = "".join(traceback.format_exception(error))

@@ -12,14 +12,14 @@ from typing import Any, Self
 
 from consisid_runtime.bundle import Bundle
 from consisid_runtime.engines import check_device
-from consisid_runtime.errors import BundleError, ServerDied, ServerError
+from consisid_runtime.errors import BundleError, Busy, ServerDied, ServerError
 from consisid_runtime.memory.decide import Setting
 from consisid_runtime.memory.peak import device_bytes
 from consisid_runtime.plan import Plan
 from consisid_runtime.serve.edition import Edition
 from consisid_runtime.serve.layout import AUTO, asks_device, check, choose
+from consisid_runtime.serve.readiness.trial import try_out
 from consisid_runtime.serve.repository import ENSEMBLE_LAYOUT, repository
-from consisid_runtime.serve.trial import try_out
 from consisid_runtime.serve.tritonserver import TritonServer
 from consisid_runtime.stages.face.faces import KEPT, SECONDS
 from consisid_runtime.wire import (
@@ -144,6 +144,8 @@ class Server(TritonServer):
         try:
             with listens.channel() as channel:
                 try_out(channel, self._ready_timeout)
+        except Busy:  # without a door, callers came first
+            return
         except ServerDied:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 running.wait(_ENDING)  # the log is complete then

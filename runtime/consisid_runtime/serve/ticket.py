@@ -54,7 +54,7 @@ class Ticket:
     def close(self) -> None:
         """The request has ended: remove the file, if there is one. Idempotent; the folder may be gone."""
         spare, self._spare = self._spare, None
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # its server goes, and the folder with it, or a broken disk
             self._path.unlink() if spare is None else self._path.rename(spare)
 
 

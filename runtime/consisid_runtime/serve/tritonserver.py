@@ -23,6 +23,7 @@ from typing import IO, Self
 from consisid_runtime.cpus import check_threads, default_threads, thread_variables
 from consisid_runtime.errors import ConsisIDError, OutputUnwritable, ServerError, from_wire
 from consisid_runtime.files.temporary import temporary_folder
+from consisid_runtime.memory.peak import peak_bytes
 from consisid_runtime.plan import Plan
 from consisid_runtime.serve import guard
 from consisid_runtime.serve.address import Address, free_ports, in_url, reachable, resolve
@@ -60,6 +61,8 @@ class TritonServer:
 
     Attributes:
         edition: what the next start serves.
+        processes: ids of those that the last start made, of server and models.
+        loaded_bytes: resident memory of these at its peak until the models were loaded; None where nobody measured it.
         grpc_url, http_url, metrics_url: where it listens, once started; `transport.connect` takes the first two. Where
             it listens at every address, they name loopback. A private server has none.
     """
@@ -99,6 +102,8 @@ class TritonServer:
         self._listens: OpenPorts | PrivatePort | None = None
         self._guard: subprocess.Popen[bytes] | None = None
         self._leaves = ("", "")
+        self.processes: tuple[int, ...] = ()
+        self.loaded_bytes: int | None = None
 
     def prepare(self) -> None:
         """Find the server, the address to bind and a free port for each service, before anything is loaded.
@@ -172,6 +177,9 @@ class TritonServer:
             self._wait_until(listens.ready, running)
             self._order(running, guard.READY)
             self._wait_until((folder / guard.WATCHING).exists, running)
+            with contextlib.suppress(OSError):
+                self.processes = tuple(guard.descendants(running.pid))
+                self.loaded_bytes = peak_bytes(self.processes)
         except BaseException:
             self._end(at_once=True)
             raise
@@ -201,10 +209,6 @@ class TritonServer:
     def device_bytes(self, request: Plan) -> int | None:
         """What a request takes of the GPU, as `memory.peak.device_bytes`; None where no bundle is known."""
         return None
-
-    def processes(self) -> list[int]:
-        """Of the running server: its own and those of its models; none where it does not run."""
-        return [] if self._guard is None else guard.descendants(self._guard.pid)
 
     @property
     def grpc_url(self) -> str:

@@ -65,7 +65,7 @@ class Models(Group):
         MAX_THREADS,
         "CPU threads of each computation. Not set: `OMP_NUM_THREADS`, else the CPUs that affinity and cgroup allow.",
     )
-    ready_seconds: float = number(300.0, 1, _DAY, "That loading the models may take.")
+    ready_seconds: float = number(300.0, 1, _DAY, "That loading the models may take, and then the trial, each.")
     faces_kept: int = number(
         KEPT, 0, 100_000, "Photographs whose faces are remembered, and as many handles; a megabyte each."
     )
@@ -118,7 +118,7 @@ class Requests(Group):
     )
     stubborn_seconds: float = number(
         _OWN.stubborn,
-        1,
+        10,
         _DAY,
         "For which models may work on what has ended, and Triton server may answer nothing; then it is started again.",
     )

@@ -97,8 +97,11 @@ def _environment() -> dict[str, Any]:
     """By name; a variable that is empty is not set."""
     known = {*Settings.model_fields, CONFIG}
     for name, value in sorted(os.environ.items()):
-        rest = name.removeprefix(PREFIX)
-        if rest != name and rest.lower() not in known and not _OF_KUBERNETES.fullmatch(f"{rest}={value}"):
+        if not name.upper().startswith(PREFIX):
+            continue
+        rest = name[len(PREFIX) :]
+        unknown = rest.lower() not in known or name != name.upper()  # pydantic would read it in small letters, too
+        if unknown and not _OF_KUBERNETES.fullmatch(f"{rest}={value}"):
             raise InvalidOption(f"the variable {name} is no setting{_nearest(rest.lower(), _variable)}")
     named = os.environ.get("CONSISID_SERVE_CONFIG")
     return EnvSettingsSource(Settings)() | ({CONFIG: named} if named else {})

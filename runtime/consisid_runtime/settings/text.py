@@ -38,7 +38,7 @@ def to_toml(resolved: Resolved) -> str:
 def to_data(resolved: Resolved) -> dict[str, Any]:
     """The same for JSON: name → value and, where it is not the default, its origin."""
     return {
-        key: {"value": str(value) if isinstance(value, Path) else value}
+        key: {"value": os.path.abspath(value) if isinstance(value, Path) else value}
         | ({"from": resolved.origins[key].text} if key in resolved.origins else {})
         for group in GROUPS
         for key in group.model_fields

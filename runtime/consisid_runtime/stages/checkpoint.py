@@ -79,7 +79,9 @@ def read(data: bytes, origin: Origin, plan: Plan) -> tuple[int, Values]:
         if header["digest"] != _digest(arrays) or {k: v.dtype for k, v in arrays.items()} != _DTYPES:
             raise ValueError("its content is damaged")
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointRefused(f"this is no checkpoint: {str(error)[:100]}") from None
+        # Of libraries' words none: they quote what the caller wrote.
+        reason = str(error) if type(error) is ValueError else "its header or its content cannot be read"
+        raise CheckpointRefused(f"this is no checkpoint: {reason[:100]}") from None
     latents = arrays["latents"]
     frames = latents.shape[1:2] == (plan.latent_frames,) and latents.ndim == 5
     finite = all(np.isfinite(arrays[name]).all() for name in ("latents", "x0"))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from consisid_runtime.errors import ImageTooSmall, NoFace
+from consisid_runtime.errors import ConsisIDError, ImageTooSmall, NoFace, RequestCancelled, ServerTimeout
 from consisid_runtime.events import Event, Progress
 from consisid_runtime.plan import Plan
 from consisid_runtime.signatures import EMBEDDING
@@ -48,9 +48,10 @@ def similarity(values: Values, plan: Plan, look: Progress, call: Call) -> Genera
         call: runs the face stage, which caches nothing.
 
     Returns the cosine between the embeddings, its "mean" and "minimum" over the frames with a face, None without one;
-    "frames" that were looked at, "frames_without_face"; and "seconds".
+    "frames" that were looked at, "frames_without_face"; and "seconds". Where the frames cannot be compared, "problem"
+    has the error's code, and "mean" and "minimum" are None.
     """
-    begin, found = time.perf_counter(), []
+    begin, found, problem = time.perf_counter(), [], None
     own, places = _array(values["embedding"]), chosen(len(values["frames"]))
     for number, place in enumerate(places):
         yield Event(NAME, number, len(places))
@@ -60,7 +61,14 @@ def similarity(values: Values, plan: Plan, look: Progress, call: Call) -> Genera
             outputs, _ = call(_EMBED, given, plan, {}, look)
         except (NoFace, ImageTooSmall):  # a frame may have fewer pixels than a photograph must have
             continue
+        except (RequestCancelled, ServerTimeout):
+            raise
+        except Exception as error:  # the video is there: it is not lost for this
+            problem = error.code if isinstance(error, ConsisIDError) else type(error).__name__
+            break
         found.append(_cosine(own, _array(outputs["embedding"])))
+    if problem is not None:
+        return {"mean": None, "minimum": None, "problem": problem, "seconds": time.perf_counter() - begin}
     return {
         "mean": round(sum(found) / len(found), 4) if found else None,
         "minimum": round(min(found), 4) if found else None,

@@ -12,7 +12,7 @@ from consisid_benchmarks.fake_gpu.cases import Seeing
 from consisid_benchmarks.fake_gpu.machine import machine
 from consisid_nano.demo.demo import OPTIONS, portrait, prompt
 from consisid_runtime.pipeline import Pipeline
-from consisid_runtime.serve.warm_up import warm_up
+from consisid_runtime.serve.readiness.warm_up import warm_up
 
 if __name__ == "__main__":
     with machine() as (_, launches):

@@ -15,7 +15,9 @@ from consisid_runtime.door.dispatch import Dispatch, _seconds
 from consisid_runtime.door.limits import Limits
 from consisid_runtime.door.request import Asked, Tensor, check
 from consisid_runtime.door.signing import Signing
-from consisid_runtime.errors import ConsentRefused, ServerDied
+from consisid_runtime.errors import ConsentRefused, InvalidOption, ServerDied
+from consisid_runtime.options import Options
+from consisid_runtime.plan import Plan
 
 IMAGE, PROMPT = Tensor("image", "UINT8", [3], b"abc"), Tensor("prompt", "BYTES", [1], [b"a man"])
 HANDLE = "h" * 32
@@ -35,7 +37,7 @@ def asked(tensors: list[Tensor], **parameters: Any) -> Asked:
     return check("consisid_stream", tensors, parameters, [], "")
 
 
-def run(folder: Path, request: Asked, hook: Any = None) -> float | None:
+def run(folder: Path, request: Asked, hook: Any = None, plan: Any = lambda _: None) -> float | None:
     """Runs it, and returns what a request that came then would wait for a second one of unknown length."""
 
     async def main() -> float | None:
@@ -44,14 +46,11 @@ def run(folder: Path, request: Asked, hook: Any = None) -> float | None:
         async def serving(patience: float) -> Upstream:
             return upstream
 
-        async def watch(upstream: Any) -> None:
-            pass
-
         queue = Queue(limits := Limits())
-        demand: Any = SimpleNamespace(plan=lambda _: None, at_least=lambda _: 0.0, seconds=lambda _: None)
+        demand: Any = SimpleNamespace(plan=plan, at_least=lambda _: 0.0, seconds=lambda _: None)
         meters: Any = SimpleNamespace(computed=lambda *_, **__: None)
         supervisor: Any = SimpleNamespace(serving=serving, upstream=upstream)
-        foresight: Any = SimpleNamespace(watch=watch, learn=lambda _: None)
+        foresight: Any = SimpleNamespace(watch=lambda _: None, learn=lambda _: None)
         dispatch = Dispatch(limits, queue, demand, foresight, supervisor, Consent(hook), Signing(), meters)
         await dispatch.run(request, "me")
         await queue.enter("me", float("inf"), urgent=False)
@@ -75,6 +74,19 @@ def test_what_a_stage_did_not_compute_says_nothing_of_it() -> None:
         assert _seconds(broken) is None
 
 
+def test_what_makes_no_video_is_within_all_limits(tmp_path: Path) -> None:
+    """A probe of a server whose operator allows fewer steps than a request has by default."""
+
+    def plan(_: Options) -> Plan:
+        raise InvalidOption("this server's limit --max-steps is 25, the request asks for 50")
+
+    run(tmp_path, asked([], action="trial"), plan=plan)
+    run(tmp_path, asked([IMAGE], action="identify"), plan=plan)
+    for request in (asked([IMAGE, PROMPT]), asked([], action="estimate")):
+        with pytest.raises(InvalidOption, match="--max-steps"):
+            run(tmp_path, request, plan=plan)
+
+
 def test_a_face_may_be_forgotten_without_consent(tmp_path: Path) -> None:
     def refuse(*_: object) -> str:
         return "not this person"
@@ -95,17 +107,21 @@ def test_a_server_with_a_model_that_stands_still_is_ended_before_the_next_reques
             raise ServerDied("a process stands still")
 
     async def main() -> None:
+        upstream = Hurt(tmp_path)
+
         async def serving(patience: float) -> Upstream:
-            return Hurt(tmp_path)
+            return upstream
 
         async def restart(upstream: Upstream) -> None:
             await asyncio.sleep(0.05)
             done.append("ended")
 
         demand: Any = SimpleNamespace(plan=lambda _: None, at_least=lambda _: 0.0, seconds=lambda _: None)
-        supervisor: Any = SimpleNamespace(serving=serving, restart=restart)
+        supervisor: Any = SimpleNamespace(serving=serving, restart=restart, upstream=upstream)
+        foresight: Any = SimpleNamespace(watch=lambda _: None)
         meters: Any = SimpleNamespace(computed=lambda *_, **__: None)
-        dispatch = Dispatch(limits := Limits(), Queue(limits), demand, supervisor, Consent(None), Signing(), meters)
+        limits = Limits()
+        dispatch = Dispatch(limits, Queue(limits), demand, foresight, supervisor, Consent(None), Signing(), meters)
         both = [dispatch.run(asked([IMAGE, PROMPT]), "me") for _ in range(2)]
         assert {type(error) for error in await asyncio.gather(*both, return_exceptions=True)} == {ServerDied}
 

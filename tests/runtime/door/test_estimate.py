@@ -125,13 +125,13 @@ def test_what_was_measured_is_told() -> None:
     own = os.getpid()
 
     async def main() -> None:
-        server: Any = SimpleNamespace(processes=lambda: [own], device_bytes=lambda _: None)
+        server: Any = SimpleNamespace(processes=(own,), loaded_bytes=2**20, device_bytes=lambda _: None)
         upstream: Any = object()
         supervisor: Any = SimpleNamespace(upstream=upstream)
         demand = Demand(Limits(), lambda: resolve)
         foresight = Foresight(server, Queue(Limits()), demand, supervisor)
         request = resolve(Options(steps=10))
-        await foresight.watch(upstream)
+        foresight.watch(upstream)
         assert foresight.estimate(request, urgent=False).host_bytes is None
         demand.learn(request, {"denoise": 20.0, "decode": 1.0})
         foresight.learn(request)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,15 +14,14 @@ from consisid_runtime.serve.private import make_certificate
 
 
 @pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01\x02\x00\x01"], ids=["nothing", "a part of a greeting"])
-def test_a_handshake_ends_in_time(sent: bytes, tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_handshake_ends_in_time(sent: bytes, tmp_path: Path) -> None:
     key, certificate = make_certificate("localhost")
     (tmp_path / "key.pem").write_bytes(key)
     (tmp_path / "cert.pem").write_bytes(certificate)
-    monkeypatch.setattr(listener, "_HANDSHAKE", 0.3)
 
     async def main() -> bytes:
         access = Access.read(certificate=tmp_path / "cert.pem", key=tmp_path / "key.pem")
-        door = listener.Listener(None, access, Limits())
+        door = listener.Listener(None, access, Limits(handshake_seconds=0.3))
         await door.start("127.0.0.1", 0)
         assert door._server is not None
         port = door._server.sockets[0].getsockname()[1]

@@ -18,7 +18,6 @@ from door_requests import exchange, json_request, place, post, refusal, video
 from prometheus_client.parser import text_string_to_metric_families
 
 from consisid_runtime.door.admission.budget import Budget
-from consisid_runtime.door.admission.demand import Demand
 from consisid_runtime.door.admission.queue import Queue
 from consisid_runtime.door.door import Door
 from consisid_runtime.door.limits import Limits
@@ -128,7 +127,7 @@ def test_what_an_answer_says_of_itself_is_measured() -> None:
     limits = Limits()
     server: Any = SimpleNamespace(edition=Edition(None, {}, {}))
     queue, supervisor = Queue(limits), Supervisor(server, limits)
-    reload = Reload(server, supervisor, queue, Demand(limits, lambda: None))
+    reload = Reload(server, supervisor, queue)
     meters = Meters(limits, queue, Budget(limits), supervisor, reload)
     info = {
         "seconds": {"face": 0.02, "denoise": 3.0, "another": 1.0},

@@ -53,6 +53,28 @@ def test_one_ordinary_and_one_urgent_run_at_once_else_first_come() -> None:
     assert asyncio.run(run()) == ["first", "urgent", "urgent too", "second", "third"]
 
 
+def test_who_asks_for_the_next_end_misses_none() -> None:
+    """Also where the last one ends before whoever asked is first run."""
+
+    async def run() -> None:
+        queue, order = Queue(Limits()), []  # type: ignore[var-annotated]
+        await enter(queue, "runs", order)
+        queue.begin(urgent=False)
+        asyncio.get_running_loop().call_soon(lambda: queue.leave(urgent=False))
+        await asyncio.wait_for(asyncio.ensure_future(queue.next_end()), 1)
+        assert not queue.computes
+
+    asyncio.run(run())
+
+
+def test_who_does_not_wait_does_not_while_turns_are_held() -> None:
+    queue = Queue(Limits())
+    queue.require_idle()
+    queue.hold(1.0)
+    with pytest.raises(Busy):
+        queue.require_idle()
+
+
 def test_the_oldest_is_who_waits_longest() -> None:
     async def run() -> None:
         queue, order = Queue(Limits()), []  # type: ignore[var-annotated]

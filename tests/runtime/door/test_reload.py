@@ -78,8 +78,7 @@ class Server:
         self._ended = threading.Event()
         self._ended.set()
 
-    def processes(self) -> list[int]:
-        return []
+    processes, loaded_bytes = (), None
 
     @property
     def runs(self) -> bool:
@@ -119,11 +118,13 @@ class Server:
 class Upstream:
     """Answers with the name of the bundle, after as many seconds as the prompt says."""
 
+    hurt = False
+
     def __init__(self, port: Any) -> None:
         self.port = port
         self._closed = asyncio.Event()
 
-    async def ready(self) -> bool:
+    async def ready(self, seconds: float = 5.0) -> bool:
         serves = not self._closed.is_set()
         await asyncio.sleep(0.01)
         return serves

@@ -24,6 +24,7 @@ from consisid_runtime.door.limits import Limits
 from consisid_runtime.door.server import supervisor as subject
 from consisid_runtime.door.server.supervisor import Supervisor
 from consisid_runtime.errors import BundleCorrupt, InvalidOption, ServerDied, ServerError, ServerUnreachable
+from consisid_runtime.serve.edition import Edition
 from consisid_runtime.serve.tritonserver import TritonServer
 
 
@@ -163,6 +164,7 @@ class Dying:
     """A server that dies at once, and after some starts cannot start."""
 
     private_port: Any = None
+    edition = Edition(None, {}, {})
 
     def __init__(self, starts: int, seconds: float = 0.0) -> None:
         self.left, self.stops, self.seconds = starts, 0, seconds

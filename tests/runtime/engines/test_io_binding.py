@@ -13,7 +13,7 @@ from torch import Tensor
 from consisid_runtime.bundle import Bundle
 from consisid_runtime.engines.io_binding import BoundSession, output_shapes
 from consisid_runtime.engines.onnxruntime import OnnxEngine
-from consisid_runtime.serve.warm_up import _sizes
+from consisid_runtime.serve.readiness.warm_up import _sizes
 from consisid_runtime.signatures import Port, Signature
 
 CPU = torch.device("cpu")

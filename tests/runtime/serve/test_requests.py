@@ -18,7 +18,7 @@ from consisid_runtime.door.door import Door
 from consisid_runtime.serve.tritonserver import TritonServer
 
 PAGE = (Path(__file__).parents[3] / "docs" / "requests.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
+ESTIMATE, CURL, GRPCURL_LINES, PROTOSET, EVENTS = re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
 PHOTO = bytes(range(256)) * 999
 
 # grpcurl is no Python package: this does what that command line asks of it, with the same JSON, by reflection or
@@ -83,8 +83,7 @@ def run(
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 def test_curl(served: Door | TritonServer, tmp_path: Path) -> None:
-    curl, *_ = BLOCKS
-    done = run(curl, tmp_path, served.http_url)
+    done = run(CURL, tmp_path, served.http_url)
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "out.mp4").read_bytes() == PHOTO
 
@@ -98,9 +97,8 @@ def seen(folder: Path) -> str:
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_curl_sends_any_prompt(tiny_door: Door, tmp_path: Path, prompt: str) -> None:
-    curl, *_ = BLOCKS
     changes = {"'a man reading by the sea'": shlex.quote(prompt), '{"name": "video"': '{"name": "info"'}
-    done = run(curl, tmp_path, tiny_door.http_url, **changes)
+    done = run(CURL, tmp_path, tiny_door.http_url, **changes)
     assert (done.returncode, done.stderr) == (0, "")
     assert seen(tmp_path) == prompt
 
@@ -108,17 +106,15 @@ def test_curl_sends_any_prompt(tiny_door: Door, tmp_path: Path, prompt: str) -> 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 def test_curl_sends_a_large_image_with_spaces_in_its_name(served: Door | TritonServer, tmp_path: Path) -> None:
     """At 8 MB of a form's type, curl's default, Triton server 2.51 would end."""
-    curl, *_ = BLOCKS
     photo = PHOTO * 32
-    done = run(curl, tmp_path, served.http_url, photo, "my $photo.jpg", **{"portrait.jpg": "'my $photo.jpg'"})
+    done = run(CURL, tmp_path, served.http_url, photo, "my $photo.jpg", **{"portrait.jpg": "'my $photo.jpg'"})
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "out.mp4").read_bytes() == photo
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 def test_curl_reports_an_error(served: Door | TritonServer, tmp_path: Path) -> None:
-    curl, *_ = BLOCKS
-    done = run(curl, tmp_path, served.http_url, steps="stepz")
+    done = run(CURL, tmp_path, served.http_url, steps="stepz")
     assert done.returncode == 22
     assert "curl: (22) The requested URL returned error: 400" in done.stderr
     assert not (tmp_path / "out.mp4").exists()
@@ -128,9 +124,9 @@ def test_curl_reports_an_error(served: Door | TritonServer, tmp_path: Path) -> N
 @pytest.mark.skipif(shutil.which("jq") is None, reason="needs jq")
 @pytest.mark.parametrize("prompt", ["a man", PROMPTS[1], PROMPTS[3]])
 def test_grpcurl(served: Door | TritonServer, tmp_path: Path, prompt: str) -> None:
-    _, grpcurl, protoset, _ = BLOCKS
+    grpcurl = GRPCURL_LINES
     if isinstance(served, TritonServer):
-        assert run(protoset + "\n# url=", tmp_path, "").returncode == 0
+        assert run(PROTOSET + "\n# url=", tmp_path, "").returncode == 0
         grpcurl = grpcurl.replace("grpcurl -plaintext", "grpcurl -protoset kserve.protoset -plaintext")
     stand_in = tmp_path / "grpcurl"
     (program := tmp_path / "grpcurl.py").write_text(GRPCURL)
@@ -147,8 +143,15 @@ def test_grpcurl(served: Door | TritonServer, tmp_path: Path, prompt: str) -> No
 
 
 @pytest.mark.skipif(shutil.which("curl") is None or shutil.which("jq") is None, reason="needs curl and jq")
+def test_curl_estimates(tiny_door: Door, tmp_path: Path) -> None:
+    done = run(ESTIMATE, tmp_path, tiny_door.http_url)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["position"] == 0
+
+
+@pytest.mark.skipif(shutil.which("curl") is None or shutil.which("jq") is None, reason="needs curl and jq")
 def test_curl_shows_events(tiny_door: Door, tmp_path: Path) -> None:
-    done = run(BLOCKS[3], tmp_path, tiny_door.http_url, **{"a man reading by the sea": "sleep 0.1"})
+    done = run(EVENTS, tmp_path, tiny_door.http_url, **{"a man reading by the sea": "sleep 0.1"})
     assert (done.returncode, done.stderr) == (0, "")
     stages = [json.loads(line)["stage"] for line in done.stdout.splitlines()]
     assert stages == ["queue", "denoise", "denoise"]

@@ -45,7 +45,6 @@ from consisid_runtime.identity import Identity
 from consisid_runtime.plan import plan
 from consisid_runtime.serve.server import Server
 from consisid_runtime.serve.tensor_checks import checkpoint_dims, request_dims
-from consisid_runtime.serve.tritonserver import TritonServer
 from consisid_runtime.signatures import ENSEMBLE
 from consisid_runtime.stages.table import STAGES
 
@@ -434,16 +433,16 @@ def test_models_believe_the_launcher_until_a_file_is_touched(
     def accept(bundle: Bundle) -> None:
         bundle._verified = {name: identity.identity(bundle.path / name) for name in bundle.manifest["files"]}
 
-    def touch(server: TritonServer) -> TritonServer:
+    def touch(server: Server) -> Any:  # between the launcher's verification and the start of the models
         os.utime(victim)
-        return start(server)
+        return repository(server)
 
-    start = TritonServer.start
+    repository = Server._repository
     monkeypatch.setattr(Bundle, "verify", accept)
     monkeypatch.setattr(identity, "SETTLED", 0)
     with Server(damaged, layout="single"):
         pass
-    monkeypatch.setattr(TritonServer, "start", touch)
+    monkeypatch.setattr(Server, "_repository", touch)
     with pytest.raises(BundleCorrupt, match=victim.name):
         Server(damaged, layout="single").start()
 

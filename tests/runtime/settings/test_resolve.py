@@ -158,6 +158,7 @@ def test_a_wrong_value_of_a_file_is_told_also_where_a_variable_wins(
         ("QUEU", "3", "the variable CONSISID_SERVE_QUEU is no setting; the nearest one is CONSISID_SERVE_QUEUE"),
         ("GRPC_PROT", "3", "CONSISID_SERVE_GRPC_PROT is no setting; the nearest one is CONSISID_SERVE_GRPC_PORT"),
         ("HTP_PORT", "8000", "CONSISID_SERVE_HTP_PORT is no setting; the nearest one is CONSISID_SERVE_HTTP_PORT"),
+        ("queue", "3", "CONSISID_SERVE_queue is no setting; the nearest one is CONSISID_SERVE_QUEUE"),
         ("QUEUE", "many", r"queue must be a whole number from 1 to 4096, got 'many' \(CONSISID_SERVE_QUEUE\)"),
         ("QUEUE", "-1", r"queue must be .*, got '-1'"),
         ("DIRECT", "perhaps", "direct must be true or false, got 'perhaps'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -65,4 +66,7 @@ def test_a_path_that_is_no_text_is_refused() -> None:
 def test_as_data() -> None:
     data = to_data(resolve({"bundle": Path("x"), "queue": 3}))
     assert data["queue"] == {"value": 3, "from": "--queue"} and data["host"] == {"value": "127.0.0.1"}
-    assert data["bundle"] == {"value": "x", "from": "--bundle"} and data.keys() == Settings.model_fields.keys()
+    assert (
+        data["bundle"] == {"value": os.path.abspath("x"), "from": "--bundle"}
+        and data.keys() == Settings.model_fields.keys()
+    )

@@ -11,7 +11,7 @@ import itertools
 import math
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from consisid_runtime.door.limits import Limits
@@ -20,7 +20,7 @@ from consisid_runtime.errors import Busy, ServerTimeout, ServerUnreachable
 _UNKNOWN = 5.0
 """Seconds until a refused request is sent again, before the first success tells how long a video takes."""
 _WEIGHT = 0.2
-_STOPPED = "the server is being stopped; the request was not begun and may be sent elsewhere"
+STOPPED = "the server is being stopped; the request was not begun and may be sent elsewhere"
 
 Moved = Callable[[int, float | None], None]
 """Called with how many requests run before this one, and the seconds until its video, None while unknown."""
@@ -99,7 +99,7 @@ class Queue:
     def require_room(self, owner: str) -> None:
         """Raises `Busy` where a request of this owner would be refused at once: before its body is read."""
         if self._closed:
-            raise ServerUnreachable(_STOPPED)
+            raise ServerUnreachable(STOPPED)
         if not self._running and not self._held:
             return
         if self.waiting >= self._most:
@@ -108,8 +108,8 @@ class Queue:
             self._refuse(f"{self._owners[owner]} requests of this address wait")
 
     def require_idle(self) -> None:
-        """Raises `Busy` where a request runs or waits."""
-        if self._running or self._places:
+        """Raises `Busy` where a request runs or waits, or would have to."""
+        if self._running or self._places or self._held:
             self._refuse(f"{self.running} requests run and {self.waiting} wait; this one does not wait")
 
     async def enter(
@@ -172,6 +172,7 @@ class Queue:
             self._urgent_in_row = 0
         self._idle_since = time.monotonic()
         self._left.set()
+        self._left = asyncio.Event()
         self._grant()
 
     def hold(self, seconds: float) -> None:
@@ -188,10 +189,9 @@ class Queue:
         """Whether somebody does. One whose turn has come may be about to."""
         return any(place.began is not None for place in self._running.values())
 
-    async def next_end(self) -> None:
-        """Return when the next one whose turn it was has ended."""
-        self._left.clear()
-        await self._left.wait()
+    def next_end(self) -> Awaitable[bool]:
+        """Ends when the next one has ended whose turn it was, from this call on."""
+        return self._left.wait()
 
     def forget(self) -> None:
         """What is known of how long videos take holds no longer."""
@@ -205,7 +205,7 @@ class Queue:
         self._closed = True
         for place in self._places.copy():
             self._remove(place)
-            place.turn.set_exception(ServerUnreachable(_STOPPED))
+            place.turn.set_exception(ServerUnreachable(STOPPED))
 
     def _may_run(self, place: _Place) -> bool:
         """Whether its lane is free, and no ordinary one has waited for too many urgent ones."""

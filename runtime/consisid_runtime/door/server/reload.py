@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from typing import Any
 
-from consisid_runtime.door.admission.demand import Demand
 from consisid_runtime.door.admission.queue import Queue
 from consisid_runtime.door.server.supervisor import Stopped, Supervisor
 from consisid_runtime.door.server.waiting import aside
@@ -31,8 +30,8 @@ class Reload:
         running: whether one holds the queue.
     """
 
-    def __init__(self, server: TritonServer, supervisor: Supervisor, queue: Queue, demand: Demand) -> None:
-        self._server, self._supervisor, self._queue, self._demand = server, supervisor, queue, demand
+    def __init__(self, server: TritonServer, supervisor: Supervisor, queue: Queue) -> None:
+        self._server, self._supervisor, self._queue = server, supervisor, queue
         self._asked = asyncio.Event()
         self.outcomes = Counter({_OK: 0})
         self.succeeded, self.running = True, False
@@ -40,7 +39,7 @@ class Reload:
     @property
     def fingerprint(self) -> str:
         """Of the bundle that is served."""
-        return self._server.edition.fingerprint
+        return self._supervisor.edition.fingerprint
 
     def ask(self) -> None:
         """Reload; where this is being done, once more afterwards."""
@@ -80,8 +79,6 @@ class Reload:
         self.running = True
         try:
             await self._supervisor.replace(edition, self._queue)
-            self._demand.forget()
-            self._queue.forget()
         finally:
             self.running = False
             self._queue.resume()

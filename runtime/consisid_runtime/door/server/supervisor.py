@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from consisid_runtime.door.admission.queue import Queue
+from consisid_runtime.door.admission.queue import STOPPED, Queue
 from consisid_runtime.door.limits import Limits
 from consisid_runtime.door.server.upstream import Upstream
 from consisid_runtime.door.server.waiting import aside, unless
@@ -36,9 +36,11 @@ class Supervisor:
     Args:
         server: a private one.
         limits: of pauses, attempts and patience with a server that answers nothing.
+        forget: called where another bundle is served than before: figures of seconds hold no longer.
 
     Attributes:
         upstream: the running server's; None while there is none.
+        edition: what it serves, or served last.
         starts: how often the server has been started, by `replace` apart.
         hung: how often it was ended because its models did not end a request, or because it answered nothing.
         took: seconds of the last start.
@@ -46,8 +48,14 @@ class Supervisor:
         changed: set, and replaced, when the server begins or ceases to serve.
     """
 
-    def __init__(self, server: TritonServer, limits: Limits = Limits()) -> None:  # noqa: B008  it is frozen
-        self._server, self._limits = server, limits
+    def __init__(
+        self,
+        server: TritonServer,
+        limits: Limits = Limits(),  # noqa: B008  it is frozen
+        forget: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._server, self._limits, self._forget = server, limits, forget
+        self.edition = server.edition
         self._serving, self._stopping = asyncio.Event(), asyncio.Event()
         self._starting, self._ending = asyncio.Lock(), asyncio.Lock()
         self.upstream: Upstream | None = None
@@ -76,6 +84,7 @@ class Supervisor:
                 async with self._starting:  # `replace` may start the next one
                     pass
                 if self.upstream is not None:
+                    failures, began = 0, loop.time()
                     continue
                 await self.unless_stopped(asyncio.sleep(pause))
                 pause = min(2 * pause, limits.restart_longest_seconds)
@@ -131,9 +140,7 @@ class Supervisor:
                 f"Triton server could not be started again within {patience:g} s; the request was not begun"
             ) from None
         except Stopped:
-            raise ServerUnreachable(
-                "the server is being stopped; the request was not begun and may be sent elsewhere"
-            ) from None
+            raise ServerUnreachable(STOPPED) from None
 
     async def ready(self) -> bool:
         """Whether the server serves, or will in a moment, with another edition: requests wait for it."""
@@ -174,6 +181,9 @@ class Supervisor:
             await asyncio.to_thread(self._server.stop)
             raise Stopped
         self.took = time.monotonic() - began
+        former, self.edition = self.edition, self._server.edition
+        if former.fingerprint != self.edition.fingerprint:
+            self._forget()
         self.upstream = Upstream(self._server.private_port)
         self._serving.set()
         self._tell()

@@ -44,12 +44,15 @@ class Upstream:
 
     async def ready(self, seconds: float = _READY) -> bool:
         """Whether every model is loaded, and the server says so in time."""
+        if self._closed:
+            return False
         try:
             return bool((await self._stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=seconds)).ready)
         except grpc.aio.AioRpcError:
             return False
         except (asyncio.CancelledError, asyncio.InvalidStateError):
-            if self._closed:  # whoever asks waits for the next server
+            task = asyncio.current_task()
+            if self._closed and not (task and task.cancelling()):  # whoever asks waits for the next server
                 return False
             raise
 
@@ -60,6 +63,8 @@ class Upstream:
         name the server's memory. Read to its end in any case: a stream that is cancelled in the moment in which it
         ends can end Triton server 2.51 (SIGSEGV).
         """
+        if self._closed:
+            raise ServerDied(_DIED)
         call, found, failed = self._stub.ModelStreamInfer(), None, None
         try:
             await call.write(message)
@@ -107,9 +112,11 @@ def _take(answer: Any, on_event: Callable[[Event], None]) -> Any:
 
 
 def _typed(details: str, status: grpc.StatusCode | None) -> ConsisIDError:
-    sent = of_backend(details) or from_wire(details)
-    if type(sent) is not ServerError:
+    sent = from_wire(details)
+    if type(sent) is not ServerError:  # it may quote the caller
         return sent
+    if (known := of_backend(details)) is not None:
+        return known
     if status is grpc.StatusCode.CANCELLED:
         return RequestCancelled("the server cancelled the request")
     if status is grpc.StatusCode.UNAVAILABLE:

@@ -68,8 +68,10 @@ def error_of(response: Any) -> Exception | None:
     if not response.has_error():
         return None
     text = response.error().message()
-    error = of_backend(text) or from_wire(text)
-    return RuntimeError(text) if type(error) is ServerError else error
+    error = from_wire(text)
+    if type(error) is not ServerError:  # it may quote the caller
+        return error
+    return of_backend(text) or RuntimeError(text)
 
 
 def _input(port: Port, values: Values, reports: Mapping[str, Info]) -> NDArray[Any] | None:

@@ -88,5 +88,6 @@ class StreamJob:
         return False
 
     def _fail(self, error: Exception) -> None:
-        self._flow.close()
+        with contextlib.suppress(Exception):
+            self._flow.close()
         self._answers.failure(error)

@@ -21,12 +21,12 @@ from consisid_runtime.events import Event, Progress
 from consisid_runtime.options import Options
 from consisid_runtime.plan import Plan
 from consisid_runtime.serve.models import Asked, Base, as_json, failure, open_bundle
+from consisid_runtime.serve.readiness.warm_up import warm_up
 from consisid_runtime.serve.stream.composed import composed
 from consisid_runtime.serve.stream.held import HeldBytes
 from consisid_runtime.serve.stream.job import Flow, StreamJob
 from consisid_runtime.serve.stream.turns import Turns
 from consisid_runtime.serve.ticket import Look
-from consisid_runtime.serve.warm_up import warm_up
 from consisid_runtime.signatures import STREAM
 from consisid_runtime.stages import table
 from consisid_runtime.stages.face.faces import KEPT, SECONDS, Faces

@@ -15,7 +15,7 @@ import consisid_nano
 from consisid_export.checkpoint import example
 from consisid_runtime import Client, Options, Pipeline, Video
 from consisid_runtime.errors import InvalidOption
-from consisid_runtime.serve.repository import ENSEMBLE_LAYOUT, LAYOUTS
+from consisid_runtime.serve.repository import ENSEMBLE_LAYOUT
 from consisid_runtime.serve.server import Server
 
 pytestmark = pytest.mark.server
@@ -35,7 +35,7 @@ def here(bundle: Path) -> Video:
     return Pipeline.open(bundle, device="cpu").generate(EXAMPLE.portrait, PROMPT, OPTIONS, similarity=True)
 
 
-@pytest.fixture(scope="module", params=LAYOUTS)
+@pytest.fixture(scope="module", params=[pytest.param(ENSEMBLE_LAYOUT, marks=pytest.mark.proof), SINGLE_LAYOUT])
 def layout(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

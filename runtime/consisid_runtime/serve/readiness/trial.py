@@ -31,7 +31,8 @@ def try_out(channel: grpc.Channel, seconds: float) -> None:
     problem, done = "", False
     try:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-        for answer in stub.ModelStreamInfer(iter([request]), timeout=seconds):  # to its end, as in `door.upstream`
+        # To its end, as in `door.server.upstream`.
+        for answer in stub.ModelStreamInfer(iter([request]), timeout=seconds):
             problem = problem or answer.error_message
             done = done or any(tensor.name == "info" for tensor in answer.infer_response.outputs)
     except grpc.RpcError as error:
