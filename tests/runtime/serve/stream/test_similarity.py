@@ -15,7 +15,7 @@ import consisid_nano
 from consisid_export.checkpoint import example
 from consisid_runtime import Client, Options, Pipeline, Video
 from consisid_runtime.errors import InvalidOption
-from consisid_runtime.serve.repository import ENSEMBLE_LAYOUT
+from consisid_runtime.serve.repository import ENSEMBLE_LAYOUT, SINGLE_LAYOUT
 from consisid_runtime.serve.server import Server
 
 pytestmark = pytest.mark.server
