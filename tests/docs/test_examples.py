@@ -67,6 +67,7 @@ def calls(video: Video, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     stand_in(Client, "generate", video)
     stand_in(Client, "ready", True)
+    stand_in(Client, "trial", {"seconds": {"face": 0.1}})
     stand_in(AsyncClient, "stream", AsyncStream(streamed))
     stand_in(Pipeline, "generate", video)
     stand_in(Pipeline, "open", Pipeline.__new__(Pipeline))
@@ -84,9 +85,9 @@ def test_the_commands_of_the_readme_run(example_folder: Path, pages: dict[str, s
         result = CliRunner().invoke(make_app(), [name, *arguments])
         assert result.exit_code == 0, (line, result.output, result.exception)
         ran.append(name)
-    assert ran == ["export", "inspect", "generate", "request", "repository"]
+    assert ran == ["export", "inspect", "generate", "request", "health", "repository"]
     assert (example_folder / "out.mp4").is_file() and (example_folder / "models" / "README.md").is_file()
-    assert calls == ["Pipeline.__init__", "Pipeline.generate", "Client.generate"]
+    assert calls == ["Pipeline.__init__", "Pipeline.generate", "Client.generate", "Client.ready", "Client.trial"]
 
 
 @pytest.mark.parametrize("page", WITH_PYTHON)

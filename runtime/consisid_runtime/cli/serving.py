@@ -97,6 +97,10 @@ def serve(
     max_steps: Annotated[int | None, _most("--max-steps", "Denoising steps")] = None,
     max_frames: Annotated[int | None, _most("--max-frames", "Frames")] = None,
     max_pixels: Annotated[int | None, _most("--max-pixels", "Pixels of a frame, height times width,")] = None,
+    trace: Annotated[
+        str | None,
+        typer.Option("--trace", help="URL of a collector of OpenTelemetry (OTLP over HTTP): spans of every request."),
+    ] = None,
     direct: Annotated[
         bool,
         typer.Option("--direct", help="Open Triton server's own ports instead of the door's; says what that means."),
@@ -128,9 +132,10 @@ def serve(
     if direct:
         if any(limits.values()):
             raise InvalidOption("--max-steps, --max-frames and --max-pixels are the door's; leave out --direct")
-        if tls_cert or tls_key or token_file or sign_cert or sign_key or consent_hook:
+        if tls_cert or tls_key or token_file or sign_cert or sign_key or consent_hook or trace:
             raise InvalidOption(
-                "Triton server's own ports have no TLS, no token, no signature and no consent; leave out --direct"
+                "Triton server's own ports have no TLS, no token, no signature, no consent and no traces; leave out "
+                "--direct"
             )
         port = _METRICS_PORT if metrics_port is None else metrics_port
         _serve_directly(bundle, settings | where | {"metrics_port": port}, as_json)
@@ -152,6 +157,7 @@ def serve(
     where["access"] = Access.read(token_file, tls_cert, tls_key)
     where["signer"] = signer_of(sign_cert, sign_key)
     where["consent"] = None if consent_hook is None else load_hook(consent_hook)
+    where["traces"] = trace
     server = Server(bundle, private=True, **settings)
     with writing(logging.StreamHandler(sys.stderr)), Door(server, limits=Limits(**limits), **where) as door:
         _show(door, as_json)

@@ -19,6 +19,7 @@ from consisid_runtime.door.meters import Meters
 from consisid_runtime.door.records import Records
 from consisid_runtime.door.signing import Signing
 from consisid_runtime.door.supervisor import Supervisor
+from consisid_runtime.door.traces import Traces
 from consisid_runtime.serve.tritonserver import TritonServer
 
 
@@ -31,6 +32,7 @@ class Parts:
     limits: Limits
     consent: Consent
     signing: Signing
+    traces: Traces
     queue: Queue = field(init=False)
     budget: Budget = field(init=False)
     supervisor: Supervisor = field(init=False)
@@ -46,7 +48,7 @@ class Parts:
         self.dispatch = Dispatch(
             self.limits, self.queue, demand, self.supervisor, self.consent, self.signing, self.meters
         )
-        self.records = Records(self.meters)
+        self.records = Records(self.meters, self.traces)
 
     async def metrics(self) -> bytes:
         """The door's, and Triton server's own."""

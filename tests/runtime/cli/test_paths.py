@@ -176,9 +176,11 @@ def arguments(name: str, path: Path, usable: dict[str, Path]) -> list[str]:
                 "video" if other.name == "out" and names[0] in ("generate", "request") else other.name, path
             )
             given += other.given(path if other is wanted else good)
-    given += {"generate": ["--prompt", "a"], "request": ["--prompt", "a", "--url", "grpc://127.0.0.1:9"]}.get(
-        names[0], []
-    )
+    given += {
+        "health": ["http://127.0.0.1:9"],
+        "generate": ["--prompt", "a"],
+        "request": ["--prompt", "a", "--url", "grpc://127.0.0.1:9"],
+    }.get(names[0], [])
     if "calibration" in name:
         given += ["--engine", "onnx", "--precision", "fp8"]
     return given if names[0] in WITHOUT_JSON else [*given, "--json"]

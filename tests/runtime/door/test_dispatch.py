@@ -13,6 +13,7 @@ from consisid_runtime.door.admission.queue import Queue
 from consisid_runtime.door.consent import Consent
 from consisid_runtime.door.dispatch import Dispatch
 from consisid_runtime.door.limits import Limits
+from consisid_runtime.door.records import Request
 from consisid_runtime.door.request import Asked, Tensor, check
 from consisid_runtime.door.signing import Signing
 from consisid_runtime.errors import ConsentRefused
@@ -47,7 +48,7 @@ def run(folder: Path, request: Asked, hook: Any = None) -> float | None:
         meters: Any = SimpleNamespace(computed=lambda *_, **__: None)
         supervisor: Any = SimpleNamespace(serving=serving)
         dispatch = Dispatch(limits, queue, demand, supervisor, Consent(hook), Signing(), meters)
-        await dispatch.run(request, "me")
+        await dispatch.run(request, "me", line=Request("http", "me", ""))
         await queue.enter("me", float("inf"), urgent=False)
         queue.begin(urgent=False)
         return queue.wait()
