@@ -7,6 +7,7 @@ from a bounded queue: no collector delays a request. No prompt, photograph, toke
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -52,7 +53,10 @@ class Traces:
     def close(self) -> None:
         """Send what there is, within some seconds. Blocks."""
         if self._provider is not None:
-            self._provider.shutdown()
+            # The library goes on for as long as it has spans; a daemon does not keep the process from ending.
+            last = threading.Thread(target=self._provider.shutdown, daemon=True)
+            last.start()
+            last.join(_SECONDS)
 
     def _send(self, provider: TracerProvider, request: Request, outcome: str) -> None:
         from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
