@@ -17,7 +17,7 @@ $(STAMP): pyproject.toml nano/pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet $(TORCH)
 	$(BIN)/python -c 'import triton' 2> /dev/null || $(BIN)/python -m pip install --quiet $(TRITON)
-	$(BIN)/python -m pip install --quiet --editable '.[cpu,export,tensorrt-rtx,server,provenance,bench,kernels,dev]' --editable ./nano
+	$(BIN)/python -m pip install --quiet --editable '.[cpu,export,tensorrt-rtx,server,provenance,trace,bench,kernels,dev]' --editable ./nano
 	touch $@
 
 demo: install

@@ -24,6 +24,7 @@ _OTHERS = {
     "torch-tensorrt": "build TensorRT engines from PyTorch (from NVIDIA's package index, needs a GPU)",
     "export": "export checkpoints to bundles (export, nano)",
     "door": "serve beside a Triton server of NVIDIA's container (serve)",
+    "trace": "send spans of requests (serve --trace)",
     "provenance": "sign videos, and check signatures (generate, serve, inspect)",
     "server": "serve with NVIDIA's Triton server (serve)",
     "bench": "measure against diffusers (bench)",

@@ -114,6 +114,10 @@ def serve(
     max_steps: Annotated[int | None, _most("--max-steps", "Denoising steps")] = None,
     max_frames: Annotated[int | None, _most("--max-frames", "Frames")] = None,
     max_pixels: Annotated[int | None, _most("--max-pixels", "Pixels of a frame, height times width,")] = None,
+    trace: Annotated[
+        str | None,
+        typer.Option("--trace", help="URL of a collector of OpenTelemetry (OTLP over HTTP): spans of every request."),
+    ] = None,
     direct: Annotated[
         bool | None,
         typer.Option("--direct", help="Open Triton server's own ports instead of the door's; says what that means."),
@@ -157,6 +161,7 @@ def serve(
         "max_steps": max_steps,
         "max_frames": max_frames,
         "max_pixels": max_pixels,
+        "trace": trace,
         "direct": direct,
         "metrics_port": metrics_port,
     }
@@ -217,6 +222,7 @@ def _serve(settings: Settings, as_json: bool) -> None:
     where["access"] = Access.read(settings.token_file, settings.tls_cert, settings.tls_key, settings.trusted_proxy)
     where["signer"] = signer_of(settings.sign_cert, settings.sign_key)
     where["consent"] = None if settings.consent_hook is None else load_hook(settings.consent_hook)
+    where["traces"] = settings.trace
     server = Server(settings.bundle, private=True, **served)
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     door = Door(server, limits=settings.limits(), **where)

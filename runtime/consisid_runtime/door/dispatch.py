@@ -6,7 +6,7 @@ import asyncio
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from consisid_runtime.door.admission.demand import Demand
@@ -15,7 +15,7 @@ from consisid_runtime.door.consent import Consent
 from consisid_runtime.door.foresight import Foresight, response_of
 from consisid_runtime.door.limits import Limits
 from consisid_runtime.door.meters import Meters
-from consisid_runtime.door.records import CURRENT
+from consisid_runtime.door.records import CURRENT, Request
 from consisid_runtime.door.request import Asked
 from consisid_runtime.door.server.supervisor import Supervisor
 from consisid_runtime.door.server.upstream import Upstream, contents
@@ -63,7 +63,7 @@ class Dispatch:
         owner: str,
         seconds: float | None = None,
         *,
-        on_turn: Callable[[], None] = lambda: None,
+        line: Request,
         on_event: Callable[[Event], None] = _nowhere,
     ) -> Any:
         """The ModelInferResponse with the video, or with an estimate. Cancelled where the caller leaves.
@@ -71,7 +71,7 @@ class Dispatch:
         Args:
             owner: whom the caller's address belongs to.
             seconds: until the deadline that the protocol itself carries; None without one.
-            on_turn: called when the request need not wait any more.
+            line: hears when the request need not wait any more, and how far it is.
             on_event: called with each event, the first as soon as the request is admitted.
 
         Raises typed errors. The turn lasts until the models have ended, also where nobody waits any more.
@@ -97,8 +97,8 @@ class Dispatch:
             seconds=0.0 if asked.quick else self._demand.seconds(plan),
             moved=lambda position, left: on_event(Event(QUEUE, 0, 1, position, left)),
         )
-        on_turn()
-        work = asyncio.create_task(self._work(asked, gone := asyncio.Event(), on_event))
+        line.take_turn()
+        work = asyncio.create_task(self._work(asked, gone := asyncio.Event(), line, on_event))
         self._works.add(work)
         work.add_done_callback(self._done)
         try:
@@ -128,7 +128,7 @@ class Dispatch:
         if not work.cancelled():
             work.exception()  # it was raised to the caller, unless that has left
 
-    async def _work(self, asked: Asked, gone: asyncio.Event, on_event: Callable[[Event], None]) -> Any:
+    async def _work(self, asked: Asked, gone: asyncio.Event, line: Request, on_event: Callable[[Event], None]) -> Any:
         success = False
         try:
             upstream = await self._begin(asked, gone)
@@ -136,14 +136,15 @@ class Dispatch:
             plan = self._plan(asked)
 
             def pass_on(event: Event) -> None:
+                line.saw(event)
                 if not gone.is_set():
                     self._queue.expect(event.seconds_left, urgent=asked.urgent)
                     on_event(event)
 
             answer = await self._ask(upstream, asked, gone, pass_on)
-            success = not gone.is_set()
+            success, line.info = not gone.is_set(), _info(answer)
             if success and not asked.trial:
-                self._learn(plan, _info(answer), whole=asked.checkpoint is None)
+                self._learn(plan, line.info, whole=asked.checkpoint is None)
                 if not asked.quick:
                     self._foresight.learn(plan)
             return answer
@@ -164,7 +165,7 @@ class Dispatch:
         self._queue.begin(urgent=asked.urgent)
         return upstream
 
-    def _learn(self, plan: Plan | None, info: dict[str, Any], *, whole: bool) -> None:
+    def _learn(self, plan: Plan | None, info: Mapping[str, Any], *, whole: bool) -> None:
         self._meters.computed(info, whole=whole)
         if whole and (took := _seconds(info)) is not None:
             self._demand.learn(plan, took)
@@ -210,7 +211,7 @@ def _info(answer: Any) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _seconds(info: dict[str, Any]) -> dict[str, float] | None:
+def _seconds(info: Mapping[str, Any]) -> dict[str, float] | None:
     """That each stage took which computed; None where it does not say."""
     try:
         took = {stage.name: float(info["seconds"][stage.name]) for stage in STAGES if stage.name in info["seconds"]}

@@ -18,6 +18,7 @@ from consisid_runtime.door.http.listener import Listener as HttpListener
 from consisid_runtime.door.limits import Limits
 from consisid_runtime.door.parts import Parts
 from consisid_runtime.door.signing import Signing
+from consisid_runtime.door.traces import Traces
 from consisid_runtime.errors import InvalidOption, ServerUnreachable
 from consisid_runtime.provenance.credentials import Signer
 from consisid_runtime.provenance.hooks import ConsentHook
@@ -36,6 +37,7 @@ class Door:
         limits: see `Limits`.
         consent: asked before every request, see `provenance.hooks`.
         signer: signs every video.
+        traces: where spans of requests go, see `Traces`.
 
     Attributes:
         grpc_url, http_url, metrics_url: where it listens, once started.
@@ -52,8 +54,10 @@ class Door:
         limits: Limits = Limits(),  # noqa: B008  it is frozen
         consent: ConsentHook | None = None,
         signer: Signer | None = None,
+        traces: str | None = None,
     ) -> None:
         self._consent, self._signer = consent, signer
+        self._traces = Traces(traces)
         self._server, self._host, self._access, self._limits = server, host, access, limits
         self._ports = (grpc_port, http_port, 0)
         self._thread: threading.Thread | None = None
@@ -133,7 +137,12 @@ class Door:
     async def _serve(self, host: str, shown: str, started: Future[None]) -> None:
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
         parts = Parts(
-            self._server, self._access, self._limits, Consent(self._consent, self._limits), Signing(self._signer)
+            self._server,
+            self._access,
+            self._limits,
+            Consent(self._consent, self._limits),
+            Signing(self._signer),
+            self._traces,
         )
         self._parts = parts
         if self._stop_asked:
@@ -167,4 +176,5 @@ class Door:
             await parts.dispatch.close()
             await asyncio.gather(http_listener.stop(), grpc_listener.stop())
             await parts.supervisor.stop()
+            await asyncio.to_thread(self._traces.close)
             await asyncio.gather(*tasks, return_exceptions=True)

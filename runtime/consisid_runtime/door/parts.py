@@ -21,6 +21,7 @@ from consisid_runtime.door.records import Records
 from consisid_runtime.door.server.reload import Reload
 from consisid_runtime.door.server.supervisor import Supervisor
 from consisid_runtime.door.signing import Signing
+from consisid_runtime.door.traces import Traces
 from consisid_runtime.serve.tritonserver import TritonServer
 
 
@@ -33,6 +34,7 @@ class Parts:
     limits: Limits
     consent: Consent
     signing: Signing
+    traces: Traces
     queue: Queue = field(init=False)
     budget: Budget = field(init=False)
     supervisor: Supervisor = field(init=False)
@@ -56,7 +58,7 @@ class Parts:
         self.dispatch = Dispatch(
             self.limits, self.queue, demand, foresight, self.supervisor, self.consent, self.signing, self.meters
         )
-        self.records = Records(self.meters)
+        self.records = Records(self.meters, self.traces)
 
     async def metrics(self) -> bytes:
         """The door's, and Triton server's own."""

@@ -8,13 +8,16 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 from consisid_runtime.door.meters import Meters
 from consisid_runtime.door.request import REQUEST
+from consisid_runtime.door.traces import Traces
 from consisid_runtime.errors import ConsisIDError
+from consisid_runtime.events import QUEUE, Event
 from consisid_runtime.wire import REQUEST_ID
 
 CURRENT: ContextVar[str] = ContextVar("request", default="")
@@ -30,20 +33,30 @@ class Request:
         identifier: the caller's, where it is a short word, else a random one.
         received, sent: bytes of the request and the answer.
         kind: in the log. The metrics have a "request" alone: an estimate and a trial say nothing of callers.
+        traceparent: the caller's, of W3C's Trace Context, as it came; may be empty or anything.
+        stages: each, and when it began, by `time.monotonic`.
+        info: the answer's.
     """
 
-    def __init__(self, protocol: str, peer: str, identifier: str) -> None:
-        self.protocol, self.peer = protocol, peer
+    def __init__(self, protocol: str, peer: str, identifier: str, traceparent: str = "") -> None:
+        self.protocol, self.peer, self.traceparent = protocol, peer, traceparent
         self.identifier = identifier if REQUEST_ID.fullmatch(identifier) else secrets.token_hex(8)
         self.received = self.sent = 0
         self.kind = REQUEST
         self.began = time.monotonic()
         self.turn: float | None = None
         self.event: float | None = None
+        self.stages: dict[str, float] = {}
+        self.info: Mapping[str, Any] = {}
 
     def take_turn(self) -> None:
         """The request waits no longer."""
         self.turn = time.monotonic()
+
+    def saw(self, event: Event) -> None:
+        """The models have sent an event: with the first of a stage it begins."""
+        if event.stage != QUEUE:
+            self.stages.setdefault(event.stage, time.monotonic())
 
     def first_event(self) -> None:
         """The caller has taken an event; later ones count for nothing."""
@@ -54,13 +67,13 @@ class Request:
 class Records:
     """Of one door."""
 
-    def __init__(self, meters: Meters) -> None:
-        self._meters = meters
+    def __init__(self, meters: Meters, traces: Traces) -> None:
+        self._meters, self._traces = meters, traces
 
     @contextmanager
-    def request(self, protocol: str, peer: str, identifier: str) -> Iterator[Request]:
+    def request(self, protocol: str, peer: str, identifier: str, traceparent: str) -> Iterator[Request]:
         """One request for inference: counts and logs how it ends."""
-        request, outcome = Request(protocol, peer, identifier), "INTERNAL"
+        request, outcome = Request(protocol, peer, identifier, traceparent), "INTERNAL"
         # Not reset: an unexpected error is logged behind this block; the task ends with the call.
         CURRENT.set(request.identifier)
         try:
@@ -97,6 +110,7 @@ class Records:
         log.info(request.kind, extra={"fields": fields})
         if request.kind == REQUEST:
             self._measure(request, outcome, took)
+            self._traces.ended(request, outcome)
 
     def _measure(self, request: Request, outcome: str, took: float) -> None:
         self.count(request.protocol, outcome)

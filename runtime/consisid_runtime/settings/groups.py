@@ -13,7 +13,19 @@ from pydantic import BaseModel, Field
 from consisid_runtime.cpus import MAX_THREADS
 from consisid_runtime.door.limits import Limits
 from consisid_runtime.files.image_file import MAX_BYTES
-from consisid_runtime.settings.kinds import Addresses, Device, File, Hook, Host, Layout, Level, Memory, Port, number
+from consisid_runtime.settings.kinds import (
+    Addresses,
+    Collector,
+    Device,
+    File,
+    Hook,
+    Host,
+    Layout,
+    Level,
+    Memory,
+    Port,
+    number,
+)
 from consisid_runtime.stages.face.faces import KEPT, SECONDS
 
 _OWN = Limits()
@@ -160,8 +172,11 @@ class Connections(Group):
 
 
 class Upkeep(Group):
-    """Restarts, and the log"""
+    """Restarts, the log, and traces"""
 
+    trace: Collector | None = Field(
+        default=None, description="Collector of OpenTelemetry, OTLP over HTTP: spans of every request. Not set: none."
+    )
     restart_seconds: float = number(_OWN.restart_seconds, 0.1, 3600, "Before a server that died is started again.")
     restart_longest_seconds: float = number(
         _OWN.restart_longest_seconds, 0.1, 3600, "Each further time the pause is twice as long, at most this."

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic.fields import FieldInfo
 
 from consisid_runtime.door.proxies import Proxies
+from consisid_runtime.door.traces import endpoint
 from consisid_runtime.engines import DEVICES, check_device
 from consisid_runtime.errors import InvalidOption
 from consisid_runtime.memory.decide import Setting, check_memory, read_setting
@@ -69,6 +70,7 @@ Addresses = Annotated[
     AfterValidator(_as_value_error(Proxies.read)),
     Wanted("IP addresses and networks, separated by commas"),
 ]
+Collector = Annotated[str, AfterValidator(_as_value_error(endpoint)), Wanted("a URL such as http://collector:4318")]
 Level = Annotated[Literal["info", "warning", "error"], Wanted("info, warning, error")]
 Port = Annotated[int, Field(ge=0, le=65535)]
 

@@ -13,6 +13,7 @@ from consisid_runtime.door.admission.queue import Queue
 from consisid_runtime.door.consent import Consent
 from consisid_runtime.door.dispatch import Dispatch, _seconds
 from consisid_runtime.door.limits import Limits
+from consisid_runtime.door.records import Request
 from consisid_runtime.door.request import Asked, Tensor, check
 from consisid_runtime.door.signing import Signing
 from consisid_runtime.errors import ConsentRefused, InvalidOption, ServerDied
@@ -52,7 +53,7 @@ def run(folder: Path, request: Asked, hook: Any = None, plan: Any = lambda _: No
         supervisor: Any = SimpleNamespace(serving=serving, upstream=upstream)
         foresight: Any = SimpleNamespace(watch=lambda _: None, learn=lambda _: None)
         dispatch = Dispatch(limits, queue, demand, foresight, supervisor, Consent(hook), Signing(), meters)
-        await dispatch.run(request, "me")
+        await dispatch.run(request, "me", line=Request("http", "me", ""))
         await queue.enter("me", float("inf"), urgent=False)
         queue.begin(urgent=False)
         return queue.wait()
@@ -122,7 +123,7 @@ def test_a_server_with_a_model_that_stands_still_is_ended_before_the_next_reques
         meters: Any = SimpleNamespace(computed=lambda *_, **__: None)
         limits = Limits()
         dispatch = Dispatch(limits, Queue(limits), demand, foresight, supervisor, Consent(None), Signing(), meters)
-        both = [dispatch.run(asked([IMAGE, PROMPT]), "me") for _ in range(2)]
+        both = [dispatch.run(asked([IMAGE, PROMPT]), "me", line=Request("http", "me", "")) for _ in range(2)]
         assert {type(error) for error in await asyncio.gather(*both, return_exceptions=True)} == {ServerDied}
 
     asyncio.run(main())

@@ -23,9 +23,11 @@ from consisid_runtime.door.access import Access
 from consisid_runtime.door.consent import Consent
 from consisid_runtime.door.limits import Limits
 from consisid_runtime.door.parts import Parts
+from consisid_runtime.door.records import Request
 from consisid_runtime.door.request import Tensor, check
 from consisid_runtime.door.server import supervisor as subject
 from consisid_runtime.door.signing import Signing
+from consisid_runtime.door.traces import Traces
 from consisid_runtime.errors import (
     BundleCorrupt,
     Busy,
@@ -150,7 +152,7 @@ class Scene:
 
     def __init__(self, server: Server, limits: Limits) -> None:
         self.server = server
-        self.parts = Parts(server, Access(), limits, Consent(), Signing())  # type: ignore[arg-type]
+        self.parts = Parts(server, Access(), limits, Consent(), Signing(), Traces())  # type: ignore[arg-type]
         self.supervisor, self.reload, self.queue = self.parts.supervisor, self.parts.reload, self.parts.queue
 
     async def ask(self, seconds: float = 0.0, **parameters: Any) -> str:
@@ -158,7 +160,7 @@ class Scene:
         tensors = [Tensor("image", "UINT8", [3], b"abc"), Tensor("prompt", "BYTES", [1], [str(seconds).encode()])]
         try:
             asked = check("consisid_stream", tensors, parameters, [], "")
-            answer = await self.parts.dispatch.run(asked, str(id(asked)))
+            answer = await self.parts.dispatch.run(asked, str(id(asked)), line=Request("http", "me", ""))
         except ConsisIDError as error:
             return error.code
         return str(json.loads(answer.raw_output_contents[0][4:])["bundle"])

@@ -32,6 +32,7 @@ SPECIAL = {
     "layout": "single",
     "memory": 24,
     "trusted_proxy": "10.0.0.0/8",
+    "trace": "http://collector:4318",
     "consent_hook": "a:b",
     "watermark_hook": "c:d",
     "log_level": "error",

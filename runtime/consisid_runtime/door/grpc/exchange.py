@@ -32,10 +32,11 @@ async def write(context: Any, message: Message, limits: Limits) -> None:
         raise ServerTimeout("the answer was not taken in time") from None
 
 
-def request_id(context: Any) -> str:
-    """What the caller calls its request; empty where it does not."""
-    given = dict(context.invocation_metadata()).get("x-request-id", "")
-    return given if isinstance(given, str) else ""
+def named(context: Any) -> list[str]:
+    """What the caller calls its request, and its `traceparent`; empty where it does not say."""
+    found = dict(context.invocation_metadata())
+    given = (found.get(name, "") for name in ("x-request-id", "traceparent"))
+    return [value if isinstance(value, str) else "" for value in given]
 
 
 def host(context: Any, proxies: Proxies) -> str:

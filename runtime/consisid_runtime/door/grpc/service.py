@@ -21,7 +21,7 @@ from tritonclient.grpc import model_config_pb2, service_pb2
 
 from consisid_runtime.door import description
 from consisid_runtime.door.access import owner
-from consisid_runtime.door.grpc.exchange import host, read, request_id, write
+from consisid_runtime.door.grpc.exchange import host, named, read, write
 from consisid_runtime.door.grpc.failure import metadata, status
 from consisid_runtime.door.grpc.message import parse
 from consisid_runtime.door.grpc.reflection import CALLS, Reflection
@@ -140,7 +140,7 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
     async def _infer(self, context: Any) -> None:
         parts = self._parts
         peer = host(context, parts.access.proxies)
-        with parts.records.request("grpc", peer, request_id(context)) as line:
+        with parts.records.request("grpc", peer, *named(context)) as line:
             caller = owner(peer)
             parts.dispatch.require_room(caller)
             async with parts.budget.reserve(caller, parts.limits.message) as held:
@@ -154,7 +154,7 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
                     raise MalformedRequest(f"{asked.model} answers several times; call it by ModelStreamInfer")
                 held.resize(asked.size)
                 seconds = context.time_remaining()
-                answer = await parts.dispatch.run(asked, caller, seconds, on_turn=line.take_turn)
+                answer = await parts.dispatch.run(asked, caller, seconds, line=line)
                 line.sent = answer.ByteSize()
                 held.resize(line.sent)
                 context.set_trailing_metadata((("x-request-id", line.identifier),))

@@ -10,7 +10,7 @@ from tritonclient.grpc import service_pb2
 
 from consisid_runtime.door.access import owner
 from consisid_runtime.door.admission.budget import Reservation
-from consisid_runtime.door.grpc.exchange import host, read, request_id, write
+from consisid_runtime.door.grpc.exchange import host, named, read, write
 from consisid_runtime.door.grpc.message import identifier, parse
 from consisid_runtime.door.outbox import Outbox
 from consisid_runtime.door.parts import Parts
@@ -45,7 +45,7 @@ class Stream:
                 return False
             found = identifier(data, self._parts.limits)
             try:
-                with self._parts.records.request("grpc", self._peer, request_id(self._context)) as line:
+                with self._parts.records.request("grpc", self._peer, *named(self._context)) as line:
                     line.received = len(data)
                     if len(data) > SMALL:
                         self._parts.dispatch.require_room(self._caller)
@@ -62,7 +62,7 @@ class Stream:
 
     async def _run(self, asked: Asked, held: Reservation, line: Request) -> None:
         outbox, left = Outbox(), self._context.time_remaining()
-        run = self._parts.dispatch.run(asked, self._caller, left, on_turn=line.take_turn, on_event=outbox.put)
+        run = self._parts.dispatch.run(asked, self._caller, left, line=line, on_event=outbox.put)
         work = asyncio.ensure_future(run)
         try:
             while (event := await outbox.take(work)) is not None:

@@ -37,8 +37,9 @@ class Inference:
         peer = self._parts.access.proxies.caller(request.client.host if request.client else "", hops)
         caller, flat = owner(peer), self._way != "infer"
         events = Events(send, limits, whole=self._way == "generate")
+        named = (request.headers.get(name, "") for name in ("x-request-id", "traceparent"))
         try:
-            with self._parts.records.request("http", peer, request.headers.get("x-request-id", "")) as line:
+            with self._parts.records.request("http", peer, *named) as line:
                 signature = signature_of(request.path_params["model"], request.path_params.get("version", ""))
                 size = number(request.headers, "content-length")
                 if size is None or size > SMALL:
@@ -58,7 +59,7 @@ class Inference:
                     if asked.streams:
                         raise MalformedRequest(f"{asked.model} answers several times; call it by generate_stream")
                     held.resize(asked.size)
-                    run = self._parts.dispatch.run(asked, caller, on_turn=line.take_turn)
+                    run = self._parts.dispatch.run(asked, caller, line=line)
                     answer = await _unless_left(request, asyncio.ensure_future(run))
                     line.sent = answer.ByteSize()
                     held.resize(line.sent)
@@ -72,7 +73,7 @@ class Inference:
     async def _generate(
         self, request: Request, asked: Asked, caller: str, held: Reservation, line: Line, events: Events
     ) -> None:
-        run = self._parts.dispatch.run(asked, caller, on_turn=line.take_turn, on_event=events.outbox.put)
+        run = self._parts.dispatch.run(asked, caller, line=line, on_event=events.outbox.put)
         work = asyncio.ensure_future(run)
         await _unless_left(request, asyncio.ensure_future(events.write(asked, work, held, line)))
 
