@@ -130,7 +130,7 @@ class Requests(Group):
     )
     stubborn_seconds: float = number(
         _OWN.stubborn,
-        10,
+        3,
         _DAY,
         "For which models may work on what has ended, and Triton server may answer nothing; then it is started again.",
     )
