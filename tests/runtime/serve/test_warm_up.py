@@ -13,7 +13,7 @@ from torch import Tensor
 from consisid_runtime.bundle import Bundle
 from consisid_runtime.options import Options
 from consisid_runtime.plan import plan
-from consisid_runtime.serve import warm_up as subject
+from consisid_runtime.serve.readiness import warm_up as subject
 from consisid_runtime.serve.readiness.warm_up import warm_up
 from consisid_runtime.signatures import DYNAMIC, Signature
 from consisid_runtime.stages.table import STAGES
