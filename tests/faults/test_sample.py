@@ -1,4 +1,8 @@
-"""A little of every kind of fault at one real server; `test_proof.py` has all of them."""
+"""A little of every kind of fault at one real server; `test_proof.py` has all of them.
+
+The scenarios check themselves: each request is answered once, by the right video or a typed error, and nothing is left.
+`test_instruments.py` shows that they find planted faults.
+"""
 
 from __future__ import annotations
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import functools
-import multiprocessing
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from consisid_benchmarks.suites.own_process import OwnProcess
 from consisid_benchmarks.suites.variants import Diffusers, Features, Ours, TimedVideo
 from consisid_runtime.allocator import keep_freed_memory
 from consisid_runtime.plan import Plan
@@ -44,27 +41,20 @@ VARIANTS = (
 )
 
 
-class VariantProcess:
-    """A process that loads a variant at its first video; a context manager that ends it.
+class VariantProcess(OwnProcess):
+    """A process that loads a variant at its first video.
 
     Args:
         path: the bundle, or for diffusers the checkpoint.
     """
 
     def __init__(self, variant: Variant, path: Path, threads: int) -> None:
+        super().__init__()
         self._setting = (variant, path, threads)
-        self._pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
 
     def __call__(self, features: Features, prompt: str, plan: Plan) -> TimedVideo:
-        return self._pool.submit(generate, *self._setting, features, prompt, plan).result()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._pool.shutdown()
+        found: TimedVideo = self.run(generate, *self._setting, features, prompt, plan)
+        return found
 
 
 def generate(variant: Variant, path: Path, threads: int, features: Features, prompt: str, plan: Plan) -> TimedVideo:

@@ -51,7 +51,7 @@ def similarity(values: Values, plan: Plan, look: Progress, call: Call) -> Genera
     "frames" that were looked at, "frames_without_face"; and "seconds". Where the frames cannot be compared, "problem"
     has the error's code, and "mean" and "minimum" are None.
     """
-    begin, found, problem = time.perf_counter(), [], None
+    begin, found, nobody, problem = time.perf_counter(), [], 0, None
     own, places = _array(values["embedding"]), chosen(len(values["frames"]))
     for number, place in enumerate(places):
         yield Event(NAME, number, len(places))
@@ -60,6 +60,7 @@ def similarity(values: Values, plan: Plan, look: Progress, call: Call) -> Genera
         try:
             outputs, _ = call(_EMBED, given, plan, {}, look)
         except (NoFace, ImageTooSmall):  # a frame may have fewer pixels than a photograph must have
+            nobody += 1
             continue
         except (RequestCancelled, ServerTimeout):
             raise
@@ -67,13 +68,13 @@ def similarity(values: Values, plan: Plan, look: Progress, call: Call) -> Genera
             problem = error.code if isinstance(error, ConsisIDError) else type(error).__name__
             break
         found.append(_cosine(own, _array(outputs["embedding"])))
-    if problem is not None:
-        return {"mean": None, "minimum": None, "problem": problem, "seconds": time.perf_counter() - begin}
+    known = found and problem is None
     return {
-        "mean": round(sum(found) / len(found), 4) if found else None,
-        "minimum": round(min(found), 4) if found else None,
-        "frames": len(places),
-        "frames_without_face": len(places) - len(found),
+        "mean": round(sum(found) / len(found), 4) if known else None,
+        "minimum": round(min(found), 4) if known else None,
+        "frames": len(found) + nobody,
+        "frames_without_face": nobody,
+        **({} if problem is None else {"problem": problem}),
         "seconds": time.perf_counter() - begin,
     }
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import functools
-import multiprocessing
 import time
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
+from consisid_benchmarks.suites.own_process import OwnProcess
 from consisid_runtime.allocator import keep_freed_memory
 from consisid_runtime.options import Options
 from consisid_runtime.video import Video
@@ -18,24 +16,17 @@ if TYPE_CHECKING:
     from consisid_runtime.pipeline import Pipeline
 
 
-class InProcess:
-    """A process that opens a bundle at its first video; a context manager that ends it."""
+class InProcess(OwnProcess):
+    """A process that opens a bundle at its first video."""
 
     def __init__(self, bundle: Path) -> None:
+        super().__init__()
         self._bundle = bundle
-        self._pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
 
     def __call__(self, image: bytes, prompt: str, options: Options) -> tuple[Video, float]:
         """The video, and the seconds of `Pipeline.generate`."""
-        return self._pool.submit(_generate, self._bundle, image, prompt, options).result()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._pool.shutdown()
+        found: tuple[Video, float] = self.run(_generate, self._bundle, image, prompt, options)
+        return found
 
 
 def _generate(bundle: Path, image: bytes, prompt: str, options: Options) -> tuple[Video, float]:

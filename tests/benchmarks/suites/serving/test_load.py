@@ -49,32 +49,30 @@ def test_what_is_sent_late_is_timed_from_when_it_was_planned() -> None:
     assert second.planned == 0.01 and second.latency >= 0.18
 
 
+class Counting:
+    """Answers after some seconds, and counts the requests at once."""
+
+    def __init__(self, seconds: float) -> None:
+        self.most = self.running = 0
+        self._seconds = seconds
+
+    async def __call__(self, kind: Kind, heard: Heard) -> None:
+        self.running += 1
+        self.most = max(self.most, self.running)
+        await asyncio.sleep(self._seconds)
+        self.running -= 1
+
+
 def test_arrivals_do_not_wait_for_answers() -> None:
-    most = running = 0
-
-    async def send(kind: Kind, heard: Heard) -> None:
-        nonlocal most, running
-        running += 1
-        most = max(most, running)
-        await asyncio.sleep(0.1)
-        running -= 1
-
+    send = Counting(0.1)
     asyncio.run(open_loop(arrivals(8, 0.001), send))
-    assert most == 8
+    assert send.most == 8
 
 
 def test_clients_of_a_closed_loop_have_one_request_each() -> None:
-    most = running = 0
-
-    async def send(kind: Kind, heard: Heard) -> None:
-        nonlocal most, running
-        running += 1
-        most = max(most, running)
-        await asyncio.sleep(0.01)
-        running -= 1
-
+    send = Counting(0.01)
     samples = asyncio.run(closed_loop(3, 0.1, URGENT, send))
-    assert most == 3 and running == 0
+    assert send.most == 3 and send.running == 0
     assert 9 <= len(samples) <= 33
     assert {sample.kind for sample in samples} == {URGENT}
     assert all(sample.latency >= 0.01 and sample.planned < 0.1 for sample in samples)
