@@ -19,10 +19,10 @@ from consisid_runtime.errors import ConsentRefused
 from consisid_runtime.events import Event
 from consisid_runtime.provenance.hooks import check_consent
 
-SERVED = "serve"
-"""Runs until it is stopped; tests/runtime/serve runs it."""
-SENT = "docs/requests.md"
-"""tests/runtime/serve sends what it has."""
+SERVED = ("serve", "up")
+"""Run until they are stopped; tests/runtime/serve and tests/gateway run them."""
+SENT = ("docs/requests.md", "docs/gateway.md")
+"""tests/runtime/serve and tests/gateway/api send what they have."""
 WITH_PYTHON = ("README.md", "docs/provenance.md", "docs/python-api.md", "nano/README.md")
 
 
@@ -80,7 +80,7 @@ def test_the_commands_of_the_readme_run(example_folder: Path, pages: dict[str, s
     ran = []
     for line in block.splitlines():
         _, name, *arguments = shlex.split(line, comments=True)
-        if name == SERVED:
+        if name in SERVED:
             continue
         result = CliRunner().invoke(make_app(), [name, *arguments])
         assert result.exit_code == 0, (line, result.output, result.exception)
@@ -113,7 +113,7 @@ def test_the_hooks_of_the_page_do_what_it_says(pages: dict[str, str]) -> None:
 
 
 def test_no_other_page_has_python(pages: dict[str, str]) -> None:
-    assert {name for name, text in pages.items() if _blocks(text, "python")} == {*WITH_PYTHON, SENT}
+    assert {name for name, text in pages.items() if _blocks(text, "python")} == {*WITH_PYTHON, *SENT}
 
 
 def signature(block: str) -> bool:
