@@ -22,6 +22,7 @@ LAYERS = (
 """From the bottom up: a package may import those before it."""
 MAY_IMPORT = {package: set(LAYERS[:number]) for number, package in enumerate(LAYERS)}
 MAY_IMPORT["consisid_training"] = set(LAYERS[:4])
+MAY_IMPORT["consisid_gateway"] = set(LAYERS[:2]) - {"consisid_kernels"}
 FOLDERS = {"consisid_training": "nano/training"}
 SOURCES = [
     (package, path)
@@ -40,12 +41,15 @@ HEAVY = {
     "diffusers",
     "tensorrt",
     "pydantic",
+    "sqlalchemy",
+    "dbos",
 }
 _BACKEND = "import types; sys.modules['triton_python_backend_utils'] = types.ModuleType('backend')"
 THIN = (
     "import consisid_runtime",
     "from consisid_runtime import Client, Options",
     "import consisid_runtime.cli.main",
+    "import consisid_gateway.cli",  # every command loads it
     f"{_BACKEND}; import consisid_runtime.serve.models",  # six processes of a server do
 )
 DATA = ("__init__", "package", "digests")
@@ -186,6 +190,10 @@ def test_the_drawn_world_needs_numpy_and_opencv_only(path: Path) -> None:
     assert imported(path) <= {"consisid_nano", *allowed, *sys.stdlib_module_names}
 
 
+def test_the_gateway_never_imports_torch() -> None:
+    assert not [path for package, path in SOURCES if package == "consisid_gateway" and "torch" in imported(path)]
+
+
 @pytest.mark.parametrize("statement", THIN)
 def test_what_starts_at_once_imports_nothing_heavy(statement: str) -> None:
     probe = f"import sys; {statement}; print(*sys.modules)"
@@ -205,6 +213,6 @@ def test_the_client_imports_in_half_a_second() -> None:
 def test_a_kernel_package_name_is_not_shadowed() -> None:
     assert not [
         folder
-        for folder in ("export", "runtime", "kernels", "benchmarks", "nano")
+        for folder in ("export", "gateway", "runtime", "kernels", "benchmarks", "nano")
         if (ROOT / folder / "__init__.py").exists()
     ]

@@ -80,7 +80,7 @@ class NotFound(InvalidRequest):
     code = "NOT_FOUND"
     http = 404
     grpc = "NOT_FOUND"
-    remedy = "Correct the name; the message lists the models that there are."
+    remedy = "Correct the model, path or method as the message says."
 
 
 class IdentityExpired(InvalidRequest):
@@ -98,7 +98,7 @@ class Unauthenticated(InvalidRequest):
     code = "UNAUTHENTICATED"
     http = 401
     grpc = "UNAUTHENTICATED"
-    remedy = "Send the server's token as `Authorization: Bearer TOKEN`."
+    remedy = "Send the server's token, or the gateway's API key, as `Authorization: Bearer TOKEN`."
 
 
 class ConsentRefused(InvalidRequest):

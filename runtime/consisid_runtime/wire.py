@@ -57,6 +57,10 @@ TICKET = "consisid_ticket"
 URGENT = "consisid_urgent"
 """The parameter with which a door says that a request goes before those that are not urgent; refused as `TICKET`."""
 
+PRIORITY, HIGHEST = "priority", 1
+"""KServe's parameter, and Triton server's highest priority: an urgent request at a door, where every other number is an
+ordinary one."""
+
 REQUEST_ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 """What a request's id is, as a whole, to be written into a log: a short word."""
 
@@ -83,7 +87,7 @@ _UNHEALTHY = re.compile(r"Stub process.* is not healthy")
 _FULL = re.compile(r"Failed to increase the shared memory pool|grown shared memory region|initialize shared memory key")
 
 # Request parameters of Triton server's own protocol extensions: clients may send them, no stage reads them.
-_TRITON = {"sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "headers", "binary_data_output"}
+_TRITON = {"sequence_id", "sequence_start", "sequence_end", PRIORITY, "timeout", "headers", "binary_data_output"}
 _TRITON_PREFIX = "triton_"
 
 

@@ -29,6 +29,6 @@ KINDS = {
     "grpc": Kind(8000, 30, 64 * MIB),
     "checkpoint": Kind(6000, 30, 64 * MIB),
     "door": Kind(3000, 0, 512 * MIB),  # of the client, who gets frames of 51 MB
-    "stream": Kind(1000, 0, 512 * MIB),
-    "tensor": Kind(3000, 0, 512 * MIB),
+    "stream": Kind(1000, 10, 512 * MIB),
+    "tensor": Kind(3000, 20, 512 * MIB),
 }

@@ -51,6 +51,9 @@ class _Request:
     def parameters(self) -> str:
         return self._parameters
 
+    def request_id(self) -> str:
+        return "fuzzed"
+
 
 class _Failure(str):
     """The text of an error; its status is not looked at."""

@@ -49,6 +49,7 @@ def test_the_runtime_wheel_has_its_packages_and_no_data_of_nano(tmp_path: Path) 
         "consisid_kernels",
         "consisid_runtime",
         "consisid_export",
+        "consisid_gateway",
         "consisid_measurement",
         "consisid_fidelity",
         "consisid_benchmarks",

@@ -5,14 +5,16 @@ from pathlib import Path
 
 import pytest
 
-import consisid_fidelity.errors  # noqa: F401  defines subclasses
+import consisid_fidelity.errors  # noqa: F401  it defines subclasses, as the next one
+import consisid_gateway.errors  # noqa: F401
 from consisid_runtime import errors
 
 ROOT = Path(__file__).parents[2]
 KINDS = errors.all_errors()
 STATUSES = {
     (400, "INVALID_ARGUMENT"), (401, "UNAUTHENTICATED"), (403, "PERMISSION_DENIED"), (404, "NOT_FOUND"),
-    (410, "NOT_FOUND"), (413, "RESOURCE_EXHAUSTED"), (499, "CANCELLED"), (500, "INTERNAL"), (502, "ABORTED"),
+    (409, "FAILED_PRECONDITION"), (409, "ALREADY_EXISTS"), (410, "NOT_FOUND"), (413, "RESOURCE_EXHAUSTED"),
+    (416, "OUT_OF_RANGE"), (429, "RESOURCE_EXHAUSTED"), (499, "CANCELLED"), (500, "INTERNAL"), (502, "ABORTED"),
     (503, "UNAVAILABLE"), (504, "DEADLINE_EXCEEDED"), (507, "RESOURCE_EXHAUSTED"),
 }  # fmt: skip
 EXITS = {
@@ -25,7 +27,9 @@ EXITS = {
     "CLIENT_CLOSED": 3, "FORKED_PROCESS": 3, "FILE_INACCESSIBLE": 4,
     "MALFORMED_REQUEST": 3, "REQUEST_TOO_LARGE": 3, "NOT_FOUND": 3, "UNAUTHENTICATED": 3, "CANCELLED": 3, "BUSY": 6,
     "SERVER_DIED": 6, "CERTIFICATE_REFUSED": 6, "CONSENT_REFUSED": 3, "SIGNING_FAILED": 9, "HOOK_FAILED": 9,
-    "SHARED_MEMORY_FULL": 6,
+    "SHARED_MEMORY_FULL": 6, "VIDEO_NOT_FOUND": 3, "VIDEO_NOT_READY": 3, "VIDEO_EXPIRED": 3, "BODY_UNREADABLE": 3,
+    "RANGE_REFUSED": 3, "CHARACTER_NOT_READY": 3, "IDEMPOTENCY_CONFLICT": 3, "SCOPE_MISSING": 3, "KEY_UNKNOWN": 3,
+    "CROSS_SITE": 3, "LIMIT_REACHED": 3, "ADDRESS_REFUSED": 3, "STORAGE_UNAVAILABLE": 6, "SCHEMA_NEWER": 4,
 }  # fmt: skip
 """Scripts of users depend on these: a change belongs in the changelog."""
 

@@ -16,8 +16,9 @@ from consisid_runtime.cli.request_options import CA, OptionCommand, with_options
 from consisid_runtime.cli.serving import Device, Memory, SignCert, SignKey, serve, signer_of
 from consisid_runtime.cli.threads import Threads
 from consisid_runtime.errors import InvalidOption, ServerError
+from consisid_runtime.files.image_file import image_bytes
 from consisid_runtime.memory.decide import read_setting
-from consisid_runtime.options import Options
+from consisid_runtime.options import Options, check_prompt
 from consisid_runtime.video import Video, require_video_path
 
 BundlePath = Annotated[Path, typer.Option("--bundle", help="Folder written by `consisid export`.")]
@@ -57,17 +58,22 @@ def generate(
     from consisid_runtime.bundle import Bundle
     from consisid_runtime.files.atomic import require_writable
     from consisid_runtime.pipeline import Pipeline
+    from consisid_runtime.stages.face.image import read_photo
 
     require_video_path(out, image)
     require_writable(out)
+    check_prompt(prompt)
+    photo = image_bytes(image)
+    read_photo(photo)
     signer = signer_of(sign_cert, sign_key)
     opened = Bundle.open(bundle, device=device, memory=None if memory is None else read_setting(memory))
     if opened.memory is not None:
         print(opened.memory, file=sys.stderr)
+    opened.plan(options)  # refused now, and not when the networks are loaded: that takes minutes at full size
     with Display("generate") as display:
         display.update("opening the bundle", 0, 1)
         pipeline = Pipeline(opened)
-        video = pipeline.generate(image, prompt, options, similarity=similarity, progress=display.update)
+        video = pipeline.generate(photo, prompt, options, similarity=similarity, progress=display.update)
     _save(video if signer is None else video.signed(signer), out, as_json)
 
 
@@ -85,6 +91,9 @@ def request(
     ] = 600.0,
     ca: CA = None,
     similarity: Similarity = False,
+    urgent: Annotated[
+        bool, typer.Option("--urgent", help="Before requests that are not urgent; one that runs pauses.")
+    ] = False,
     as_json: Json = False,
     options: Options,
 ) -> None:
@@ -96,7 +105,7 @@ def request(
     require_writable(out)
     with Client(url, timeout=timeout, ca=ca) as client, Display("request") as display:
         display.update("waiting for the server", 0, 1)
-        video = watched(client, image, prompt, options, display, similarity=similarity)
+        video = watched(client, image, prompt, options, display, similarity=similarity, urgent=urgent)
     try:
         _save(video, out, as_json)
     except (KeyError, TypeError, AttributeError, ValueError) as error:

@@ -59,7 +59,14 @@ class Display:
 
 
 def watched(
-    client: Client, image: Path, prompt: str, options: Options, display: Display, *, similarity: bool = False
+    client: Client,
+    image: Path,
+    prompt: str,
+    options: Options,
+    display: Display,
+    *,
+    similarity: bool = False,
+    urgent: bool = False,
 ) -> Video:
     """Request a video and show how far it is; without events where the server has none. Raises as `Client.generate`."""
     events = 0
@@ -70,9 +77,9 @@ def watched(
         display.show(event)
 
     try:
-        return client.generate(image, prompt, options, similarity=similarity, on_progress=show)
+        return client.generate(image, prompt, options, similarity=similarity, urgent=urgent, on_progress=show)
     except ServerError as error:
         # Triton server itself, over HTTP, does not know the call: nothing was computed.
         if events or type(error) is not ServerError:
             raise
-    return client.generate(image, prompt, options, similarity=similarity)
+    return client.generate(image, prompt, options, similarity=similarity, urgent=urgent)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -14,6 +15,7 @@ from consisid_runtime.cli.signals import end_when_told, reload_when_told
 from consisid_runtime.cli.threads import Threads
 from consisid_runtime.cpus import use_threads
 from consisid_runtime.errors import InvalidOption, MissingExtra
+from consisid_runtime.serve.logs.unblocked import Unblocked
 
 if TYPE_CHECKING:
     from consisid_runtime.provenance.credentials import Signer
@@ -48,7 +50,7 @@ DIRECT = """\
 - no TLS, no token, and no limit of a client's connections, bytes or requests
 - no end for Triton server 2.51's faults: one request of its own making ends the server, among others an HTTP body
   above about 4 MB without Content-Type: application/octet-stream, the parameter classification on the output info,
-  a shape of 2^62, 300,000 nested objects, a million chunks
+  a shape of 2^62, 300,000 nested objects, a million chunks; now and then a stream that its caller cancels is enough
 - no cancellation: a request whose caller left is computed to its end
 - no common queue: 16 requests may wait for each model, and one may be refused after its denoising
 - no restart, and no reload: this command ends with the server, and at SIGHUP
@@ -167,19 +169,21 @@ def serve(
     }
     try:
         from consisid_runtime.settings.resolve import resolve
+        from consisid_runtime.settings.settings import Settings
         from consisid_runtime.settings.text import to_data, to_toml
     except ModuleNotFoundError as error:
         raise MissingExtra(
             f"the settings of a server need {error.name}: pip install 'consisid-runtime[door]'"
         ) from error
-    resolved = resolve({name: value for name, value in flags.items() if value is not None}, config)
+    resolved = resolve(Settings, {name: value for name, value in flags.items() if value is not None}, config)
     if print_config:
         emit(as_json, to_data(resolved), "" if as_json else to_toml(resolved))
     else:
-        _serve(resolved.settings, as_json)
+        with Unblocked(sys.stderr.buffer) as log:
+            _serve(resolved.settings, log, as_json)
 
 
-def _serve(settings: Settings, as_json: bool) -> None:
+def _serve(settings: Settings, log: Unblocked, as_json: bool) -> None:
     from consisid_runtime.serve.server import Server
 
     if settings.bundle is None:
@@ -195,7 +199,7 @@ def _serve(settings: Settings, as_json: bool) -> None:
         "faces_kept": settings.faces_kept,
         "faces_seconds": settings.faces_seconds,
         "ready_timeout": settings.ready_seconds,
-        "log": sys.stderr.buffer,
+        "log": log,
     }
     where: dict[str, Any] = {
         "host": settings.host,
@@ -227,7 +231,8 @@ def _serve(settings: Settings, as_json: bool) -> None:
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     door = Door(server, limits=settings.limits(), **where)
     reload_when_told(door.reload)
-    with writing(logging.StreamHandler(sys.stderr), level), door:
+    lines = io.TextIOWrapper(cast("IO[bytes]", log), "utf-8", write_through=True)
+    with writing(logging.StreamHandler(lines), level), door:
         _show(door, as_json)
         door.wait()
 

@@ -24,10 +24,12 @@ class Access:
     Attributes:
         token: is sent as `Authorization: Bearer TOKEN`; None sends none.
         roots: PEM, the authorities whose servers are trusted; None: those of the system.
+        traceparent: of W3C's Trace Context; a door's spans then belong to that trace. None sends none.
     """
 
     token: str | None = field(default=None, repr=False)
     roots: bytes | None = field(default=None, repr=False)
+    traceparent: str | None = None
 
     @classmethod
     def read(cls, token: str | None, ca: str | Path | None) -> Access:
@@ -49,7 +51,9 @@ class Access:
     @property
     def headers(self) -> dict[str, str]:
         """What every request carries; the names are those of gRPC's metadata too."""
-        return {} if self.token is None else {"authorization": f"Bearer {self.token}"}
+        token = None if self.token is None else f"Bearer {self.token}"
+        sent = {"authorization": token, "traceparent": self.traceparent}
+        return {name: value for name, value in sent.items() if value is not None}
 
     def context(self) -> ssl.SSLContext:
         """For HTTPS. Raises `SSLError` or `ValueError` where `roots` are no certificates."""

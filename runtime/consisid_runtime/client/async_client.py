@@ -42,14 +42,15 @@ class AsyncClient:
         *,
         raw_frames: bool = False,
         similarity: bool = False,
+        urgent: bool = False,
         on_progress: Callable[[Event], object] | None = None,
     ) -> Video:
         """Generate one video on the server. Arguments and errors are those of `Client.generate`."""
         if on_progress is None:
             extras = Extras(raw_frames=raw_frames, similarity=similarity)
-            return await self._caller.generate(image, prompt, options, extras)
+            return await self._caller.generate(image, prompt, options, extras, urgent=urgent)
         require_no_frames(raw_frames=raw_frames)
-        return await self.stream(image, prompt, options, similarity=similarity).video(on_progress)
+        return await self.stream(image, prompt, options, similarity=similarity, urgent=urgent).video(on_progress)
 
     def stream(
         self,
@@ -58,13 +59,14 @@ class AsyncClient:
         options: Options | None = None,
         *,
         similarity: bool = False,
+        urgent: bool = False,
         previews: bool = False,
         checkpoint_seconds: float = 0.0,
         checkpoint: bytes | None = None,
     ) -> AsyncStream:
         """`Client.stream`, for `async for`."""
         extras = Extras(similarity=similarity, previews=previews, checkpoint_seconds=checkpoint_seconds)
-        return AsyncStream(self._caller.stream(image, prompt, options, extras, checkpoint))
+        return AsyncStream(self._caller.stream(image, prompt, options, extras, checkpoint, urgent=urgent))
 
     async def estimate(self, options: Options | None = None) -> Estimate:
         """What a video should take. Arguments and errors are those of `Client.estimate`."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -16,7 +16,7 @@ from consisid_runtime.client.request import Request
 from consisid_runtime.client.servers.servers import Servers
 from consisid_runtime.client.stream import Put, Work
 from consisid_runtime.client.transport import Transport
-from consisid_runtime.errors import InvalidOption, ServerError
+from consisid_runtime.errors import ConsisIDError, InvalidOption, ServerError
 from consisid_runtime.events import Event
 from consisid_runtime.files.image_file import image_bytes
 from consisid_runtime.identity import Identity
@@ -33,6 +33,7 @@ Portrait = Image | Identity
 
 _LONGEST_TIMEOUT = 1e6
 _READY_TIMEOUT = 10.0
+_END_TIMEOUT = 1.0
 
 
 class Caller:
@@ -52,31 +53,40 @@ class Caller:
         self._timeout = timeout
         self._calls = Calls()
 
-    async def generate(self, image: Portrait, prompt: str, options: Options | None, extras: Extras) -> Video:
+    async def generate(
+        self, image: Portrait, prompt: str, options: Options | None, extras: Extras, *, urgent: bool
+    ) -> Video:
         """One video."""
         if isinstance(image, Identity):
             require_no_frames(raw_frames=extras.raw_frames)
             found: list[Event | Video] = []
-            await self.stream(image, prompt, options, extras, None)(found.append)
+            await self.stream(image, prompt, options, extras, None, urgent=urgent)(found.append)
             assert isinstance(found[-1], Video)
             return found[-1]
-        request = Request.make(await _read(image), prompt, options, extras)
+        request = Request.make(await _read(image), prompt, options, extras, urgent=urgent)
         names = [port.name for port in request.outputs]
         answer = self._transport.infer(request.model, request.inputs, request.parameters, names, self._timeout)
         return request.video(await self._calls.run(answer))
 
     def stream(
-        self, image: Portrait, prompt: str, options: Options | None, extras: Extras, checkpoint: bytes | None
+        self,
+        image: Portrait,
+        prompt: str,
+        options: Options | None,
+        extras: Extras,
+        checkpoint: bytes | None,
+        *,
+        urgent: bool,
     ) -> Work:
         """One video with its events. Raises what concerns the prompt at once."""
         check_prompt(prompt)
 
         async def work(put: Put) -> None:
             if isinstance(image, Identity):
-                chosen = replace(extras, identity=image.handle)
-                request = Request.make_stream(None, prompt, options, chosen, checkpoint)
+                content, chosen = None, replace(extras, identity=image.handle)
             else:
-                request = Request.make_stream(await _read(image), prompt, options, extras, checkpoint)
+                content, chosen = await _read(image), extras
+            request = Request.make_stream(content, prompt, options, chosen, checkpoint, urgent=urgent)
             await self._calls.run(self._receive(request, put))
 
         return work
@@ -113,6 +123,7 @@ class Caller:
         async with aclosing(answers):
             async for answer in answers:
                 if "event" not in answer:
+                    await _read_to_end(answers)
                     return request.report(answer)
         raise ServerError("the server ended its answer without a report")
 
@@ -134,9 +145,11 @@ class Caller:
         async with aclosing(answers):
             async for answer in answers:
                 item = request.item(answer)
-                put(item)
                 if isinstance(item, Video):
+                    await _read_to_end(answers)
+                    put(item)
                     return
+                put(item)
         raise ServerError("the server ended its answer without a video")
 
 
@@ -144,6 +157,14 @@ def require_no_frames(*, raw_frames: bool) -> None:
     """Raises `InvalidOption`: streams carry no raw frames."""
     if raw_frames:
         raise InvalidOption("raw_frames come neither with on_progress nor for an identity; leave them out")
+
+
+async def _read_to_end(answers: AsyncGenerator[Any, None]) -> None:
+    """To a server, a caller who leaves before the end has cancelled. The answer is there: no error may lose it."""
+    with suppress(ConsisIDError, TimeoutError):
+        async with asyncio.timeout(_END_TIMEOUT):
+            async for _ in answers:
+                pass
 
 
 async def _read(image: Image) -> bytes:

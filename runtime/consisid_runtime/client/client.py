@@ -58,6 +58,7 @@ class Client:
         *,
         raw_frames: bool = False,
         similarity: bool = False,
+        urgent: bool = False,
         on_progress: Callable[[Event], object] | None = None,
     ) -> Video:
         """Generate one video on the server.
@@ -68,6 +69,7 @@ class Client:
             options: see `Options`.
             raw_frames: also fetch the decoded frames; `video.frames` are then these instead of the MP4's.
             similarity: also compare up to eight frames' faces with the portrait, in `video.info["similarity"]`.
+            urgent: before requests that are not, at a door; one that runs pauses.
             on_progress: is called with each event, in this thread; what it raises ends the request. Not with
                 `raw_frames`, as an identity.
 
@@ -77,9 +79,9 @@ class Client:
         """
         if on_progress is None:
             extras = Extras(raw_frames=raw_frames, similarity=similarity)
-            return wait_for(self._caller.generate(image, prompt, options, extras))
+            return wait_for(self._caller.generate(image, prompt, options, extras, urgent=urgent))
         require_no_frames(raw_frames=raw_frames)
-        return self.stream(image, prompt, options, similarity=similarity).video(on_progress)
+        return self.stream(image, prompt, options, similarity=similarity, urgent=urgent).video(on_progress)
 
     def stream(
         self,
@@ -88,6 +90,7 @@ class Client:
         options: Options | None = None,
         *,
         similarity: bool = False,
+        urgent: bool = False,
         previews: bool = False,
         checkpoint_seconds: float = 0.0,
         checkpoint: bytes | None = None,
@@ -96,6 +99,7 @@ class Client:
 
         Args:
             similarity: as for `generate`.
+            urgent: likewise.
             previews: with about two events a second, a JPEG of the first frame as far as it can be foreseen.
             checkpoint_seconds: a checkpoint with an event whenever this many seconds have passed; 0 for none.
             checkpoint: go on from this one, of the same image, prompt and options.
@@ -104,7 +108,7 @@ class Client:
         Raises as `generate`, while it is iterated; `CheckpointRefused`; after `cancel`, `RequestCancelled`.
         """
         extras = Extras(similarity=similarity, previews=previews, checkpoint_seconds=checkpoint_seconds)
-        return Stream(self._caller.stream(image, prompt, options, extras, checkpoint))
+        return Stream(self._caller.stream(image, prompt, options, extras, checkpoint, urgent=urgent))
 
     def estimate(self, options: Options | None = None) -> Estimate:
         """What a video should take at the server, and how long it would wait now; computes nothing, and never waits.

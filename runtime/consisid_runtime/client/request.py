@@ -12,7 +12,7 @@ from consisid_runtime.events import Event
 from consisid_runtime.options import Options, check_prompt
 from consisid_runtime.signatures import ENSEMBLE, STREAM, Port
 from consisid_runtime.video import Video
-from consisid_runtime.wire import Extras, write_parameters
+from consisid_runtime.wire import HIGHEST, PRIORITY, Extras, write_parameters
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,13 +37,15 @@ class Request:
     fps: int
 
     @classmethod
-    def make(cls, image: bytes, prompt: str, options: Options | None, extras: Extras) -> Request:
+    def make(
+        cls, image: bytes, prompt: str, options: Options | None, extras: Extras, *, urgent: bool = False
+    ) -> Request:
         """Raises what `check_prompt` raises."""
         chosen = options or Options()
         return cls(
             ENSEMBLE.name,
             {"image": image, "prompt": check_prompt(prompt)},
-            write_parameters(chosen, extras),
+            _parameters(chosen, extras, urgent=urgent),
             tuple(port for port in ENSEMBLE.outputs if extras.raw_frames or port.name != "frames"),
             chosen.fps,
         )
@@ -58,7 +60,14 @@ class Request:
 
     @classmethod
     def make_stream(
-        cls, image: bytes | None, prompt: str, options: Options | None, extras: Extras, checkpoint: bytes | None
+        cls,
+        image: bytes | None,
+        prompt: str,
+        options: Options | None,
+        extras: Extras,
+        checkpoint: bytes | None,
+        *,
+        urgent: bool = False,
     ) -> Request:
         """One that is answered with events first. Raises what `check_prompt` raises.
 
@@ -75,7 +84,7 @@ class Request:
         unwanted |= set() if extras.previews else {"preview"}
         unwanted |= set() if extras.checkpoint_seconds else {"checkpoint"}
         outputs = tuple(port for port in STREAM.outputs if port.name not in unwanted)
-        return cls(STREAM.name, inputs, write_parameters(chosen, extras), outputs, chosen.fps)
+        return cls(STREAM.name, inputs, _parameters(chosen, extras, urgent=urgent), outputs, chosen.fps)
 
     def item(self, answer: Mapping[str, NDArray[Any]]) -> Event | Video:
         """What one answer of a stream says. Raises `ServerError` for one that is none of this request."""
@@ -100,3 +109,7 @@ class Request:
             fps=self.fps,
             info=read_info(answer["info"][0]),
         )
+
+
+def _parameters(options: Options, extras: Extras, *, urgent: bool) -> Parameters:
+    return write_parameters(options, extras) | ({PRIORITY: HIGHEST} if urgent else {})

@@ -50,8 +50,19 @@ async def _main(
 ) -> None:
     task = asyncio.current_task()
     assert task is not None
+    asyncio.get_running_loop().set_exception_handler(_report)
     started.set_result((asyncio.get_running_loop(), task))
     try:
         result.set_result(await work)
     except BaseException as error:
         result.set_exception(error)
+
+
+def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Report what goes wrong in a callback, but for what gRPC says of loops other than this one.
+
+    It has one queue of events for all loops of a process. Of an event of a loop that has ended, and of one that another
+    loop has taken, it raises; neither loses a later event (https://github.com/grpc/grpc/issues/25364).
+    """
+    if "PollerCompletionQueue" not in context["message"]:
+        loop.default_exception_handler(context)

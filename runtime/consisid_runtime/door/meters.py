@@ -11,6 +11,7 @@ from prometheus_client.core import CounterMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from consisid_runtime.stages.table import STAGES
+from consisid_runtime.wire import TRIAL
 
 if TYPE_CHECKING:
     from consisid_runtime.door.admission.budget import Budget
@@ -35,6 +36,9 @@ class Meters:
         self._requests = Counter(
             "consisid_requests", "Requests for inference that ended.", ("protocol", "outcome"), registry=self._registry
         )
+        self._asides = Counter(
+            "consisid_asides", "Estimates and trials that ended.", ("kind", "outcome"), registry=self._registry
+        )
         self._faces = Counter(
             "consisid_faces", "Photographs of answered requests.", ("cached",), registry=self._registry
         )
@@ -55,6 +59,8 @@ class Meters:
         # From the start, so that the first of each is an increase.
         for stage in STAGES:
             self._stage.labels(stage.name)
+        for kind in ("estimate", TRIAL):
+            self._asides.labels(kind, "OK")
         for known in (True, False):
             self._faces.labels(_word(known))
         for name, shown, read in (
@@ -73,6 +79,10 @@ class Meters:
     def ended(self, protocol: str, outcome: str) -> None:
         """A request, with "OK" or the code of its error."""
         self._requests.labels(protocol, outcome).inc()
+
+    def aside(self, kind: str, outcome: str) -> None:
+        """An estimate or a trial, with "OK" or the code of its error."""
+        self._asides.labels(kind, outcome).inc()
 
     def waited(self, seconds: float) -> None:
         """A request's turn came."""

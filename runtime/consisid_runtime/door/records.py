@@ -32,7 +32,7 @@ class Request:
     Attributes:
         identifier: the caller's, where it is a short word, else a random one.
         received, sent: bytes of the request and the answer.
-        kind: in the log. The metrics have a "request" alone: an estimate and a trial say nothing of callers.
+        kind: "request", or "estimate" or "trial", which the other metrics leave out: they say nothing of callers.
         traceparent: the caller's, of W3C's Trace Context, as it came; may be empty or anything.
         stages: each, and when it began, by `time.monotonic`.
         info: the answer's.
@@ -111,6 +111,8 @@ class Records:
         if request.kind == REQUEST:
             self._measure(request, outcome, took)
             self._traces.ended(request, outcome)
+        else:
+            self._meters.aside(request.kind, outcome)
 
     def _measure(self, request: Request, outcome: str, took: float) -> None:
         self.count(request.protocol, outcome)

@@ -17,7 +17,17 @@ from consisid_runtime.errors import InvalidOption, MalformedRequest, RequestTooL
 from consisid_runtime.files.image_file import MAX_BYTES, check_bytes
 from consisid_runtime.options import Options, check_prompt
 from consisid_runtime.signatures import ENSEMBLE, STREAM, Port
-from consisid_runtime.wire import TICKET, TRIAL, URGENT, Extras, read_options, required_inputs, write_parameters
+from consisid_runtime.wire import (
+    HIGHEST,
+    PRIORITY,
+    TICKET,
+    TRIAL,
+    URGENT,
+    Extras,
+    read_options,
+    required_inputs,
+    write_parameters,
+)
 
 MOST_LISTED = 8
 """Inputs, outputs, sizes of a shape, elements of BYTES that are looked at; public models have fewer."""
@@ -33,8 +43,6 @@ REQUEST = "request"
 
 _PARAMETERS = 64
 _OF_EVENTS = [port.name for port in STREAM.outputs if port not in ENSEMBLE.outputs]
-_URGENT = 1
-"""Triton server's highest priority; every other number is an ordinary request here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,11 +227,11 @@ def _order(parameters: Mapping[str, Any]) -> tuple[dict[str, Any], bool, float |
     if empty := [name for name, value in values.items() if value is None]:
         raise InvalidOption(f"{empty[0][:40]!r} has no value; leave it out for its default")
     order = {}
-    for name in ("priority", "timeout"):
+    for name in (PRIORITY, "timeout"):
         order[name] = values.pop(name, 0)
         if isinstance(order[name], bool) or not isinstance(order[name], int) or not 0 <= order[name] < 2**63:
             raise InvalidOption(f"{name} must be a whole number from 0 to 2⁶³ − 1, got {str(order[name])[:40]!r}")
-    return values, order["priority"] == _URGENT, order["timeout"] / 1e6 or None
+    return values, order[PRIORITY] == HIGHEST, order["timeout"] / 1e6 or None
 
 
 def _names(found: Iterable[str]) -> str:

@@ -40,7 +40,7 @@ class Traces:
     """
 
     def __init__(self, url: str | None = None) -> None:
-        self._provider = None if url is None else _provider(endpoint(url))
+        self._provider = None if url is None else provider(endpoint(url), "consisid")
 
     def ended(self, request: Request, outcome: str) -> None:
         """A request has ended now, with "OK" or the code of its error."""
@@ -118,7 +118,8 @@ def endpoint(url: str) -> str:
     return url if parts.path.strip("/") else url.rstrip("/") + _PATH
 
 
-def _provider(endpoint: str) -> TracerProvider:
+def provider(endpoint: str, service: str) -> TracerProvider:
+    """Sends spans of this service to a collector. Raises `MissingExtra`."""
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import Resource
@@ -126,7 +127,7 @@ def _provider(endpoint: str) -> TracerProvider:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ModuleNotFoundError as error:
         raise MissingExtra(f"traces need {error.name}: pip install 'consisid-runtime[trace]'") from error
-    provider = TracerProvider(resource=Resource.create({"service.name": "consisid"}), shutdown_on_exit=False)
+    provider = TracerProvider(resource=Resource.create({"service.name": service}), shutdown_on_exit=False)
     exporter = OTLPSpanExporter(endpoint, timeout=_SECONDS)
     provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=1000))
     return provider

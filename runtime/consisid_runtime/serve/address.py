@@ -88,17 +88,27 @@ def free_ports(address: Address, wanted: tuple[int, int, int]) -> tuple[int, int
     with contextlib.ExitStack() as stack:
         found = []
         for name, port in zip(("gRPC", "HTTP", "metrics"), wanted, strict=True):
-            listener = stack.enter_context(socket.socket(_family(address)))
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                listener.bind((str(address), port))
-            except OSError as error:
-                raise InvalidOption(
-                    f"cannot listen on {in_url(address)}:{port} for {name} ({error.strerror}); choose another port, or "
-                    "0 for a free one"
-                ) from error
-            found.append(listener.getsockname()[1])
+            found.append(stack.enter_context(_bound(address, port, name)).getsockname()[1])
     return found[0], found[1], found[2]
+
+
+def require_free(address: Address, port: int, name: str) -> None:
+    """Raises `InvalidOption` where nothing can listen on a port of an address now; `name` says for what."""
+    _bound(address, port, name).close()
+
+
+def _bound(address: Address, port: int, name: str) -> socket.socket:
+    listener = socket.socket(_family(address))
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((str(address), port))
+    except OSError as error:
+        listener.close()
+        raise InvalidOption(
+            f"cannot listen on {in_url(address)}:{port} for {name} ({error.strerror}); choose another port, or "
+            "0 for a free one"
+        ) from error
+    return listener
 
 
 def _family(address: Address) -> socket.AddressFamily:

@@ -49,6 +49,18 @@ def clean(folder: str, shared_memory: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def end_stragglers(shared_memory: str) -> None:
+    """Kill what is left of a server whose guard was killed, by the name prefix of its regions in its command lines.
+
+    The process of a model whose server died in the middle of a request may wait for it for ever.
+    """
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (path / "cmdline").read_bytes().split(b"\0")
+            if any(word.startswith(shared_memory.encode()) for word in words):
+                os.kill(int(path.name), signal.SIGKILL)
+
+
 def ended(status: int) -> str:
     """How the server ended, in words, from the exit status of its guard."""
     number = status - SIGNALLED

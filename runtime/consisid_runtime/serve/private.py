@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import os
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -106,13 +107,17 @@ class PrivatePort:
 
 
 def make_certificate(host: str) -> tuple[bytes, bytes]:
-    """A new private key and its certificate for a host's name, as PEM. It is its own authority."""
+    """A new private key and its certificate for a host's name or address, as PEM. It is its own authority."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
+    try:
+        called: x509.GeneralName = x509.IPAddress(ip_address(host))
+    except ValueError:
+        called = x509.DNSName(host)
     now = datetime.datetime.now(datetime.UTC)
     certificate = (
         x509.CertificateBuilder()
@@ -122,7 +127,7 @@ def make_certificate(host: str) -> tuple[bytes, bytes]:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))  # a clock that is set back
         .not_valid_after(now + datetime.timedelta(days=365 * _YEARS))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([called]), critical=False)
         .sign(key, hashes.SHA256())
     )
     form = serialization.Encoding.PEM

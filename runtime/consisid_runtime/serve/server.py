@@ -149,8 +149,8 @@ class Server(TritonServer):
         except ServerDied:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 running.wait(_ENDING)  # the log is complete then
-            self._join_reader()
-            raise self._failure() from None
+            self._log.finish()
+            raise self._log.failure() from None
 
     def _is_there(self) -> bool:
         bundle = self.edition.bundle

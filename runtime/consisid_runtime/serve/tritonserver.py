@@ -12,16 +12,14 @@ import secrets
 import shutil
 import subprocess
 import sys
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import Self
 
 from consisid_runtime.cpus import check_threads, default_threads, thread_variables
-from consisid_runtime.errors import ConsisIDError, OutputUnwritable, ServerError, from_wire
+from consisid_runtime.errors import OutputUnwritable, ServerError
 from consisid_runtime.files.temporary import temporary_folder
 from consisid_runtime.memory.peak import peak_bytes
 from consisid_runtime.plan import Plan
@@ -29,17 +27,14 @@ from consisid_runtime.serve import guard
 from consisid_runtime.serve.address import Address, free_ports, in_url, reachable, resolve
 from consisid_runtime.serve.edition import Edition
 from consisid_runtime.serve.installation import Installation, backend_folder, environment, find, import_folder
+from consisid_runtime.serve.logs.server_log import ServerLog, Writable
 from consisid_runtime.serve.open_ports import OpenPorts
 from consisid_runtime.serve.private import PrivatePort
 from consisid_runtime.serve.repository import write_files
 from consisid_runtime.wire import TOKEN_VARIABLE
 
 _GRACE, _LATE = 10.0, 5.0
-# For each connection to a private server's metrics, which are on a Unix socket.
-_HARMLESS = b"NODELAY NOT SUPPORTED"
 _LOADED_AT_ONCE = 4  # models, Triton server's own default
-_TAIL_LINES, _TAIL_WIDTH = 20, 300
-_LINES_KEPT = 1000
 
 
 class TritonServer:
@@ -77,7 +72,7 @@ class TritonServer:
         grpc_port: int = 0,
         http_port: int = 0,
         metrics_port: int = 0,
-        log: Path | IO[bytes] | None = None,
+        log: Path | Writable | None = None,
         ready_timeout: float = 300.0,
         threads: int | None = None,
         private: bool = False,
@@ -94,9 +89,7 @@ class TritonServer:
         self._installation: Installation | None = None
         self._address: Address | None = None
         self._wanted = self._ports = (grpc_port, http_port, metrics_port)
-        self._log = log.resolve() if isinstance(log, Path) else log
-        self._recent: deque[bytes] = deque(maxlen=_LINES_KEPT)
-        self._reader: threading.Thread | None = None
+        self._log = ServerLog(log)
         self._ready_timeout = ready_timeout
         self._private = private
         self._listens: OpenPorts | PrivatePort | None = None
@@ -170,9 +163,8 @@ class TritonServer:
                     f"Triton server's files cannot be written in {folder.parent}: {error}"
                 ) from error
             raise
-        self._recent.clear()
-        self._reader = threading.Thread(target=self._read_log, args=(running.stdout,), daemon=True)
-        self._reader.start()
+        assert running.stdout is not None
+        self._log.follow(running.stdout)
         try:
             self._wait_until(listens.ready, running)
             self._order(running, guard.READY)
@@ -197,8 +189,8 @@ class TritonServer:
         """Block while the server runs. Raises `ServerError` when it or one of its models' processes ends by itself."""
         if self._guard is not None:
             code = self._guard.wait()
-            self._join_reader()
-            raise ServerError(f"{guard.ended(code)}; the end of its log:\n{self._tail()}")
+            self._log.finish()
+            raise ServerError(f"{guard.ended(code)}; the end of its log:\n{self._log.tail()}")
 
     @property
     def private_port(self) -> PrivatePort:
@@ -250,8 +242,10 @@ class TritonServer:
         except subprocess.TimeoutExpired:  # it stands still; what it started ends with it
             running.kill()
             running.wait()
-        self._join_reader()
-        guard.clean(*self._leaves)  # a guard that was killed did not
+        self._log.finish()
+        folder, memory = self._leaves
+        guard.end_stragglers(memory)  # a guard that was killed did not
+        guard.clean(folder, memory)
 
     def _order(self, running: subprocess.Popen[bytes], order: bytes) -> None:
         if running.stdin is not None:
@@ -278,50 +272,11 @@ class TritonServer:
         deadline = time.monotonic() + self._ready_timeout
         while not condition():
             if running.poll() is not None:
-                self._join_reader()
-                raise self._failure()
+                self._log.finish()
+                raise self._log.failure()
             if time.monotonic() > deadline:
                 raise ServerError(
-                    f"Triton server was not ready after {self._ready_timeout:g} s; the end of its log:\n{self._tail()}"
+                    f"Triton server was not ready after {self._ready_timeout:g} s; the end of its log:\n"
+                    f"{self._log.tail()}"
                 )
             time.sleep(0.05)
-
-    def _failure(self) -> ConsisIDError:
-        """Why the server did not start: the typed error of a model, else the end of the log."""
-        for line in self._lines():
-            # The server escapes the newlines of a model's message and adds where it was raised.
-            error = from_wire(line.split("\\n")[0])
-            if type(error) is not ServerError:
-                return error
-        return ServerError(f"Triton server did not start; the end of its log:\n{self._tail()}")
-
-    def _tail(self) -> str:
-        return "\n".join(line[:_TAIL_WIDTH] for line in self._lines()[-_TAIL_LINES:])
-
-    def _lines(self) -> list[str]:
-        return [line.decode(errors="replace").rstrip("\n") for line in list(self._recent)]
-
-    def _read_log(self, source: IO[bytes]) -> None:
-        """Pass the log on and keep its last lines. Errors of the destination are ignored: the server must not block."""
-        with contextlib.ExitStack() as stack:
-            out = (
-                stack.enter_context(open(self._log, "ab", opener=_private))
-                if isinstance(self._log, Path)
-                else self._log
-            )
-            for line in stack.enter_context(source):
-                if _HARMLESS in line:
-                    continue
-                self._recent.append(line)
-                if out is not None:
-                    with contextlib.suppress(OSError, ValueError):
-                        out.write(line)
-                        out.flush()
-
-    def _join_reader(self) -> None:
-        if self._reader is not None:
-            self._reader.join(timeout=5)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from consisid_runtime.cpus import MAX_THREADS
 from consisid_runtime.door.limits import Limits
 from consisid_runtime.files.image_file import MAX_BYTES
+from consisid_runtime.settings.base import Group
 from consisid_runtime.settings.kinds import (
     Addresses,
     Collector,
@@ -33,7 +34,7 @@ _DAY = 86400.0
 _MANY = 2**31 - 1
 
 
-class Group(BaseModel):
+class ServeGroup(Group):
     """Settings that belong together.
 
     Attributes:
@@ -43,7 +44,7 @@ class Group(BaseModel):
     of_door: ClassVar[bool] = True
 
 
-class Served(Group):
+class Served(ServeGroup):
     """What is served, and where"""
 
     of_door: ClassVar[bool] = False
@@ -57,7 +58,7 @@ class Served(Group):
     metrics_port: Port | None = Field(default=None, description="With `direct`: 8002 where it is not set.")
 
 
-class Models(Group):
+class Models(ServeGroup):
     """The models"""
 
     of_door: ClassVar[bool] = False
@@ -88,7 +89,7 @@ class Models(Group):
     )
 
 
-class Callers(Group):
+class Callers(ServeGroup):
     """Who may call, and what is asked and signed"""
 
     token_file: File | None = Field(
@@ -111,7 +112,7 @@ class Callers(Group):
     consent_calls: int = number(_OWN.consents, 1, 1024, "Calls of it at once; more wait for one to end.")
 
 
-class Requests(Group):
+class Requests(ServeGroup):
     """What requests may ask for, and how they wait"""
 
     max_steps: int | None = number(None, 1, _MANY, "Denoising steps of a request. Not set: what the checkpoint can do.")
@@ -137,7 +138,7 @@ class Requests(Group):
     grace_seconds: float = number(_OWN.grace, 0, _DAY, "That what runs has to end when the door is stopped.")
 
 
-class Sizes(Group):
+class Sizes(ServeGroup):
     """Sizes of requests"""
 
     image_bytes: int = number(_OWN.image, 1024, MAX_BYTES, "A portrait, also together with a checkpoint.")
@@ -155,7 +156,7 @@ class Sizes(Group):
     )
 
 
-class Connections(Group):
+class Connections(ServeGroup):
     """Connections"""
 
     connections: int = number(_OWN.connections, 4, 65536, "Over each of HTTP and gRPC.")
@@ -171,7 +172,7 @@ class Connections(Group):
     )
 
 
-class Upkeep(Group):
+class Upkeep(ServeGroup):
     """Restarts, the log, and traces"""
 
     trace: Collector | None = Field(
@@ -192,4 +193,4 @@ class Upkeep(Group):
     )
 
 
-GROUPS: tuple[type[Group], ...] = (Served, Models, Callers, Requests, Sizes, Connections, Upkeep)
+GROUPS: tuple[type[ServeGroup], ...] = (Served, Models, Callers, Requests, Sizes, Connections, Upkeep)

@@ -22,9 +22,14 @@ from consisid_runtime.serve.repository import LAYOUTS
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a setting accepts, where its type and its bounds do not say it."""
+    """What a setting accepts, where its type and its bounds do not say it.
+
+    Attributes:
+        shown: in an error; what was given may hold a secret else.
+    """
 
     text: str
+    shown: bool = True
 
 
 def _as_value_error(check: Callable[[Any], None]) -> Callable[[Any], Any]:
@@ -82,12 +87,24 @@ def number(default: float | None, least: float, most: float, text: str) -> Any:
 
 def accepts(field: FieldInfo) -> str:
     """What a setting accepts: "a whole number from 1 to 4096"."""
-    kinds = [kind for kind in (field.annotation, *get_args(field.annotation)) if kind is not type(None)]
-    inside = [part for kind in kinds for part in getattr(kind, "__metadata__", ())]
-    found = [*field.metadata, *inside, *(bound for part in inside for bound in getattr(part, "metadata", ()))]
+    kinds, found = _kinds(field), _metadata(field)
     if text := next((part.text for part in found if isinstance(part, Wanted)), None):
         return str(text)
     if bool in kinds:
         return "true or false"
     least, most = (next(getattr(part, end) for part in found if hasattr(part, end)) for end in ("ge", "le"))
     return f"a number from {least:.10g} to {most:.10g}" if float in kinds else f"a whole number from {least} to {most}"
+
+
+def is_shown(field: FieldInfo) -> bool:
+    """Whether an error may show what was given."""
+    return all(part.shown for part in _metadata(field) if isinstance(part, Wanted))
+
+
+def _kinds(field: FieldInfo) -> list[Any]:
+    return [kind for kind in (field.annotation, *get_args(field.annotation)) if kind is not type(None)]
+
+
+def _metadata(field: FieldInfo) -> list[Any]:
+    inside = [part for kind in _kinds(field) for part in getattr(kind, "__metadata__", ())]
+    return [*field.metadata, *inside, *(bound for part in inside for bound in getattr(part, "metadata", ()))]

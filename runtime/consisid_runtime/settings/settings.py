@@ -1,10 +1,15 @@
-"""All settings as one model."""
+"""All settings of `consisid serve` as one model."""
 
 from __future__ import annotations
 
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from collections.abc import Mapping
+from typing import ClassVar
+
+from pydantic_settings import SettingsConfigDict
 
 from consisid_runtime.door.limits import Limits
+from consisid_runtime.errors import InvalidOption
+from consisid_runtime.settings.base import CommandSettings, Origin
 from consisid_runtime.settings.groups import (
     GROUPS,
     Callers,
@@ -15,28 +20,21 @@ from consisid_runtime.settings.groups import (
     Sizes,
     Upkeep,
 )
-
-PREFIX = "CONSISID_SERVE_"
-"""Before a setting's name in capitals: its environment variable."""
+from consisid_runtime.wire import MEMORY_VARIABLE, TOKEN_VARIABLE, WATERMARK_VARIABLE
 
 
-class Settings(Served, Models, Callers, Requests, Sizes, Connections, Upkeep, BaseSettings):
-    """Immutable. Made of given values alone; `resolve` reads the sources."""
+class Settings(Served, Models, Callers, Requests, Sizes, Connections, Upkeep, CommandSettings):
+    """See `CommandSettings`."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True, allow_inf_nan=False
-    )
+    groups: ClassVar = GROUPS
+    # One of them is secret: none of their values is printed.
+    instead: ClassVar = {
+        "token_file": TOKEN_VARIABLE,
+        "watermark_hook": WATERMARK_VARIABLE,
+        "memory": MEMORY_VARIABLE,
+    }
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings,)
+    model_config = SettingsConfigDict(env_prefix="CONSISID_SERVE_")
 
     def limits(self) -> Limits:
         """The door's, by these settings."""
@@ -73,6 +71,37 @@ class Settings(Served, Models, Callers, Requests, Sizes, Connections, Upkeep, Ba
             frames=self.max_frames,
             pixels=self.max_pixels,
         )
+
+    def require_sense(self, origins: Mapping[str, Origin]) -> None:
+        limits = self.limits()
+
+        def whence(*keys: str) -> str:
+            found = (f"{key}: {origins[key].of(key)}" for key in keys if key in origins)
+            return f" ({', '.join(found)})"
+
+        largest = max(limits.message, limits.body, limits.generate, limits.json)
+        if limits.in_flight < largest:
+            raise InvalidOption(
+                f"in_flight_bytes must be at least {largest}, what one request may take by the other sizes, got "
+                f"{limits.in_flight}{whence('in_flight_bytes', 'image_bytes', 'generate_bytes', 'json_bytes')}"
+            )
+        if limits.restart_longest_seconds < limits.restart_seconds:
+            raise InvalidOption(
+                f"restart_longest_seconds must be at least restart_seconds, {limits.restart_seconds:g}, got "
+                f"{limits.restart_longest_seconds:g}{whence('restart_longest_seconds', 'restart_seconds')}"
+            )
+        own = Settings()
+        of_door = [key for key in origins if key in DOORS and getattr(self, key) != getattr(own, key)]
+        if self.direct and of_door:
+            raise InvalidOption(
+                f"{of_door[0]} is the door's{whence(of_door[0], 'direct')}; Triton server's own ports have no TLS, no "
+                "token, no limits, no signature and no consent: leave it out, or leave out --direct"
+            )
+        if self.metrics_port is not None and not self.direct:
+            raise InvalidOption(
+                f"metrics_port belongs to --direct{whence('metrics_port')}; the door's metrics are on the HTTP port, "
+                "at /metrics"
+            )
 
 
 DOORS = frozenset(name for group in GROUPS if group.of_door for name in group.model_fields)

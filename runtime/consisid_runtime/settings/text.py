@@ -8,26 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from consisid_runtime.errors import InvalidOption
-from consisid_runtime.settings.groups import GROUPS
-from consisid_runtime.settings.resolve import Resolved
-from consisid_runtime.wire import MEMORY_VARIABLE, TOKEN_VARIABLE, WATERMARK_VARIABLE
-
-_INSTEAD = {"token_file": TOKEN_VARIABLE, "watermark_hook": WATERMARK_VARIABLE, "memory": MEMORY_VARIABLE}
-"""Variables that are read where a setting is not set. One of them is secret: none of their values is printed."""
+from consisid_runtime.settings.resolve import Chosen, Resolved
 
 
-def to_toml(resolved: Resolved) -> str:
+def to_toml(resolved: Resolved[Chosen]) -> str:
     """A line for each setting, with where it came from; what is not set is a comment.
 
     Raises `InvalidOption` for a path that is no text, which TOML cannot hold.
     """
     lines = []
-    for group in GROUPS:
+    for group in resolved.settings.groups:
         lines.append(f"# {group.__doc__}")
         for key in group.model_fields:
             value, origin = getattr(resolved.settings, key), resolved.origins.get(key)
             if value is None:
-                instead = _INSTEAD.get(key, "")
+                instead = resolved.settings.instead.get(key, "")
                 lines.append(f"# {key} is not set" + (f"; {instead} is" if instead in os.environ else ""))
             else:
                 lines.append(f"{key} = {_value(key, value)}" + (f"  # {_text(origin.text)[1:-1]}" if origin else ""))
@@ -35,12 +30,12 @@ def to_toml(resolved: Resolved) -> str:
     return "\n".join(lines).rstrip()
 
 
-def to_data(resolved: Resolved) -> dict[str, Any]:
+def to_data(resolved: Resolved[Chosen]) -> dict[str, Any]:
     """The same for JSON: name → value and, where it is not the default, its origin."""
     return {
         key: {"value": os.path.abspath(value) if isinstance(value, Path) else value}
         | ({"from": resolved.origins[key].text} if key in resolved.origins else {})
-        for group in GROUPS
+        for group in resolved.settings.groups
         for key in group.model_fields
         for value in (getattr(resolved.settings, key),)
     }

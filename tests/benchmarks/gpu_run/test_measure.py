@@ -9,6 +9,7 @@ from unittest import mock
 import pytest
 import torch
 
+from consisid_benchmarks import fake_gpu
 from consisid_benchmarks.fake_gpu.count import Count, Work
 from consisid_benchmarks.fake_gpu.full_size import FullSize
 from consisid_benchmarks.fake_gpu.stages import STAGES
@@ -22,6 +23,15 @@ from consisid_runtime.engines.torch import TorchEngine
 from consisid_runtime.errors import MissingExtra
 
 Configs = dict[str, dict[str, Any]]
+in_bf16 = pytest.mark.proof
+"""Half a minute or more each on a CPU that has no instructions for bf16."""
+
+
+@pytest.fixture
+def fit_for_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU takes seconds for the face networks, which have one size, and for products in bf16."""
+    monkeypatch.setitem(STAGES, "face", STAGES["text"])
+    monkeypatch.setattr(fake_gpu.full_size, "FLOAT32", mock.MagicMock(__contains__=lambda *_: True))
 
 
 def test_weights_depend_on_name_and_shape_alone(tiny: Configs) -> None:
@@ -56,6 +66,7 @@ def test_a_lap_has_the_energy_used_in_it() -> None:
     assert [(lap.stage, lap.joules) for lap in watch.laps] == [("a", 30.0), ("b", 40.0)]
 
 
+@pytest.mark.usefixtures("fit_for_a_cpu")
 @pytest.mark.parametrize("stage", ["text", "encode", "denoise", "decode"])
 def test_every_stage_has_its_time_memory_and_rates(tiny: Configs, gauge: Gauge, stage: str) -> None:
     made: list[object] = []
@@ -91,16 +102,11 @@ def test_a_step_in_fp8_is_a_case_of_its_own(tiny: Configs, gauge: Gauge) -> None
     assert [row.median for row in rows if row.metric == "tflops"] == [2.0]
 
 
-def without_faces() -> Any:
-    """The face networks have one size, which a CPU takes seconds for."""
-    return mock.patch.dict(STAGES, {"face": STAGES["text"]})
-
-
+@pytest.mark.usefixtures("fit_for_a_cpu")
 def test_a_whole_request_counts_every_step_once(tiny: Configs, gauge: Gauge) -> None:
     joules = (2.0 * reading for reading in itertools.count())
-    with without_faces():
-        metered = replace(gauge, joules=lambda: next(joules))
-        rows = whole.measure(full_size.bundle("cpu", tiny), full_size.inputs("cpu"), metered, 1000)
+    metered = replace(gauge, joules=lambda: next(joules))
+    rows = whole.measure(full_size.bundle("cpu", tiny), full_size.inputs("cpu"), metered, 1000)
     # Four stages and the start of denoising, and 50 steps.
     assert [(row.case, row.metric, row.median) for row in rows] == [
         ("request/50-steps", "total_seconds", 55.0),
@@ -109,9 +115,9 @@ def test_a_whole_request_counts_every_step_once(tiny: Configs, gauge: Gauge) -> 
     ]
 
 
+@pytest.mark.usefixtures("fit_for_a_cpu")
 def test_where_time_is_short_the_request_is_said_to_be_extrapolated(tiny: Configs, gauge: Gauge) -> None:
-    with without_faces():
-        rows = whole.measure(full_size.bundle("cpu", tiny), full_size.inputs("cpu"), gauge, 27)
+    rows = whole.measure(full_size.bundle("cpu", tiny), full_size.inputs("cpu"), gauge, 27)
     assert [(row.case, row.metric, row.median) for row in rows][:1] == [
         ("request/20-of-50-steps", "extrapolated_seconds", 55.0)
     ]
@@ -131,6 +137,7 @@ def test_a_step_that_differs_at_full_width_is_refused(tiny: Configs) -> None:
         width_check.require_same_step("cpu", tiny)
 
 
+@in_bf16
 def test_diffusers_is_timed_in_turn_with_ours_at_the_same_weights(tiny: Configs, gauge: Gauge) -> None:
     compiled: list[object] = []
     with mock.patch.object(torch.nn.Module, "compile", lambda self: compiled.append(self)):
@@ -143,6 +150,7 @@ def test_diffusers_is_timed_in_turn_with_ours_at_the_same_weights(tiny: Configs,
     assert len(compiled) == width_check.LAYERS + tiny["transformer"]["num_layers"]
 
 
+@in_bf16
 def test_a_peer_with_another_result_is_not_timed(tiny: Configs, gauge: Gauge, monkeypatch: pytest.MonkeyPatch) -> None:
     def without_injections(network: Any) -> None:
         network.is_train_face = False
@@ -193,6 +201,7 @@ def test_an_offloaded_network_fetches_each_layer_and_computes_the_same(tiny: Con
     assert len(fetched) > 10 * tiny["transformer"]["num_layers"]
 
 
+@in_bf16
 def test_decoding_in_tiles_is_timed_with_its_error(tiny: Configs, gauge: Gauge) -> None:
     # Tiles whose overlaps are whole latents, as at the published size; else diffusers' frames are larger.
     tiles = {
@@ -212,6 +221,7 @@ def test_decoding_in_tiles_is_timed_with_its_error(tiny: Configs, gauge: Gauge) 
     assert 0 < ours <= 2 * eager and tiled > 2 * eager
 
 
+@in_bf16
 def test_another_video_than_diffusers_is_refused(tiny: Configs, gauge: Gauge, monkeypatch: pytest.MonkeyPatch) -> None:
     run = TorchEngine.__call__
 
@@ -239,6 +249,7 @@ def test_without_a_gpu_a_suite_says_what_it_needs(suite: Any, monkeypatch: pytes
         suite.command()
 
 
+@pytest.mark.usefixtures("fit_for_a_cpu")
 @pytest.mark.parametrize("suite", [stages, whole, peers])
 def test_a_suites_command_writes_its_record_after_its_gates(
     suite: Any, tiny: Configs, gauge: Gauge, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

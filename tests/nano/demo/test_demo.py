@@ -23,8 +23,9 @@ Asked = list[tuple[bytes, str, Options]]
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
+def asked(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Asked:
     """Collects the requests; each is answered with grey frames of increasing brightness."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("demo"))
     requests: Asked = []
 
     class Client:
@@ -62,7 +63,7 @@ def test_one_person_and_one_prompt_make_a_sheet_and_a_video(asked: Asked, tmp_pa
     assert asked == [(demo.portrait(0), demo.prompt(0), demo.OPTIONS)]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["demo.mp4", "demo.png"]
     assert (tmp_path / "demo.mp4").read_bytes() == b"an mp4"
-    assert "demo.mp4" in said[-1]
+    assert "demo.mp4" in said[-2] and "consisid up --bundle kept/bundle" in said[-1]
 
 
 def test_several_make_an_animated_grid(asked: Asked, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ def run(arguments: list[str]) -> tuple[object, str, str]:
     streams = [io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2)]
     output._as_json.set(False)
     sys.argv = ["consisid", *arguments]
+    print(sys.argv, file=sys.stderr)  # the last one did not end, where this process does not
     status: object = 0
     with redirect_stdout(streams[0]), redirect_stderr(streams[1]):
         try:

@@ -86,12 +86,16 @@ WRITTEN = {
         "bench tiers work",
         "bench export full",
     ),
+    *("up data", "gateway data", "worker data", "keys make data", "keys list data", "keys revoke data"),
 }
 """What is written to; the other paths are read."""
 
 BAD = ("closed", "unreadable", "loop", "long", "below a file", "missing", "a pipe")
-FEWER = {"bench fidelity-nano": BAD[:2], "bench gate": BAD[:2], "export": ("closed", "unreadable", "long", "a pipe")}
-"""Commands that read a whole checkpoint before, 0.7 s each time."""
+FEWER = {
+    **{name: BAD[:2] for name in ("bench fidelity-nano", "bench gate", "up")},
+    "export": ("closed", "unreadable", "long", "a pipe"),
+}
+"""Commands that read a whole checkpoint before, or start three processes."""
 WITHOUT_JSON = ("demo",)
 
 
@@ -108,6 +112,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
             text=True,
             env=os.environ | environment,
             preexec_fn=as_everybody,
+            timeout=300,  # a command that serves instead of refusing would never end
             cwd=tmp_path_factory.mktemp("cwd"),
         )
         assert done.returncode == 0, done.stderr
@@ -176,12 +181,15 @@ def arguments(name: str, path: Path, usable: dict[str, Path]) -> list[str]:
                 "video" if other.name == "out" and names[0] in ("generate", "request") else other.name, path
             )
             given += other.given(path if other is wanted else good)
-    if names == ("serve",) and wanted.name != "bundle":
+    if names[0] in ("serve", "up") and wanted.name != "bundle":
         given += ["--bundle", str(usable["bundle"])]
+    if names == ("gateway",) and wanted.name.startswith("tls_"):
+        given += ["--tls-key" if wanted.name == "tls_cert" else "--tls-cert", str(path)]
     given += {
         "health": ["http://127.0.0.1:9"],
         "generate": ["--prompt", "a"],
         "request": ["--prompt", "a", "--url", "grpc://127.0.0.1:9"],
+        "keys": ["a"] if names[-1] in ("make", "revoke") else [],
     }.get(names[0], [])
     if name == "estimate ca":
         given += ["--url", "grpc://127.0.0.1:9"]

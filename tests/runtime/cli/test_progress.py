@@ -19,8 +19,8 @@ class Client:
     def __init__(self, error: Exception | None, *events: Event) -> None:
         self.error, self.events, self.plain = error, events, 0
 
-    def generate(self, *request: Any, similarity: bool, on_progress: Any = None) -> str:
-        assert request == REQUEST and not similarity
+    def generate(self, *request: Any, similarity: bool, urgent: bool, on_progress: Any = None) -> str:
+        assert request == REQUEST and not similarity and urgent
         if on_progress is None:
             self.plain += 1
             return "video"
@@ -43,17 +43,17 @@ class Shown(Display):
 def test_events_are_shown() -> None:
     display = Shown()
     client: Any = Client(None, Event("queue", 0, 1, position=2), Event("denoise", 9, 50, seconds_left=30.4))
-    assert watched(client, *REQUEST, display) == "watched"  # type: ignore[comparison-overlap]
+    assert watched(client, *REQUEST, display, urgent=True) == "watched"  # type: ignore[comparison-overlap]
     assert display.lines == [("queue, 2 before it", 0, 1), ("denoise, 30 s left", 9, 50)]
 
 
 def test_a_server_without_events_is_asked_plainly() -> None:
     client: Any = Client(ServerError("http://… answered with HTTP status 400"))
-    assert watched(client, *REQUEST, Shown()) == "video"  # type: ignore[comparison-overlap]
+    assert watched(client, *REQUEST, Shown(), urgent=True) == "video"  # type: ignore[comparison-overlap]
 
 
 @pytest.mark.parametrize("client", [Client(NoFace("none")), Client(ServerError("x"), Event("face", 0, 1))])
 def test_nothing_is_computed_twice(client: Any) -> None:
     with pytest.raises(type(client.error)):
-        watched(client, *REQUEST, Shown())
+        watched(client, *REQUEST, Shown(), urgent=True)
     assert client.plain == 0

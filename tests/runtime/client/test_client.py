@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ import pytest
 from numpy.typing import NDArray
 
 import consisid_runtime
-from consisid_runtime import Client, Options
+from consisid_runtime import AsyncClient, Client, Options
 from consisid_runtime.client.transport import PATIENCE
 from consisid_runtime.errors import ImageTooLarge, ImageUnreadable, InvalidOption
 from consisid_runtime.files.image_file import MAX_BYTES
+from consisid_runtime.identity import Identity
 
 HEAVY = {"torch", "onnxruntime", "onnx", "insightface", "cv2", "av", "PIL", "gevent", "pytriton"}
 
@@ -41,7 +43,10 @@ class FakeTransport:
             "frames": np.ones((9, 4, 4, 3), np.uint8),
             "info": np.array([json.dumps({"seed": 7}).encode()], np.object_),
         }
-        return {name: answer[name] for name in outputs}
+        return {name: answer[name] for name in outputs if name in answer}
+
+    async def stream(self, *request: Any, **named: Any) -> AsyncIterator[dict[str, NDArray[Any]]]:
+        yield await self.infer(*request, **named)
 
     async def ready(self, timeout: float) -> bool:
         return timeout == 9
@@ -67,6 +72,19 @@ def test_raw_frames_are_requested() -> None:
     assert transport.calls[0]["raw_frames"] is True
     assert transport.calls[0]["outputs"] == ["video", "frames", "info"]
     assert video.frames.shape == (9, 4, 4, 3)
+
+
+@pytest.mark.parametrize("image", [b"photo", Identity("handle", {})])
+def test_urgent_is_kserves_priority(image: bytes | Identity) -> None:
+    transport = FakeTransport()
+    client, other = Client(transport), AsyncClient(transport)
+    for urgent in (True, False):
+        client.generate(image, "a man", urgent=urgent)
+        client.generate(image, "a man", urgent=urgent, on_progress=print)
+        client.stream(image, "a man", urgent=urgent).video()
+        asyncio.run(other.generate(image, "a man", urgent=urgent))
+        asyncio.run(other.stream(image, "a man", urgent=urgent).video())
+    assert [call.get("priority") for call in transport.calls] == [1] * 5 + [None] * 5
 
 
 def test_an_image_can_be_a_path(tmp_path: Path) -> None:

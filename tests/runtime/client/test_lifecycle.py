@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 from consisid_runtime import Client
 from consisid_runtime.client.connect import connect
+from consisid_runtime.client.threads import wait_for
 from consisid_runtime.errors import ClientClosed, InvalidOption, ServerUnreachable
 
 SCHEMES = ("grpc", "http")
@@ -154,3 +156,12 @@ def test_names_that_do_not_resolve(monkeypatch: pytest.MonkeyPatch, scheme: str,
             client.generate(b"photo", "a man")
     assert getattr(caught.value, "code", None) in ("SERVER_UNREACHABLE", "SERVER_TIMEOUT")
     assert time.monotonic() - started < 1.5
+
+
+def test_what_grpc_says_of_other_loops_is_not_reported(caplog: pytest.LogCaptureFixture) -> None:
+    async def work() -> None:
+        for name in ("PollerCompletionQueue._handle_events()", "planted()"):
+            asyncio.get_running_loop().call_exception_handler({"message": f"Exception in callback {name}"})
+
+    wait_for(work())
+    assert [record.message for record in caplog.records] == ["Exception in callback planted()"]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from consisid_runtime import AsyncClient, Client, Video
@@ -19,6 +21,7 @@ from consisid_runtime.errors import (
     RequestCancelled,
     ServerError,
     ServerTimeout,
+    ServerUnreachable,
 )
 from consisid_runtime.events import QUEUE, Event
 
@@ -31,7 +34,7 @@ SENT[2] |= {"preview": b"\xff\xd8jpeg", "checkpoint": b"\0state"}
 VIDEO = {"video": b"mp4" * 30_000, "info": b'{"seed": 7}'}
 
 
-def items(url: str, kind: type, **options: Any) -> list[Any]:
+def items(url: Any, kind: type, **options: Any) -> list[Any]:
     """What a stream of a client of this kind yields."""
     if kind is Client:
         with Client(url, timeout=20) as client:
@@ -208,3 +211,43 @@ def test_server_sent_events_in_pieces(size: int) -> None:
     events = Events()
     pieces = [text[start : start + size] for start in range(0, len(text), size)]
     assert [data for piece in pieces for data in events.read(piece)] == [b"one", b"two", b"a\nb"]
+
+
+class Ending:
+    """A transport whose stream has its video, and then something before its end."""
+
+    def __init__(self, behind: Callable[[], Any]) -> None:
+        self._behind = behind
+        self.ended = False
+
+    async def stream(self, *_: Any) -> Any:
+        yield {
+            name: np.frombuffer(data, np.uint8) if name == "video" else np.array([data], object)
+            for name, data in VIDEO.items()
+        }
+        await self._behind()
+        self.ended = True
+
+
+async def shortly() -> None:
+    await asyncio.sleep(0.05)
+
+
+async def never() -> None:
+    await asyncio.sleep(20)
+
+
+async def failing() -> None:
+    raise ServerUnreachable("planted", begun=True)
+
+
+@pytest.mark.parametrize("behind", [shortly, never, failing])
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_a_stream_is_read_to_its_end_and_its_video_is_not_lost_there(kind: type, behind: Callable[[], Any]) -> None:
+    """To a server, who leaves before the end has cancelled."""
+    transport: Any = Ending(behind)
+    began = time.monotonic()
+    (video,) = items(transport, kind)
+    assert video.mp4 == VIDEO["video"]
+    assert transport.ended == (behind is shortly)
+    assert time.monotonic() - began < 3

@@ -22,10 +22,14 @@ from consisid_runtime.serve.tritonserver import TritonServer
 pytestmark = pytest.mark.server
 
 
+def metrics(door: Door) -> list[str]:
+    with urllib.request.urlopen(door.metrics_url, timeout=10) as answer:
+        return list(answer.read().decode().splitlines())
+
+
 def counted(door: Door) -> list[str]:
     """What the metrics say of requests."""
-    with urllib.request.urlopen(door.metrics_url, timeout=10) as answer:
-        lines = answer.read().decode().splitlines()
+    lines = metrics(door)
     names = ("consisid_requests_total", "consisid_request_seconds", "consisid_queue_seconds", "consisid_stage")
     return [line for line in lines if line.startswith((*names, "consisid_first_event")) and "_created" not in line]
 
@@ -36,11 +40,18 @@ def client(request: pytest.FixtureRequest, tiny_door: Door) -> Iterator[Client]:
         yield opened
 
 
-def test_it_is_answered_and_counts_for_nothing(client: Client, tiny_door: Door) -> None:
-    before = counted(tiny_door)
+def trials(door: Door, outcome: str) -> float:
+    """How many ended so."""
+    start = f'consisid_asides_total{{kind="trial",outcome="{outcome}"}} '
+    return sum(float(line.removeprefix(start)) for line in metrics(door) if line.startswith(start))
+
+
+def test_it_is_answered_and_counts_as_no_request(client: Client, tiny_door: Door) -> None:
+    before, ended = counted(tiny_door), trials(tiny_door, "OK")
     told = client.trial()
     assert told == {"bundle": "tiny", "seconds": {"face": 0.25}}
     assert counted(tiny_door) == before
+    assert trials(tiny_door, "OK") == ended + 1
 
 
 @pytest.mark.parametrize("prompt", ["sleep 20", "hang 1.5"])
@@ -53,10 +64,11 @@ def test_it_does_not_wait_for_a_video(client: Client, tiny_door: Door, prompt: s
         else:
             next(stream)
             ending.start()
-        begin = time.monotonic()
+        begin, refused = time.monotonic(), trials(tiny_door, Busy.code)
         with pytest.raises(Busy, match="does not wait") as caught:
             client.trial()
         assert time.monotonic() - begin < 1
+        assert trials(tiny_door, Busy.code) == refused + 1
         assert caught.value.retry_after is not None and caught.value.retry_after >= 1
         if prompt.startswith("hang"):
             ending.join(20)

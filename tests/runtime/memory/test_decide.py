@@ -123,7 +123,7 @@ def test_the_command_hands_the_setting_on_and_prints_the_plan(
 
     def opened(path: Path, *, device: str, memory: object) -> Any:
         asked.append(memory)
-        return SimpleNamespace(memory=found)
+        return SimpleNamespace(memory=found, plan=lambda options: None)
 
     class NoPipeline:
         def __init__(self, bundle: Any) -> None:

@@ -272,6 +272,21 @@ def test_the_backends_folder_is_removed_if_it_is_surely_ours(
     assert left == {"python_env_a", "python_env_d", *([] if gone else made)}
 
 
+def test_what_a_killed_guard_left_running_is_ended() -> None:
+    sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+    straggler, another = (subprocess.Popen([*sleep, name]) for name in ("consisid-ab12-cd", "consisid-34"))
+    try:
+        deadline = time.monotonic() + 10
+        while straggler.poll() is None and time.monotonic() < deadline:  # until it has its own command line
+            guard.end_stragglers("consisid-ab12")
+            time.sleep(0.01)
+        assert straggler.wait(1) == -signal.SIGKILL and another.poll() is None
+    finally:
+        for process in (straggler, another):
+            process.kill()
+            process.wait()
+
+
 def test_a_folder_of_another_user_is_not_ours(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = guard._BackendFolder(temporary / "link")
     (temporary / "python_env_a").mkdir()

@@ -70,7 +70,7 @@ def server(served: Path) -> Iterator[Server]:
     started = Server(served)
     with started:
         yield started
-    assert not any(b"failed to stop server" in line for line in started._recent)
+    assert "failed to stop server" not in "\n".join(started._log.lines())
 
 
 def test_the_models_get_the_servers_device(served: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import inspect
+import io
 import logging
 import re
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from consisid_runtime import door
 from consisid_runtime.cli import serving
 from consisid_runtime.cli.main import make_app
 from consisid_runtime.door.limits import Limits
+from consisid_runtime.serve.logs.unblocked import Unblocked
 from consisid_runtime.serve.server import Server
 from consisid_runtime.settings.groups import GROUPS
 from consisid_runtime.settings.kinds import accepts
@@ -100,7 +102,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Places]:
             monkeypatch.setattr(f"consisid_runtime.{place}", stand_in(found, name, answer))
         monkeypatch.setattr("signal.signal", lambda *_: None)
         given: dict[str, Any] = {"bundle": Path("/bundle"), **settings}
-        serving._serve(Settings(**given), as_json=True)
+        serving._serve(Settings(**given), Unblocked(io.BytesIO()), as_json=True)
         monkeypatch.undo()
         ignored = ("Server.server", "Door.server", "Server.log", "log.handler")
         return {place: value for place, value in seen.items() if place not in ignored}

@@ -24,9 +24,9 @@ CASES: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("given", CASES)
 def test_what_is_printed_can_be_given_again(given: dict[str, Any], tmp_path: Path) -> None:
-    first = resolve(given)
+    first = resolve(Settings, given)
     (tmp_path / "serve.toml").write_text(to_toml(first), encoding="utf-8")
-    again = resolve({}, tmp_path / "serve.toml")
+    again = resolve(Settings, {}, tmp_path / "serve.toml")
     wanted = first.settings.model_dump()
     if wanted["bundle"]:
         wanted["bundle"] = Path.cwd() / wanted["bundle"]
@@ -39,7 +39,7 @@ def test_what_is_printed_can_be_given_again(given: dict[str, Any], tmp_path: Pat
 def test_every_setting_has_a_line_and_says_where_it_came_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (path := tmp_path / 'a "b".toml').write_text("queue = 16\n")
     monkeypatch.setenv("CONSISID_SERVE_HOST", "::1")
-    text = to_toml(resolve({"grpc_port": 5}, path))
+    text = to_toml(resolve(Settings, {"grpc_port": 5}, path))
     lines = text.splitlines()
     assert "grpc_port = 5  # --grpc-port" in lines
     assert 'host = "::1"  # CONSISID_SERVE_HOST' in lines
@@ -52,7 +52,7 @@ def test_every_setting_has_a_line_and_says_where_it_came_from(tmp_path: Path, mo
 def test_secrets_of_other_variables_are_named_and_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONSISID_TOKEN", "correct-horse-battery")
     monkeypatch.setenv("CONSISID_MEMORY", "24")
-    text = to_toml(found := resolve({}))
+    text = to_toml(found := resolve(Settings, {}))
     assert "# token_file is not set; CONSISID_TOKEN is" in text
     assert "# memory is not set; CONSISID_MEMORY is" in text
     assert "horse" not in text + str(to_data(found))
@@ -60,11 +60,11 @@ def test_secrets_of_other_variables_are_named_and_not_printed(monkeypatch: pytes
 
 def test_a_path_that_is_no_text_is_refused() -> None:
     with pytest.raises(InvalidOption, match=r"bundle has bytes that are no text.*'/\\udcff'"):
-        to_toml(resolve({"bundle": Path("/\udcff")}))
+        to_toml(resolve(Settings, {"bundle": Path("/\udcff")}))
 
 
 def test_as_data() -> None:
-    data = to_data(resolve({"bundle": Path("x"), "queue": 3}))
+    data = to_data(resolve(Settings, {"bundle": Path("x"), "queue": 3}))
     assert data["queue"] == {"value": 3, "from": "--queue"} and data["host"] == {"value": "127.0.0.1"}
     assert (
         data["bundle"] == {"value": os.path.abspath("x"), "from": "--bundle"}

@@ -10,7 +10,7 @@ from uvicorn.server import ServerState
 
 from consisid_runtime.door.access import Access
 from consisid_runtime.door.http.connections import Connections
-from consisid_runtime.door.http.protocol import Connection
+from consisid_runtime.door.http.protocol import Connection, Interface
 from consisid_runtime.door.limits import Limits
 
 _BACKLOG = 128
@@ -19,11 +19,14 @@ _BACKLOG = 128
 class Listener:
     """For one event loop.
 
+    Args:
+        interface: the door's; another one for another application.
+
     Attributes:
         connections: those that it has accepted.
     """
 
-    def __init__(self, app: Any, access: Access, limits: Limits) -> None:
+    def __init__(self, app: Any, access: Access, limits: Limits, interface: Interface = Interface()) -> None:  # noqa: B008  it is frozen
         self._config = Config(
             app,
             http="httptools",
@@ -33,9 +36,10 @@ class Listener:
             log_level="critical",
             access_log=False,
             proxy_headers=False,
+            server_header=False,
             timeout_keep_alive=int(limits.idle_seconds),
         )
-        self._access, self._limits = access, limits
+        self._access, self._limits, self._interface = access, limits, interface
         self._state = ServerState()
         self.connections = Connections(limits)
         self._server: asyncio.Server | None = None
@@ -45,13 +49,21 @@ class Listener:
         self._config.load()
         context = self._access.context()
         self._server = await asyncio.get_running_loop().create_server(
-            lambda: Connection(self._config, self._state, self.connections, self._limits, self._access.proxies),
+            lambda: Connection(
+                self._config, self._state, self.connections, self._limits, self._access.proxies, self._interface
+            ),
             address,
             port,
             backlog=_BACKLOG,
             ssl=context,
             ssl_handshake_timeout=self._limits.handshake_seconds if context else None,
         )
+
+    @property
+    def port(self) -> int:
+        """On which it listens."""
+        assert self._server is not None
+        return int(self._server.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
         """Close idle connections; those with a request end with its answer, or after the grace."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from collections.abc import Callable
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,6 +25,24 @@ from consisid_runtime.errors import Busy, ConsisIDError, MalformedRequest, Reque
 
 HEALTH = "/v2/health/"
 """What a surplus connection may ask for, and who has no token."""
+
+
+def _sent(error: ConsisIDError) -> bytes:
+    return json.dumps({"error": error.sent()}).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """What is spoken on a connection, as far as the protocol has to know it.
+
+    Attributes:
+        health: how the path begins that a surplus connection may ask for.
+        told: an error as JSON.
+    """
+
+    health: str = HEALTH
+    told: Callable[[ConsisIDError], bytes] = _sent
+
 
 _PIECE, _BODY_PIECE = 2048, 65536
 _LINGER = 2.0
@@ -40,11 +60,17 @@ class Connection(HttpToolsProtocol):
     """One connection."""
 
     def __init__(
-        self, config: Config, state: ServerState, connections: Connections, limits: Limits, proxies: Proxies
+        self,
+        config: Config,
+        state: ServerState,
+        connections: Connections,
+        limits: Limits,
+        proxies: Proxies,
+        interface: Interface,
     ) -> None:
         super().__init__(config, state, {}, asyncio.get_running_loop())
         self.owner = ""
-        self._connections, self._limits, self._proxies = connections, limits, proxies
+        self._connections, self._limits, self._proxies, self._interface = connections, limits, proxies, interface
         self._surplus, self._in_head, self._head = False, True, 0
         self._unread = limits.body
         self._timer: asyncio.TimerHandle | None = None
@@ -109,7 +135,7 @@ class Connection(HttpToolsProtocol):
         elif self.cycle is not None and not self.cycle.response_complete:
             # A second request would hide that the caller leaves.
             self._refuse(400, MalformedRequest("a connection takes the next request after the answer (no pipelining)"))
-        elif self._surplus and not self.url.startswith(HEALTH.encode()):
+        elif self._surplus and not self.url.startswith(self._interface.health.encode()):
             self._refuse(503, Busy("there are too many connections; try again in 5 s", 5.0))
         else:
             self._arm(self._limits.body_seconds)
@@ -179,7 +205,7 @@ class Connection(HttpToolsProtocol):
     def _refuse(self, status: int, error: ConsisIDError) -> None:
         if self.transport.is_closing():
             return
-        body = json.dumps({"error": error.sent()}).encode()
+        body = self._interface.told(error)
         fields = [
             f"HTTP/1.1 {status} {_STATUS[status]}",
             "content-type: application/json",

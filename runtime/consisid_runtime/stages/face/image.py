@@ -3,41 +3,22 @@
 from __future__ import annotations
 
 import io
-import threading
-import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, ImageCms
 from PIL.TiffImagePlugin import TiffImageFile
 
-from consisid_runtime.errors import ImageTooLarge, ImageTooSmall, ImageUnreadable
-from consisid_runtime.stages.face.formats import bmp, gif, jpeg, png, tiff, webp
-from consisid_runtime.stages.face.formats.essentials import (
-    MAX_MEMORY,
-    MAX_PIXELS,
-    SHRINK,
-    Essentials,
-    check_size,
-    damaged,
-    too_costly,
-)
+from consisid_runtime.errors import ImageUnreadable
+from consisid_runtime.stages.face.formats.essentials import MAX_MEMORY, Essentials, damaged, too_costly
+from consisid_runtime.stages.face.formats.opening import opened
 from consisid_runtime.stages.face.formats.profile import bounded
 
 Pixels = npt.NDArray[np.uint8]
 
-_FORMATS: dict[str, tuple[Callable[[bytes], bool], Callable[[bytes], Essentials]]] = {
-    "JPEG": (lambda data: data.startswith(b"\xff\xd8\xff"), jpeg.essentials),
-    "PNG": (lambda data: data.startswith(png.SIGNATURE), png.essentials),
-    "WEBP": (lambda data: data.startswith(b"RIFF") and data[8:12] == b"WEBP", webp.essentials),
-    "BMP": (lambda data: data.startswith(b"BM"), bmp.essentials),
-    "GIF": (lambda data: data.startswith(gif.SIGNATURES), gif.essentials),
-    "TIFF": (lambda data: data.startswith(tiff.SIGNATURES), tiff.essentials),
-}
-"""Pillow's name of each format that is read → whether bytes begin like such a file, and what of them is decoded."""
 _PHOTOMETRIC = 262
 """TIFF's tag for which end of the grey scale is black; Pillow ignores it for 16 bits."""
 _BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
@@ -57,8 +38,6 @@ _STORED: dict[int, Callable[[Pixels], Pixels]] = {
     8: lambda upright: np.rot90(upright, -1),
 }
 """EXIF's orientations → the view of an upright image in which rows and columns are those of the file."""
-# Pillow warns through Python's process-wide filters; one thread at a time may replace them.
-_WARNINGS = threading.Lock()
 
 
 class Photo(NamedTuple):
@@ -93,31 +72,8 @@ def read_photo(data: bytes) -> Photo:
         ImageTooLarge: above 64 megapixels, or more to decode than its size warrants; nothing was decoded.
         ImageTooSmall: an edge below 64 pixels, or more than 16 times longer than the other.
     """
-    name = next((name for name, (begins, _) in _FORMATS.items() if begins(data)), None)
-    if name is None:
-        raise _unknown(data)
-    with _WARNINGS, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            file = _FORMATS[name][1](data)
-            with Image.open(io.BytesIO(file.data), formats=[name]) as image:
-                check_size(*image.size)
-                return _decode(image, file)
-        except (ImageTooLarge, ImageTooSmall, ImageUnreadable):
-            raise
-        except Image.DecompressionBombError as error:
-            raise ImageTooLarge(f"the image has more than {MAX_PIXELS // 10**6} megapixels; {SHRINK}") from error
-        except UnidentifiedImageError as error:
-            raise _unknown(data) from error
-        except Exception as error:  # decoders raise almost any type for damaged files
-            raise damaged(str(error)) from error
-
-
-def _unknown(data: bytes) -> ImageUnreadable:
-    found = f"{len(data)} bytes that are no image of a known format"
-    if data[4:8] == b"ftyp":
-        found = f"a HEIC or AVIF image or a video ({data[8:12].decode('ascii', 'replace')})"
-    return ImageUnreadable(f"{found}; send one of {', '.join(_FORMATS)}")
+    with opened(data) as (image, file):
+        return _decode(image, file)
 
 
 def _decode(image: Image.Image, file: Essentials) -> Photo:

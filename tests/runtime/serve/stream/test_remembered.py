@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Iterator
-from types import ModuleType
 from typing import Any
 
 import pytest
 
 from consisid_runtime.errors import InvalidOption
 from consisid_runtime.wire import FACES_KEPT_VARIABLE, FACES_SECONDS_VARIABLE
-
-LOADED = [f"consisid_runtime.serve.{name}" for name in ("models", "stream.composed", "stream.model")]
-
-
-@pytest.fixture
-def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", ModuleType("triton_python_backend_utils"))
-    for name in LOADED:
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    yield importlib.import_module(LOADED[-1])
-    for name in LOADED:
-        sys.modules.pop(name, None)
 
 
 @pytest.mark.parametrize(("kept", "seconds", "found"), [("3", "2.5", (3, 2.5)), (None, None, (64, 3600.0))])
