@@ -17,7 +17,7 @@ $(STAMP): pyproject.toml nano/pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet $(TORCH)
 	$(BIN)/python -c 'import triton' 2> /dev/null || $(BIN)/python -m pip install --quiet $(TRITON)
-	$(BIN)/python -m pip install --quiet --editable '.[cpu,export,tensorrt-rtx,server,provenance,trace,bench,kernels,dev]' --editable ./nano
+	$(BIN)/python -m pip install --quiet --editable '.[cpu,export,tensorrt-rtx,server,gateway,provenance,trace,bench,kernels,dev]' --editable ./nano
 	touch $@
 
 demo: install
@@ -27,7 +27,7 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy -p consisid_kernels -p consisid_runtime -p consisid_export -p consisid_nano -p consisid_training \
-	  -p consisid_measurement -p consisid_fidelity -p consisid_benchmarks
+	  -p consisid_measurement -p consisid_fidelity -p consisid_benchmarks -p consisid_gateway
 
 # Before a release: no page is outdated, no record was measured with other source files. No part of `check`: figures take
 # hours to measure.

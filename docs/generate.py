@@ -14,7 +14,9 @@ from generators.errors import error_table, error_tree, exit_table
 from generators.memory import memory_table
 from generators.options import option_table
 from generators.python_api import python_api
-from generators.settings import settings_table
+from generators.scaling import day_table, device_table, load_table, operation_table, worker_table
+from generators.settings import gateway_table, serve_table
+from generators.settings import worker_table as settings_of_workers
 from generators.tensors import tensor_table
 from generators.threats import protected_table, unprotected_table, who_table
 from generators.tree import folder_table, module_table
@@ -28,7 +30,14 @@ SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
     "life-of-a-request.md": {"modules": module_table, "folders": folder_table, "tensors": tensor_table},
     "options.md": {"options": option_table},
     "python-api.md": {"python-api": python_api, "error-classes": error_tree},
-    "settings.md": {"settings": settings_table},
+    "scaling.md": {
+        "operations": operation_table,
+        "gateway": load_table,
+        "devices": device_table,
+        "workers": worker_table,
+        "days": day_table,
+    },
+    "settings.md": {"settings": serve_table, "gateway": gateway_table, "worker": settings_of_workers},
     "support.md": {"engines": engine_table},
     "threats.md": {"who": who_table, "protected": protected_table, "unprotected": unprotected_table},
 }

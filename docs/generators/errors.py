@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import consisid_fidelity.errors  # noqa: F401  its classes join those of the runtime
+import consisid_fidelity.errors  # noqa: F401  it defines subclasses, as the next one
+import consisid_gateway.errors  # noqa: F401
 from consisid_runtime.errors import ConsisIDError, all_errors, exit_codes
 from generators.markdown import table
 

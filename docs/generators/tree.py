@@ -18,8 +18,9 @@ PACKAGES = (
     "benchmarks/consisid_measurement",
     "benchmarks/consisid_fidelity",
     "benchmarks/consisid_benchmarks",
+    "gateway/consisid_gateway",
 )
-"""From the bottom layer up, training beside the layers above nano."""
+"""From the bottom layer up, training beside the layers above nano, the gateway beside those above the runtime."""
 VOCABULARY = "runtime/consisid_runtime"
 """The package whose root modules are listed too: every other folder uses them."""
 

@@ -50,6 +50,7 @@ def run_demo(folder: Path, out: Path, say: Callable[[str], None], *, people: int
         )
     done(f"{'exported' if exported else 'reused, still valid:'} bundle {folder / 'bundle'}")
     subjects = [PersonVideos(portrait(number)) for number in range(people)]
+    write_file(folder / "portrait.png", subjects[0].portrait, parents=True)
     texts = [prompt(number) for number in range(prompts)]
     with Server(folder / "bundle", grpc_port=0, http_port=0, metrics_port=0) as server:
         done(f"Triton server ready at {server.grpc_url}")
@@ -70,6 +71,7 @@ def run_demo(folder: Path, out: Path, say: Callable[[str], None], *, people: int
     else:
         video.save(moving_picture)
     say(f"look at {out / 'demo.png'} and {moving_picture}")
+    say(f"for a page: consisid up --bundle {folder / 'bundle'}; a portrait for it: {folder / 'portrait.png'}")
 
 
 def portrait(number: int) -> bytes:

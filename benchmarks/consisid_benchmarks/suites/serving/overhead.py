@@ -34,23 +34,27 @@ Call = Callable[[bytes], "tuple[Video, float]"]
 
 @dataclass
 class _Rounds:
-    """Times the variants; `seconds` has those of all rounds, the warm-up's first."""
+    """Times the variants; of each, `total` and `outside` have the seconds of all rounds, the warm-up's first."""
 
     photographs: Photographs = field(default_factory=Photographs)
-    seconds: dict[str, list[float]] = field(default_factory=dict)
+    total: dict[str, list[float]] = field(default_factory=dict)
+    outside: dict[str, list[float]] = field(default_factory=dict)
 
     def arm(self, variant: str, call: Call) -> Arm:
         def run() -> dict[str, float]:
             video, took = call(self.photographs.next())
-            self.seconds.setdefault(variant, []).append(took)
-            return {"total_seconds": took, "outside_stages_seconds": took - sum(video.info["seconds"].values())}
+            outside = took - sum(video.info["seconds"].values())
+            self.total.setdefault(variant, []).append(took)
+            self.outside.setdefault(variant, []).append(outside)
+            return {"total_seconds": took, "outside_stages_seconds": outside}
 
         return Arm(variant, run)
 
-    def differences(self, variant: str, base: str, rounds: int) -> list[float]:
-        """Seconds that a variant took longer than another one in each of the last rounds."""
-        pairs = zip(self.seconds[variant], self.seconds[base], strict=True)
-        return [seconds - other for seconds, other in pairs][-rounds:]
+
+def _differences(seconds: Mapping[str, list[float]], variant: str, base: str, rounds: int) -> list[float]:
+    """Seconds that a variant took longer than another one in each of the last rounds."""
+    pairs = zip(seconds[variant], seconds[base], strict=True)
+    return [mine - other for mine, other in pairs][-rounds:]
 
 
 def grpc(door: Served, direct: Served, bundle: Path, rounds: int, progress: Progress) -> list[Row]:
@@ -88,7 +92,9 @@ def _measure(protocol: str, calls: Mapping[str, Call], rounds: int, progress: Pr
     for variant, base in _COMPARED:
         if variant in calls and base in calls:
             named = f"{variant} over {base}, {protocol}"
-            rows.append(summarise(named, OURS, "difference_seconds", turns.differences(variant, base, rounds)))
+            for metric, seconds in (("difference", turns.total), ("outside_stages_difference", turns.outside)):
+                differences = _differences(seconds, variant, base, rounds)
+                rows.append(summarise(named, OURS, f"{metric}_seconds", differences))
             rows.append(single(named, "allowed_seconds", _SHARE * medians[base] + _FIXED))
     return rows
 

@@ -27,8 +27,8 @@ PACKAGES = ("consisid-runtime", "consisid-nano", "nvidia-pytriton", "uvicorn", "
 _CANCELLED, _IDLE_SECONDS = 40, 20.0
 
 
-def command(rounds: Rounds = 20, machine: MachineName = None, out: Out = None, as_json: Json = False) -> None:
-    """Load a server of nano with clients and with arrivals, and measure what serving costs a request: eight minutes.
+def command(rounds: Rounds = 60, machine: MachineName = None, out: Out = None, as_json: Json = False) -> None:
+    """Load a server of nano with clients and with arrivals, and measure what serving costs a request: eleven minutes.
 
     A run that was interrupted goes on behind its last part.
     """
