@@ -38,6 +38,7 @@ class Ordeal:
         pause: seconds between two blows, from and to.
         frozen: seconds for which a worker stands still.
         away: seconds for which a database or a store is away.
+        locked: workers that were frozen while one held SQLite's lock, so that no other could write.
     """
 
     fleet: Fleet
@@ -49,6 +50,7 @@ class Ordeal:
     pause: tuple[float, float] = (0.3, 1.2)
     frozen: float = 4.0
     away: float = 1.0
+    locked: int = 0
     jobs: dict[str, str] = field(default_factory=dict)
     later: list[tuple[float, Callable[[], None]]] = field(default_factory=list)
 
@@ -72,7 +74,7 @@ class Ordeal:
         counted = {"steps_computed_again": found["steps_computed_again"]}
         assert found == before | counted, "workers that were told to end changed something"
         assert found["most_with_database_seconds"] <= TAKEOVER
-        return {"blows": len(blows), **found}
+        return {"blows": len(blows), "frozen_with_the_lock": self.locked, **found}
 
     def _order(self) -> None:
         for _ in range(self.open_jobs - self.shop.open()):
@@ -100,6 +102,7 @@ class Ordeal:
         self.fleet.freeze(process)
         self.later.append((time.monotonic() + self.frozen, lambda: self.fleet.thaw(process)))
         if self.postgresql is None and self.fleet.locked():
+            self.locked += 1
             self.fleet.outages.append(Outage(began, began + self.frozen, of_database=True))
 
     def _database(self) -> None:

@@ -82,6 +82,8 @@ class Database:
             if not self.embedded:
                 connection.execute(sa.text("SELECT pg_advisory_xact_lock(727268)"))
             METADATA.create_all(connection)
+            for index in (index for table in METADATA.tables.values() for index in table.indexes):
+                index.create(connection, checkfirst=True)  # of a table that an earlier version made
             found = connection.scalar(sa.select(schema_version.c.version))
             if found is None:
                 connection.execute(sa.insert(schema_version).values(version=SCHEMA))

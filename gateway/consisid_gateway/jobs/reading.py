@@ -100,6 +100,7 @@ def usage(connection: sa.Connection, tenant: str) -> tuple[int, int]:
     """A tenant's jobs that have not ended, and the bytes of its videos and portraits."""
     own = jobs.c.tenant == tenant
     waiting = connection.scalar(sa.select(sa.func.count()).where(own, jobs.c.status.in_(OPEN))) or 0
-    of_jobs = sa.select(sa.func.sum(jobs.c.video_bytes + jobs.c.portrait_bytes)).where(own)
+    there = jobs.c.gone == sa.false()
+    of_jobs = sa.select(sa.func.sum(jobs.c.video_bytes + jobs.c.portrait_bytes)).where(own, there)
     of_characters = sa.select(sa.func.sum(characters.c.portrait_bytes)).where(characters.c.tenant == tenant)
     return waiting, int(connection.scalar(of_jobs) or 0) + int(connection.scalar(of_characters) or 0)

@@ -52,6 +52,9 @@ jobs = sa.Table(
     sa.Index("consisid_jobs_of_tenant", "tenant", "created_at", "id"),
     sa.Index("consisid_jobs_by_status", "status", "urgent", "created_at"),
     sa.Index("consisid_jobs_by_expiry", "expires_at"),
+    # What a limited key's tenant has, without a look at any job.
+    sa.Index("consisid_jobs_open", "tenant", "status"),
+    sa.Index("consisid_jobs_stored", "tenant", "gone", "video_bytes", "portrait_bytes"),
 )
 
 idempotency = sa.Table(

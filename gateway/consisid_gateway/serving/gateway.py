@@ -84,8 +84,7 @@ async def _run(
     )
     listening = serving(app, around, address=str(address), port=settings.port, access=access, limits=limits, told=_told)
     async with listening as listener:
-        # What exists now stays: without it a full collection takes a few milliseconds, with it a tenth of a second,
-        # in which no request is answered.
+        # While a full collection looks at all that exists, no request is answered. What exists now stays.
         gc.collect()
         gc.freeze()
         tls = "s" if access.key else ""

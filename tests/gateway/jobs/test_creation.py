@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+import sqlalchemy as sa
 from shop import TENANT, Shop
 
 from consisid_gateway.errors import IdempotencyConflict, VideoNotFound
@@ -58,3 +61,26 @@ def test_pages_and_positions(shop: Shop) -> None:
         assert [job.id for job in ahead.rows] == [*made[1:], urgent]
         assert [reading.position(connection, shop.job(id)) for id in (urgent, *made)] == [0, 1, 2, 3]
         assert reading.usage(connection, TENANT) == (4, 0)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_what_a_tenant_has_is_read_from_indices_alone(shop: Shop) -> None:
+    """A limited key's every POST asks, and a tenant may have stored tens of thousands."""
+    asked: list[tuple[str, Any]] = []
+    sa.event.listen(shop.database.engine, "before_cursor_execute", lambda *call: asked.append(call[2:4]))
+    with shop.database.reading() as connection:
+        reading.usage(connection, TENANT)
+        of_jobs = [(statement, values) for statement, values in asked if f"FROM {jobs.name}" in statement]
+        assert len(of_jobs) == 2
+        for statement, values in of_jobs:
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values).all()
+            assert all("USING COVERING INDEX" in step.detail for step in plan), plan
+
+
+def test_an_index_that_an_earlier_version_lacked_is_made(shop: Shop) -> None:
+    with shop.database.transaction() as connection:
+        connection.execute(sa.text("DROP INDEX consisid_jobs_stored"))
+    for _ in range(2):
+        shop.database.prepare()
+    found = {index["name"] for index in sa.inspect(shop.database.engine).get_indexes(jobs.name)}
+    assert found == {index.name for index in jobs.indexes}
