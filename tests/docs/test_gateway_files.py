@@ -91,5 +91,8 @@ def test_parts_of_one_name_belong_together() -> None:
     }
     scaled = next(part for part in documents() if part["kind"] == "ScaledObject")["spec"]["scaleTargetRef"]
     assert names[scaled["name"]] == scaled["kind"]
+    # Of its environment KEDA takes the password, which the Secret has.
+    (asked,) = (each for each in containers() if each["name"] == scaled["envSourceContainerName"])
+    assert {"secretRef": {"name": "consisid"}} in asked["envFrom"]
     service = next(part for part in documents() if part["kind"] == "Service")
     assert service["spec"]["selector"] == {"app": "consisid-gateway"}

@@ -38,6 +38,7 @@ class Ordeal:
         pause: seconds between two blows, from and to.
         frozen: seconds for which a worker stands still.
         away: seconds for which a database or a store is away.
+        kills: workers that were killed.
         locked: workers that were frozen while one held SQLite's lock, so that no other could write.
     """
 
@@ -50,6 +51,7 @@ class Ordeal:
     pause: tuple[float, float] = (0.3, 1.2)
     frozen: float = 4.0
     away: float = 1.0
+    kills: int = 0
     locked: int = 0
     jobs: dict[str, str] = field(default_factory=dict)
     later: list[tuple[float, Callable[[], None]]] = field(default_factory=list)
@@ -74,7 +76,7 @@ class Ordeal:
         counted = {"steps_computed_again": found["steps_computed_again"]}
         assert found == before | counted, "workers that were told to end changed something"
         assert found["most_with_database_seconds"] <= TAKEOVER
-        return {"blows": len(blows), "frozen_with_the_lock": self.locked, **found}
+        return {"blows": len(blows), "kills": self.kills, "frozen_with_the_lock": self.locked, **found}
 
     def _order(self) -> None:
         for _ in range(self.open_jobs - self.shop.open()):
@@ -93,6 +95,7 @@ class Ordeal:
 
     def _kill(self) -> None:
         self.fleet.kill(self.fleet.pick(self.chance))
+        self.kills += 1
         self.fleet.start()
 
     def _freeze(self) -> None:

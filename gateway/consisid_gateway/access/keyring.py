@@ -10,7 +10,7 @@ from consisid_gateway.access import keys
 from consisid_gateway.access.caller import Caller
 from consisid_gateway.jobs.database import Database
 
-KNOWN_SECONDS = 1.5
+KNOWN_SECONDS = 1.0
 """For which a key is taken for valid without asking: so long a revoked one may still work."""
 _KNOWN = 4096
 """Keys that are remembered."""

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from starlette.types import Message, Receive
 
-_SECONDS = 1.0
+LOOK_SECONDS = 0.75
 """Between two looks at the key."""
 
 
@@ -18,7 +18,7 @@ def while_valid(receive: Receive, valid: Callable[[], Awaitable[bool]]) -> Recei
     async def receive_or_end() -> Message:
         waiting = asyncio.ensure_future(receive())
         try:
-            while not (await asyncio.wait({waiting}, timeout=_SECONDS))[0]:
+            while not (await asyncio.wait({waiting}, timeout=LOOK_SECONDS))[0]:
                 if not await valid():
                     return {"type": "http.disconnect"}
             return waiting.result()

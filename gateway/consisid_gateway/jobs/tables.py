@@ -100,7 +100,6 @@ workers = sa.Table(
     sa.Column("beat_at", sa.Double, nullable=False),
     sa.Column("steady_since", sa.Double, nullable=False),  # it has missed no heartbeat
     sa.Column("started_at", sa.Double, nullable=False),
-    sa.Column("bundle", sa.String(128)),
     sa.Column("ready", sa.Boolean, nullable=False, default=False),
 )
 

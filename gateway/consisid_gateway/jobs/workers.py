@@ -19,9 +19,9 @@ _FORGOTTEN_SECONDS = 3600.0
 _LEADER = "leader"
 
 
-def beat(connection: sa.Connection, worker: str, name: str, *, ready: bool, bundle: str | None) -> None:
+def beat(connection: sa.Connection, worker: str, name: str, *, ready: bool) -> None:
     """It lives, and whether its server does; the first one makes it known. Its id is of this process alone."""
-    values = {"beat_at": now(), "ready": ready, "bundle": bundle}
+    values = {"beat_at": now(), "ready": ready}
     missed = sa.case((workers.c.beat_at < now() - _GAP_SECONDS, now()), else_=workers.c.steady_since)
     again = sa.update(workers).where(workers.c.id == worker).values(steady_since=missed, **values)
     if not connection.execute(again).rowcount:

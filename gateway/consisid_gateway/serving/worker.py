@@ -49,7 +49,7 @@ def work(settings: WorkerSettings, ready: Callable[[str], None]) -> None:
     maker = ServerMaker(client, settings.checkpoint_seconds)
     database = open_database(settings, _CONNECTIONS)
     try:
-        chosen = worker.WorkerSettings(
+        chosen = worker.WorkerConfig(
             kept_seconds=settings.kept_seconds,
             webhook_secret=secret,
             private_webhooks=settings.private_webhooks,

@@ -103,7 +103,7 @@ class Session:
 
     def _tell(self) -> None:
         with self._database.transaction() as connection:
-            workers.beat(connection, self.id, self._name, ready=self.ready, bundle=None)
+            workers.beat(connection, self.id, self._name, ready=self.ready)
 
 
 def _launch(database: Database, executor: str, make: Callable[[str], None], read: Callable[[str], None]) -> None:

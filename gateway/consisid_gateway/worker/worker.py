@@ -28,7 +28,7 @@ _LOOK_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerSettings:
+class WorkerConfig:
     """Of a worker.
 
     Attributes:
@@ -59,7 +59,7 @@ class Worker:
         store: Store,
         maker: Maker,
         announcement: Callable[[Job], str],
-        settings: WorkerSettings = WorkerSettings(),
+        settings: WorkerConfig = WorkerConfig(),
         name: str | None = None,
     ) -> None:
         self._database, self._store, self._maker = database, store, maker

@@ -64,7 +64,7 @@ def test_a_key_in_the_url_is_refused(gate, key) -> None:
 
 
 def test_a_revoked_key_ends_within_seconds(gate, key, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert keyring.KNOWN_SECONDS <= 2
+    assert keyring.KNOWN_SECONDS + streams.LOOK_SECONDS < 2
     monkeypatch.setattr(keyring, "KNOWN_SECONDS", 0.1)
     made = key()
     name = gate.ask(key=made).json["key"]
@@ -154,7 +154,7 @@ def test_a_database_that_is_away_is_no_entrance(gate, key, monkeypatch: pytest.M
 
 def test_a_stream_ends_when_its_key_is_revoked(gate, key, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keyring, "KNOWN_SECONDS", 0.05)
-    monkeypatch.setattr(streams, "_SECONDS", 0.05)
+    monkeypatch.setattr(streams, "LOOK_SECONDS", 0.05)
     name = gate.ask(key=(made := key())).json["key"]
 
     async def listen(scope: Any, receive: Any, send: Any) -> None:

@@ -59,6 +59,7 @@ def test_a_key_in_the_url_reaches_nothing(whole: Whole) -> None:
 
 
 def test_metrics_want_their_scope(whole: Whole) -> None:
+    assert whole.ask("GET", "/v1/videos", whole.ada).status == 200
     assert whole.ask("GET", "/metrics", whole.ada).code == "SCOPE_MISSING"
     text = whole.ask("GET", "/metrics", whole.all).body.decode()
     assert re.search(r'consisid_gateway_refusals_total\{code="SCOPE_MISSING"\} [1-9]', text)

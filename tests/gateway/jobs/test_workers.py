@@ -14,7 +14,7 @@ from consisid_gateway.jobs.tables import workers as workers_table
 
 def beat(shop: Shop, worker: str, *, ready: bool = True) -> None:
     with shop.database.transaction() as connection:
-        workers.beat(connection, worker, "name", ready=ready, bundle=None)
+        workers.beat(connection, worker, "name", ready=ready)
 
 
 def test_a_worker_lives_while_it_beats(shop: Shop) -> None:

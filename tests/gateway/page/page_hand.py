@@ -76,7 +76,7 @@ class Hand:
 
     def beat(self) -> None:
         with self._database.transaction() as connection:
-            workers.beat(connection, _WORKER, _WORKER, ready=True, bundle=None)
+            workers.beat(connection, _WORKER, _WORKER, ready=True)
 
     def read_face(self, **figures: Any) -> None:
         pending = self._pending()

@@ -11,6 +11,7 @@ from page_hand import Hand
 from page_steps import begin, choose, finished, write
 
 expect: Any = pytest.importorskip("playwright.sync_api").expect
+Axe: Any = pytest.importorskip("axe_playwright_python.sync_playwright").Axe
 
 LONG = (
     "Donaudampfschifffahrtsgesellschaftskapitänsmützenabzeichenverleihungszeremonie"
@@ -138,7 +139,7 @@ def test_contrast(open_page: Callable[..., Any], hand: Hand, portrait: Path, sch
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe(open_page: Callable[..., Any], hand: Hand, portrait: Path, scheme: str) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    axe = Axe()
     page = open_page(color_scheme=scheme, reduced_motion="reduce")
     assert axe.run(page).response["violations"] == []
     everything(page, hand, portrait)

@@ -28,7 +28,7 @@ from consisid_gateway.jobs.database import Database
 from consisid_gateway.jobs.job import Job
 from consisid_gateway.jobs.queue import POLLING_SECONDS
 from consisid_gateway.objects.store import Store
-from consisid_gateway.worker.worker import Worker, WorkerSettings
+from consisid_gateway.worker.worker import Worker, WorkerConfig
 
 
 def announcement(job: Job) -> str:
@@ -51,7 +51,7 @@ def work(arguments: Sequence[str]) -> None:
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, lambda *_: over.set())
     secret = None if args.webhook_secret is None else args.webhook_secret.encode()
-    settings = WorkerSettings(webhook_secret=secret, private_webhooks=True, polling_seconds=args.polling_seconds)
+    settings = WorkerConfig(webhook_secret=secret, private_webhooks=True, polling_seconds=args.polling_seconds)
     maker = SimulatedMaker(args.step_seconds, args.part_steps, args.log)
     worker = Worker(Database(args.database, pool=8), Store(args.store), maker, announcement, settings, args.name)
     worker.start()

@@ -133,7 +133,7 @@ class Operations:
 
     def heartbeat(self) -> None:
         with self.shop.database.transaction() as connection:
-            workers.beat(connection, "w", "w", ready=True, bundle=None)
+            workers.beat(connection, "w", "w", ready=True)
 
     def _last(self, connection: sa.Connection) -> Any:
         newest = sa.text(

@@ -39,7 +39,7 @@ def test_it_is_ready_without_a_worker_and_says_so(database: Database, store: Sto
         "missing": ["worker"],
     }
     with database.transaction() as connection:
-        workers.beat(connection, "w", "w", ready=True, bundle=None)
+        workers.beat(connection, "w", "w", ready=True)
     assert ready(database, store)["missing"] == []
 
 

@@ -66,7 +66,7 @@ def test_jobs_queues_workers_and_webhooks(database: Database) -> None:
     add(database, Status.FAILED)
     with database.transaction() as connection:
         for worker, ready in (("w1", True), ("w2", False)):
-            workers.beat(connection, worker, worker, ready=ready, bundle=None)
+            workers.beat(connection, worker, worker, ready=ready)
         for job, ended in (("a", "delivered_at"), ("b", "failed_at"), ("c", "failed_at")):
             row = {"job": job, "url": "u", "body": "b", "next_at": 0.0, ended: 1.0}
             connection.execute(sa.insert(deliveries).values(row))

@@ -26,7 +26,7 @@ from consisid_gateway.objects.store import Store
 from consisid_gateway.worker.faces import FaceReader
 from consisid_gateway.worker.making import MOST_ATTEMPTS, Workbench
 from consisid_gateway.worker.patience import Patience
-from consisid_gateway.worker.worker import Worker, WorkerSettings
+from consisid_gateway.worker.worker import Worker, WorkerConfig
 from consisid_runtime import Options
 from consisid_runtime.errors import ServerDied, ServerUnreachable
 
@@ -40,7 +40,7 @@ def start(shop: Shop) -> Iterator[Start]:
     started: list[Worker] = []
 
     def run(maker: SimulatedMaker, **settings: float) -> Worker:
-        given = WorkerSettings(**settings)
+        given = WorkerConfig(**settings)
         worker = Worker(shop.database, shop.store, maker, lambda job: job.status, given, "tested")
         worker.start()
         started.append(worker)
@@ -230,8 +230,8 @@ def test_a_release_with_another_format_goes_on_with_the_jobs(
     begun = shop.order(steps=400).id
     worker = start(SimulatedMaker(0.01))
     wait_until(lambda: shop.job(begun).checkpoint, 5.0)
-    waits = shop.order().id
     worker.stop()
+    waits = shop.order().id
     monkeypatch.setattr(queue, "FORMAT", "2")
     assert shop.queue.waiting() == {begun}
     start(SimulatedMaker())
