@@ -18,6 +18,15 @@ import psutil
 from postgresql import wait_until
 
 _CONSISID = "from consisid_runtime.cli.main import main; main()"
+GATEWAY = """
+import json, sys
+from consisid_gateway.serving.gateway import serve
+from consisid_gateway.settings.settings import GatewaySettings
+from consisid_runtime.cli.signals import end_when_told
+end_when_told()
+serve(GatewaySettings(**json.loads(sys.argv[1])), lambda url: print(url, flush=True))
+"""
+"""A gateway with the settings of its argument, as JSON; prints its URL when it answers."""
 _END = 60.0
 PROMPT = "a man reading by the sea"
 

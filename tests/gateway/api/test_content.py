@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -116,12 +113,3 @@ def test_an_object_that_is_gone(gateway: Any, http: Any) -> None:
     gateway.finish(lost)
     gateway.parts.store.delete_all(f"jobs/{lost}/")
     assert http.get(f"/v1/videos/{lost}/content").json()["error"]["code"] == "VIDEO_EXPIRED"
-
-
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-def test_curl_goes_on_with_a_download(gateway: Any, video: str, tmp_path: Path) -> None:
-    target = tmp_path / "video.mp4"
-    target.write_bytes(gateway.video[:100_000])
-    url = f"{gateway.url}/v1/videos/{video}/content"
-    subprocess.run(["curl", "-sf", "-C", "-", "-o", target, url], check=True)
-    assert target.read_bytes() == gateway.video

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 import sqlalchemy as sa
+from commands import GATEWAY
 
 from consisid_gateway.jobs import creation
 from consisid_gateway.jobs.creation import Wanted
@@ -38,14 +39,6 @@ STORED, WAITING = 10_000, 1_000
 RATE, SECONDS, WARM_SECONDS = 100, 60, 5
 MOST_POST, MOST_GET = 0.050, 0.010
 """Seconds, of 99 in 100."""
-RUN = """
-import json, sys
-from consisid_gateway.serving.gateway import serve
-from consisid_gateway.settings.settings import GatewaySettings
-from consisid_runtime.cli.signals import end_when_told
-end_when_told()
-serve(GatewaySettings(**json.loads(sys.argv[1])), lambda url: print(url, flush=True))
-"""
 
 
 def fill(database: Database) -> list[str]:
@@ -125,7 +118,7 @@ def measured(database: Database, url: str, folder: Path, portrait: bytes) -> dic
     ids = fill(database)
     settings = {"data": str(folder / "data"), "database": url, "port": 0}
     settings["audit_file"] = str(folder / "audit.jsonl")
-    process = subprocess.Popen([sys.executable, "-c", RUN, json.dumps(settings)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", GATEWAY, json.dumps(settings)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     load = Load(process.stdout.readline().strip(), portrait, ids)
     gc.collect()

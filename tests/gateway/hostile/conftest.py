@@ -10,21 +10,13 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from commands import GATEWAY
 from whole import Whole
 
 from consisid_gateway.access import keys
 from consisid_gateway.access.caller import Limits, Scope
 from consisid_gateway.jobs.database import Database
 from consisid_gateway.objects.store import Store
-
-_RUN = """
-import json, sys
-from consisid_gateway.serving.gateway import serve
-from consisid_gateway.settings.settings import GatewaySettings
-from consisid_runtime.cli.signals import end_when_told
-end_when_told()
-serve(GatewaySettings(**json.loads(sys.argv[1])), lambda url: print(url, flush=True))
-"""
 
 
 @pytest.fixture(scope="package")
@@ -37,7 +29,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
         made["all"] = keys.make(connection, "operator", scopes=list(Scope))[0]
         made["few"] = keys.make(connection, "few", limits=Limits(jobs=2))[0]
     settings = {"data": str(folder), "port": 0, "audit_file": str(folder / "audit.jsonl"), "character_seconds": 0}
-    process = subprocess.Popen([sys.executable, "-c", _RUN, json.dumps(settings)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", GATEWAY, json.dumps(settings)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     late = threading.Timer(60, process.kill)
     late.start()
