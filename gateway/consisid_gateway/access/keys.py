@@ -17,7 +17,7 @@ from ipaddress import ip_address
 
 import sqlalchemy as sa
 
-from consisid_gateway.access.caller import LOCAL, Caller, Limits, Scope
+from consisid_gateway.access.caller import Caller, Limits, Scope
 from consisid_gateway.errors import KeyUnknown
 from consisid_gateway.jobs.database import Database, now
 from consisid_gateway.jobs.tables import keys
@@ -65,10 +65,9 @@ def make(
 
     Raises `InvalidOption` for what cannot be stored.
     """
-    if not _TENANT.fullmatch(tenant) or tenant == LOCAL:
+    if not _TENANT.fullmatch(tenant):
         raise InvalidOption(
-            f"a tenant is 1 to 63 of A–Z a–z 0–9 . _ -, beginning with a letter or digit, and not {LOCAL!r}; "
-            f"got {tenant[:80]!r}"
+            f"a tenant is 1 to 63 of A–Z a–z 0–9 . _ -, beginning with a letter or digit; got {tenant[:80]!r}"
         )
     if len(name) > _MOST_NAME or not name.isprintable():
         raise InvalidOption(f"a key's name has at most {_MOST_NAME} printable characters")

@@ -6,6 +6,8 @@ import hashlib
 import json
 import logging
 import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -16,6 +18,7 @@ from consisid_gateway.access.caller import Caller, Scope
 from consisid_gateway.access.limits import require_room
 from consisid_gateway.api.parts import Parts
 from consisid_gateway.api.reading.asked import Asked
+from consisid_gateway.api.reading.body import Bodies
 from consisid_gateway.api.threads import beside, read
 from consisid_gateway.errors import CharacterNotReady, StorageUnavailable
 from consisid_gateway.jobs import characters, creation, reading
@@ -32,7 +35,14 @@ Placed = tuple[Job, int | None]
 
 
 async def accept(
-    parts: Parts, caller: Caller, asked: Asked, *, key: str | None, trace: str | None, source: Job | None = None
+    parts: Parts,
+    bodies: Bodies,
+    caller: Caller,
+    asked: Asked,
+    *,
+    key: str | None,
+    trace: str | None,
+    source: Job | None = None,
 ) -> Placed:
     """The new job, or the one that the same request with the same idempotency key has made before; and its position.
 
@@ -41,8 +51,8 @@ async def accept(
         source: whose identity it has, in a remix.
 
     Raises `ScopeMissing` for a job that others are to wait for, `LimitReached`, `CharacterNotReady`, `VideoNotFound`,
-    `VideoExpired` for a portrait that is deleted, `IdempotencyConflict`, `ConsentRefused`, `HookFailed`,
-    `ServerTimeout`, `StorageUnavailable`; nothing is kept then.
+    `VideoExpired` for a portrait that is deleted, `Busy` where there is no room for it, `IdempotencyConflict`,
+    `ConsentRefused`, `HookFailed`, `ServerTimeout`, `StorageUnavailable`; nothing is kept then.
     """
     if asked.urgent:
         caller.require(Scope.URGENT)
@@ -68,13 +78,11 @@ async def accept(
         key=key,
         digest=digest,
     )
-    portrait = asked.portrait
-    if portrait is None:
-        portrait = await beside(lambda: _stored_portrait(parts, caller, asked, source))
-    if parts.consent is not None:
-        await _consented(parts, parts.consent, caller, portrait, asked)
-    wanted = replace(wanted, portrait_bytes=len(portrait))
-    return await beside(partial(_keep, parts, caller, wanted, portrait))
+    async with _portrait(parts, bodies, caller, asked, source) as portrait:
+        if parts.consent is not None:
+            await _consented(parts, parts.consent, caller, portrait, asked)
+        wanted = replace(wanted, portrait_bytes=len(portrait))
+        return await beside(partial(_keep, parts, caller, wanted, portrait))
 
 
 def _repeated(connection: sa.Connection, tenant: str, key: str, digest: str) -> Placed | None:
@@ -82,15 +90,26 @@ def _repeated(connection: sa.Connection, tenant: str, key: str, digest: str) -> 
     return None if known is None else (known, reading.position(connection, known))
 
 
-def _stored_portrait(parts: Parts, caller: Caller, asked: Asked, source: Job | None) -> bytes:
-    if source is not None:
-        return parts.store.get(source.portrait)
+@asynccontextmanager
+async def _portrait(
+    parts: Parts, bodies: Bodies, caller: Caller, asked: Asked, source: Job | None
+) -> AsyncIterator[bytes]:
+    """The one that was sent, for which there is room already, or a stored one, for which there is within the block."""
+    if asked.portrait is not None:
+        yield asked.portrait
+        return
+    name = source.portrait if source is not None else await read(parts.database, partial(_of_character, caller, asked))
+    size = await beside(lambda: parts.store.size(name))
+    async with bodies.room(caller, size):
+        yield await beside(lambda: parts.store.get(name))
+
+
+def _of_character(caller: Caller, asked: Asked, connection: sa.Connection) -> str:
     assert asked.character is not None
-    with parts.database.reading() as connection:
-        found = characters.get(connection, caller.tenant, asked.character)
+    found = characters.get(connection, caller.tenant, asked.character)
     if found.status is characters.Reading.REFUSED:
         raise CharacterNotReady(f"the face of {found.id} was refused: {found.error_message}")
-    return parts.store.get(found.portrait)
+    return found.portrait
 
 
 async def _consented(parts: Parts, hook: ConsentHook, caller: Caller, portrait: bytes, asked: Asked) -> None:

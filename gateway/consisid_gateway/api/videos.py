@@ -59,7 +59,7 @@ async def create(
         if wanted.character is not None:
             checked_id(wanted.character)
         await _check_webhook(parts, wanted)
-        job, position = await accept(parts, caller, wanted, key=key, trace=traceparent(request))
+        job, position = await accept(parts, bodies, caller, wanted, key=key, trace=traceparent(request))
     subject(request, job.id)
     _poll(response, job)
     return Video.of(job, position)
@@ -86,7 +86,7 @@ async def remix(
         source = await read(parts.database, lambda connection: reading.get(connection, caller.tenant, video_id))
         wanted = asked_of_remix(given, source.request)
     await _check_webhook(parts, wanted)
-    job, position = await accept(parts, caller, wanted, key=key, trace=traceparent(request), source=source)
+    job, position = await accept(parts, bodies, caller, wanted, key=key, trace=traceparent(request), source=source)
     subject(request, job.id)
     _poll(response, job)
     return Video.of(job, position)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,13 +13,23 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 from consisid_gateway.errors import SchemaNewer, StorageUnavailable
-from consisid_gateway.jobs.tables import METADATA, SCHEMA, schema_version
+from consisid_gateway.jobs.tables import METADATA, SCHEMA, identity, schema_version
 from consisid_runtime.errors import InvalidOption
 
 _BUSY_MILLISECONDS = 10_000
 _CONNECT_SECONDS = 5
 _CONNECTIONS = 20
 """At once, of a process."""
+_POSTGRESQL = {
+    "connect_timeout": _CONNECT_SECONDS,
+    "application_name": "consisid",
+    # A server that is gone without a word, as behind a failover: by the system's defaults it would be waited for a
+    # quarter of an hour where something was sent, and two hours where not.
+    "tcp_user_timeout": 10_000,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+}
 
 
 class now(FunctionElement[float]):
@@ -68,7 +79,7 @@ class Database:
                 pool_pre_ping=True,
                 pool_timeout=_CONNECT_SECONDS,
                 hide_parameters=True,  # errors are logged, and prompts are parameters
-                connect_args={"connect_timeout": _CONNECT_SECONDS, "application_name": "consisid"},
+                connect_args=_POSTGRESQL,
             )
 
     @property
@@ -84,6 +95,8 @@ class Database:
             METADATA.create_all(connection)
             for index in (index for table in METADATA.tables.values() for index in table.indexes):
                 index.create(connection, checkfirst=True)  # of a table that an earlier version made
+            if connection.scalar(sa.select(identity.c.id)) is None:
+                connection.execute(sa.insert(identity).values(id=secrets.token_hex(16), marked=False))
             found = connection.scalar(sa.select(schema_version.c.version))
             if found is None:
                 connection.execute(sa.insert(schema_version).values(version=SCHEMA))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -26,10 +27,17 @@ class Delivery:
     attempts: int
 
 
-def take(connection: sa.Connection, seconds: float) -> Delivery | None:
-    """One that is due, which no other worker takes within so many seconds; None where there is none."""
-    due = sa.select(deliveries).where(deliveries.c.next_at <= now()).order_by(deliveries.c.next_at).limit(1)
-    row = connection.execute(due.with_for_update(skip_locked=True)).one_or_none()
+def take(connection: sa.Connection, seconds: float, others: Collection[str] = ()) -> Delivery | None:
+    """One that is due, which no other worker takes within so many seconds; None where there is none.
+
+    Those that were tried less go first: who never answers does not delay who was not called yet.
+
+    Args:
+        others: beginnings of URLs, of whose deliveries none is taken.
+    """
+    due = deliveries.c.next_at <= now(), *(~deliveries.c.url.startswith(url, autoescape=True) for url in others)
+    first = sa.select(deliveries).where(*due).order_by(deliveries.c.attempts, deliveries.c.next_at).limit(1)
+    row = connection.execute(first.with_for_update(skip_locked=True)).one_or_none()
     if row is None:
         return None
     _set(connection, row.job, {"next_at": now() + seconds})

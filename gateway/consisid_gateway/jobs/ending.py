@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from consisid_gateway.errors import VideoNotFound
 from consisid_gateway.jobs.database import insert_new, now
-from consisid_gateway.jobs.job import OPEN, Job, Status, prefix_of
+from consisid_gateway.jobs.job import IDS, OPEN, Job, Status, prefix_of
 from consisid_gateway.jobs.reading import get
 from consisid_gateway.jobs.tables import characters, deliveries, events, idempotency, jobs, orphans
 from consisid_runtime.errors import RequestCancelled
@@ -73,13 +73,13 @@ def orphaned(connection: sa.Connection, most: int = 100) -> list[str]:
 
 
 def strange(connection: sa.Connection, prefixes: Sequence[str]) -> list[str]:
-    """Those that are of no character, and of no job whose objects are kept.
+    """Those that are of no character, and of no job whose objects are kept; no prefix that is none of ours.
 
     Of a request whose process ended before its row was there, or of a worker that wrote behind the removal.
     """
-    names = {whole(prefix): prefix for prefix in prefixes}
+    names = {name: prefix for prefix in prefixes if (name := whole(prefix)) and IDS.fullmatch(name)}
     known: set[str] = set()
-    for start in range(0, len(prefixes), _AT_ONCE):
+    for start in range(0, len(names), _AT_ONCE):
         some = list(names)[start : start + _AT_ONCE]
         known |= set(connection.scalars(sa.select(jobs.c.id).where(jobs.c.id.in_(some), jobs.c.gone.is_(False))))
         known |= set(connection.scalars(sa.select(characters.c.id).where(characters.c.id.in_(some))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -107,6 +108,8 @@ def new_id(kind: str) -> str:
     return f"{kind}_{secrets.token_hex(16)}"
 
 
+IDS = re.compile(r"(video|char)_[0-9a-f]{32}")
+"""As `new_id` makes them."""
 _JOBS, _CHARACTERS = "jobs/", "characters/"
 PARENTS = (_JOBS, _CHARACTERS)
 """Of all objects."""

@@ -12,6 +12,13 @@ _KEY = sa.String(128)
 
 schema_version = sa.Table("consisid_schema", METADATA, sa.Column("version", sa.Integer, primary_key=True))
 
+identity = sa.Table(
+    "consisid_identity",
+    METADATA,
+    sa.Column("id", _ID, primary_key=True),
+    sa.Column("marked", sa.Boolean, nullable=False),  # an object store has it as its mark
+)
+
 jobs = sa.Table(
     "consisid_jobs",
     METADATA,

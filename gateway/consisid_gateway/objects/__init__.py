@@ -2,5 +2,6 @@
 
 store    the one interface
 folder   files that outlive a loss of power
+mark     that a store is the one of a database
 names    what each object is called
 """

@@ -46,6 +46,20 @@ class Folder:
             raise
         _sync(path.parent)
 
+    def latest(self, parent: str) -> dict[str, float]:
+        """Name of each folder below `parent` → when something in it was written, in seconds since 1970.
+
+        Also of one with nothing but what a process left that was killed while it wrote.
+        """
+        found: dict[str, float] = {}
+        with contextlib.suppress(FileNotFoundError):
+            for entry in os.scandir(self._root / parent):
+                if entry.is_dir(follow_symlinks=False):
+                    with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                        folder = Path(entry.path)
+                        found[entry.name] = max(path.lstat().st_mtime for path in (folder, *folder.rglob("*")))
+        return found
+
     def remove_all(self, prefix: str) -> None:
         """A folder below the root with what is in it, also what a process left that was killed while it wrote."""
         with contextlib.suppress(FileNotFoundError):

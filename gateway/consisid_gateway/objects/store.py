@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from consisid_runtime.errors import InvalidOption
 
 _TYPES = {".mp4": "video/mp4", ".jpg": "image/jpeg", ".webp": "image/webp"}
 _KEY = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*", re.ASCII)
+MARK = "consisid-database"
+"""The object that says of which database the others are."""
 _BUCKET = re.compile(r"s3://([a-z0-9][a-z0-9.-]{2,62})(?:/([\w./-]*))?", re.ASCII)
 _PATIENCE = timedelta(seconds=10)
 """For which S3 is asked again where it does not answer, or says that it cannot now."""
@@ -36,12 +39,17 @@ class Store:
             where credentials, region and endpoint are the environment's (`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`,
             `AWS_REGION`, `AWS_ENDPOINT_URL`, `AWS_ALLOW_HTTP`).
 
+    Attributes:
+        url: as given.
+
     Raises `InvalidOption` for another URL. Every method raises `StorageUnavailable` where the store cannot be reached,
     or is full.
     """
 
     def __init__(self, url: str) -> None:
+        self.url = url
         self._folder: Folder | None = None
+        self._mark: str | None = None
         if bucket := _BUCKET.fullmatch(url):
             name, prefix = bucket.groups("")
             self._store: Any = S3Store(
@@ -63,9 +71,24 @@ class Store:
         else:
             raise InvalidOption(f"objects are kept in a folder's absolute path, or in s3://BUCKET/PREFIX, got {url!r}")
 
+    def mark(self) -> str | None:
+        """Of which database its objects are, by its mark; None where it has none."""
+        try:
+            with _typed():
+                content = bytes(obstore.get(self._store, MARK).bytes())
+        except VideoExpired:
+            return None
+        return content.decode(errors="replace").strip()
+
+    def require(self, mark: str) -> None:
+        """From now on, without this mark it is a store that cannot be reached: its folder is not mounted any more."""
+        self._mark = mark
+
     def put(self, key: str, content: bytes) -> None:
         """Replaces an object of the same key."""
         _require(_KEY.fullmatch(key), key)
+        if self._folder is not None:  # a bucket that is not there says so itself
+            self._check()
         with _typed(reads=False):
             if self._folder is not None:
                 self._folder.write(key, content)
@@ -75,17 +98,17 @@ class Store:
 
     def get(self, key: str) -> bytes:
         """Raises `VideoExpired` for one that is not there."""
-        with _typed():
+        with self._reading():
             return bytes(obstore.get(self._store, key).bytes())
 
     def size(self, key: str) -> int:
         """Bytes. Raises `VideoExpired`."""
-        with _typed():
+        with self._reading():
             return int(obstore.head(self._store, key)["size"])
 
     def range(self, key: str, start: int, end: int) -> bytes:
         """Bytes from `start` to before `end`. Raises `VideoExpired`."""
-        with _typed():
+        with self._reading():
             return bytes(obstore.get_range(self._store, key, start=start, end=end))
 
     def delete(self, key: str) -> None:
@@ -99,6 +122,7 @@ class Store:
     def delete_all(self, prefix: str) -> None:
         """Whatever is below `prefix`, which ends with a slash. Idempotent."""
         _require(prefix.endswith("/") and _KEY.fullmatch(prefix[:-1]), prefix)
+        self._check()
         with _typed():
             if self._folder is not None:
                 self._folder.remove_all(prefix)
@@ -108,14 +132,31 @@ class Store:
 
     def idle(self, parent: str, seconds: float) -> list[str]:
         """The prefixes right below `parent`, which ends with a slash, where nothing was written for so long."""
-        latest: dict[str, datetime] = {}
+        self._check()
+        latest: dict[str, float] = {}
         with _typed():
-            for found in obstore.list(self._store, parent):
-                for each in found:
-                    name = each["path"].removeprefix(parent).partition("/")[0]
-                    latest[name] = max(each["last_modified"], latest.get(name, each["last_modified"]))
-        border = datetime.now(UTC) - timedelta(seconds=seconds)
+            if self._folder is not None:
+                latest = self._folder.latest(parent)
+            else:
+                for found in obstore.list(self._store, parent):
+                    for each in found:
+                        name = each["path"].removeprefix(parent).partition("/")[0]
+                        latest[name] = max(each["last_modified"].timestamp(), latest.get(name, 0.0))
+        border = time.time() - seconds
         return [f"{parent}{name}/" for name, moment in latest.items() if moment < border]
+
+    def _check(self) -> None:
+        if self._mark is not None and self.mark() != self._mark:
+            raise StorageUnavailable("the object store does not have this database's mark: is its folder mounted?")
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            with _typed():
+                yield
+        except VideoExpired:
+            self._check()
+            raise
 
 
 def _require(sound: object, key: str) -> None:

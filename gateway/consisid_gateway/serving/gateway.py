@@ -56,7 +56,7 @@ def serve(settings: GatewaySettings, ready: Callable[[str], None]) -> None:
         queue = Queue(database)
         queue.prepare()
         traces = Traces(settings.trace)
-        parts = Parts(database, queue, open_store(settings), **_bounds(settings))
+        parts = Parts(database, queue, open_store(settings, database), **_bounds(settings))
         asyncio.run(_run(settings, address, access, parts, traces, ready))
         traces.close()
         queue.close()

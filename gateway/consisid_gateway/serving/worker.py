@@ -56,7 +56,7 @@ def work(settings: WorkerSettings, ready: Callable[[str], None]) -> None:
             unready_seconds=settings.unready_seconds,
             polling_seconds=settings.polling_seconds,
         )
-        running = worker.Worker(database, open_store(settings), maker, announcement, chosen, name)
+        running = worker.Worker(database, open_store(settings, database), maker, announcement, chosen, name)
         running.start()
         try:
             ready(name)

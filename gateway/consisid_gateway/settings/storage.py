@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from consisid_gateway.errors import StorageUnavailable
 from consisid_gateway.jobs.database import Database
+from consisid_gateway.objects.mark import bind
 from consisid_gateway.objects.store import Store
 from consisid_gateway.settings.groups import Storage
 from consisid_runtime.errors import InvalidOption, OutputUnwritable
@@ -52,9 +53,11 @@ def open_database(settings: Storage, pool: int = 10) -> Database:
     return database
 
 
-def open_store(settings: Storage) -> Store:
-    """Raises what `data_folder` and `Store` do."""
-    return Store(settings.objects or str(data_folder(settings.data) / _OBJECTS))
+def open_store(settings: Storage, database: Database) -> Store:
+    """The store of this database. Raises what `data_folder`, `Store` and `bind` do."""
+    store = Store(settings.objects or str(data_folder(settings.data) / _OBJECTS))
+    bind(store, database)
+    return store
 
 
 def _usual() -> Path:

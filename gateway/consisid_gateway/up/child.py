@@ -49,10 +49,11 @@ class Child:
         self._process: subprocess.Popen[bytes] | None = None
         self._rest: dict[int, bytes] = {}
         self.told: dict[str, Any] | None = None
+        self._to_reload = False
 
     def start(self) -> None:
         """Raises `OSError`. The thread that calls it must live as long as this process: the child ends with it."""
-        self.told = None
+        self.told, self._to_reload = None, False
         self._close()
         self._process = subprocess.Popen(
             (sys.executable, "-P", "-c", f"{_CONFINED}; {_MAIN}", str(os.getpid()), *self.part.arguments, "--json"),
@@ -106,7 +107,11 @@ class Child:
             self._close()
 
     def reload(self) -> None:
-        self._signal(signal.SIGHUP)
+        """Send SIGHUP: to one that is not ready once it is, since before it may end by it. For signal handlers."""
+        if self.told is None:
+            self._to_reload = True
+        else:
+            self._signal(signal.SIGHUP)
 
     def _close(self) -> None:
         """What an ended one started, and has not ended yet, may hold the pipes open."""
@@ -128,6 +133,9 @@ class Child:
         for line in lines:
             if pipe is process.stdout and self.told is None and (found := _object(line)) is not None:
                 self.told = found
+                if self._to_reload:
+                    self._to_reload = False
+                    self.reload()
             else:
                 self._log(line.decode(errors="replace").rstrip("\r"))
 

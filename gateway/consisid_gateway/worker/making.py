@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 MOST_ATTEMPTS = 3
 """Ends of a server between two checkpoints of one video: after so many the video is taken to be the cause."""
+MOST_OWNERS = 50
+"""Workers that took a job one after the other, each of which ended before it: after so many it is taken to end them."""
 _FINAL = (ServerError.code, ServerTimeout.code)
 """Codes of a server's failures that another attempt would meet again."""
 
@@ -65,7 +67,11 @@ class Workbench:
         """
         try:
             job = self.patience.call(lambda: self._claim(name))
-            _Attempts(self, job, Owner(name, self.worker, job.epoch)).run()
+            attempts = _Attempts(self, job, Owner(name, self.worker, job.epoch))
+            if job.epoch > MOST_OWNERS:
+                attempts.give_up()
+            else:
+                attempts.run()
         except NotOwner:
             if not self.patience.call(lambda: self._ended(name)):
                 raise
@@ -98,6 +104,10 @@ class _Attempts:
             reference = secrets.token_hex(4)
             log.error("job %s, error %s", self._job.id, reference, exc_info=error)
             self._fail(ConsisIDError.code, f"an unexpected failure; the worker's log has it as error {reference}")
+
+    def give_up(self) -> None:
+        """Raises `NotOwner`, `Ending`."""
+        self._fail(ServerDied.code, f"{MOST_OWNERS} workers began this video, and none of them ended it")
 
     def _video(self) -> Video:
         """Asks the server until it has made the video, from the last checkpoint on each time."""

@@ -12,6 +12,7 @@ import ssl
 import threading
 import time
 from contextlib import suppress
+from urllib.parse import urlsplit
 
 from consisid_gateway.addresses import Address, check
 from consisid_gateway.errors import AddressRefused
@@ -26,7 +27,7 @@ TIMEOUT = 10.0
 """Seconds of a call, from the connection to the answer's status."""
 PAUSES = (5.0, 30.0, 120.0, 600.0, 1800.0, 3600.0, *[7200.0] * 11)
 """Seconds before a call is repeated: a day in all."""
-_THREADS = 2
+_THREADS = 4
 _POLLING = 1.0
 
 
@@ -45,6 +46,7 @@ class Deliverer:
         count = 0 if secret is None else _THREADS
         self._threads = [Steadily(f"webhooks {i}", polling, self._deliver_due) for i in range(count)]
         self._ending = threading.Event()
+        self._lock, self._called = threading.Lock(), set[str]()
 
     def start(self) -> None:
         for thread in self._threads:
@@ -58,11 +60,19 @@ class Deliverer:
 
     def _deliver_due(self) -> None:
         while not self._ending.is_set() and (delivery := self._take()) is not None:
-            self._deliver(delivery)
+            try:
+                self._deliver(delivery)
+            finally:
+                self._called.discard(_host(delivery))
 
     def _take(self) -> Delivery | None:
-        with self._database.transaction() as connection:
-            return deliveries.take(connection, 3 * TIMEOUT)
+        """Of a host that is not being called: one that is slow has one thread."""
+        with self._lock:
+            with self._database.transaction() as connection:
+                found = deliveries.take(connection, 3 * TIMEOUT, self._called)
+            if found is not None:
+                self._called.add(_host(found))
+        return found
 
     def _deliver(self, delivery: Delivery) -> None:
         assert self._secret is not None
@@ -84,6 +94,12 @@ class Deliverer:
         log.warning("webhook of %s, call %d: %s", delivery.job, delivery.attempts + 1, found)
         with self._database.transaction() as connection:
             deliveries.failed(connection, delivery, pause)
+
+
+def _host(delivery: Delivery) -> str:
+    """The beginning of the URL that says who is called."""
+    parts = urlsplit(delivery.url)
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def call(address: Address, delivery: Delivery, secret: bytes) -> int:

@@ -61,10 +61,17 @@ def test_what_cannot_be_a_key_is_not_looked_for(database: Database, given: str) 
     assert not statements
 
 
-@pytest.mark.parametrize("tenant", ["", LOCAL, "a/b", "-a", "a" * 64, "a b", "ä"])
+@pytest.mark.parametrize("tenant", ["", "a/b", "-a", "a" * 64, "a b", "ä"])
 def test_tenants_that_cannot_be(database: Database, tenant: str) -> None:
     with database.transaction() as connection, pytest.raises(InvalidOption, match="tenant"):
         keys.make(connection, tenant)
+
+
+def test_what_was_made_without_a_key_is_reached_with_one(database: Database) -> None:
+    with database.transaction() as connection:
+        made, _ = keys.make(connection, LOCAL)
+        found = keys.find(connection, made)
+    assert found is not None and found.tenant == Caller().tenant
 
 
 def test_what_else_cannot_be_stored(database: Database) -> None:

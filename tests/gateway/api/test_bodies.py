@@ -127,6 +127,12 @@ def test_what_cannot_be_read(http: Any, kind: str, body: str, status: int) -> No
     assert error["code"] in ("BODY_UNREADABLE", "INVALID_OPTION", "REQUEST_TOO_LARGE") and len(error["message"]) < 1000
 
 
+def test_json_that_would_take_much_memory(http: Any) -> None:
+    body = '{"prompt": [' + "[]," * 5000 + "0]}"
+    error = http.post("/v1/videos", content=body, headers={"Content-Type": "application/json"}).json()["error"]
+    assert error["code"] == "BODY_UNREADABLE" and "4096 brackets" in error["message"]
+
+
 def test_a_form_that_is_not_utf8(http: Any) -> None:
     body = part("prompt").encode().replace(b"\r\nx\r\n", b"\r\n\xff\r\n") + b"--b--\r\n"
     answer = http.post("/v1/videos", content=body, headers={"Content-Type": FORM})
@@ -169,3 +175,20 @@ def test_transfer_encodings_that_encode_nothing(http: Any, encoding: str) -> Non
     body = part("prompt", more=f"Content-Transfer-Encoding: {encoding}\r\n") + "--b--\r\n"
     answer = http.post("/v1/videos", content=body.encode(), headers={"Content-Type": FORM})
     assert answer.json()["error"]["param"] == "input_reference"  # it was read, and lacks this
+
+
+def test_room_is_kept_for_a_stored_portrait(gateway: Any, http: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for one that is sent: a body of a few bytes may have the gateway read twenty million."""
+    video = gateway.create(http)["id"]
+    character = http.post("/v1/videos/characters", data={"name": "a"}, files={"video": gateway.portrait}).json()["id"]
+    get, held = gateway.parts.store.get, []
+
+    def watched(key: str) -> bytes:
+        held.append(gateway.bodies.used)
+        return bytes(get(key))
+
+    monkeypatch.setattr(gateway.parts.store, "get", watched)
+    remix = http.post(f"/v1/videos/{video}/remix", json={"prompt": "x"})
+    of_character = http.post("/v1/videos", json={"prompt": "x", "character": character})
+    assert (remix.status_code, of_character.status_code) == (200, 200), of_character.text
+    assert len(held) == 2 and min(held) >= len(gateway.portrait)

@@ -63,7 +63,7 @@ def test_what_is_wrong_with_a_key_is_told(run: Run) -> None:
     with pytest.raises(InvalidOption, match="a scope is one of videos:read"):
         run("keys", "make", "studio", "--scope", "all")
     with pytest.raises(InvalidOption, match="a tenant is"):
-        run("keys", "make", "local")
+        run("keys", "make", "a/b")
     with pytest.raises(KeyUnknown):
         run("keys", "revoke", "key_none")
 

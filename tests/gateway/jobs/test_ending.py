@@ -27,9 +27,10 @@ def test_a_cancelled_job_fails_and_keeps_nothing(shop: Shop) -> None:
 
 def test_objects_of_nobody_are_strange(shop: Shop) -> None:
     job = shop.order()
-    strays = [prefix_of(f"video_{number}") for number in range(1200)]
+    strays = [prefix_of(f"video_{number:032x}") for number in range(1200)]
+    of_others = ["jobs/thesis/", "jobs/with a space/", "characters/video_1/", f"jobs/video_{'g' * 32}/"]
     with shop.database.reading() as connection:
-        assert ending.strange(connection, [*strays, prefix_of(job.id)]) == strays
+        assert ending.strange(connection, [*strays, prefix_of(job.id), *of_others]) == strays
 
 
 def test_what_is_written_behind_the_removal_is_strange(shop: Shop) -> None:

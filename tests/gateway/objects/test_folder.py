@@ -87,3 +87,18 @@ def test_what_cannot_be_deleted_is_told(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(os, "unlink", refuse)
     with pytest.raises(StorageUnavailable):
         store.delete_all("jobs/video_1/")
+
+
+@pytest.mark.parametrize("left", ["portrait#1", None])
+def test_what_a_killed_process_left_is_idle_too(tmp_path: Path, left: str | None) -> None:
+    folder = tmp_path / "jobs" / "video_1"
+    folder.mkdir(parents=True)
+    if left is not None:
+        (folder / left).write_bytes(b"half")
+    store = Store(str(tmp_path))
+    assert store.idle("jobs/", 3600.0) == []
+    for path in (*folder.iterdir(), folder):
+        os.utime(path, (1.0, 1.0))
+    assert store.idle("jobs/", 3600.0) == ["jobs/video_1/"]
+    store.delete_all("jobs/video_1/")
+    assert list((tmp_path / "jobs").iterdir()) == []

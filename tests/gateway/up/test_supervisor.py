@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,6 +31,8 @@ def end(*_):
     if does != "stubborn":
         sys.exit(0)
 signal.signal(signal.SIGTERM, end)
+if does == "slow":
+    time.sleep(0.5)
 signal.signal(signal.SIGHUP, lambda *_: note("reloads"))
 note(f"pid {os.getpid()}")
 print(f"{name} begins", file=sys.stderr, flush=True)
@@ -192,6 +195,16 @@ def test_one_part_alone_is_told_to_reload(scene: Scene, monkeypatch: pytest.Monk
     running = scene.supervise(scene.part("gateway"), scene.part("door"))
     running.start()
     running.reload("door")
+    run_until(running, lambda: scene.noted("reloads") != [], monkeypatch)
+    running.stop()
+    assert scene.noted("reloads") == ["door"]
+
+
+def test_one_that_is_not_ready_is_told_to_reload_once_it_is(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = scene.supervise(scene.part("door", "slow"))
+    told = threading.Timer(0.1, running.reload, ["door"])
+    told.start()
+    running.start()
     run_until(running, lambda: scene.noted("reloads") != [], monkeypatch)
     running.stop()
     assert scene.noted("reloads") == ["door"]

@@ -17,8 +17,8 @@ from consisid_gateway.errors import StorageUnavailable
 from consisid_gateway.jobs import ending, events, running
 from consisid_gateway.jobs.job import Job, Status, checkpoints_of
 from consisid_gateway.jobs.running import NotOwner
-from consisid_gateway.jobs.tables import deliveries, orphans
-from consisid_gateway.worker.making import MOST_ATTEMPTS, Workbench
+from consisid_gateway.jobs.tables import deliveries, jobs, orphans
+from consisid_gateway.worker.making import MOST_ATTEMPTS, MOST_OWNERS, Workbench
 from consisid_gateway.worker.patience import Ending, Patience
 from consisid_runtime import Options
 from consisid_runtime.errors import (
@@ -113,6 +113,17 @@ def test_a_video_that_ends_every_server_fails(shop: Shop) -> None:
     bench(shop, SimulatedMaker(fault=fault)).make(job.id)
     found = shop.job(job.id)
     assert (found.status, found.error_code, len(asked)) == (Status.FAILED, "SERVER_DIED", MOST_ATTEMPTS)
+    assert shop.count(deliveries) == 1
+
+
+def test_a_job_that_ended_many_workers_fails(shop: Shop) -> None:
+    """Each of them was killed, as where a video takes more memory than there is: none could count it."""
+    asked: list[int] = []
+    job = shop.order(webhook="https://example.com/")
+    shop.set(jobs, epoch=MOST_OWNERS)
+    bench(shop, SimulatedMaker(fault=lambda prompt, step: asked.append(step))).make(job.id)
+    found = shop.job(job.id)
+    assert (found.status, found.error_code, asked) == (Status.FAILED, "SERVER_DIED", [])
     assert shop.count(deliveries) == 1
 
 

@@ -21,6 +21,7 @@ from shop import Shop
 
 from consisid_gateway.addresses import check
 from consisid_gateway.errors import AddressRefused
+from consisid_gateway.jobs import deliveries as deliveries_of
 from consisid_gateway.jobs import running
 from consisid_gateway.jobs.deliveries import Delivery
 from consisid_gateway.jobs.tables import deliveries
@@ -210,3 +211,24 @@ def test_a_call_that_took_all_its_time_to_connect_ends(monkeypatch: pytest.Monke
     with pytest.raises(TimeoutError):
         call(check("https://example.com/"), Delivery("video_1", "", "{}", 0), SECRET)
     assert tried == ["8.8.8.8"]
+
+
+@ON_SQLITE
+def test_who_was_called_less_is_called_first(shop: Shop) -> None:
+    first, second = (announce(shop, f"https://example.com/{number}") for number in range(2))
+    with shop.database.transaction() as connection:
+        taken = deliveries_of.take(connection, 0.0)
+        assert taken is not None and taken.job == first
+        deliveries_of.failed(connection, taken, -10.0)  # it is due for longer
+        again = deliveries_of.take(connection, 30.0)
+        assert again is not None and again.job == second
+
+
+@ON_SQLITE
+def test_a_host_that_does_not_answer_has_one_thread(shop: Shop, receiver: Receiver, deliverer: Deliverer) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        for number in range(8):
+            announce(shop, f"http://127.0.0.1:{silent.getsockname()[1]}/{number}")
+        wait_until(lambda: len(deliverer._called) == 1, 5.0)
+        announce(shop, receiver.url)
+        wait_until(lambda: receiver.received, webhooks.TIMEOUT / 2)

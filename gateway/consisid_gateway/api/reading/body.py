@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -21,6 +21,7 @@ from consisid_runtime.files.json_file import parse_json
 Fields = Mapping[str, Any]
 """Name → a text or a file's bytes of a form, or any value of JSON."""
 
+_BRACKETS = Limits().brackets
 _FORM, _JSON = "multipart/form-data", "application/json"
 _OVERHEAD = 2**16
 """Bytes of a form beside its parts' content."""
@@ -67,6 +68,10 @@ class Bodies:
         async with self._budget.reserve(caller.tenant, int(told)):
             yield await self._fields(request, kind, most)
 
+    def room(self, caller: Caller, size: int) -> AbstractAsyncContextManager[Any]:
+        """For a portrait that is read from the store, within the block. Raises `Busy`."""
+        return self._budget.reserve(caller.tenant, size)
+
     async def _fields(self, request: Request, kind: str, most: int) -> Fields:
         try:
             async with asyncio.timeout(self._seconds):
@@ -101,6 +106,8 @@ def _too_large(most: int) -> RequestTooLarge:
 
 
 def _object(content: bytes, most: int) -> Fields:
+    if content.count(b"[") + content.count(b"{") > _BRACKETS:  # a byte of them becomes fifty of objects
+        raise BodyUnreadable(f"the JSON has more than {_BRACKETS} brackets; send a prompt with many in a form")
     try:
         value = parse_json(content, most=most)
     except ValueError as error:
