@@ -17,7 +17,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 NOT_COPIED = ("__pycache__", ".git", ".venv", "build", "dist", ".*_cache")
-PACKAGES = ("runtime", "export", "kernels", "benchmarks", "nano", "nano/training")
+PACKAGES = ("gateway", "runtime", "export", "kernels", "benchmarks", "nano", "nano/training")
 PASSED, FAILED = 0, 1
 """Exit statuses of pytest. The others say that tests could not be run, which shows nothing."""
 
