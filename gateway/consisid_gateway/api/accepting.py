@@ -19,7 +19,7 @@ from consisid_gateway.access.limits import require_room
 from consisid_gateway.api.parts import Parts
 from consisid_gateway.api.reading.asked import Asked
 from consisid_gateway.api.reading.body import Bodies
-from consisid_gateway.api.threads import beside, read
+from consisid_gateway.api.threads import beside, in_time, read
 from consisid_gateway.errors import CharacterNotReady, StorageUnavailable
 from consisid_gateway.jobs import characters, creation, reading
 from consisid_gateway.jobs.creation import Wanted
@@ -30,6 +30,8 @@ from consisid_runtime.provenance.hooks import ConsentHook, check_consent
 
 log = logging.getLogger(__name__)
 
+_KEEP_SECONDS = 120.0
+"""For the portrait and the transaction: more than S3 is given."""
 Placed = tuple[Job, int | None]
 """A job, and how many are begun before it."""
 
@@ -82,7 +84,7 @@ async def accept(
         if parts.consent is not None:
             await _consented(parts, parts.consent, caller, portrait, asked)
         wanted = replace(wanted, portrait_bytes=len(portrait))
-        return await beside(partial(_keep, parts, caller, wanted, portrait))
+        return await in_time(partial(_keep, parts, caller, wanted, portrait), _KEEP_SECONDS)
 
 
 def _repeated(connection: sa.Connection, tenant: str, key: str, digest: str) -> Placed | None:

@@ -25,12 +25,12 @@ async def beside(run: Callable[[], _T]) -> _T:
 
 
 async def in_time(run: Callable[[], _T], seconds: float = _DATABASE_SECONDS) -> _T:
-    """`beside`. Raises `StorageUnavailable` where it takes longer, as behind a database that went without a word."""
+    """`beside`. Raises `StorageUnavailable` where it takes longer: the database may be gone without a word."""
     try:
         with anyio.fail_after(seconds):
             return await beside(run)
     except TimeoutError:
-        raise StorageUnavailable(f"the database did not answer within {seconds:g} s", unsure=True) from None
+        raise StorageUnavailable(f"database or object store did not answer within {seconds:g} s", unsure=True) from None
 
 
 async def read(database: Database, look: Callable[[sa.Connection], _T]) -> _T:
