@@ -130,12 +130,14 @@ def make(chance: Random) -> tuple[str, str, Arrays]:
 
 
 def _first(chance: Random, port: Port) -> NDArray[Any]:
-    """True, but for the range of a run, which has no default."""
+    """True, but for those that no model answers with: the range of a run, and whether a face is to be embedded."""
     if port.name == "span":
         pair = chance.choice(
             [(0, 1), (1, 2), (0, 2), (2, 2), (2, 1), (-1, 1), (1, 3), (0, 2**62), (-(2**63), 2**63 - 1)]
         )
         return np.array(pair, np.int64)
+    if port.name == "embed":
+        return np.array([chance.randrange(2)], np.int64)
     return _chain()[port.name]
 
 
