@@ -230,5 +230,9 @@ def test_a_host_that_does_not_answer_has_one_thread(shop: Shop, receiver: Receiv
         for number in range(8):
             announce(shop, f"http://127.0.0.1:{silent.getsockname()[1]}/{number}")
         wait_until(lambda: len(deliverer._called) == 1, 5.0)
-        announce(shop, receiver.url)
+        job = announce(shop, receiver.url)
         wait_until(lambda: receiver.received, webhooks.TIMEOUT / 2)
+        assert [headers["webhook-id"] for headers, _ in receiver.received] == [f"msg_{job}"]
+        with shop.database.reading() as connection:
+            tried = connection.scalars(sa.select(deliveries.c.attempts).where(deliveries.c.job != job)).all()
+        assert tried == [0] * 8, "the one call to the other host still waits for its answer"
