@@ -26,10 +26,8 @@ def listen(http: Any, events_of: Any) -> Any:
 
 def test_from_the_queue_to_the_end(gateway: Any, http: Any, listen: Any) -> None:
     video = gateway.create(http)["id"]
-    began = time.monotonic()
     with listen(video) as events:
         name, number, data = next(events)
-        assert time.monotonic() - began < 0.3
         assert (name, number, data["status"]) == ("state", None, "queued") and data["position"] >= 0
         owner = gateway.claim(video)
         name, number, data = next(events)
@@ -46,15 +44,23 @@ def test_from_the_queue_to_the_end(gateway: Any, http: Any, listen: Any) -> None
         assert list(events) == []
 
 
-def test_a_step_is_told_soon(gateway: Any, http: Any, listen: Any) -> None:
-    video = gateway.create(http)["id"]
-    owner = gateway.claim(video)
-    with listen(video) as events:
-        next(events)
+def test_the_first_event_and_each_step_are_told_soon(gateway: Any, http: Any, listen: Any) -> None:
+    """The quickest of three: the machine may be busy with other tests."""
+    first, step = [], []
+    for _ in range(3):
+        video = gateway.create(http)["id"]
         began = time.monotonic()
-        gateway.steps(owner, 1, 1)
-        next(events)
-        assert time.monotonic() - began < 0.5
+        with listen(video) as events:
+            next(events)
+            first.append(time.monotonic() - began)
+            owner = gateway.claim(video)
+            assert next(events)[2]["status"] == "in_progress"
+            began = time.monotonic()
+            gateway.steps(owner, 1, 1)
+            assert next(events)[0] == "progress"
+            step.append(time.monotonic() - began)
+            gateway.complete(owner)
+    assert min(first) < 0.3 and min(step) < 0.3
 
 
 def test_after_an_interruption(gateway: Any, http: Any, listen: Any) -> None:

@@ -66,13 +66,14 @@ def test_what_the_command_started_ends_with_it(tmp_path: Path) -> None:
 def test_it_ends_once_the_models_have_given_back_their_memory(
     monkeypatch: pytest.MonkeyPatch, looks: int, seconds: float
 ) -> None:
-    left = iter(range(looks))
+    left, slept = iter(range(looks)), [0.0]
     monkeypatch.setattr(guard, "_parent", lambda pid: next(left, None))
+    monkeypatch.setattr(guard.time, "monotonic", lambda: sum(slept))
+    monkeypatch.setattr(guard.time, "sleep", slept.append)
     ended = object.__new__(guard.Guard)
     ended._models, ended._grace = {4242}, 0.3
-    began = time.monotonic()
     ended._wait_for_models()
-    assert seconds - 0.03 < time.monotonic() - began < seconds + 0.2
+    assert sum(slept) == pytest.approx(seconds, abs=0.03)
 
 
 def test_the_command_ends_when_the_input_closes(tmp_path: Path) -> None:
