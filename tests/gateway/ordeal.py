@@ -104,7 +104,7 @@ class Ordeal:
         began = time.time()
         self.fleet.freeze(process)
         self.later.append((time.monotonic() + self.frozen, lambda: self.fleet.thaw(process)))
-        if self.postgresql is None and self.fleet.locked():
+        if self.fleet.shop.database.embedded and self.fleet.locked():
             self.locked += 1
             self.fleet.outages.append(Outage(began, began + self.frozen, of_database=True))
 

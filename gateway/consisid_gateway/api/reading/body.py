@@ -106,7 +106,7 @@ def _too_large(most: int) -> RequestTooLarge:
 
 
 def _object(content: bytes, most: int) -> Fields:
-    if content.count(b"[") + content.count(b"{") > _BRACKETS:  # a byte of them becomes fifty of objects
+    if content.count(b"[") + content.count(b"{") > _BRACKETS:  # each becomes an object of 56 bytes or more
         raise BodyUnreadable(f"the JSON has more than {_BRACKETS} brackets; send a prompt with many in a form")
     try:
         value = parse_json(content, most=most)
