@@ -9,6 +9,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,13 +43,19 @@ class Counted(TritonServer):
         return request.frames
 
 
-@pytest.fixture(scope="module")
-def door(tiny_repository: Path) -> Iterator[Door]:
+@contextmanager
+def opened(tiny_repository: Path) -> Iterator[Door]:
     server = Counted(tiny_repository, private=True, ready_timeout=60)
     known: Any = SimpleNamespace(plan=resolve, fingerprint="tiny")
     server.edition = replace(server.edition, bundle=known)
     limits = Limits(queue=1, share=1.0, steps=100)
     with Door(server, limits=limits, access=Access(token=TOKEN)) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def door(tiny_repository: Path) -> Iterator[Door]:
+    with opened(tiny_repository) as started:
         yield started
 
 
@@ -75,19 +82,23 @@ def requests(door: Door) -> list[str]:
 
 
 @pytest.mark.server
-def test_nothing_is_made_up(client: Client, door: Door) -> None:
-    before = requests(door)
-    found = client.estimate(Options(frames=17))
-    assert (found.seconds, found.stages, found.host_bytes) == (None, {}, None)
-    assert (found.position, found.seconds_queued) == (0, 0)
-    assert found.device_bytes == 17 and found.sources == {"device_bytes": "counted"}
-    assert requests(door) == before, "it is no request for inference"
+def test_nothing_is_made_up(tiny_repository: Path) -> None:
+    """Of a door that has made nothing yet."""
+    with opened(tiny_repository) as door:
+        before = requests(door)
+        for url in (door.grpc_url, door.http_url):
+            with Client(url, timeout=30, token=TOKEN) as client:
+                found = client.estimate(Options(frames=17))
+            assert (found.seconds, found.stages, found.host_bytes) == (None, {}, None)
+            assert (found.position, found.seconds_queued) == (0, 0)
+            assert found.device_bytes == 17 and found.sources == {"device_bytes": "counted"}
+        assert requests(door) == before, "it is no request for inference"
 
-    async def main() -> None:
-        async with AsyncClient(door.grpc_url, token=TOKEN) as other:
-            assert await other.estimate(Options(frames=17)) == found
+        async def main() -> None:
+            async with AsyncClient(door.grpc_url, token=TOKEN) as other:
+                assert await other.estimate(Options(frames=17)) == found
 
-    asyncio.run(main())
+        asyncio.run(main())
 
 
 @pytest.mark.server
