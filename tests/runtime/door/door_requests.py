@@ -7,6 +7,7 @@ import json
 import re
 import socket
 import struct
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -113,3 +114,23 @@ def processes(server: TritonServer, name: str) -> list[int]:
         if server._leaves[1] in line and name in line.partition("\0")[0]:
             found.append(int(path.name))
     return found
+
+
+def later(work: Callable[[], Any]) -> Callable[[], Any]:
+    """Starts it in a thread; returns what waits for its result or exception."""
+    found: list[Any] = []
+
+    def run() -> None:
+        try:
+            found.append(work())
+        except Exception as error:
+            found.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+
+    def result() -> Any:
+        thread.join(60)
+        return found[0]
+
+    return result

@@ -100,8 +100,7 @@ def test_a_request_and_its_stages(tiny_repository: Path, collector: Collector) -
     assert root.parent_span_id.hex() == PARENT and values(root)["outcome"] == "OK"
     children = {span.name: span for span in spans if span.parent_span_id == root.span_id}
     assert children.keys() == {"queue", "denoise"}
-    assert seconds(children["denoise"]) > 0.25
-    assert sum(map(seconds, children.values())) <= seconds(root), "one after the other"
+    assert seconds(children["queue"]) < 0.1 and 0.25 < seconds(children["denoise"]) < seconds(root)
     (failed,) = (span for span in roots if span is not root)
     assert values(failed)["outcome"] == "NO_FACE" and failed.status.code == 2 and not failed.parent_span_id
     assert collector.paths == {"/v1/traces"}

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -68,8 +69,7 @@ def test_it_ends_once_the_models_have_given_back_their_memory(
 ) -> None:
     left, slept = iter(range(looks)), [0.0]
     monkeypatch.setattr(guard, "_parent", lambda pid: next(left, None))
-    monkeypatch.setattr(guard.time, "monotonic", lambda: sum(slept))
-    monkeypatch.setattr(guard.time, "sleep", slept.append)
+    monkeypatch.setattr(guard, "time", SimpleNamespace(monotonic=lambda: sum(slept), sleep=slept.append))
     ended = object.__new__(guard.Guard)
     ended._models, ended._grace = {4242}, 0.3
     ended._wait_for_models()
