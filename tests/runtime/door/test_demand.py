@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -78,7 +78,7 @@ def test_another_tier_serves_until_one_of_its_own_was_made() -> None:
 
 def test_only_a_fresh_figure_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(subject, "time", SimpleNamespace(monotonic=lambda: now))
     demand = Demand(Limits(), lambda: resolve)
     demand.learn(resolve(Options()), {"denoise": 40.0})
     assert demand.at_least(resolve(Options())) == pytest.approx(20)

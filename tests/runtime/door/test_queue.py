@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Coroutine
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from consisid_runtime.door.admission import queue as subject
 from consisid_runtime.door.admission.queue import Queue
 from consisid_runtime.door.limits import Limits
 from consisid_runtime.errors import Busy, ServerTimeout, ServerUnreachable
@@ -173,7 +175,7 @@ def test_who_does_not_fit_is_refused_at_once_and_told_when_to_come_back() -> Non
 
 def test_only_a_success_says_how_long_a_video_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(subject, "time", SimpleNamespace(monotonic=lambda: now))
 
     async def run() -> None:
         nonlocal now
